@@ -1,0 +1,221 @@
+/* fs.c: file operations done one right way; see fs.h. */
+#include "base/fs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static int fail(struct lh_err *err, const char *what, const char *path)
+{
+	return lh_err_set(err, LH_EIO, "cannot %s '%s': %s", what, path,
+			  strerror(errno));
+}
+
+int lh_fs_mkdirs(const char *path, struct lh_err *err)
+{
+	char *part = lh_strdup(path), *p;
+	int rc = 0;
+
+	for (p = part + 1; rc == 0; p++) {
+		char c = *p;
+
+		if (c != '/' && c != '\0')
+			continue;
+		*p = '\0';
+		if (mkdir(part, 0700) && errno != EEXIST)
+			rc = fail(err, "create directory", part);
+		*p = c;
+		if (!c)
+			break;
+	}
+	free(part);
+	return rc;
+}
+
+int lh_fs_read(const char *path, size_t max_bytes, char **data, size_t *bytes,
+	       struct lh_err *err)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), rc;
+	size_t cap = 4096, used = 0;
+	char *buf;
+
+	if (fd < 0 && errno == ENOENT)
+		return lh_err_set(err, LH_ENOTFOUND, "no such file: '%s'", path);
+	if (fd < 0)
+		return fail(err, "open", path);
+	buf = lh_alloc(cap);
+	for (;;) {
+		ssize_t n = read(fd, buf + used, cap - used - 1);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			rc = fail(err, "read", path);
+			goto fail_read;
+		}
+		if (n == 0)
+			break;
+		used += (size_t)n;
+		if (used > max_bytes) {
+			rc = lh_err_set(err, LH_ETOOBIG,
+					"'%s' is larger than %zu bytes", path,
+					max_bytes);
+			goto fail_read;
+		}
+		if (cap - used < 2)
+			buf = lh_realloc(buf, cap *= 2);
+	}
+	close(fd);
+	buf[used] = '\0';
+	*data = buf;
+	*bytes = used;
+	return 0;
+
+fail_read:
+	free(buf);
+	close(fd);
+	return rc;
+}
+
+static int write_all(int fd, const char *data, size_t bytes)
+{
+	while (bytes) {
+		ssize_t n = write(fd, data, bytes);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -1;
+		data += n;
+		bytes -= (size_t)n;
+	}
+	return 0;
+}
+
+int lh_fs_write_atomic(const char *path, const void *data, size_t bytes,
+		       struct lh_err *err)
+{
+	char *tmp = lh_asprintf("%s.tmp", path), *slash;
+	int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), rc;
+
+	if (fd < 0) {
+		rc = fail(err, "create", tmp);
+		goto done;
+	}
+	if (write_all(fd, data, bytes) || fsync(fd)) {
+		rc = fail(err, "write", tmp);
+		close(fd);
+		unlink(tmp);
+		goto done;
+	}
+	close(fd);
+	if (rename(tmp, path)) {
+		rc = fail(err, "rename to", path);
+		unlink(tmp);
+		goto done;
+	}
+	strcpy(tmp, path);
+	slash = strrchr(tmp, '/');
+	if (slash)
+		*slash = '\0';
+	rc = lh_fs_sync_dir(!slash ? "." : *tmp ? tmp : "/", err);
+done:
+	free(tmp);
+	return rc;
+}
+
+int lh_fs_sync_dir(const char *path, struct lh_err *err)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+
+	if (fd < 0)
+		return fail(err, "open directory", path);
+	if (fsync(fd))
+		rc = fail(err, "sync directory", path);
+	close(fd);
+	return rc;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type,
+		      struct FTW *ftw)
+{
+	(void)st, (void)type, (void)ftw;
+	return remove(path) && errno != ENOENT ? -1 : 0;
+}
+
+int lh_fs_remove_tree(const char *path, struct lh_err *err)
+{
+	if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) && errno != ENOENT)
+		return fail(err, "remove", path);
+	return 0;
+}
+
+bool lh_fs_exists(const char *path)
+{
+	return access(path, F_OK) == 0;
+}
+
+int lh_fs_lock(const char *path, struct lh_err *err)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), rc;
+
+	if (fd < 0)
+		return fail(err, "open", path);
+	if (!flock(fd, LOCK_EX | LOCK_NB))
+		return fd;
+	rc = errno == EWOULDBLOCK ?
+		     lh_err_set(err, LH_EBUSY, "another process holds '%s'", path) :
+		     fail(err, "lock", path);
+	close(fd);
+	return rc;
+}
+
+uint64_t lh_proc_start_time(int pid)
+{
+	char path[64], text[1024], *p;
+	unsigned long long start;
+	FILE *f;
+	size_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	n = fread(text, 1, sizeof(text) - 1, f);
+	fclose(f);
+	text[n] = '\0';
+	/* The name, field 2, may hold spaces and ')': count from its last ')'.
+	 * A zombie has ended: its number is only waiting to be collected. */
+	p = strrchr(text, ')');
+	if (!p || p[1] != ' ' || p[2] == 'Z')
+		return 0;
+	if (sscanf(p + 2,
+		   "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d "
+		   "%*d %*d %*d %*d %llu",
+		   &start) != 1)
+		return 0;
+	return start;
+}
+
+int64_t lh_time_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+int64_t lh_clock_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}

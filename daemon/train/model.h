@@ -1,0 +1,98 @@
+/* model.h: a Llama-style decoder over lh_ops: parameters, loss and gradient.
+ *
+ * RMSNorm -> attention -> + ; RMSNorm -> SwiGLU FFN -> + ; final RMSNorm, output
+ * matrix (or the embedding, when tied). Rotary positions, grouped KV heads, no
+ * biases. Attention of each layer is full or Lighthouse as the given mode says;
+ * both use the same parameters.
+ *
+ * Memory. Three arenas made at `new`: parameters with gradients and moments;
+ * activations of one micro-batch, sized for the largest of the modes given; and
+ * scratch. Nothing is allocated later: changing the mode is free.
+ *
+ * Parameters lie in one flat float32 array, tensors that decay first, then the
+ * norms' gains, so that the optimizer is two calls and a checkpoint is a table.
+ * Projections are packed: wqkv (H+2G)*D x C rows q, k, v; wgu 2F x C rows gate,
+ * up.
+ *
+ * One thread (the training thread). The device outlives the model.
+ */
+#ifndef LIGHTHOUSE_MODEL_H
+#define LIGHTHOUSE_MODEL_H
+
+#include "lighthouse/job.h"
+#include "lighthouse/ops.h"
+
+/* How attention is done: a phase of the job, without its limits. */
+struct lh_attention_mode {
+	enum lh_attention attention;
+	struct lh_lighthouse geometry;  /* tokens = T of the model */
+	bool dense[LH_DENSE_LAYERS_MAX];  /* layers that stay full */
+};
+/* Full attention everywhere: evaluation, recovery, sampling. */
+extern const struct lh_attention_mode lh_attention_full;
+void lh_attention_mode_of(struct lh_attention_mode *mode,
+			  const struct lh_job_phase *phase, int64_t seq_len);
+
+/* One parameter tensor: offset and count in floats of the flat array. */
+struct lh_param {
+	char name[64];   /* "layers.3.wqkv", "embed", "output", "final_norm" */
+	int64_t rows, cols;  /* cols = 1 for a vector of rows */
+	int64_t offset, count;
+	bool decays;     /* weight decay applies */
+};
+
+struct lh_model;
+
+/* `B` sequences of `T` tokens a micro-batch at most; `modes` are all that will
+ * be used besides full attention. Weights are zero until init or load. */
+int lh_model_new(struct lh_model **model, const struct lh_ops *ops, struct lh_dev *dev,
+		 const struct lh_job_model *config, int B, int64_t T,
+		 const struct lh_attention_mode *modes, int mode_count,
+		 struct lh_err *err);
+void lh_model_free(struct lh_model *model);
+
+/* Normal(0, init_std) by a counter-based generator, gains 1: the same weights
+ * for a seed on every backend. */
+void lh_model_init(struct lh_model *model, uint64_t seed);
+
+const struct lh_param *lh_model_params(const struct lh_model *model, int *count);
+int64_t lh_model_param_count(const struct lh_model *model);
+int64_t lh_model_arena_bytes(const struct lh_model *model);
+
+/* Flat state of param_count floats each, for checkpoints and tests. */
+enum lh_model_state { LH_STATE_PARAM, LH_STATE_MOMENT1, LH_STATE_MOMENT2,
+		      LH_STATE_GRAD };
+int lh_model_read(struct lh_model *model, enum lh_model_state which, int64_t offset,
+		  int64_t count, float *host, struct lh_err *err);
+void lh_model_write(struct lh_model *model, enum lh_model_state which, int64_t offset,
+		    int64_t count, const float *host);
+/* After writing parameters: refreshes compute copies. */
+void lh_model_weights_changed(struct lh_model *model);
+
+void lh_model_zero_grad(struct lh_model *model); /* and the loss sum */
+/* tokens, targets (B,T) host; targets -1 = no loss there. Adds
+ * scale * sum of nats to the loss, and its gradient. b <= B, t == T. */
+void lh_model_forward_backward(struct lh_model *model,
+			       const struct lh_attention_mode *mode, int b,
+			       const int32_t *tokens, const int32_t *targets,
+			       float scale);
+/* Forward only; t <= T when the mode is full attention. row_loss (b,t) host or
+ * NULL. *loss = sum of nats. Leaves gradients alone. */
+int lh_model_loss(struct lh_model *model, const struct lh_attention_mode *mode, int b,
+		  int64_t t, const int32_t *tokens, const int32_t *targets,
+		  double *loss, float *row_loss, struct lh_err *err);
+/* One AdamW update; *loss and *grad_norm (before clipping) are read back.
+ * LH_ENONFINITE when either is not finite: nothing was applied. */
+int lh_model_update(struct lh_model *model, const struct lh_adamw *opt, float *loss,
+		    float *grad_norm, struct lh_err *err);
+
+/* Autoregressive decoding with a KV cache; full attention; one sequence. */
+struct lh_decoder;
+int lh_decoder_new(struct lh_decoder **d, struct lh_model *model, int64_t max_tokens,
+		   struct lh_err *err);
+void lh_decoder_free(struct lh_decoder *d);
+/* Feeds n tokens, gives logits (V) after the last one, host float32. */
+int lh_decoder_feed(struct lh_decoder *d, const int32_t *tokens, int64_t n,
+		    float *logits, struct lh_err *err);
+
+#endif

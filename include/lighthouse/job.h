@@ -1,0 +1,118 @@
+/* job.h: a training job as resolved from its job file.
+ *
+ * The job file is YAML; schema/job.json is the one table of its keys (type,
+ * range, default, meaning), from which the loader's table and the reference are
+ * generated. `lhd` resolves a file once, at submit, and hands the result to the
+ * worker as JSON (job.json in the job's directory), so that both read the same
+ * values. Loader: daemon/jobs/jobfile.h.
+ *
+ * A plain struct, owned by its holder; strings are heap memory it owns.
+ */
+#ifndef LIGHTHOUSE_JOB_H
+#define LIGHTHOUSE_JOB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lighthouse/lighthouse.h"
+
+#define LH_PHASES_MAX 16
+#define LH_DENSE_LAYERS_MAX 128
+
+enum lh_device { LH_DEVICE_AUTO, LH_DEVICE_CPU, LH_DEVICE_CUDA };
+enum lh_schedule { LH_SCHEDULE_CONSTANT, LH_SCHEDULE_LINEAR, LH_SCHEDULE_COSINE,
+		   LH_SCHEDULE_WSD };
+enum lh_attention { LH_ATTENTION_FULL, LH_ATTENTION_LIGHTHOUSE };
+enum lh_tokenizer { LH_TOKENIZER_BYTES, LH_TOKENIZER_NONE };
+
+struct lh_job_model {
+	char *preset;       /* "" or a preset that filled the rest */
+	int64_t vocab;      /* V */
+	int64_t dim;        /* C */
+	int layers;
+	int heads;          /* H */
+	int kv_heads;       /* G, divides H */
+	int head_dim;       /* D, even; 0 in the file: dim / heads */
+	int64_t ffn_dim;    /* F */
+	bool tied;          /* output matrix = embedding */
+	double rope_theta;
+	double norm_eps;
+	double init_std;    /* residual projections: / sqrt(2 * layers) */
+};
+
+struct lh_job_data {
+	char **train;       /* absolute paths of shards, globs expanded, sorted */
+	int train_count;
+	char *validation;   /* absolute path, or "" */
+	enum lh_tokenizer tokenizer;
+	int64_t seq_len;    /* N tokens a sequence */
+	int64_t shuffle_seed;
+};
+
+struct lh_job_batch {
+	int64_t sequences;       /* per optimizer step */
+	int64_t micro_sequences; /* per forward/backward; 0 = all of them */
+};
+
+struct lh_job_optimizer {
+	double lr, beta1, beta2, eps, weight_decay;
+	double clip;             /* 0 = off */
+	int64_t warmup_steps;
+	enum lh_schedule schedule;
+	double final_lr_factor;  /* lr at the end / lr (linear, cosine, wsd) */
+	double decay_fraction;   /* wsd: last share of all steps that decays */
+};
+
+/* When a phase ends by itself: the first of the limits that is reached; a value
+ * of 0 is no limit. `manual`: none, only `lhctl switch` ends it. */
+struct lh_job_until {
+	int64_t steps;
+	int64_t tokens;
+	double minutes;
+	bool manual;
+};
+
+struct lh_job_phase {
+	char *name;
+	enum lh_attention attention;
+	/* lighthouse only; its tokens field is data.seq_len */
+	struct lh_lighthouse lighthouse;
+	int dense_layers[LH_DENSE_LAYERS_MAX]; /* 0 .. layers-1, sorted, unique */
+	int dense_count;
+	double lr_factor;
+	struct lh_job_until until;
+};
+
+struct lh_job_evaluation {
+	int64_t every_steps; /* 0 = only at the start, around switches, at the end */
+	int64_t sequences;   /* of the validation split, each time */
+};
+
+struct lh_job_checkpoint {
+	int64_t every_steps; /* 0 = only at switches, pauses and the end */
+	int keep;
+};
+
+struct lh_job {
+	char *name;
+	enum lh_device device;
+	int64_t seed;
+	int threads;         /* CPU worker threads, 0 = all */
+	int restarts;        /* worker losses survived before FAILED */
+	struct lh_job_model model;
+	struct lh_job_data data;
+	struct lh_job_batch batch;
+	struct lh_job_optimizer optimizer;
+	struct lh_job_phase phases[LH_PHASES_MAX];
+	int phase_count;
+	struct lh_job_evaluation evaluation;
+	struct lh_job_checkpoint checkpoint;
+};
+
+/* Frees everything the job owns and zeroes it. A zeroed job is empty. */
+void lh_job_release(struct lh_job *job);
+
+/* Parameters of the model, and how many of them are embedding or output. */
+int64_t lh_job_model_params(const struct lh_job_model *m);
+
+#endif

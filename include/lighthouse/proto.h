@@ -1,0 +1,90 @@
+/* proto.h: what lhd and a worker say to each other.
+ *
+ * A worker dials STATE/worker.sock and keeps dialling for ever. Both sides send
+ * JSON objects, one a line (daemon/base/frame.h). Field "m" names the message.
+ *
+ *   worker -> lhd
+ *     hello     {proto, job, attempt, token, pid, start_time, generation,
+ *                first_seq, next_seq, step, phase, state}
+ *     records   {records: [{seq, t, ...}, ...]}  at most LH_PROTO_BATCH, in order
+ *     progress  {step, phase, state, doing}    at least once a second, never
+ *                                              stored; "doing" is a short verb
+ *     reply     {call, result} or {call, error: {code, text, hint}}
+ *     piece     {call, ...}                    streamed part of a reply
+ *   lhd -> worker
+ *     welcome   {proto, generation, stored_seq}   resend from stored_seq + 1
+ *     refuse    {code, text}                      do not train on; exit
+ *     ack       {seq}                  records <= seq are committed
+ *     command   {id, verb, args}       journalled; answered by a record
+ *     call      {call, method, args}   not journalled; answered by reply
+ *
+ * Records are durable: the worker keeps each in its spool (a file of the attempt)
+ * until lhd has acknowledged it, and numbers them 1, 2, ... within the attempt.
+ * lhd stores a record and the attempt's last seq in one transaction, so a
+ * record is stored exactly once whatever crashes. Every record has seq, t,
+ * step (completed optimizer steps of the job) and time_ms (Unix). Kinds, "t":
+ *
+ *     step        loss grad_norm lr tokens step_ms tokens_per_s phase
+ *                 data_epoch
+ *     eval        phase attention ("full"|"lighthouse") loss tokens reason
+ *                 ("start"|"interval"|"before_switch"|"after_switch"|"end")
+ *     checkpoint  path bytes duration_ms reason
+ *     phase       phase (index) name reason command
+ *     state       state ("running"|"paused"|"switching"|"stopping") reason
+ *                 command
+ *     command     command outcome ("applied"|"refused") text hint
+ *     event       level ("info"|"warn"|"error") text
+ *     end         outcome ("done"|"cancelled"|"stopped"|"failed") code text hint
+ *
+ * Commands (verbs): switch {phase}, pause {}, resume {}, checkpoint {}, cancel {},
+ * stop {} (checkpoint and end as "stopped"). A worker applies each id once,
+ * at a step boundary; repeats after a reconnect are answered from memory.
+ * Calls: sample {prompt, max_tokens, temperature, top_k, seed}.
+ *
+ * Version. `proto` is LH_PROTO_VERSION. An lhd speaks its own version and the one
+ * before; a worker of any other is left alone and reported.
+ */
+#ifndef LIGHTHOUSE_PROTO_H
+#define LIGHTHOUSE_PROTO_H
+
+#define LH_PROTO_VERSION 1
+#define LH_PROTO_BATCH 256
+
+/* Longest line either side may send; a longer one closes the connection. */
+#define LH_PROTO_LINE_MAX_BYTES (4u << 20)
+
+/* Files of a state directory. Paths are relative to it. */
+#define LH_STATE_LOCK "lock"               /* flock of the one lhd */
+#define LH_STATE_DB "lighthouse.db"
+#define LH_STATE_CONTROL_SOCKET "control.sock"
+#define LH_STATE_WORKER_SOCKET "worker.sock"
+#define LH_STATE_JOBS "jobs"               /* jobs/<id>/ */
+
+/* Files of a job directory, jobs/<id>/. */
+#define LH_JOB_SPEC "job.json"             /* resolved job, read by the worker */
+#define LH_JOB_FILE "job.yaml"             /* as submitted */
+#define LH_JOB_LOCK "lock"                 /* flock of the one live worker */
+#define LH_JOB_CHECKPOINTS "checkpoints"   /* checkpoints/step-%010d/ */
+
+/* Files of an attempt directory, jobs/<id>/attempt-<n>/. */
+#define LH_ATTEMPT_START "start.json"      /* written by lhd, see below */
+#define LH_ATTEMPT_LOG "worker.log"        /* stdout and stderr of the worker */
+#define LH_ATTEMPT_SPOOL "spool.jsonl"     /* unacknowledged records */
+#define LH_ATTEMPT_PID "pid.json"          /* {pid, start_time, keeper_pid, keeper_start_time} */
+#define LH_ATTEMPT_EXIT "exit.json"        /* {code, signal, started_ms, ended_ms}, by the keeper */
+
+/* start.json: {job, attempt, token, generation, socket (absolute path),
+ * paused (bool: start paused), replay: [{id, verb, args, step}]}.
+ * `replay` lists commands of earlier attempts that were applied, in order: a
+ * worker resuming at step s re-applies those with step >= s, each at its step,
+ * and ignores the others. At one step boundary a due checkpoint comes first,
+ * then commands, then the step. */
+
+/* Command line of a worker:
+ *   lhworker-cpu --attempt DIR     train; DIR is jobs/<id>/attempt-<n>
+ *   lhworker-cpu --sample CKPT     sample from a checkpoint: one JSON object of
+ *                                  sample's args on stdin, pieces and then the
+ *                                  reply as lines on stdout
+ * Exit status: 0 the job ended (see the end record), 1 failed, 2 usage. */
+
+#endif
