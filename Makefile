@@ -155,6 +155,46 @@ $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIB_BASE)
 
 units: $(UNITS) $(CHECKERS)
 
+NODE_TESTS := $(sort $(wildcard tests/*.test.mjs tests/*/*.test.mjs))
+
+# Two builds are tested: as shipped, and under AddressSanitizer and UBSan. One
+# node:test run closes with the count of all of it.
+test: deps
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all units
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) SAN=1 all units
+	$(Q)LH_BUILD=$(abspath $(BUILD)) node --test --test-reporter=spec $(NODE_TESTS)
+
+demo: deps
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
+	$(Q)LH_BUILD=$(abspath $(BUILD)) ctl/examples/demo.sh
+
+bench: all $(BENCHES)
+	$(Q)for b in $(BENCHES); do echo "== $$b"; $$b || exit 1; done
+	$(Q)LH_BUILD=$(abspath $(BUILD)) node tests/bench/control.mjs
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+
+# ---- Debian packages ---------------------------------------------------------
+# Only what is missing is installed; node counts as there when it is on PATH,
+# wherever it came from.
+JOBS ?= $(shell nproc)
+DEB := pkg-config libuv1-dev libjansson-dev libyaml-dev libsqlite3-dev \
+       libopenblas-openmp-dev libxxhash-dev libcmocka-dev valgrind
+deps:
+	@missing=; for p in $(DEB); do \
+	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
+	done; \
+	node=$$(command -v node) || missing="$$missing nodejs"; \
+	[ -z "$$missing" ] && exit 0; \
+	echo "installing:$$missing"; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	$$sudo apt-get update -q && $$sudo apt-get install -y -q --no-install-recommends $$missing || { \
+	  echo "error: could not install:$$missing" >&2; \
+	  echo "hint: run 'apt-get install$$missing' as root, then make again" >&2; exit 1; }
+
 clean:
 	rm -rf $(BUILD)
 

@@ -1,0 +1,55 @@
+// units.test.mjs: runs every cmocka program, as built and under the sanitizers.
+//
+// A program under BUILD/tests/DIR/test_NAME is one test here; its own tests are
+// printed only when it fails. Each is its own process with a time limit, so a
+// hang is a failure and nothing else.
+import { test } from 'node:test';
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { readdirSync, existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+
+const LIMIT_MS = 240_000;
+const build = resolve(process.env.LH_BUILD ?? 'build');
+
+// Names are taken from the sources, so that a test that was not built is missed.
+function programs() {
+  const here = resolve('tests');
+  const found = [];
+  for (const dir of readdirSync(here, { withFileTypes: true })) {
+    if (!dir.isDirectory()) continue;
+    for (const f of readdirSync(join(here, dir.name)).sort())
+      if (/^test_.*\.c$/.test(f)) found.push(join(dir.name, f.slice(0, -2)));
+  }
+  return found;
+}
+
+function run(file, args, env) {
+  return new Promise((done) => {
+    execFile(file, args, { timeout: LIMIT_MS, killSignal: 'SIGKILL', maxBuffer: 64 << 20,
+      env: { ...process.env, ...env } }, (error, stdout, stderr) => {
+      done({ ok: !error, text: `${error ?? ''}\n${stdout}\n${stderr}` });
+    });
+  });
+}
+
+const SANITIZED = { ASAN_OPTIONS: 'detect_leaks=1:abort_on_error=1', UBSAN_OPTIONS: 'print_stacktrace=1' };
+
+for (const [kind, dir, env] of [['', build, {}], [' (sanitized)', join(build, 'san'), SANITIZED]]) {
+  for (const name of programs()) {
+    test(`${name}${kind}`, async () => {
+      const file = join(dir, 'tests', name);
+      assert.ok(existsSync(file), `${file} was not built`);
+      const { ok, text } = await run(file, [], { ...env, LH_BUILD: dir });
+      assert.ok(ok, text.slice(-8000));
+    });
+  }
+}
+
+test('lighthouse-vectors: selection, outputs and gradients match the reference vectors', async () => {
+  const dir = resolve('tests/vectors');
+  const files = readdirSync(dir).filter((f) => f.endsWith('.safetensors')).sort();
+  assert.equal(files.length, 5);
+  const { ok, text } = await run(join(build, 'tests/lighthouse-vectors'), files.map((f) => join(dir, f)), {});
+  assert.ok(ok, text);
+});
