@@ -181,7 +181,7 @@ install: all
 # wherever it came from.
 JOBS ?= $(shell nproc)
 DEB := pkg-config libuv1-dev libjansson-dev libyaml-dev libsqlite3-dev \
-       libopenblas-openmp-dev libxxhash-dev libcmocka-dev valgrind
+       libopenblas-openmp-dev libxxhash-dev libcmocka-dev sqlite3 valgrind
 deps:
 	@missing=; for p in $(DEB); do \
 	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \

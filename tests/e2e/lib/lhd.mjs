@@ -1,0 +1,247 @@
+// lhd.mjs: a real lhd for one test: started in a directory of its own, spoken to
+// over its control socket, and ended with everything it started.
+//
+// Every result is checked against schema/rpc/METHOD.json, so a reply that does
+// not match its published shape fails whichever test saw it.
+import { spawn, execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync, readFileSync, readdirSync, existsSync, writeFileSync, openSync, closeSync, realpathSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import net from 'node:net';
+import assert from 'node:assert/strict';
+
+export const build = resolve(process.env.LH_BUILD ?? 'build');
+export const bin = (name) => join(build, 'bin', name);
+
+const schemas = new Map(readdirSync('schema/rpc').map((f) => {
+  const s = JSON.parse(readFileSync(join('schema/rpc', f)));
+  return [s.method, s];
+}));
+
+/** Polls `probe` until it gives something true; fails after `limitMs`. */
+export async function until(what, probe, limitMs = 60_000) {
+  const end = Date.now() + limitMs;
+  for (;;) {
+    const got = await probe();
+    if (got) return got;
+    if (Date.now() > end) assert.fail(`timed out after ${limitMs} ms: ${what}`);
+    await new Promise((r) => setTimeout(r, 20));
+  }
+}
+
+/** Throws unless `value` has the shape that a result schema describes. */
+export function checkShape(value, schema, where) {
+  if (value === null) return assert.ok(schema.nullable, `${where} is null`);
+  const type = Array.isArray(value) ? 'array' : Number.isInteger(value) && schema.type === 'integer' ? 'integer' : typeof value;
+  assert.equal(type, schema.type, `${where} is ${JSON.stringify(value)?.slice(0, 80)}`);
+  if (type === 'array') value.forEach((v, i) => schema.items && checkShape(v, schema.items, `${where}[${i}]`));
+  if (type !== 'object' || !schema.properties) return;
+  for (const key of Object.keys(value)) assert.ok(schema.properties[key], `${where} has an undocumented '${key}'`);
+  for (const [key, sub] of Object.entries(schema.properties)) {
+    if (!(key in value)) assert.ok(sub.optional, `${where} lacks '${key}'`);
+    else checkShape(value[key], sub, `${where}.${key}`);
+  }
+}
+
+/** One control connection. Notifications are kept in `notes`. */
+export class Client {
+  static connect(path) {
+    return new Promise((done, fail) => {
+      const socket = net.createConnection(path, () => done(new Client(socket)));
+      socket.once('error', fail);
+    });
+  }
+
+  constructor(socket) {
+    this.socket = socket;
+    this.notes = [];
+    this.waiting = new Map();
+    this.next = 1;
+    this.closed = new Promise((r) => socket.once('close', r));
+    let text = '';
+    socket.on('error', () => {});
+    socket.setEncoding('utf8').on('data', (chunk) => {
+      const lines = (text + chunk).split('\n');
+      text = lines.pop();
+      for (const line of lines) this.take(JSON.parse(line));
+    });
+    socket.once('close', () => { for (const { fail } of this.waiting.values()) fail(new Error('connection closed')); });
+  }
+
+  take(message) {
+    const wait = this.waiting.get(message.id);
+    if (message.method || !wait) return void this.notes.push(message);
+    this.waiting.delete(message.id);
+    wait.done(message);
+  }
+
+  /** The whole reply object, result or error. */
+  request(method, params = {}) {
+    const id = this.next++;
+    return new Promise((done, fail) => {
+      this.waiting.set(id, { done, fail });
+      this.socket.write(JSON.stringify({ jsonrpc: '2.0', id, method, params }) + '\n');
+    });
+  }
+
+  /** The result, its shape checked; an error reply throws. */
+  async call(method, params) {
+    const reply = await this.request(method, params);
+    if (reply.error) throw Object.assign(new Error(`${method}: ${reply.error.message}`), { reply: reply.error });
+    checkShape(reply.result, schemas.get(method).result, method);
+    return reply.result;
+  }
+
+  close() { this.socket.destroy(); }
+}
+
+/** A directory for one test, removed at its end. Short: socket paths are. */
+export function scratch(t) {
+  const dir = realpathSync(mkdtempSync(join(tmpdir(), 'lh-')));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+/** Pids of live processes whose command line names `dir`. */
+export function processesOf(dir) {
+  return readdirSync('/proc').filter((p) => /^\d+$/.test(p)).filter((p) => {
+    try {
+      return Number(p) !== process.pid && readFileSync(`/proc/${p}/cmdline`, 'utf8').includes(dir) &&
+        !/^State:\s+Z/m.test(readFileSync(`/proc/${p}/status`, 'utf8'));
+    } catch { return false; }
+  }).map(Number);
+}
+
+export class Lhd {
+  /** Starts lhd on DIR/state and waits until it answers. */
+  static async start(t, dir, args = []) {
+    const lhd = new Lhd(t, dir, args);
+    t.after(() => lhd.destroy());
+    await lhd.boot();
+    return lhd;
+  }
+
+  constructor(t, dir, args) {
+    Object.assign(this, { dir, args, state: join(dir, 'state'), clients: [] });
+    this.socket = join(this.state, 'control.sock');
+    this.db = join(this.state, 'lighthouse.db');
+  }
+
+  async boot() {
+    const log = openSync(join(this.dir, 'lhd.log'), 'a');
+    this.process = spawn(bin('lhd'), ['--state', this.state, ...this.args], { stdio: ['ignore', log, log] });
+    closeSync(log);
+    this.exited = new Promise((r) => this.process.once('exit', (code, signal) => r({ code, signal })));
+    let ended = null;
+    this.exited.then((e) => { ended = e; });
+    this.client = await until('lhd answers', async () => {
+      assert.equal(ended, null, `lhd ended early: ${this.log()}`);
+      try { return await this.connect(); } catch { return null; }
+    });
+  }
+
+  log() { return readFileSync(join(this.dir, 'lhd.log'), 'utf8'); }
+  async connect() {
+    const c = await Client.connect(this.socket);
+    this.clients.push(c);
+    return c;
+  }
+
+  call(method, params) { return this.client.call(method, params); }
+
+  /** Rows of a query on the database, as objects. */
+  sql(query) {
+    const text = execFileSync('sqlite3', ['-readonly', '-json', this.db, query], { encoding: 'utf8' });
+    return text.trim() ? JSON.parse(text) : [];
+  }
+
+  /** Ends lhd by a signal and waits; gives {code, signal}. */
+  async end(signal) {
+    for (const c of this.clients.splice(0)) c.close();
+    this.process.kill(signal);
+    return this.exited;
+  }
+
+  async restart(signal = 'SIGKILL') {
+    await this.end(signal);
+    await this.boot();
+  }
+
+  /** Until job.get satisfies `test`. A job that ended otherwise fails at once. */
+  async jobUntil(job, what, test, limitMs = 90_000) {
+    return until(`job ${job}: ${what}`, async () => {
+      const j = await this.call('job.get', { job });
+      if (test(j)) return j;
+      if (['DONE', 'FAILED', 'CANCELLED'].includes(j.state))
+        assert.fail(`job ${job} is ${j.state} (${j.reason}) before: ${what}\n${this.log().slice(-3000)}\n${this.workerLog(job).slice(-3000)}`);
+      return null;
+    }, limitMs);
+  }
+
+  workerLog(job) {
+    const dir = join(this.state, 'jobs', String(job));
+    if (!existsSync(dir)) return '';
+    return readdirSync(dir).filter((d) => d.startsWith('attempt-')).map((d) => join(dir, d, 'worker.log'))
+      .filter((f) => existsSync(f)).map((f) => readFileSync(f, 'utf8')).join('\n');
+  }
+
+  /** The pid of the worker that trains a job now. */
+  async workerPid(job) {
+    const { attempts } = await this.call('job.show', { job });
+    return attempts.at(-1).pid;
+  }
+
+  async destroy() {
+    for (const c of this.clients.splice(0)) c.close();
+    for (const pid of processesOf(this.dir)) try { process.kill(pid, 'SIGKILL'); } catch { /* it has ended */ }
+    await this.exited;
+    await until('no process is left', () => processesOf(this.dir).length === 0);
+  }
+}
+
+/** Packs a little repetitive text into DIR/text.{train,val}.bin. */
+export function packText(dir) {
+  let text = '';
+  for (let i = 0; text.length < 60_000; i++) text += `line ${i % 97}: the lamp turns ${i % 7} times and the ship goes on\n`;
+  for (let i = 0; i < 10; i++) writeFileSync(join(dir, `t${i}.txt`), text.slice(i * 6000, (i + 1) * 6000));
+  execFileSync(bin('lhctl'), ['pack', '-o', join(dir, 'text'), '--validation', '0.2', ...Array.from({ length: 10 }, (_, i) => join(dir, `t${i}.txt`))],
+    { stdio: ['ignore', 'ignore', 'pipe'] });
+}
+
+/** A job file of a tiny model; `over` replaces top-level keys. */
+export function jobYaml(over = {}) {
+  const job = {
+    name: 'tiny', device: 'cpu', threads: 1,
+    model: { vocab: 257, dim: 32, layers: 2, heads: 2, ffn_dim: 64 },
+    data: { train: 'text.train.bin', validation: 'text.val.bin', tokenizer: 'bytes', seq_len: 128 },
+    batch: { sequences: 2 },
+    optimizer: { lr: 2e-3, warmup_steps: 5 },
+    phases: [
+      { name: 'lighthouse', attention: 'lighthouse', levels: 2, pool: 2, topk: 16, tile: 8, dense_layers: [0], until: { steps: 60 } },
+      { name: 'recovery', attention: 'full', until: { steps: 40 } },
+    ],
+    evaluation: { sequences: 2 },
+    checkpoint: { every_steps: 20, keep: 2 },
+    ...over,
+  };
+  return JSON.stringify(job); // JSON is YAML
+}
+
+export async function submit(lhd, over = {}, more = {}) {
+  const r = await lhd.call('job.submit', { yaml: jobYaml(over), base_dir: lhd.dir, ...more });
+  return r.job;
+}
+
+/** {step: loss} of the final line of attempts, from the database. */
+export async function losses(lhd, job) {
+  const out = new Map();
+  for (let from = 0; ;) {
+    const { steps, more } = await lhd.call('job.steps', { job, from_step: from, limit: 10000 });
+    for (const s of steps) {
+      assert.ok(!out.has(s.step), `step ${s.step} twice`);
+      out.set(s.step, s.loss);
+    }
+    if (!more) return out;
+    from = steps.at(-1).step + 1;
+  }
+}
