@@ -1,0 +1,124 @@
+/* dev.c: the CPU as a device, and the table of its ops.
+ *
+ * Memory is the heap, transfers are memcpy, and everything is finished when a
+ * call returns. The number of threads is OpenMP's, which OpenBLAS follows. */
+#include "cpu.h"
+
+#include <cblas.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int dev_open(struct lh_dev **out, int threads, struct lh_err *err)
+{
+	struct lh_dev *dev = lh_calloc(1, sizeof(*dev));
+
+	(void)err;
+	dev->threads = threads > 0 ? threads : omp_get_num_procs();
+	omp_set_num_threads(dev->threads);
+	snprintf(dev->text, sizeof(dev->text), "cpu, %d threads, OpenBLAS for %s",
+		 dev->threads, openblas_get_corename());
+	*out = dev;
+	return 0;
+}
+
+static void dev_close(struct lh_dev *dev)
+{
+	free(dev);
+}
+
+static const char *dev_describe(struct lh_dev *dev)
+{
+	return dev->text;
+}
+
+static int dev_alloc(struct lh_dev *dev, void **p, size_t bytes, struct lh_err *err)
+{
+	size_t whole = (bytes + 255) / 256 * 256;
+
+	(void)dev;
+	*p = aligned_alloc(256, whole ? whole : 256);
+	if (*p)
+		return 0;
+	lh_err_set(err, LH_ETOOBIG, "%zu bytes of memory are not to be had", bytes);
+	return lh_err_hint(err, "a smaller model, seq_len or micro_sequences");
+}
+
+static void dev_free(struct lh_dev *dev, void *p)
+{
+	(void)dev;
+	free(p);
+}
+
+static void dev_put(struct lh_dev *dev, void *dst, const void *host, size_t bytes)
+{
+	(void)dev;
+	memcpy(dst, host, bytes);
+}
+
+static int dev_fetch(struct lh_dev *dev, void *host, const void *src, size_t bytes,
+		     struct lh_err *err)
+{
+	(void)dev, (void)err;
+	memcpy(host, src, bytes);
+	return 0;
+}
+
+static int dev_sync(struct lh_dev *dev, struct lh_err *err)
+{
+	(void)dev, (void)err;
+	return 0;
+}
+
+static void dev_zero(struct lh_dev *dev, void *p, size_t bytes)
+{
+	(void)dev;
+	memset(p, 0, bytes);
+}
+
+static void dev_cast(struct lh_dev *dev, lh_act *dst, const float *src, int64_t n)
+{
+	(void)dev;
+	memcpy(dst, src, (size_t)n * sizeof(float));
+}
+
+const struct lh_ops lh_ops_cpu = {
+	.name = "cpu",
+	.act_type = LH_F32,
+	.open = dev_open,
+	.close = dev_close,
+	.describe = dev_describe,
+	.alloc = dev_alloc,
+	.free = dev_free,
+	.put = dev_put,
+	.fetch = dev_fetch,
+	.sync = dev_sync,
+	.zero = dev_zero,
+	.copy = dev_put,
+	.cast = dev_cast,
+	.linear = lh_cpu_linear,
+	.linear_dx = lh_cpu_linear_dx,
+	.linear_dw = lh_cpu_linear_dw,
+	.rmsnorm = lh_cpu_rmsnorm,
+	.rmsnorm_bwd = lh_cpu_rmsnorm_bwd,
+	.rope = lh_cpu_rope,
+	.swiglu = lh_cpu_swiglu,
+	.swiglu_bwd = lh_cpu_swiglu_bwd,
+	.embed = lh_cpu_embed,
+	.embed_bwd = lh_cpu_embed_bwd,
+	.xent = lh_cpu_xent,
+	.xent_scratch_bytes = lh_cpu_xent_scratch_bytes,
+	.sdpa = lh_cpu_sdpa,
+	.sdpa_bwd = lh_cpu_sdpa_bwd,
+	.lighthouse_score = lh_cpu_lighthouse_score,
+	.lighthouse_score_scratch_bytes = lh_cpu_lighthouse_score_scratch_bytes,
+	.lighthouse_select = lh_cpu_lighthouse_select,
+	.lighthouse_map = lh_cpu_lighthouse_map,
+	.lighthouse_gather = lh_cpu_lighthouse_gather,
+	.lighthouse_gather_bwd = lh_cpu_lighthouse_gather_bwd,
+	.lighthouse_scatter = lh_cpu_lighthouse_scatter,
+	.lighthouse_scatter_bwd = lh_cpu_lighthouse_scatter_bwd,
+	.norm = lh_cpu_norm,
+	.adamw = lh_cpu_adamw,
+};

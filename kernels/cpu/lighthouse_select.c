@@ -1,0 +1,169 @@
+/* lighthouse_select.c: which entries of the pyramid form the sub-sequence
+ * (paper section 3.2), and the inverse map.
+ *
+ * Tiles are independent. From the coarsest level down, m/2 candidates are
+ * expanded for their query score and, among the others, m/2 for their key
+ * score; every candidate is emitted; the children of the expanded ones are the
+ * next candidates. Emission is the post-order walk of that tree, which is the
+ * causal order, so nothing is sorted by position. */
+#include "cpu.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct ranked {
+	float score;
+	int32_t at; /* among the candidates, which ascend by position */
+};
+
+/* Higher score first, then smaller position. */
+static int by_rank(const void *a, const void *b)
+{
+	const struct ranked *x = a, *y = b;
+
+	if (x->score != y->score)
+		return x->score > y->score ? -1 : 1;
+	return x->at < y->at ? -1 : 1;
+}
+
+struct level {
+	int64_t count;      /* candidates */
+	int64_t *position;  /* of each, ascending */
+	bool *expanded;
+	int64_t next;       /* of the walk */
+};
+
+struct tile {
+	const struct lh_lighthouse *g;
+	struct level level[LH_LEVELS_MAX];
+	int64_t base[LH_LEVELS_MAX]; /* flat index of (l, 0) */
+	struct ranked *rank;
+	int32_t *out;                /* next row to write */
+};
+
+/* Marks the `want` best candidates that are not expanded yet. */
+static void expand_best(struct tile *t, struct level *v, const float *score,
+			int64_t want)
+{
+	int64_t n = 0;
+
+	for (int64_t i = 0; i < v->count; i++) {
+		float s = score[v->position[i]];
+
+		if (v->expanded[i])
+			continue;
+		t->rank[n].score = isnan(s) ? INFINITY : s;
+		t->rank[n++].at = (int32_t)i;
+	}
+	qsort(t->rank, (size_t)n, sizeof(*t->rank), by_rank);
+	for (int64_t i = 0; i < want; i++)
+		v->expanded[t->rank[i].at] = true;
+}
+
+static void children(const struct lh_lighthouse *g, const struct level *from,
+		     struct level *to)
+{
+	to->count = 0;
+	for (int64_t i = 0; i < from->count; i++)
+		for (int c = 0; from->expanded[i] && c < g->pool; c++)
+			to->position[to->count++] = from->position[i] * g->pool + c;
+}
+
+/* Emits the next candidate of level l, its descendants first. */
+static void walk(struct tile *t, int l)
+{
+	struct level *v = &t->level[l];
+	int64_t i = v->next++;
+
+	for (int c = 0; l && v->expanded[i] && c < t->g->pool; c++)
+		walk(t, l - 1);
+	*t->out++ = (int32_t)(t->base[l] + v->position[i]);
+}
+
+static void select_tile(struct tile *t, int64_t number, const float *sq,
+			const float *sk)
+{
+	const struct lh_lighthouse *g = t->g;
+	int top = g->levels - 1;
+	struct level *v = &t->level[top];
+
+	for (int l = 0; l <= top; l++)
+		t->level[l].next = 0;
+	for (int64_t i = 0; i < v->count; i++)
+		v->position[i] = number * v->count + i;
+	for (int l = top; l > 0; l--) {
+		v = &t->level[l];
+		memset(v->expanded, 0, (size_t)v->count);
+		expand_best(t, v, sq + t->base[l], g->tile / 2);
+		expand_best(t, v, sk + t->base[l], g->tile / 2);
+		children(g, v, &t->level[l - 1]);
+	}
+	for (int64_t i = 0; i < t->level[top].count; i++)
+		walk(t, top);
+}
+
+static void tile_init(struct tile *t, const struct lh_lighthouse *g)
+{
+	int64_t top = lh_lighthouse_entries(g, g->levels - 1) / lh_lighthouse_tiles(g);
+	int64_t rest = (int64_t)g->pool * g->tile, most = top > rest ? top : rest;
+
+	t->g = g;
+	t->rank = lh_calloc((size_t)most, sizeof(*t->rank));
+	for (int l = 0; l < g->levels; l++) {
+		t->base[l] = lh_lighthouse_base(g, l);
+		t->level[l].count = top;
+		t->level[l].position = lh_calloc((size_t)most, sizeof(int64_t));
+		t->level[l].expanded = lh_calloc((size_t)most, sizeof(bool));
+	}
+}
+
+static void tile_release(struct tile *t)
+{
+	for (int l = 0; l < t->g->levels; l++) {
+		free(t->level[l].position);
+		free(t->level[l].expanded);
+	}
+	free(t->rank);
+}
+
+void lh_cpu_lighthouse_select(struct lh_dev *dev, const struct lh_lighthouse *g,
+			      int64_t BH, int32_t *index, const float *score_q,
+			      const float *score_k)
+{
+	int64_t P = lh_lighthouse_pyramid(g), S = lh_lighthouse_selected(g);
+	int64_t tiles = lh_lighthouse_tiles(g);
+
+	(void)dev;
+#pragma omp parallel
+	{
+		struct tile t;
+
+		tile_init(&t, g);
+#pragma omp for collapse(2)
+		for (int64_t bh = 0; bh < BH; bh++)
+			for (int64_t n = 0; n < tiles; n++) {
+				int32_t *rows = index + bh * S + n * (S / tiles);
+
+				t.out = rows;
+				select_tile(&t, n, score_q + bh * P,
+					    score_k + bh * P);
+				LH_ASSERT(t.out == rows + S / tiles);
+			}
+		tile_release(&t);
+	}
+}
+
+void lh_cpu_lighthouse_map(struct lh_dev *dev, const struct lh_lighthouse *g,
+			   int64_t BH, int32_t *map, const int32_t *index)
+{
+	int64_t P = lh_lighthouse_pyramid(g), S = lh_lighthouse_selected(g);
+
+	(void)dev;
+#pragma omp parallel for
+	for (int64_t bh = 0; bh < BH; bh++) {
+		memset(map + bh * P, 0xff, (size_t)P * sizeof(*map)); /* -1 */
+		for (int64_t r = 0; r < S; r++)
+			map[bh * P + index[bh * S + r]] = (int32_t)r;
+	}
+}
