@@ -7,6 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/utf8.h"
+
 static enum lh_log_level threshold = LH_LOG_INFO;
 static const char *const level_names[] = { "debug", "info ", "warn ", "error" };
 
@@ -15,28 +17,17 @@ void lh_log_set_level(enum lh_log_level level)
 	threshold = level;
 }
 
-/* Bytes of the valid UTF-8 sequence at s (1..4), or 0. Refuses overlong forms,
- * surrogates and C1 controls, which terminals obey too. */
-static size_t utf8_bytes(const unsigned char *s)
+/* Bytes of the printable character at s, or 0. C1 controls (U+0080..U+009F) are
+ * not printable: terminals obey them. */
+static size_t printable(const unsigned char *s)
 {
-	unsigned c = s[0], n, i, code;
+	int n = lh_utf8_span(s, strlen((const char *)s));
 
-	if (c < 0x80)
-		return c >= 0x20 && c != 0x7f;
-	n = c >= 0xf0 && c < 0xf5 ? 4 : c >= 0xe0 && c < 0xf0 ? 3 :
-	    c >= 0xc2 && c < 0xe0 ? 2 : 0;
-	if (!n)
+	if (n == 1)
+		return *s >= 0x20 && *s != 0x7f;
+	if (n < 2 || (n == 2 && s[0] == 0xc2 && s[1] < 0xa0))
 		return 0;
-	code = c & (0x7fu >> n);
-	for (i = 1; i < n; i++) {
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-		code = code << 6 | (s[i] & 0x3f);
-	}
-	if (code < 0xa0 || (n == 3 && code < 0x800) || (n == 4 && code < 0x10000) ||
-	    (code >= 0xd800 && code < 0xe000) || code > 0x10ffff)
-		return 0;
-	return n;
+	return (size_t)n;
 }
 
 char *lh_escape(char *out, size_t out_bytes, const char *s)
@@ -45,7 +36,7 @@ char *lh_escape(char *out, size_t out_bytes, const char *s)
 	size_t used = 0;
 
 	while (*p) {
-		size_t n = utf8_bytes(p);
+		size_t n = printable(p);
 
 		if (used + (n ? n : 4) + 1 > out_bytes)
 			break;

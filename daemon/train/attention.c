@@ -1,0 +1,104 @@
+/* attention.c: see attention.h. */
+#include "train/attention.h"
+
+#include <math.h>
+
+struct packed { /* q, k, v inside packed rows */
+	lh_act *q, *k, *v;
+};
+
+static struct packed unpack(const struct lh_attention_call *a, lh_act *qkv)
+{
+	size_t size = lh_dtype_bytes(a->ops->act_type) * (size_t)a->heads.head_dim;
+	char *p = qkv;
+
+	return (struct packed){
+		p, p + size * (size_t)a->heads.heads,
+		p + size * (size_t)(a->heads.heads + a->heads.kv_heads) };
+}
+
+/* Rotates the q and k parts of packed rows. */
+static void rotate(const struct lh_attention_call *a, const struct packed *x, bool inverse)
+{
+	const struct lh_heads *h = &a->heads;
+
+	a->ops->rope(a->dev, h->batch, h->tokens, h->heads, h->head_dim, x->q, h->q_row,
+		     a->rope, inverse);
+	a->ops->rope(a->dev, h->batch, h->tokens, h->kv_heads, h->head_dim, x->k,
+		     h->kv_row, a->rope, inverse);
+}
+
+static struct lh_sdpa full_sdpa(const struct lh_attention_call *a)
+{
+	return (struct lh_sdpa){
+		.heads = a->heads, .kv_tokens = a->heads.tokens,
+		.scale = 1 / sqrtf((float)a->heads.head_dim) };
+}
+
+/* SDPA over the sub-sequence: contiguous (B,S,H,D), every head its own K, V. */
+static struct lh_sdpa sub_sdpa(const struct lh_attention_call *a)
+{
+	struct lh_sdpa s = full_sdpa(a);
+	int64_t row = (int64_t)a->heads.heads * a->heads.head_dim;
+
+	s.heads.tokens = s.kv_tokens = lh_lighthouse_selected(a->lighthouse);
+	s.heads.kv_heads = s.heads.heads;
+	s.heads.q_row = s.heads.kv_row = s.heads.o_row = row;
+	return s;
+}
+
+void lh_attention_forward(const struct lh_attention_call *a,
+			  const struct lh_attention_saved *saved,
+			  const struct lh_attention_scratch *scratch)
+{
+	const struct lh_lighthouse *g = a->lighthouse;
+	const struct lh_ops *ops = a->ops;
+	struct packed x = unpack(a, saved->qkv);
+	int64_t BH = (int64_t)a->heads.batch * a->heads.heads;
+	struct lh_sdpa s;
+
+	if (!g) {
+		s = full_sdpa(a);
+		rotate(a, &x, false);
+		ops->sdpa(a->dev, &s, saved->o, saved->lse, x.q, x.k, x.v);
+		return;
+	}
+	s = sub_sdpa(a);
+	ops->lighthouse_score(a->dev, g, &a->heads, scratch->score_q, scratch->score_k,
+			      x.q, x.k, x.v, a->rope, scratch->score);
+	ops->lighthouse_select(a->dev, g, BH, saved->index, scratch->score_q,
+			       scratch->score_k);
+	ops->lighthouse_map(a->dev, g, BH, scratch->map, saved->index);
+	ops->lighthouse_gather(a->dev, g, &a->heads, saved->qs, saved->ks, saved->vs,
+			       x.q, x.k, x.v, a->rope, saved->index);
+	ops->sdpa(a->dev, &s, saved->os, saved->lse, saved->qs, saved->ks, saved->vs);
+	ops->lighthouse_scatter(a->dev, g, &a->heads, saved->o, saved->os, scratch->map);
+}
+
+void lh_attention_backward(const struct lh_attention_call *a,
+			   const struct lh_attention_saved *saved,
+			   const struct lh_attention_scratch *scratch, lh_act *dqkv,
+			   const lh_act *dout)
+{
+	const struct lh_lighthouse *g = a->lighthouse;
+	const struct lh_ops *ops = a->ops;
+	struct packed d = unpack(a, dqkv), x = unpack(a, saved->qkv);
+	int64_t BH = (int64_t)a->heads.batch * a->heads.heads;
+	struct lh_sdpa s;
+
+	if (!g) {
+		s = full_sdpa(a);
+		ops->sdpa_bwd(a->dev, &s, d.q, d.k, d.v, dout, x.q, x.k, x.v, saved->o,
+			      saved->lse);
+		rotate(a, &d, true);
+		return;
+	}
+	s = sub_sdpa(a);
+	ops->lighthouse_map(a->dev, g, BH, scratch->map, saved->index);
+	ops->lighthouse_scatter_bwd(a->dev, g, &a->heads, scratch->dos, dout,
+				    saved->index);
+	ops->sdpa_bwd(a->dev, &s, scratch->dqs, scratch->dks, scratch->dvs, scratch->dos,
+		      saved->qs, saved->ks, saved->vs, saved->os, saved->lse);
+	ops->lighthouse_gather_bwd(a->dev, g, &a->heads, d.q, d.k, d.v, scratch->dqs,
+				   scratch->dks, scratch->dvs, a->rope, scratch->map);
+}

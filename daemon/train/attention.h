@@ -1,0 +1,51 @@
+/* attention.h: one layer's attention from a packed projection, full or
+ * Lighthouse, forward and backward: the order in which ops are called.
+ *
+ * The packed rows qkv (R, (H+2G)*D) hold q, k, v before rotation. Full attention
+ * rotates q and k in place and keeps them so; Lighthouse attention leaves the
+ * rows raw (they are dead after the gather) and keeps the sub-sequence.
+ * Buffers belong to the model's arenas. Training thread only.
+ */
+#ifndef LIGHTHOUSE_ATTENTION_H
+#define LIGHTHOUSE_ATTENTION_H
+
+#include "lighthouse/ops.h"
+#include "train/model.h"
+
+/* From forward to backward. */
+struct lh_attention_saved {
+	lh_act *qkv;     /* (R,(H+2G)*D) */
+	lh_act *o;       /* (R,H*D) */
+	float *lse;      /* (B,H,T) or (B,H,S) */
+	int32_t *index;  /* (B,H,S) */
+	lh_act *qs, *ks, *vs, *os; /* (B,S,H,D) */
+};
+
+/* Dead when a call returns. */
+struct lh_attention_scratch {
+	float *score_q, *score_k;     /* (B,H,P) */
+	void *score;                  /* of the scorer */
+	int32_t *map;                 /* (B,H,P) */
+	lh_act *dqs, *dks, *dvs, *dos; /* (B,S,H,D) */
+};
+
+struct lh_attention_call {
+	const struct lh_ops *ops;
+	struct lh_dev *dev;
+	struct lh_heads heads;        /* rows of qkv and o */
+	const struct lh_rope *rope;
+	const struct lh_lighthouse *lighthouse; /* NULL: full attention */
+};
+
+/* saved->o <- attention of saved->qkv. */
+void lh_attention_forward(const struct lh_attention_call *a,
+			  const struct lh_attention_saved *saved,
+			  const struct lh_attention_scratch *scratch);
+/* dqkv (R,(H+2G)*D) <- gradient of the rows before rotation, from dout
+ * (R,H*D). */
+void lh_attention_backward(const struct lh_attention_call *a,
+			   const struct lh_attention_saved *saved,
+			   const struct lh_attention_scratch *scratch, lh_act *dqkv,
+			   const lh_act *dout);
+
+#endif

@@ -1,0 +1,219 @@
+/* forward.c: from tokens to the loss, and its gradient, layer by layer.
+ *
+ * The residual stream is copied once a sub-layer and added to by the GEMM that
+ * ends it; its gradient lives in one buffer that norms add to on the way back. */
+#include "train/model_int.h"
+
+#include <math.h>
+#include <string.h>
+
+struct pass { /* one forward or backward over (b, t) */
+	struct lh_model *m;
+	const struct lh_attention_mode *mode;
+	int b;
+	int64_t t, R;
+};
+
+static void linear(const struct pass *p, lh_act *y, const lh_act *x, int64_t weight,
+		   int64_t out, int64_t in, bool add)
+{
+	struct lh_linear s = { p->R, in, out };
+
+	p->m->ops->linear(p->m->dev, &s, y, x, weight_at(p->m, weight), add);
+}
+
+/* dx and the weight's gradient of one linear map. */
+static void linear_bwd(const struct pass *p, lh_act *dx, const lh_act *dy,
+		       const lh_act *x, int64_t weight, int64_t out, int64_t in)
+{
+	struct lh_linear s = { p->R, in, out };
+	struct lh_model *m = p->m;
+
+	m->ops->linear_dw(m->dev, &s, m->grad + weight, dy, x);
+	m->ops->linear_dx(m->dev, &s, dx, dy, weight_at(m, weight), false);
+}
+
+static void norm(const struct pass *p, lh_act *y, float *rstd, const lh_act *x,
+		 int64_t gain)
+{
+	struct lh_model *m = p->m;
+
+	m->ops->rmsnorm(m->dev, p->R, m->c.dim, y, rstd, x, weight_at(m, gain),
+			(float)m->c.norm_eps);
+}
+
+/* The residual stream's gradient takes what comes back through a norm. */
+static void norm_bwd(const struct pass *p, const lh_act *dy, const lh_act *x,
+		     const float *rstd, int64_t gain)
+{
+	struct lh_model *m = p->m;
+
+	m->ops->rmsnorm_bwd(m->dev, p->R, m->c.dim, m->s.dx, m->grad + gain, dy, x,
+			    weight_at(m, gain), rstd);
+}
+
+static struct lh_attention_call attention_of(const struct pass *p, int layer)
+{
+	const struct lh_attention_mode *mode = p->mode;
+	const struct lh_job_model *c = &p->m->c;
+	bool full = mode->attention == LH_ATTENTION_FULL || mode->dense[layer];
+
+	LH_ASSERT(full || p->t == mode->geometry.tokens);
+	return (struct lh_attention_call){
+		.ops = p->m->ops, .dev = p->m->dev, .rope = &p->m->rope,
+		.lighthouse = full ? NULL : &mode->geometry,
+		.heads = { .batch = p->b, .tokens = p->t, .heads = c->heads,
+			   .kv_heads = c->kv_heads, .head_dim = c->head_dim,
+			   .q_row = qkv_width(c), .kv_row = qkv_width(c),
+			   .o_row = (int64_t)c->heads * c->head_dim } };
+}
+
+static void copy_residual(const struct pass *p, lh_act *to, const lh_act *from)
+{
+	p->m->ops->copy(p->m->dev, to, from,
+			(size_t)(p->R * p->m->c.dim) *
+				lh_dtype_bytes(p->m->ops->act_type));
+}
+
+static void layer_forward(const struct pass *p, int i, lh_act *out)
+{
+	struct lh_model *m = p->m;
+	const struct layer_params *w = &m->layers[i];
+	struct layer_acts *a = &m->acts[i];
+	int64_t C = m->c.dim, F = m->c.ffn_dim;
+	struct lh_attention_call att = attention_of(p, i);
+
+	norm(p, a->n1, a->rstd1, a->x, w->norm1);
+	linear(p, a->attention.qkv, a->n1, w->wqkv, qkv_width(&m->c), C, false);
+	lh_attention_forward(&att, &a->attention, &m->s.attention);
+	copy_residual(p, a->mid, a->x);
+	linear(p, a->mid, a->attention.o, w->wo, C, att.heads.o_row, true);
+	norm(p, a->n2, a->rstd2, a->mid, w->norm2);
+	linear(p, a->gu, a->n2, w->wgu, 2 * F, C, false);
+	m->ops->swiglu(m->dev, p->R, F, a->h, a->gu);
+	copy_residual(p, out, a->mid);
+	linear(p, out, a->h, w->wdown, C, F, true);
+}
+
+static void layer_backward(const struct pass *p, int i)
+{
+	struct lh_model *m = p->m;
+	const struct layer_params *w = &m->layers[i];
+	struct layer_acts *a = &m->acts[i];
+	struct scratch *s = &m->s;
+	int64_t C = m->c.dim, F = m->c.ffn_dim;
+	struct lh_attention_call att = attention_of(p, i);
+
+	linear_bwd(p, s->half, s->dx, a->h, w->wdown, C, F);
+	m->ops->swiglu_bwd(m->dev, p->R, F, s->wide, s->half, a->gu);
+	linear_bwd(p, s->dn, s->wide, a->n2, w->wgu, 2 * F, C);
+	norm_bwd(p, s->dn, a->mid, a->rstd2, w->norm2);
+	linear_bwd(p, s->half, s->dx, a->attention.o, w->wo, C, att.heads.o_row);
+	lh_attention_backward(&att, &a->attention, &s->attention, s->wide, s->half);
+	linear_bwd(p, s->dn, s->wide, a->n1, w->wqkv, qkv_width(&m->c), C);
+	norm_bwd(p, s->dn, a->x, a->rstd1, w->norm1);
+}
+
+static void forward(const struct pass *p)
+{
+	struct lh_model *m = p->m;
+	int L = m->c.layers;
+
+	m->ops->embed(m->dev, p->R, m->c.dim, m->acts[0].x, m->tokens,
+		      weight_at(m, m->embed));
+	for (int i = 0; i < L; i++)
+		layer_forward(p, i, i + 1 < L ? m->acts[i + 1].x : m->last);
+	norm(p, m->nf, m->rstdf, m->last, m->final_norm);
+}
+
+static void backward(const struct pass *p, float scale)
+{
+	struct lh_model *m = p->m;
+	struct scratch *s = &m->s;
+	size_t bytes = (size_t)(p->R * m->c.dim) * lh_dtype_bytes(m->ops->act_type);
+
+	m->ops->xent(m->dev, p->R, m->c.dim, m->c.vocab, m->loss, NULL, s->dn,
+		     m->grad + m->output, m->nf, weight_at(m, m->output), m->targets,
+		     scale, s->xent, s->xent_bytes);
+	m->ops->zero(m->dev, s->dx, bytes);
+	norm_bwd(p, s->dn, m->last, m->rstdf, m->final_norm);
+	for (int i = m->c.layers - 1; i >= 0; i--)
+		layer_backward(p, i);
+	m->ops->embed_bwd(m->dev, p->R, m->c.dim, m->c.vocab, m->grad + m->embed, s->dx,
+			  m->tokens);
+}
+
+static struct pass pass_of(struct lh_model *m, const struct lh_attention_mode *mode,
+			   int b, int64_t t, const int32_t *tokens,
+			   const int32_t *targets)
+{
+	size_t bytes = (size_t)(b * t) * sizeof(int32_t);
+
+	LH_ASSERT(b >= 1 && b <= m->B && t >= 1 && t <= m->T);
+	m->ops->put(m->dev, m->tokens, tokens, bytes);
+	m->ops->put(m->dev, m->targets, targets, bytes);
+	return (struct pass){ m, mode, b, t, b * t };
+}
+
+void lh_model_zero_grad(struct lh_model *m)
+{
+	m->ops->zero(m->dev, m->grad, (size_t)m->count * 4);
+	m->ops->zero(m->dev, m->loss, 4);
+}
+
+void lh_model_forward_backward(struct lh_model *m, const struct lh_attention_mode *mode,
+			       int b, const int32_t *tokens, const int32_t *targets,
+			       float scale)
+{
+	struct pass p = pass_of(m, mode, b, m->T, tokens, targets);
+
+	forward(&p);
+	backward(&p, scale);
+}
+
+int lh_model_loss(struct lh_model *m, const struct lh_attention_mode *mode, int b,
+		  int64_t t, const int32_t *tokens, const int32_t *targets, double *loss,
+		  float *row_loss, struct lh_err *err)
+{
+	struct pass p = pass_of(m, mode, b, t, tokens, targets);
+	float sum;
+	int rc;
+
+	forward(&p);
+	m->ops->zero(m->dev, m->eval_loss, 4);
+	m->ops->xent(m->dev, p.R, m->c.dim, m->c.vocab, m->eval_loss, m->row_loss, NULL,
+		     NULL, m->nf, weight_at(m, m->output), m->targets, 1, m->s.xent,
+		     m->s.xent_bytes);
+	rc = m->ops->fetch(m->dev, &sum, m->eval_loss, 4, err);
+	if (!rc && row_loss)
+		rc = m->ops->fetch(m->dev, row_loss, m->row_loss, (size_t)p.R * 4, err);
+	*loss = sum;
+	return rc;
+}
+
+int lh_model_update(struct lh_model *m, const struct lh_adamw *opt, float *loss,
+		    float *grad_norm, struct lh_err *err)
+{
+	struct lh_adamw gains = *opt;
+	int64_t d = m->decay_count;
+	lh_act *copy = (void *)m->weight == (void *)m->param ? NULL : m->weight;
+	lh_act *copy_gains = copy ? weight_at(m, d) : NULL;
+	int rc;
+
+	gains.weight_decay = 0;
+	m->ops->norm(m->dev, m->grad_norm, m->grad, m->count);
+	m->ops->adamw(m->dev, opt, d, m->param, copy, m->m, m->v, m->grad, m->grad_norm);
+	m->ops->adamw(m->dev, &gains, m->count - d, m->param + d, copy_gains, m->m + d,
+		      m->v + d, m->grad + d, m->grad_norm);
+	rc = m->ops->fetch(m->dev, loss, m->loss, 4, err);
+	if (!rc)
+		rc = m->ops->fetch(m->dev, grad_norm, m->grad_norm, 4, err);
+	if (rc)
+		return rc;
+	*grad_norm *= opt->grad_scale;
+	if (isfinite(*loss) && isfinite(*grad_norm))
+		return 0;
+	lh_err_set(err, LH_ENONFINITE, "loss is %g and gradient norm %g; nothing was applied",
+		   (double)*loss, (double)*grad_norm);
+	return lh_err_hint(err, "a lower lr, a longer warm-up, or clip");
+}

@@ -1,0 +1,152 @@
+/* test_decode.c: the decoder says what the whole model says, however its tokens
+ * arrive; sampling depends on its arguments alone. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/model.h"
+#include "train/sample.h"
+
+enum { T = 48, V = 257 };
+
+static struct lh_dev *dev;
+static struct lh_model *model;
+
+static int setup(void **state)
+{
+	struct lh_job_model c = { .vocab = V, .dim = 24, .layers = 2, .heads = 4,
+				  .kv_heads = 2, .head_dim = 6, .ffn_dim = 40,
+				  .rope_theta = 10000, .norm_eps = 1e-5, .init_std = 0.3 };
+
+	(void)state;
+	if (lh_ops_cpu.open(&dev, 2, NULL) ||
+	    lh_model_new(&model, &lh_ops_cpu, dev, &c, 1, T, NULL, 0, NULL))
+		return -1;
+	lh_model_init(model, 9);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	lh_model_free(model);
+	lh_ops_cpu.close(dev);
+	return 0;
+}
+
+/* Nats of `target` under logits. */
+static double nats(const float *logits, int32_t target)
+{
+	double sum = 0;
+
+	for (int v = 0; v < V; v++)
+		sum += exp(logits[v]);
+	return log(sum) - logits[target];
+}
+
+static void decoder_agrees_with_the_model_in_any_chunking(void **state)
+{
+	const int64_t chunks[] = { 1, 5, T };
+	int32_t tokens[T], targets[T];
+	struct lh_err err = LH_ERR_INIT;
+	float rows[T], logits[V];
+	double loss;
+
+	(void)state;
+	for (int i = 0; i < T; i++) {
+		tokens[i] = i * 37 % V;
+		targets[i] = i * 11 % V;
+	}
+	assert_int_equal(lh_model_loss(model, &lh_attention_full, 1, T, tokens, targets,
+				       &loss, rows, &err), 0);
+	for (int c = 0; c < 3; c++) {
+		struct lh_decoder *d;
+
+		assert_int_equal(lh_decoder_new(&d, model, T, &err), 0);
+		for (int64_t t = 0; t < T; t += chunks[c]) {
+			int64_t n = T - t < chunks[c] ? T - t : chunks[c];
+
+			assert_int_equal(lh_decoder_feed(d, tokens + t, n, logits, &err),
+					 0);
+			assert_true(fabs(nats(logits, targets[t + n - 1]) -
+					 rows[t + n - 1]) < 1e-4);
+		}
+		assert_int_equal(lh_decoder_feed(d, tokens, 1, logits, &err), LH_ETOOBIG);
+		lh_decoder_free(d);
+	}
+}
+
+static int append(void *arg, const char *text)
+{
+	strcat(arg, text);
+	return 0;
+}
+
+static char *sample(double temperature, uint64_t seed, char *pieces)
+{
+	struct lh_sample_args a = { "ab\xc3\xa9", 4, 60, temperature, 0, seed };
+	struct lh_err err = LH_ERR_INIT;
+	json_t *result;
+	char *text;
+
+	pieces[0] = '\0';
+	assert_int_equal(lh_sample_run(model, V, 3, &a, append, pieces, &result, &err), 0);
+	text = lh_strdup(json_string_value(json_object_get(result, "text")));
+	assert_string_equal(text, pieces);
+	assert_int_equal(json_integer_value(json_object_get(result, "step")), 3);
+	json_decref(result);
+	return text;
+}
+
+static void sampling_repeats_for_a_seed_and_differs_between_seeds(void **state)
+{
+	char pieces[512], *a, *b, *c;
+
+	(void)state;
+	a = sample(1, 5, pieces);
+	b = sample(1, 5, pieces);
+	c = sample(1, 6, pieces);
+	assert_string_equal(a, b);
+	assert_string_not_equal(a, c);
+	free(a);
+	free(b);
+	free(c);
+	a = sample(0, 5, pieces);
+	b = sample(0, 6, pieces);
+	assert_string_equal(a, b);
+	free(a);
+	free(b);
+}
+
+static void bad_sampling_arguments_are_refused(void **state)
+{
+	const char *bad[] = { "{\"max_tokens\":0}", "{\"temperature\":-1}",
+			      "{\"top_k\":-2}", "{\"prompt\":7}", "[]" };
+	struct lh_sample_args a;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		struct lh_err err = LH_ERR_INIT;
+		json_t *json = json_loads(bad[i], 0, NULL);
+
+		assert_int_equal(lh_sample_parse(&a, json, &err), LH_EPARAMS);
+		json_decref(json);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(decoder_agrees_with_the_model_in_any_chunking),
+		cmocka_unit_test(sampling_repeats_for_a_seed_and_differs_between_seeds),
+		cmocka_unit_test(bad_sampling_arguments_are_refused),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
