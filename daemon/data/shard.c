@@ -1,0 +1,304 @@
+/* shard.c: see lighthouse/shard.h. */
+#include "lighthouse/shard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "base/fs.h"
+
+#define MAGIC "LHTOKENS"
+enum { VERSION = 1, HEADER_BYTES = 64, LLMC_MAGIC = 20240520, LLMC_HEADER_BYTES = 1024 };
+
+struct header { /* as it lies in the file; all fields aligned, little-endian */
+	char magic[8];
+	uint32_t version, width;
+	uint64_t count;
+	uint32_t vocab, max_token, separator, flags;
+	uint64_t ids_xxh64, documents, header_xxh64;
+};
+_Static_assert(sizeof(struct header) == HEADER_BYTES, "header");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "little-endian hosts only");
+
+/* ---- reading --------------------------------------------------------------- */
+
+static int bad(const struct lh_shard *s, struct lh_err *err, const char *what,
+	       const char *hint)
+{
+	lh_err_set(err, LH_EDATA, "'%s': %s", s->path, what);
+	return lh_err_hint(err, "%s", hint);
+}
+
+static uint32_t id_at(const struct lh_shard *s, int64_t i)
+{
+	return s->width == 2 ? ((const uint16_t *)s->ids)[i] :
+			       ((const uint32_t *)s->ids)[i];
+}
+
+static int check_size(const struct lh_shard *s, int64_t header_bytes,
+		      struct lh_err *err)
+{
+	int64_t room = s->map_bytes - header_bytes, want;
+
+	if (s->count <= 0)
+		return bad(s, err, "the shard holds no tokens", "pack a text that is not empty");
+	if (__builtin_mul_overflow(s->count, (int64_t)s->width, &want) || want != room) {
+		lh_err_set(err, LH_EDATA,
+			   "'%s': the header promises %" PRId64 " tokens of %d bytes, the "
+			   "file holds %" PRId64 " bytes of them", s->path, s->count,
+			   s->width, room);
+		return lh_err_hint(err, "the file was truncated or damaged: pack it again");
+	}
+	return 0;
+}
+
+static int read_header(struct lh_shard *s, struct lh_err *err)
+{
+	const struct header *h = s->map;
+
+	if (h->version != VERSION)
+		return bad(s, err, "a shard of another format version",
+			   "pack it again with this lhctl");
+	if (XXH64(h, offsetof(struct header, header_xxh64), 0) != h->header_xxh64)
+		return bad(s, err, "the header does not match its checksum",
+			   "the file is damaged: pack it again");
+	if (h->width != 2 && h->width != 4)
+		return bad(s, err, "ids are neither 2 nor 4 bytes wide", "pack it again");
+	s->count = (int64_t)h->count;
+	s->width = (int)h->width;
+	s->vocab = h->vocab;
+	s->max_token = h->max_token;
+	s->separator = h->separator;
+	s->documents = h->documents;
+	s->ids = (const char *)s->map + HEADER_BYTES;
+	return check_size(s, HEADER_BYTES, err);
+}
+
+static int read_llmc(struct lh_shard *s, struct lh_err *err)
+{
+	const int32_t *h = s->map;
+	int rc;
+
+	if (s->map_bytes < LLMC_HEADER_BYTES || h[1] != 1)
+		return bad(s, err, "an llm.c shard of a version other than 1",
+			   "only uint16 shards (20240520, version 1) are read");
+	s->count = h[2];
+	s->width = 2;
+	s->separator = LH_SHARD_NO_SEPARATOR;
+	s->ids = (const char *)s->map + LLMC_HEADER_BYTES;
+	rc = check_size(s, LLMC_HEADER_BYTES, err);
+	for (int64_t i = 0; !rc && i < s->count; i++)
+		s->max_token = id_at(s, i) > s->max_token ? id_at(s, i) : s->max_token;
+	return rc;
+}
+
+static int read_any(struct lh_shard *s, struct lh_err *err)
+{
+	int32_t first;
+
+	if (s->map_bytes >= HEADER_BYTES) {
+		memcpy(&first, s->map, 4);
+		if (!memcmp(s->map, MAGIC, 8))
+			return read_header(s, err);
+		if (first == LLMC_MAGIC)
+			return read_llmc(s, err);
+	}
+	return bad(s, err, "not a token shard", "make one with 'lhctl pack'");
+}
+
+int lh_shard_open(struct lh_shard *s, const char *path, struct lh_err *err)
+{
+	struct stat st;
+	int fd, rc;
+
+	memset(s, 0, sizeof(*s));
+	s->path = lh_strdup(path);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+		rc = fd < 0 ? bad(s, err, strerror(errno), "is the path right?") :
+			      bad(s, err, "not a regular file", "is the path right?");
+		goto fail;
+	}
+	if (st.st_size == 0) {
+		rc = bad(s, err, "the file is empty", "make one with 'lhctl pack'");
+		goto fail;
+	}
+	s->map_bytes = st.st_size;
+	s->map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	if (s->map == MAP_FAILED) {
+		s->map = NULL;
+		rc = bad(s, err, strerror(errno), "can the file be mapped?");
+		goto fail;
+	}
+	close(fd);
+	fd = -1;
+	rc = read_any(s, err);
+	if (!rc)
+		return 0;
+fail:
+	if (fd >= 0)
+		close(fd);
+	lh_shard_close(s);
+	return rc;
+}
+
+void lh_shard_close(struct lh_shard *s)
+{
+	if (s->map)
+		munmap(s->map, (size_t)s->map_bytes);
+	free(s->path);
+	memset(s, 0, sizeof(*s));
+}
+
+int lh_shard_check_vocab(const struct lh_shard *s, int64_t vocab, struct lh_err *err)
+{
+	if (s->max_token < vocab)
+		return 0;
+	lh_err_set(err, LH_EDATA, "'%s': holds token id %" PRIu32 ", model.vocab is %" PRId64,
+		   s->path, s->max_token, vocab);
+	return lh_err_hint(err, "model.vocab %" PRIu32 " or more", s->max_token + 1);
+}
+
+int lh_shard_verify(const struct lh_shard *s, struct lh_err *err)
+{
+	const struct header *h = s->map;
+
+	if (memcmp(h->magic, MAGIC, 8))
+		return 0; /* llm.c shards carry no checksum */
+	if (XXH64(s->ids, (size_t)(s->count * s->width), 0) == h->ids_xxh64)
+		return 0;
+	return bad(s, err, "the tokens do not match their checksum",
+		   "the file is damaged: pack it again");
+}
+
+void lh_shard_read(const struct lh_shard *s, int64_t from, int64_t n, int32_t *out)
+{
+	LH_ASSERT(from >= 0 && n >= 0 && from + n <= s->count);
+	for (int64_t i = 0; i < n; i++)
+		out[i] = (int32_t)id_at(s, from + i);
+}
+
+/* ---- writing --------------------------------------------------------------- */
+
+struct lh_shard_writer {
+	char *path, *tmp;
+	FILE *file;
+	struct header h;
+	XXH64_state_t *hash;
+};
+
+static int write_failed(struct lh_shard_writer *w, struct lh_err *err)
+{
+	return lh_err_set(err, LH_EIO, "cannot write '%s': %s", w->tmp, strerror(errno));
+}
+
+int lh_shard_writer_new(struct lh_shard_writer **out, const char *path, uint32_t vocab,
+			uint32_t separator, struct lh_err *err)
+{
+	struct lh_shard_writer *w = lh_calloc(1, sizeof(*w));
+
+	memcpy(w->h.magic, MAGIC, 8);
+	w->h.version = VERSION;
+	w->h.width = vocab <= 65536 ? 2 : 4;
+	w->h.vocab = vocab;
+	w->h.separator = separator;
+	w->path = lh_strdup(path);
+	w->tmp = lh_asprintf("%s.tmp", path);
+	w->hash = XXH64_createState();
+	XXH64_reset(w->hash, 0);
+	w->file = fopen(w->tmp, "we");
+	/* The header's place; its contents are known at the end. */
+	if (!w->file || fwrite(&w->h, HEADER_BYTES, 1, w->file) != 1) {
+		int rc = write_failed(w, err);
+
+		lh_shard_writer_abort(w);
+		return rc;
+	}
+	*out = w;
+	return 0;
+}
+
+int lh_shard_writer_add(struct lh_shard_writer *w, const int32_t *ids, int64_t n,
+			struct lh_err *err)
+{
+	uint16_t narrow[4096];
+
+	while (n > 0) {
+		int64_t k = n < 4096 ? n : 4096;
+		const void *bytes = ids;
+		size_t size = (size_t)k * w->h.width;
+
+		for (int64_t i = 0; i < k; i++) {
+			LH_ASSERT(ids[i] >= 0 && (uint32_t)ids[i] < w->h.vocab);
+			if ((uint32_t)ids[i] > w->h.max_token)
+				w->h.max_token = (uint32_t)ids[i];
+			narrow[i] = (uint16_t)ids[i];
+		}
+		if (w->h.width == 2)
+			bytes = narrow;
+		if (fwrite(bytes, 1, size, w->file) != size)
+			return write_failed(w, err);
+		XXH64_update(w->hash, bytes, size);
+		w->h.count += (uint64_t)k;
+		ids += k;
+		n -= k;
+	}
+	return 0;
+}
+
+int64_t lh_shard_writer_count(const struct lh_shard_writer *w)
+{
+	return (int64_t)w->h.count;
+}
+
+static int complete(struct lh_shard_writer *w, struct lh_err *err)
+{
+	char *dir, *slash;
+	int rc;
+
+	w->h.ids_xxh64 = XXH64_digest(w->hash);
+	w->h.header_xxh64 = XXH64(&w->h, offsetof(struct header, header_xxh64), 0);
+	if (fseek(w->file, 0, SEEK_SET) ||
+	    fwrite(&w->h, HEADER_BYTES, 1, w->file) != 1 || fflush(w->file) ||
+	    fsync(fileno(w->file)) || rename(w->tmp, w->path))
+		return write_failed(w, err);
+	dir = lh_strdup(w->path);
+	slash = strrchr(dir, '/');
+	if (slash)
+		*slash = '\0';
+	rc = lh_fs_sync_dir(!slash ? "." : *dir ? dir : "/", err);
+	free(dir);
+	return rc;
+}
+
+int lh_shard_writer_commit(struct lh_shard_writer *w, uint64_t documents,
+			   struct lh_err *err)
+{
+	int rc;
+
+	w->h.documents = documents;
+	rc = complete(w, err);
+	lh_shard_writer_abort(w); /* after the rename there is no PATH.tmp */
+	return rc;
+}
+
+void lh_shard_writer_abort(struct lh_shard_writer *w)
+{
+	if (!w)
+		return;
+	if (w->file)
+		fclose(w->file);
+	unlink(w->tmp);
+	XXH64_freeState(w->hash);
+	free(w->path);
+	free(w->tmp);
+	free(w);
+}

@@ -1,0 +1,103 @@
+/* main.c: lhkeeper, the parent of one worker, small enough not to fail.
+ *
+ *   lhkeeper ATTEMPT_DIR -- PROGRAM ARGS...
+ *
+ * lhd may die and come back; somebody else has to wait for the worker. The
+ * keeper starts it in a session of its own with its output in a file, writes
+ * pid.json, waits, and writes exit.json with the code or signal. It forwards
+ * SIGTERM and otherwise does nothing. */
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "lighthouse/proto.h"
+
+static volatile sig_atomic_t child;
+
+static void forward(int signal)
+{
+	if (child > 0)
+		kill(child, signal);
+}
+
+static void write_json_take(const char *dir, const char *name, json_t *json)
+{
+	char *path = lh_asprintf("%s/%s", dir, name);
+	char *text = json_dumps(json, 0);
+	struct lh_err err = LH_ERR_INIT;
+
+	if (lh_fs_write_atomic(path, text, strlen(text), &err))
+		fprintf(stderr, "lhkeeper: %s\n", err.text);
+	free(text);
+	free(path);
+	json_decref(json);
+}
+
+/* stdin from nowhere, output to the log, nothing else open. */
+static void redirect(const char *dir)
+{
+	char *log = lh_asprintf("%s/%s", dir, LH_ATTEMPT_LOG);
+	int null = open("/dev/null", O_RDONLY);
+	int out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+
+	if (null < 0 || out < 0) {
+		fprintf(stderr, "lhkeeper: cannot open '%s': %s\n", log,
+			strerror(errno));
+		exit(1);
+	}
+	dup2(null, 0);
+	dup2(out, 1);
+	dup2(out, 2);
+	if (close_range(3, ~0U, 0)) {
+		perror("lhkeeper: close_range");
+		exit(1);
+	}
+	free(log);
+}
+
+int main(int argc, char **argv)
+{
+	struct sigaction term = { .sa_handler = forward };
+	int64_t started_ms = lh_time_ms();
+	int status, pid;
+
+	if (argc < 4 || strcmp(argv[2], "--")) {
+		fputs("usage: lhkeeper ATTEMPT_DIR -- PROGRAM ARGS...\n", stderr);
+		return 2;
+	}
+	setsid();
+	redirect(argv[1]);
+	sigaction(SIGTERM, &term, NULL);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	pid = fork();
+	if (pid == 0) {
+		signal(SIGTERM, SIG_DFL);
+		execv(argv[3], argv + 3);
+		fprintf(stderr, "lhkeeper: cannot run '%s': %s\n", argv[3],
+			strerror(errno));
+		_exit(127);
+	}
+	child = pid;
+	write_json_take(argv[1], LH_ATTEMPT_PID,
+			json_pack("{s:i, s:I, s:i, s:I}", "pid", pid, "start_time",
+				  (json_int_t)lh_proc_start_time(pid), "keeper_pid",
+				  getpid(), "keeper_start_time",
+				  (json_int_t)lh_proc_start_time(getpid())));
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	write_json_take(argv[1], LH_ATTEMPT_EXIT,
+			json_pack("{s:i, s:i, s:I, s:I}", "code",
+				  WIFEXITED(status) ? WEXITSTATUS(status) : 0, "signal",
+				  WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+				  "started_ms", (json_int_t)started_ms, "ended_ms",
+				  (json_int_t)lh_time_ms()));
+	return 0;
+}

@@ -1,0 +1,331 @@
+/* checkpoint.c: see checkpoint.h. */
+#include "train/checkpoint.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/fs.h"
+#include "data/safetensors.h"
+#include "lighthouse/version.h"
+
+#define FORMAT "lighthouse-checkpoint"
+enum { VERSION = 1, MANIFEST_MAX_BYTES = 4 << 20 };
+
+static const struct part {
+	const char *file;
+	int states;
+	enum lh_model_state state[2];
+	const char *suffix[2];
+} parts[] = {
+	{ "params.safetensors", 1, { LH_STATE_PARAM }, { "" } },
+	{ "moments.safetensors", 2, { LH_STATE_MOMENT1, LH_STATE_MOMENT2 },
+	  { ".m", ".v" } },
+};
+enum { PARTS = sizeof(parts) / sizeof(parts[0]) };
+
+/* ---- saving ---------------------------------------------------------------- */
+
+static int append_state(struct lh_safetensors_writer *w, struct lh_model *m,
+			enum lh_model_state state, const struct lh_param *p,
+			struct lh_err *err)
+{
+	float *host = lh_alloc((size_t)p->count * 4);
+	int rc = lh_model_read(m, state, p->offset, p->count, host, err);
+
+	if (!rc)
+		rc = lh_safetensors_append(w, host, (size_t)p->count * 4, err);
+	free(host);
+	return rc;
+}
+
+/* Writes one part; adds its line to `files`. */
+static int save_part(const char *dir, const struct part *part, struct lh_model *m,
+		     json_t *files, int64_t *total, struct lh_err *err)
+{
+	char *path = lh_asprintf("%s/%s", dir, part->file), name[80];
+	struct lh_safetensors_writer *w = lh_safetensors_writer_new();
+	int count, rc;
+	const struct lh_param *p = lh_model_params(m, &count);
+	int64_t bytes;
+	uint64_t hash;
+
+	for (int s = 0; s < part->states; s++)
+		for (int i = 0; i < count; i++) {
+			int64_t shape[2] = { p[i].rows, p[i].cols };
+
+			snprintf(name, sizeof(name), "%s%s", p[i].name, part->suffix[s]);
+			lh_safetensors_declare(w, name, LH_TENSOR_F32,
+					       p[i].cols == 1 ? 1 : 2, shape);
+		}
+	rc = lh_safetensors_begin(w, path, NULL, err);
+	free(path);
+	for (int s = 0; !rc && s < part->states; s++)
+		for (int i = 0; !rc && i < count; i++)
+			rc = append_state(w, m, part->state[s], &p[i], err);
+	if (rc) {
+		lh_safetensors_abort(w);
+		return rc;
+	}
+	rc = lh_safetensors_commit(w, &bytes, &hash, err);
+	snprintf(name, sizeof(name), "%016" PRIx64, hash);
+	json_object_set_new(files, part->file,
+			    json_pack("{s:I, s:s}", "bytes", (json_int_t)bytes, "xxh64",
+				      name));
+	*total += bytes;
+	return rc;
+}
+
+static json_t *manifest_of(const struct lh_progress *p, const json_t *spec,
+			   json_t *files)
+{
+	return json_pack("{s:s, s:i, s:s, s:I, s:i, s:I, s:I, s:f, s:I, s:I, s:o, s:O}",
+			 "format", FORMAT, "version", VERSION, "written_by", LH_VERSION,
+			 "step", (json_int_t)p->step, "phase", p->phase, "phase_step",
+			 (json_int_t)p->phase_step, "phase_tokens",
+			 (json_int_t)p->phase_tokens, "phase_ms", p->phase_ms, "cursor",
+			 (json_int_t)p->cursor, "total_steps",
+			 (json_int_t)p->total_steps, "files", files, "job",
+			 (json_t *)spec);
+}
+
+static int save_all(const char *tmp, struct lh_model *m, const struct lh_progress *p,
+		    const json_t *spec, int64_t *bytes, struct lh_err *err)
+{
+	json_t *files = json_object(), *manifest;
+	char *path, *text;
+	int rc = lh_fs_mkdirs(tmp, err);
+
+	*bytes = 0;
+	for (int i = 0; !rc && i < PARTS; i++)
+		rc = save_part(tmp, &parts[i], m, files, bytes, err);
+	if (rc) {
+		json_decref(files);
+		return rc;
+	}
+	manifest = manifest_of(p, spec, files);
+	LH_ASSERT(manifest);
+	text = json_dumps(manifest, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+	path = lh_asprintf("%s/manifest.json", tmp);
+	/* Last, and the directory is synced with it: with a manifest, all is there. */
+	rc = lh_fs_write_atomic(path, text, strlen(text), err);
+	*bytes += (int64_t)strlen(text);
+	free(path);
+	free(text);
+	json_decref(manifest);
+	return rc;
+}
+
+/* Gives the finished directory its name. One of the same step (a pause right
+ * after a save) is exchanged with it, so that one of them is always there. */
+static int publish(const char *tmp, const char *final, struct lh_err *err)
+{
+	if (!renameat2(AT_FDCWD, tmp, AT_FDCWD, final, RENAME_NOREPLACE))
+		return 0;
+	if (errno == EEXIST &&
+	    !renameat2(AT_FDCWD, tmp, AT_FDCWD, final, RENAME_EXCHANGE))
+		return lh_fs_remove_tree(tmp, err);
+	return lh_err_set(err, LH_EIO, "cannot rename to '%s': %s", final,
+			  strerror(errno));
+}
+
+int lh_checkpoint_save(const char *dir, struct lh_model *m, const struct lh_progress *p,
+		       const json_t *spec, char **path, int64_t *bytes,
+		       struct lh_err *err)
+{
+	char *final = lh_asprintf("%s/step-%010" PRId64, dir, p->step);
+	char *tmp = lh_asprintf("%s.tmp", final);
+	int rc = lh_fs_remove_tree(tmp, err);
+
+	if (!rc)
+		rc = save_all(tmp, m, p, spec, bytes, err);
+	if (!rc)
+		rc = publish(tmp, final, err);
+	if (!rc)
+		rc = lh_fs_sync_dir(dir, err);
+	free(tmp);
+	if (rc)
+		free(final);
+	else
+		*path = final;
+	return rc;
+}
+
+/* ---- loading --------------------------------------------------------------- */
+
+int lh_checkpoint_manifest(const char *path, json_t **out, struct lh_err *err)
+{
+	char *file = lh_asprintf("%s/manifest.json", path), *text;
+	const char *format = "";
+	size_t bytes;
+	int version = 0, rc = lh_fs_read(file, MANIFEST_MAX_BYTES, &text, &bytes, err);
+
+	free(file);
+	if (rc)
+		return rc;
+	*out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
+	free(text);
+	json_unpack(*out, "{s:s, s:i}", "format", &format, "version", &version);
+	if (!strcmp(format, FORMAT) && version == VERSION)
+		return 0;
+	json_decref(*out);
+	return lh_err_set(err, LH_ECORRUPT, "'%s': the manifest is damaged or of another "
+			  "format version", path);
+}
+
+static int progress_of(const json_t *manifest, struct lh_progress *p, struct lh_err *err)
+{
+	json_int_t step, phase_step, tokens, cursor, total;
+
+	if (json_unpack((json_t *)manifest, "{s:I, s:i, s:I, s:I, s:F, s:I, s:I}", "step",
+			&step, "phase", &p->phase, "phase_step", &phase_step,
+			"phase_tokens", &tokens, "phase_ms", &p->phase_ms, "cursor",
+			&cursor, "total_steps", &total))
+		return lh_err_set(err, LH_ECORRUPT, "the manifest lacks a field");
+	p->step = step;
+	p->phase_step = phase_step;
+	p->phase_tokens = tokens;
+	p->cursor = cursor;
+	p->total_steps = total;
+	return 0;
+}
+
+/* Size and checksum as the manifest says. */
+static int verify_part(const json_t *manifest, const struct part *part,
+		       const struct lh_safetensors *st, struct lh_err *err)
+{
+	const char *want = "";
+	json_int_t bytes = -1;
+	char have[20];
+
+	json_unpack((json_t *)manifest, "{s:{s:{s:I, s:s}}}", "files", part->file,
+		    "bytes", &bytes, "xxh64", &want);
+	snprintf(have, sizeof(have), "%016" PRIx64,
+		 (uint64_t)XXH64(st->map, (size_t)st->map_bytes, 0));
+	if (bytes == st->map_bytes && !strcmp(want, have))
+		return 0;
+	return lh_err_set(err, LH_ECORRUPT, "'%s' does not match its checksum",
+			  part->file);
+}
+
+static int load_part(const char *path, const json_t *manifest, const struct part *part,
+		     struct lh_model *m, struct lh_err *err)
+{
+	char *file = lh_asprintf("%s/%s", path, part->file), name[80];
+	struct lh_safetensors st;
+	int count, rc = lh_safetensors_open(&st, file, err);
+	const struct lh_param *p = lh_model_params(m, &count);
+
+	free(file);
+	if (rc)
+		return rc;
+	rc = verify_part(manifest, part, &st, err);
+	for (int s = 0; !rc && s < part->states; s++)
+		for (int i = 0; !rc && i < count; i++) {
+			const struct lh_tensor *t;
+
+			snprintf(name, sizeof(name), "%s%s", p[i].name, part->suffix[s]);
+			t = lh_safetensors_find(&st, name);
+			if (t && t->type == LH_TENSOR_F32 && t->count == p[i].count)
+				lh_model_write(m, part->state[s], p[i].offset, t->count,
+					       t->data);
+			else
+				rc = lh_err_set(err, LH_ECORRUPT,
+						"tensor '%s' is missing or of another "
+						"shape", name);
+		}
+	lh_safetensors_close(&st);
+	return rc;
+}
+
+int lh_checkpoint_load(const char *path, struct lh_model *m, struct lh_progress *p,
+		       bool moments, struct lh_err *err)
+{
+	json_t *manifest;
+	int rc = lh_checkpoint_manifest(path, &manifest, err);
+
+	if (rc)
+		return rc;
+	rc = progress_of(manifest, p, err);
+	for (int i = 0; !rc && i < (moments ? PARTS : 1); i++)
+		rc = load_part(path, manifest, &parts[i], m, err);
+	json_decref(manifest);
+	if (rc)
+		lh_err_prefix(err, "checkpoint '%s'", path);
+	else
+		lh_model_weights_changed(m);
+	return rc;
+}
+
+/* ---- the directory --------------------------------------------------------- */
+
+static int is_checkpoint(const struct dirent *e)
+{
+	return !strncmp(e->d_name, "step-", 5) && strlen(e->d_name) == 15 &&
+	       strspn(e->d_name + 5, "0123456789") == 10;
+}
+
+static int is_torn(const struct dirent *e)
+{
+	return !strncmp(e->d_name, "step-", 5) && strlen(e->d_name) == 19 &&
+	       !strcmp(e->d_name + 15, ".tmp");
+}
+
+static void free_list(struct dirent **list, int n)
+{
+	for (int i = 0; i < n; i++)
+		free(list[i]);
+	free(list);
+}
+
+int lh_checkpoint_load_newest(const char *dir, struct lh_model *m,
+			      struct lh_progress *p, char **path,
+			      lh_checkpoint_damaged damaged, void *arg,
+			      struct lh_err *err)
+{
+	struct dirent **list = NULL;
+	int n = scandir(dir, &list, is_checkpoint, alphasort);
+	int rc = lh_err_set(err, LH_ENOTFOUND, "no checkpoint in '%s'", dir);
+
+	for (int i = n - 1; rc && i >= 0; i--) {
+		char *at = lh_asprintf("%s/%s", dir, list[i]->d_name);
+
+		rc = lh_checkpoint_load(at, m, p, true, err);
+		if (rc) {
+			damaged(arg, at, err);
+			free(at);
+		} else {
+			*path = at;
+		}
+	}
+	if (n > 0)
+		free_list(list, n);
+	/* All damaged: as good as none, and the caller starts over knowingly. */
+	return rc ? lh_err_set(err, LH_ENOTFOUND, "no good checkpoint in '%s'", dir) : 0;
+}
+
+static void remove_some(const char *dir, int (*filter)(const struct dirent *), int keep)
+{
+	struct dirent **list = NULL;
+	int n = scandir(dir, &list, filter, alphasort);
+
+	for (int i = 0; i < n - keep; i++) {
+		char *at = lh_asprintf("%s/%s", dir, list[i]->d_name);
+
+		lh_fs_remove_tree(at, NULL);
+		free(at);
+	}
+	if (n > 0)
+		free_list(list, n);
+}
+
+void lh_checkpoint_retain(const char *dir, int keep)
+{
+	remove_some(dir, is_torn, 0);
+	remove_some(dir, is_checkpoint, keep < 1 ? 1 : keep);
+}

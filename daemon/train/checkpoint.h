@@ -1,0 +1,53 @@
+/* checkpoint.h: the whole state of training as a directory: complete or absent.
+ *
+ * checkpoints/step-%010d/ holds params.safetensors, moments.safetensors (tensors
+ * by parameter name, ".m" and ".v") and manifest.json, written last, which names
+ * the files with size and xxh64. It is written as step-N.tmp, synced and renamed.
+ * Loading takes the newest that matches its manifest; a damaged one is passed
+ * over and reported, never deleted by itself. Training thread.
+ */
+#ifndef LIGHTHOUSE_CHECKPOINT_H
+#define LIGHTHOUSE_CHECKPOINT_H
+
+#include <jansson.h>
+
+#include "train/model.h"
+
+/* Everything besides tensors that a step depends on. */
+struct lh_progress {
+	int64_t step;          /* optimizer steps completed */
+	int phase;
+	int64_t phase_step;    /* step at which the phase was entered */
+	int64_t phase_tokens;  /* trained on in this phase */
+	double phase_ms;       /* spent in its steps */
+	int64_t cursor;        /* sequences drawn, see data.h */
+	int64_t total_steps;   /* as known now, -1 not known */
+};
+
+/* Writes DIR/step-N for p->step; replaces one of the same step. *path is the
+ * caller's. `spec` is the resolved job. */
+int lh_checkpoint_save(const char *dir, struct lh_model *model,
+		       const struct lh_progress *p, const json_t *spec, char **path,
+		       int64_t *bytes, struct lh_err *err);
+
+/* Called for each checkpoint that was passed over. */
+typedef void (*lh_checkpoint_damaged)(void *arg, const char *path,
+				      const struct lh_err *why);
+
+/* Newest good checkpoint into the model. LH_ENOTFOUND: none; the model must be
+ * initialised then, a damaged one may have been read in part.
+ * *path is the caller's. */
+int lh_checkpoint_load_newest(const char *dir, struct lh_model *model,
+			      struct lh_progress *p, char **path,
+			      lh_checkpoint_damaged damaged, void *arg,
+			      struct lh_err *err);
+/* Weights and progress of one; moments only if `moments`. */
+int lh_checkpoint_load(const char *path, struct lh_model *model, struct lh_progress *p,
+		       bool moments, struct lh_err *err);
+/* The manifest, checked for form and version. New reference. */
+int lh_checkpoint_manifest(const char *path, json_t **manifest, struct lh_err *err);
+
+/* Removes all but the newest `keep` (at least 1) and leftovers of torn writes. */
+void lh_checkpoint_retain(const char *dir, int keep);
+
+#endif

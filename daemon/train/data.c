@@ -1,0 +1,143 @@
+/* data.c: see data.h.
+ *
+ * The permutation of an epoch is a four-round Feistel network over the smallest
+ * even number of bits that holds the windows, with Philox as round function;
+ * a value past the end is put through again until it is inside (cycle walking),
+ * which keeps it a permutation. */
+#include "train/data.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/rng.h"
+
+int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err)
+{
+	int rc;
+
+	memset(d, 0, sizeof(*d));
+	d->seq_len = job->data.seq_len;
+	d->vocab = job->model.vocab;
+	d->seed = (uint64_t)job->data.shuffle_seed;
+	d->shards = lh_calloc((size_t)job->data.train_count, sizeof(*d->shards));
+	d->first = lh_calloc((size_t)job->data.train_count + 1, sizeof(*d->first));
+	for (int i = 0; i < job->data.train_count; i++) {
+		rc = lh_shard_open(&d->shards[i], job->data.train[i], err);
+		if (rc)
+			goto fail;
+		d->count++;
+		d->first[i + 1] = d->first[i] + (d->shards[i].count - 1) / d->seq_len;
+	}
+	if (!lh_data_windows(d)) {
+		rc = lh_err_set(err, LH_EDATA, "no shard holds the %" PRId64
+				" tokens of one sequence", d->seq_len + 1);
+		goto fail;
+	}
+	if (job->data.validation && *job->data.validation) {
+		rc = lh_shard_open(&d->validation, job->data.validation, err);
+		if (rc)
+			goto fail;
+	}
+	return 0;
+fail:
+	lh_data_close(d);
+	return rc;
+}
+
+void lh_data_close(struct lh_data *d)
+{
+	for (int i = 0; i < d->count; i++)
+		lh_shard_close(&d->shards[i]);
+	lh_shard_close(&d->validation);
+	free(d->shards);
+	free(d->first);
+	memset(d, 0, sizeof(*d));
+}
+
+int64_t lh_data_windows(const struct lh_data *d)
+{
+	return d->first[d->count];
+}
+
+bool lh_data_has_validation(const struct lh_data *d)
+{
+	return d->validation.map != NULL;
+}
+
+static uint64_t feistel(const struct lh_data *d, uint64_t epoch, int half_bits,
+			uint64_t x)
+{
+	uint64_t mask = (1ull << half_bits) - 1, left = x >> half_bits, right = x & mask;
+
+	for (uint64_t round = 0; round < 4; round++) {
+		uint64_t old = right;
+		uint32_t r[4];
+
+		lh_rng_block(d->seed ^ epoch << 20, LH_RNG_SHUFFLE, right << 3 | round, r);
+		right = left ^ (((uint64_t)r[0] << 32 | r[1]) & mask);
+		left = old;
+	}
+	return left << half_bits | right;
+}
+
+int64_t lh_data_window(const struct lh_data *d, int64_t cursor)
+{
+	uint64_t n = (uint64_t)lh_data_windows(d), x = (uint64_t)cursor % n;
+	uint64_t epoch = (uint64_t)cursor / n;
+	int half_bits = 1;
+
+	while (1ull << (2 * half_bits) < n)
+		half_bits++;
+	do {
+		x = feistel(d, epoch, half_bits, x);
+	} while (x >= n);
+	return (int64_t)x;
+}
+
+/* tokens, targets (n) from position `from` on. */
+static int window(const struct lh_data *d, const struct lh_shard *s, int64_t from,
+		  int64_t n, int32_t *tokens, int32_t *targets, struct lh_err *err)
+{
+	lh_shard_read(s, from, n, tokens);
+	lh_shard_read(s, from + 1, n, targets);
+	for (int64_t i = 0; i <= n; i++) {
+		int32_t id = i < n ? tokens[i] : targets[n - 1];
+
+		if (id >= 0 && id < d->vocab)
+			continue;
+		return lh_err_set(err, LH_EDATA,
+				  "'%s': token id %" PRId32 " at position %" PRId64
+				  ", model.vocab is %" PRId64, s->path, id, from + i,
+				  d->vocab);
+	}
+	return 0;
+}
+
+int lh_data_train(const struct lh_data *d, int64_t cursor, int32_t *tokens,
+		  int32_t *targets, struct lh_err *err)
+{
+	int64_t w = lh_data_window(d, cursor);
+	int i = 0;
+
+	while (w >= d->first[i + 1])
+		i++;
+	return window(d, &d->shards[i], (w - d->first[i]) * d->seq_len, d->seq_len,
+		      tokens, targets, err);
+}
+
+int lh_data_validation(const struct lh_data *d, int64_t i, int64_t n, int32_t *tokens,
+		       int32_t *targets, struct lh_err *err)
+{
+	int64_t room = d->validation.count - 1, from = 0, take = d->seq_len;
+
+	if (room < take)
+		take = room;
+	else if (n > 1)
+		from = (room - take) / (n - 1) * i;
+	for (int64_t t = take; t < d->seq_len; t++) {
+		tokens[t] = 0;
+		targets[t] = -1;
+	}
+	return window(d, &d->validation, from, take, tokens, targets, err);
+}

@@ -1,0 +1,43 @@
+/* data.h: which tokens a sequence of training sees.
+ *
+ * The training shards are cut into windows of seq_len + 1 tokens at a stride of
+ * seq_len (the last token of one is the first of the next, so every token is
+ * predicted once an epoch); a shard's tail shorter than a window is left out.
+ * Each epoch goes through all windows in another order, a permutation that is
+ * computed, not stored. The only state is `cursor`: sequences drawn since the
+ * start of the job. Training thread.
+ */
+#ifndef LIGHTHOUSE_DATA_H
+#define LIGHTHOUSE_DATA_H
+
+#include "lighthouse/job.h"
+#include "lighthouse/shard.h"
+
+struct lh_data {
+	int64_t seq_len;
+	int64_t vocab;
+	uint64_t seed;
+	struct lh_shard *shards;
+	int64_t *first;     /* (shards + 1) windows before each shard */
+	int count;
+	struct lh_shard validation; /* zeroed: none */
+};
+
+int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err);
+void lh_data_close(struct lh_data *d);
+
+int64_t lh_data_windows(const struct lh_data *d); /* an epoch's sequences */
+/* The window that draw number `cursor` takes. */
+int64_t lh_data_window(const struct lh_data *d, int64_t cursor);
+
+/* tokens, targets (seq_len) of draw `cursor`. LH_EDATA names file and position
+ * of an id that the model does not have. */
+int lh_data_train(const struct lh_data *d, int64_t cursor, int32_t *tokens,
+		  int32_t *targets, struct lh_err *err);
+/* The same of validation sequence i of n, spread evenly over the split. A split
+ * shorter than a window gives what there is; the rest has target -1. */
+int lh_data_validation(const struct lh_data *d, int64_t i, int64_t n, int32_t *tokens,
+		       int32_t *targets, struct lh_err *err);
+bool lh_data_has_validation(const struct lh_data *d);
+
+#endif

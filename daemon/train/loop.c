@@ -1,0 +1,551 @@
+/* loop.c: see loop.h.
+ *
+ *   open -> [start evaluation] -> boundary -> step -> boundary -> ... -> end
+ *
+ * The loop's state is struct lh_progress plus the model; both are in every
+ * checkpoint. Outcomes: done, cancelled, stopped, failed. */
+#include "train/loop.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fs.h"
+#include "base/log.h"
+#include "jobs/jobfile.h"
+#include "train/checkpoint.h"
+#include "train/data.h"
+#include "train/model.h"
+#include "train/optim.h"
+#include "train/sample.h"
+
+enum ending { GOING, DONE, CANCELLED, STOPPED, FAILED };
+static const char *const ending_names[] = { "", "done", "cancelled", "stopped",
+					    "failed" };
+enum { PAUSE_POLL_MS = 200 };
+
+struct loop {
+	const struct lh_loop_config *c;
+	const struct lh_job *job;
+	struct lh_link *link;
+	struct lh_dev *dev;
+	struct lh_model *model;
+	struct lh_data data;
+	struct lh_attention_mode modes[LH_PHASES_MAX];
+	int micro;               /* sequences of a micro-batch */
+	int32_t *tokens, *targets; /* (micro, seq_len) */
+	struct lh_progress p;
+	int64_t saved_step;      /* of the newest checkpoint, -1 none */
+	bool paused;
+	bool after_switch;       /* an evaluation is owed after the next step */
+	size_t replayed;         /* entries of c->replay behind us */
+	enum ending ending;
+};
+
+/* ---- records --------------------------------------------------------------- */
+
+static void post(struct loop *l, const char *kind, json_t *fields)
+{
+	LH_ASSERT(fields);
+	json_object_set_new(fields, "t", json_string(kind));
+	json_object_set_new(fields, "step", json_integer(l->p.step));
+	lh_link_post_take(l->link, fields);
+}
+
+static void post_event(struct loop *l, const char *level, const char *text)
+{
+	lh_warn("%s", text);
+	post(l, "event", json_pack("{s:s, s:s}", "level", level, "text", text));
+}
+
+static void status(struct loop *l, const char *doing)
+{
+	lh_link_status(l->link, l->p.step, l->p.phase, l->paused ? "paused" : "running",
+		       doing);
+}
+
+static void post_state(struct loop *l, const char *state, const char *reason,
+		       int64_t command)
+{
+	post(l, "state", json_pack("{s:s, s:s, s:I}", "state", state, "reason", reason,
+				   "command", (json_int_t)command));
+}
+
+/* ---- checkpoints and evaluation -------------------------------------------- */
+
+static int save(struct loop *l, const char *reason, struct lh_err *err)
+{
+	int64_t bytes, start_us = lh_clock_us();
+	char *path;
+	int rc;
+
+	status(l, "saving");
+	rc = lh_checkpoint_save(l->c->checkpoints, l->model, &l->p, l->c->spec, &path,
+				&bytes, err);
+	if (rc)
+		return rc;
+	l->saved_step = l->p.step;
+	lh_checkpoint_retain(l->c->checkpoints, l->job->checkpoint.keep);
+	post(l, "checkpoint",
+	     json_pack("{s:s, s:I, s:f, s:s}", "path", path, "bytes", (json_int_t)bytes,
+		       "duration_ms", (double)(lh_clock_us() - start_us) / 1000,
+		       "reason", reason));
+	free(path);
+	return 0;
+}
+
+/* Full attention over the validation split; training state is not touched. */
+static int evaluate(struct loop *l, const char *reason, struct lh_err *err)
+{
+	int64_t n = l->job->evaluation.sequences, T = l->job->data.seq_len, count = 0;
+	double sum = 0;
+
+	if (!lh_data_has_validation(&l->data) || !n)
+		return 0;
+	status(l, "evaluating");
+	for (int64_t i = 0; i < n; i += l->micro) {
+		int b = n - i < l->micro ? (int)(n - i) : l->micro;
+		double loss;
+		int rc = 0;
+
+		for (int s = 0; !rc && s < b; s++)
+			rc = lh_data_validation(&l->data, i + s, n, l->tokens + s * T,
+						l->targets + s * T, err);
+		if (!rc)
+			rc = lh_model_loss(l->model, &lh_attention_full, b, T, l->tokens,
+					   l->targets, &loss, NULL, err);
+		if (rc)
+			return rc;
+		sum += loss;
+		for (int64_t t = 0; t < b * T; t++)
+			count += l->targets[t] >= 0;
+	}
+	post(l, "eval", json_pack("{s:i, s:s, s:o, s:I, s:s}", "phase", l->p.phase,
+				  "attention", "full", "loss",
+				  isfinite(sum) ? json_real(sum / (double)count) :
+						  json_null(),
+				  "tokens", (json_int_t)count, "reason", reason));
+	return 0;
+}
+
+/* ---- phases ---------------------------------------------------------------- */
+
+/* Steps over all phases as planned from here; -1 when one is open. */
+static int64_t plan_total(const struct loop *l)
+{
+	int64_t total = l->p.phase_step;
+
+	for (int i = l->p.phase; i < l->job->phase_count; i++) {
+		int64_t n = lh_jobfile_phase_steps(l->job, i);
+
+		if (n < 0)
+			return -1;
+		total += n;
+	}
+	return total;
+}
+
+static int enter_phase(struct loop *l, int phase, const char *reason, int64_t command,
+		       struct lh_err *err)
+{
+	int rc;
+
+	post_state(l, "switching", reason, command);
+	rc = l->saved_step == l->p.step ? 0 : save(l, "switch", err);
+	if (!rc)
+		rc = evaluate(l, "before_switch", err);
+	if (rc)
+		return rc;
+	l->p.phase = phase;
+	l->p.phase_step = l->p.step;
+	l->p.phase_tokens = 0;
+	l->p.phase_ms = 0;
+	l->p.total_steps = plan_total(l);
+	l->after_switch = true;
+	post(l, "phase", json_pack("{s:i, s:s, s:s, s:I}", "phase", phase, "name",
+				   l->job->phases[phase].name, "reason", reason,
+				   "command", (json_int_t)command));
+	post_state(l, l->paused ? "paused" : "running", reason, command);
+	return 0;
+}
+
+static bool phase_is_over(const struct loop *l)
+{
+	const struct lh_job_until *u = &l->job->phases[l->p.phase].until;
+
+	return (u->steps && l->p.step - l->p.phase_step >= u->steps) ||
+	       (u->tokens && l->p.phase_tokens >= u->tokens) ||
+	       (u->minutes > 0 && l->p.phase_ms >= u->minutes * 60000);
+}
+
+/* ---- commands -------------------------------------------------------------- */
+
+static void resolve(struct loop *l, int64_t id, const struct lh_err *err,
+		    const char *text)
+{
+	post(l, "command",
+	     json_pack("{s:I, s:s, s:s, s:s}", "command", (json_int_t)id, "outcome",
+		       err->code ? "refused" : "applied", "text",
+		       err->code ? err->text : text, "hint",
+		       err->code ? err->hint : ""));
+}
+
+/* A failure of `rc` is the job's; a refusal is in `no`. */
+static int do_switch(struct loop *l, int64_t id, const json_t *args, char *text,
+		     size_t text_bytes, struct lh_err *no, struct lh_err *err)
+{
+	const char *name = json_string_value(json_object_get(args, "phase"));
+	int phase = l->p.phase + 1, rc;
+
+	if (name && lh_jobfile_find_phase(l->job, name, &phase, no))
+		return 0;
+	if (phase >= l->job->phase_count) {
+		lh_err_set(no, LH_ESTATE, "phase '%s' is the last one",
+			   l->job->phases[l->p.phase].name);
+		lh_err_hint(no, "name the phase to go back to");
+		return 0;
+	}
+	if (phase == l->p.phase) {
+		lh_err_set(no, LH_ESTATE, "the job is in phase '%s' already",
+			   l->job->phases[phase].name);
+		return 0;
+	}
+	rc = enter_phase(l, phase, "by command", id, err);
+	snprintf(text, text_bytes, "in phase '%s' from step %" PRId64,
+		 l->job->phases[phase].name, l->p.step + 1);
+	return rc;
+}
+
+static void set_paused(struct loop *l, bool paused, int64_t id, struct lh_err *no)
+{
+	if (l->paused == paused) {
+		lh_err_set(no, LH_ESTATE, "the job is %s",
+			   paused ? "paused already" : "not paused");
+		return;
+	}
+	l->paused = paused;
+	post_state(l, paused ? "paused" : "running", "by command", id);
+}
+
+/* Applies a command here; 0, or the error that fails the job. */
+static int apply(struct loop *l, int64_t id, const char *verb, const json_t *args,
+		 bool replay, struct lh_err *err)
+{
+	struct lh_err no = LH_ERR_INIT;
+	char text[128] = "";
+	int rc = 0;
+
+	if (!strcmp(verb, "switch")) {
+		rc = do_switch(l, id, args, text, sizeof(text), &no, err);
+	} else if (!strcmp(verb, "pause")) {
+		set_paused(l, true, id, &no);
+		snprintf(text, sizeof(text), "paused after step %" PRId64, l->p.step);
+	} else if (!strcmp(verb, "resume")) {
+		set_paused(l, false, id, &no);
+		snprintf(text, sizeof(text), "going on after step %" PRId64, l->p.step);
+	} else if (!strcmp(verb, "checkpoint")) {
+		rc = save(l, "by command", err);
+		snprintf(text, sizeof(text), "saved at step %" PRId64, l->p.step);
+	} else if (!strcmp(verb, "cancel") || !strcmp(verb, "stop")) {
+		l->ending = *verb == 'c' ? CANCELLED : STOPPED;
+		snprintf(text, sizeof(text), "ended after step %" PRId64, l->p.step);
+	} else {
+		lh_err_set(&no, LH_EUNSUPPORTED, "this worker has no command '%s'", verb);
+		lh_err_hint(&no, "it was started by another version of lighthouse");
+	}
+	if (!rc && !replay)
+		resolve(l, id, &no, text);
+	return rc;
+}
+
+struct caller {
+	struct loop *l;
+	int64_t call;
+};
+
+static int on_piece(void *arg, const char *text)
+{
+	const struct caller *c = arg;
+
+	lh_link_send_take(c->l->link, json_pack("{s:s, s:I, s:s}", "m", "piece", "call",
+						(json_int_t)c->call, "text", text));
+	return 0;
+}
+
+static void answer_call(struct loop *l, const json_t *m)
+{
+	struct caller c = { l, json_integer_value(json_object_get(m, "call")) };
+	const char *method = json_string_value(json_object_get(m, "method"));
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_sample_args args;
+	json_t *result = NULL;
+	int rc;
+
+	status(l, "sampling");
+	if (!method || strcmp(method, "sample"))
+		rc = lh_err_set(&err, LH_EUNSUPPORTED, "this worker has no such call");
+	else
+		rc = lh_sample_parse(&args, json_object_get(m, "args"), &err);
+	if (!rc)
+		rc = lh_sample_run(l->model, l->job->model.vocab, l->p.step, &args,
+				   on_piece, &c, &result, &err);
+	if (!rc)
+		lh_link_send_take(l->link, json_pack("{s:s, s:I, s:o}", "m", "reply",
+						     "call", (json_int_t)c.call, "result",
+						     result));
+	else
+		lh_link_send_take(l->link,
+				  json_pack("{s:s, s:I, s:{s:s, s:s, s:s}}", "m", "reply",
+					    "call", (json_int_t)c.call, "error", "code",
+					    lh_err_name(rc), "text", err.text, "hint",
+					    err.hint));
+}
+
+static int on_message(struct loop *l, const json_t *m, struct lh_err *err)
+{
+	const char *name = json_string_value(json_object_get(m, "m"));
+	const char *verb = json_string_value(json_object_get(m, "verb"));
+
+	if (!strcmp(name, "call"))
+		answer_call(l, m);
+	else if (!strcmp(name, "refuse"))
+		return lh_err_set(err, LH_EPROTO, "lhd does not want this worker: %s",
+				  json_string_value(json_object_get(m, "text")));
+	else if (verb)
+		return apply(l, json_integer_value(json_object_get(m, "id")), verb,
+			     json_object_get(m, "args"), false, err);
+	return 0;
+}
+
+/* Commands an earlier attempt applied at this step or, when the checkpoint is
+ * younger than they are, not at all. */
+static int replay_here(struct loop *l, struct lh_err *err)
+{
+	int rc = 0;
+
+	while (!rc && l->replayed < json_array_size(l->c->replay)) {
+		const json_t *r = json_array_get(l->c->replay, l->replayed);
+		int64_t step = json_integer_value(json_object_get(r, "step"));
+		const char *verb = json_string_value(json_object_get(r, "verb"));
+
+		if (step > l->p.step)
+			break;
+		l->replayed++;
+		/* Only what steers training; pauses are over, and an end that was
+		 * reached would not have been resumed. */
+		if (step == l->p.step && verb && !strcmp(verb, "switch"))
+			rc = apply(l, json_integer_value(json_object_get(r, "id")), verb,
+				   json_object_get(r, "args"), true, err);
+	}
+	return rc;
+}
+
+/* ---- a step ---------------------------------------------------------------- */
+
+static int train_step(struct loop *l, struct lh_err *err)
+{
+	const struct lh_job *job = l->job;
+	const struct lh_job_phase *phase = &job->phases[l->p.phase];
+	int64_t T = job->data.seq_len, n = job->batch.sequences, tokens = n * T;
+	double lr = lh_optim_lr(&job->optimizer, phase->lr_factor, l->p.step,
+				l->p.total_steps);
+	struct lh_adamw opt = {
+		.lr = (float)lr, .beta1 = (float)job->optimizer.beta1,
+		.beta2 = (float)job->optimizer.beta2, .eps = (float)job->optimizer.eps,
+		.weight_decay = (float)job->optimizer.weight_decay,
+		.clip = (float)job->optimizer.clip, .grad_scale = 1,
+		.step = l->p.step + 1 };
+	int64_t epoch = l->p.cursor / lh_data_windows(&l->data);
+	int64_t start_us = lh_clock_us();
+	float loss, norm;
+	double ms;
+	int rc = 0;
+
+	lh_model_zero_grad(l->model);
+	for (int64_t i = 0; i < n; i += l->micro) {
+		int b = n - i < l->micro ? (int)(n - i) : l->micro;
+
+		for (int s = 0; !rc && s < b; s++)
+			rc = lh_data_train(&l->data, l->p.cursor + i + s,
+					   l->tokens + s * T, l->targets + s * T, err);
+		if (rc)
+			return rc;
+		lh_model_forward_backward(l->model, &l->modes[l->p.phase], b, l->tokens,
+					  l->targets, 1 / (float)tokens);
+	}
+	rc = lh_model_update(l->model, &opt, &loss, &norm, err);
+	if (rc)
+		return rc;
+	ms = (double)(lh_clock_us() - start_us) / 1000;
+	l->p.step++;
+	l->p.cursor += n;
+	l->p.phase_tokens += tokens;
+	l->p.phase_ms += ms;
+	post(l, "step", json_pack("{s:i, s:f, s:f, s:f, s:I, s:f, s:f, s:I}", "phase",
+				  l->p.phase, "loss", (double)loss, "grad_norm",
+				  (double)norm, "lr", lr, "tokens", (json_int_t)tokens,
+				  "step_ms", ms, "tokens_per_s",
+				  (double)tokens / ms * 1000, "data_epoch",
+				  (json_int_t)epoch));
+	return 0;
+}
+
+/* What is owed after a step. */
+static int after_step(struct loop *l, struct lh_err *err)
+{
+	int64_t every = l->job->evaluation.every_steps;
+
+	if (l->after_switch) {
+		l->after_switch = false;
+		return evaluate(l, "after_switch", err);
+	}
+	return every && l->p.step % every == 0 ? evaluate(l, "interval", err) : 0;
+}
+
+/* Everything between two steps; see loop.h for the order. */
+static int boundary(struct loop *l, struct lh_err *err)
+{
+	int64_t every = l->job->checkpoint.every_steps;
+	json_t *m;
+	int rc = 0;
+
+	if (every && l->p.step % every == 0 && l->p.step && l->saved_step != l->p.step)
+		rc = save(l, "interval", err);
+	if (!rc)
+		rc = replay_here(l, err);
+	while (!rc && !l->ending &&
+	       ((m = lh_link_take(l->link, l->paused ? PAUSE_POLL_MS : 0)) || l->paused)) {
+		if (m)
+			rc = on_message(l, m, err);
+		json_decref(m);
+		if (*l->c->stop)
+			break;
+		status(l, l->paused ? "paused" : "training");
+	}
+	if (*l->c->stop && !l->ending)
+		l->ending = STOPPED;
+	if (rc || l->ending || !phase_is_over(l))
+		return rc;
+	if (l->p.phase + 1 < l->job->phase_count)
+		return enter_phase(l, l->p.phase + 1, "the phase's own limit", 0, err);
+	l->ending = DONE;
+	return 0;
+}
+
+/* ---- start and end --------------------------------------------------------- */
+
+static void on_damaged(void *arg, const char *path, const struct lh_err *why)
+{
+	struct loop *l = arg;
+	char *text = lh_asprintf("checkpoint '%s' is damaged and passed over: %s", path,
+				 why->text);
+
+	post_event(l, "warn", text);
+	free(text);
+}
+
+static int restore(struct loop *l, struct lh_err *err)
+{
+	char *path = NULL;
+	int rc = lh_checkpoint_load_newest(l->c->checkpoints, l->model, &l->p, &path,
+					   on_damaged, l, err);
+
+	if (!rc) {
+		l->saved_step = l->p.step;
+		lh_info("resuming from '%s'", path);
+		free(path);
+		return 0;
+	}
+	if (rc != LH_ENOTFOUND)
+		return rc;
+	memset(&l->p, 0, sizeof(l->p));
+	l->p.total_steps = plan_total(l);
+	lh_model_init(l->model, (uint64_t)l->job->seed);
+	return 0;
+}
+
+static int open_all(struct loop *l, struct lh_err *err)
+{
+	const struct lh_job *job = l->job;
+	int64_t T = job->data.seq_len;
+	int rc;
+
+	l->micro = (int)(job->batch.micro_sequences ? job->batch.micro_sequences :
+						      job->batch.sequences);
+	for (int i = 0; i < job->phase_count; i++)
+		lh_attention_mode_of(&l->modes[i], &job->phases[i], T);
+	rc = lh_fs_mkdirs(l->c->checkpoints, err);
+	if (!rc)
+		rc = l->c->ops->open(&l->dev, job->threads, err);
+	if (!rc)
+		rc = lh_data_open(&l->data, job, err);
+	if (!rc)
+		rc = lh_model_new(&l->model, l->c->ops, l->dev, &job->model, l->micro, T,
+				  l->modes, job->phase_count, err);
+	if (rc)
+		return rc;
+	lh_info("%s; %" PRId64 " parameters, %" PRId64 " MiB",
+		l->c->ops->describe(l->dev), lh_model_param_count(l->model),
+		lh_model_arena_bytes(l->model) >> 20);
+	l->tokens = lh_calloc((size_t)(l->micro * T), sizeof(*l->tokens));
+	l->targets = lh_calloc((size_t)(l->micro * T), sizeof(*l->targets));
+	rc = restore(l, err);
+	if (rc)
+		return rc;
+	post_state(l, l->paused ? "paused" : "running",
+		   l->p.step ? "resumed from a checkpoint" : "started", 0);
+	return l->p.step || l->saved_step >= 0 ? 0 : evaluate(l, "start", err);
+}
+
+static void close_all(struct loop *l)
+{
+	free(l->tokens);
+	free(l->targets);
+	lh_model_free(l->model);
+	lh_data_close(&l->data);
+	l->c->ops->close(l->dev);
+}
+
+/* The last evaluation and checkpoint of a job that did not fail. */
+static int finish(struct loop *l, struct lh_err *err)
+{
+	int rc = 0;
+
+	post_state(l, "stopping", ending_names[l->ending], 0);
+	if (l->saved_step != l->p.step)
+		rc = save(l, "end", err);
+	if (!rc && l->ending == DONE)
+		rc = evaluate(l, "end", err);
+	return rc;
+}
+
+int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
+{
+	struct loop l = { .c = config, .job = config->job, .link = config->link,
+			  .saved_step = -1, .paused = config->paused };
+	int rc = open_all(&l, err);
+
+	while (!rc) {
+		rc = boundary(&l, err);
+		if (rc || l.ending)
+			break;
+		status(&l, "training");
+		rc = train_step(&l, err);
+		if (!rc)
+			rc = after_step(&l, err);
+	}
+	if (!rc)
+		rc = finish(&l, err);
+	if (rc) {
+		l.ending = FAILED;
+		lh_log_err(LH_LOG_ERROR, "the job failed", err);
+	}
+	post(&l, "end", json_pack("{s:s, s:s, s:s, s:s}", "outcome",
+				  ending_names[l.ending], "code",
+				  rc ? lh_err_name(rc) : "", "text", rc ? err->text : "",
+				  "hint", rc ? err->hint : ""));
+	close_all(&l);
+	return rc;
+}

@@ -1,0 +1,33 @@
+/* loop.h: the training thread: a job from its newest checkpoint to its end.
+ *
+ * Between two optimizer steps lies a boundary, where alone things change, in
+ * this order: a checkpoint that is due; commands of an earlier attempt that were
+ * applied here; commands that have arrived; the phase's own end. So a resumed
+ * run repeats what the lost one did, bit for bit.
+ */
+#ifndef LIGHTHOUSE_LOOP_H
+#define LIGHTHOUSE_LOOP_H
+
+#include <jansson.h>
+#include <signal.h>
+
+#include "lighthouse/job.h"
+#include "lighthouse/ops.h"
+#include "train/link.h"
+
+struct lh_loop_config {
+	const struct lh_job *job;
+	const json_t *spec;            /* the job, for manifests */
+	const char *checkpoints;       /* directory */
+	const struct lh_ops *ops;
+	struct lh_link *link;
+	bool paused;                   /* start paused */
+	const json_t *replay;          /* array, see proto.h */
+	volatile sig_atomic_t *stop;   /* set by SIGTERM: end as "stopped" */
+};
+
+/* Runs the job to its end and posts the end record. 0 when the job is done,
+ * cancelled or stopped; LH_E* when it failed (also posted). */
+int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err);
+
+#endif

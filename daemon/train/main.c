@@ -1,0 +1,231 @@
+/* main.c: the worker's command line; see proto.h for its contract.
+ *
+ *   lhworker-cpu --attempt DIR    train the job whose attempt directory DIR is
+ *   lhworker-cpu --sample CKPT    arguments as JSON on stdin, text on stdout
+ *
+ * Training needs the job directory's lock: two workers never share one. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/log.h"
+#include "jobs/jobfile.h"
+#include "lighthouse/proto.h"
+#include "lighthouse/version.h"
+#include "train/checkpoint.h"
+#include "train/link.h"
+#include "train/loop.h"
+#include "train/sample.h"
+
+enum { LOCK_WAIT_MS = 20000, LINGER_MS = 3000, NICE = 5, ARGS_MAX_BYTES = 1 << 20,
+       FILE_MAX_BYTES = 64 << 20 };
+
+static volatile sig_atomic_t stop;
+
+static void on_term(int signal)
+{
+	(void)signal;
+	stop = 1;
+}
+
+static int load_json(const char *dir, const char *name, json_t **out, struct lh_err *err)
+{
+	char *path = lh_asprintf("%s/%s", dir, name), *text;
+	size_t bytes;
+	int rc = lh_fs_read(path, FILE_MAX_BYTES, &text, &bytes, err);
+
+	if (!rc) {
+		*out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
+		free(text);
+		if (!*out)
+			rc = lh_err_set(err, LH_ECORRUPT, "'%s' is not JSON", path);
+	}
+	free(path);
+	return rc;
+}
+
+/* The lock of the job; a predecessor that is still ending gets time to. */
+static int take_lock(const char *job_dir, struct lh_err *err)
+{
+	char *path = lh_asprintf("%s/%s", job_dir, LH_JOB_LOCK);
+	int64_t end = lh_time_ms() + LOCK_WAIT_MS;
+	int fd;
+
+	while ((fd = lh_fs_lock(path, err)) == LH_EBUSY && lh_time_ms() < end && !stop)
+		usleep(50000);
+	free(path);
+	return fd;
+}
+
+static int train(const char *dir, const json_t *start, const json_t *spec,
+		 const char *job_dir, struct lh_err *err)
+{
+	char *spool = lh_asprintf("%s/%s", dir, LH_ATTEMPT_SPOOL);
+	char *checkpoints = lh_asprintf("%s/%s", job_dir, LH_JOB_CHECKPOINTS);
+	struct lh_loop_config loop = { .spec = spec, .ops = &lh_ops_cpu,
+				       .checkpoints = checkpoints, .stop = &stop };
+	struct lh_link_config link = { .spool = spool };
+	struct lh_job job = { 0 };
+	json_int_t id, attempt, generation;
+	int paused, rc;
+
+	if (json_unpack((json_t *)start, "{s:I, s:I, s:I, s:s, s:s, s:b}", "job", &id,
+			"attempt", &attempt, "generation", &generation, "token",
+			&link.token, "socket", &link.socket, "paused", &paused))
+		rc = lh_err_set(err, LH_ECORRUPT, "'%s/%s' lacks a field", dir,
+				LH_ATTEMPT_START);
+	else
+		rc = lh_jobfile_from_json(&job, spec, err);
+	if (rc)
+		goto done;
+	link.job = id;
+	link.attempt = attempt;
+	link.generation = generation;
+	rc = lh_link_open(&loop.link, &link, err);
+	if (rc)
+		goto done;
+	loop.job = &job;
+	loop.paused = paused;
+	loop.replay = json_object_get(start, "replay");
+	rc = lh_loop_run(&loop, err);
+	lh_link_close(loop.link, LINGER_MS);
+done:
+	lh_job_release(&job);
+	free(spool);
+	free(checkpoints);
+	return rc;
+}
+
+static int run_attempt(const char *arg)
+{
+	char *dir = realpath(arg, NULL), *job_dir;
+	json_t *start = NULL, *spec = NULL;
+	struct lh_err err = LH_ERR_INIT;
+	int lock = -1, rc;
+
+	if (!dir) {
+		fprintf(stderr, "error: no directory '%s'\n", arg);
+		return 2;
+	}
+	job_dir = lh_asprintf("%s/..", dir);
+	rc = load_json(dir, LH_ATTEMPT_START, &start, &err);
+	if (!rc)
+		rc = load_json(job_dir, LH_JOB_SPEC, &spec, &err);
+	if (!rc)
+		rc = lock = take_lock(job_dir, &err);
+	if (rc >= 0) {
+		/* lhd and the machine's owner come first. */
+		if (nice(NICE) == -1 && errno)
+			lh_warn("cannot be nice: %s", strerror(errno));
+		rc = train(dir, start, spec, job_dir, &err);
+	}
+	if (rc < 0)
+		lh_log_err(LH_LOG_ERROR, "worker", &err);
+	if (lock >= 0)
+		close(lock);
+	json_decref(start);
+	json_decref(spec);
+	free(job_dir);
+	free(dir);
+	return rc < 0;
+}
+
+/* ---- sampling from a checkpoint -------------------------------------------- */
+
+static void print_json_take(json_t *m)
+{
+	json_dumpf(m, stdout, JSON_COMPACT);
+	putchar('\n');
+	fflush(stdout);
+	json_decref(m);
+}
+
+static int print_piece(void *arg, const char *text)
+{
+	(void)arg;
+	print_json_take(json_pack("{s:s, s:s}", "m", "piece", "text", text));
+	return ferror(stdout);
+}
+
+static int sample(const char *path, const json_t *json, json_t **result,
+		  struct lh_err *err)
+{
+	struct lh_job job = { 0 };
+	struct lh_model *model = NULL;
+	struct lh_dev *dev = NULL;
+	struct lh_sample_args args;
+	struct lh_progress p;
+	json_t *manifest = NULL;
+	int rc = lh_sample_parse(&args, json, err);
+
+	if (!rc)
+		rc = lh_checkpoint_manifest(path, &manifest, err);
+	if (!rc)
+		rc = lh_jobfile_from_json(&job, json_object_get(manifest, "job"), err);
+	if (!rc)
+		rc = lh_ops_cpu.open(&dev, job.threads, err);
+	/* No activations are needed: decoding has its own. */
+	if (!rc)
+		rc = lh_model_new(&model, &lh_ops_cpu, dev, &job.model, 1, 1, NULL, 0,
+				  err);
+	if (!rc)
+		rc = lh_checkpoint_load(path, model, &p, false, err);
+	if (!rc)
+		rc = lh_sample_run(model, job.model.vocab, p.step, &args, print_piece,
+				   NULL, result, err);
+	lh_model_free(model);
+	lh_ops_cpu.close(dev);
+	lh_job_release(&job);
+	json_decref(manifest);
+	return rc;
+}
+
+static int run_sample(const char *path)
+{
+	struct lh_err err = LH_ERR_INIT;
+	json_t *json = json_loadf(stdin, JSON_DISABLE_EOF_CHECK, NULL), *result = NULL;
+	int rc = json ? sample(path, json, &result, &err) :
+			lh_err_set(&err, LH_EPARSE, "stdin holds no JSON object");
+
+	json_decref(json);
+	if (!rc) {
+		print_json_take(json_pack("{s:s, s:o}", "m", "reply", "result", result));
+		return 0;
+	}
+	print_json_take(json_pack("{s:s, s:{s:s, s:s, s:s}}", "m", "reply", "error",
+				  "code", lh_err_name(rc), "text", err.text, "hint",
+				  err.hint));
+	return 1;
+}
+
+int main(int argc, char **argv)
+{
+	static const char usage[] =
+		"usage: lhworker-cpu --attempt DIR | --sample CHECKPOINT\n"
+		"\nTrains one job, or samples from a checkpoint. lhd starts it; by hand:\n"
+		"  echo '{\"prompt\": \"int \"}' | lhworker-cpu --sample "
+		"STATE/jobs/1/checkpoints/step-0000000100\n";
+	struct sigaction term = { .sa_handler = on_term };
+
+	sigaction(SIGTERM, &term, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	if (argc == 2 && (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help"))) {
+		fputs(usage, stdout);
+		return 0;
+	}
+	if (argc == 2 && !strcmp(argv[1], "--version")) {
+		puts(LH_VERSION);
+		return 0;
+	}
+	if (argc == 3 && !strcmp(argv[1], "--attempt"))
+		return run_attempt(argv[2]);
+	if (argc == 3 && !strcmp(argv[1], "--sample"))
+		return run_sample(argv[2]);
+	fputs(usage, stderr);
+	return 2;
+}
