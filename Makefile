@@ -47,7 +47,7 @@ KERNEL_CFLAGS := -O3 -march=$(ARCH) -ffp-contract=fast -fno-math-errno \
 LIB_BASE := $(BUILD)/liblighthouse.a
 GEN      := $(BUILD)/gen
 GEN_OUT  := $(addprefix $(GEN)/,lighthouse/err_codes.h err_codes.c \
-              migrations.c rpc_table.h rpc_table.c job_table.h job_table.c)
+              migrations.c rpc_table.h rpc_table.c job_table.c)
 
 SRC := $(sort $(wildcard daemon/base/*.c daemon/data/*.c daemon/control/*.c \
          daemon/jobs/*.c daemon/store/*.c daemon/train/*.c kernels/*.c \
@@ -113,7 +113,7 @@ $(BUILD)/obj/%.o: %.c $(GEN)/.done
 
 $(LIB_BASE): $(LIB_OBJ)
 	@rm -f $@
-	$(Q)ar rcs $@ $^
+	$(Q)ar rcsP $@ $^
 
 # ---- programs ----------------------------------------------------------------
 link = $(call say,LINK,$@)

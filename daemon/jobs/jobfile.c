@@ -1,0 +1,611 @@
+/* jobfile.c: a tree into struct lh_job and back, driven by the key table.
+ *
+ * See jobfile.h for the rules, jobfile_tree.c for the tree, jobfile_check.c for
+ * what takes more than one key to tell. */
+#include "jobs/jobfile.h"
+
+#include <errno.h>
+#include <glob.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "jobs/jobfile_int.h"
+
+struct reader {
+	const struct lh_node *root;
+	const char *base_dir; /* NULL: paths are absolute already */
+	struct lh_err *err;
+};
+
+/* A value that is refused: what was found, what is allowed. */
+static int refuse(const struct reader *r, const struct lh_node *n, const char *path,
+		  const struct lh_key *key, const char *allowed)
+{
+	const char *found = n->kind == LH_NODE_LIST ? "a list" :
+			    n->kind == LH_NODE_MAP ? "a section" : n->text;
+
+	lh_err_set(r->err, LH_EJOBFILE, "found '%.80s', %s is allowed", found, allowed);
+	lh_err_hint(r->err, "%s: %s", key->path, key->doc);
+	return lh_node_blame(n, path, r->err);
+}
+
+static void *field(void *base, const struct lh_key *key)
+{
+	return (char *)base + key->offset;
+}
+
+/* ---- one value ------------------------------------------------------------- */
+
+static int read_integer(const struct reader *r, const struct lh_node *n,
+			const char *path, const struct lh_key *key, void *out)
+{
+	char allowed[96], *end;
+	long long v;
+
+	if (key->max == INT64_C(1) << 53)
+		snprintf(allowed, sizeof(allowed), "an integer from %" PRId64, key->min);
+	else
+		snprintf(allowed, sizeof(allowed), "an integer from %" PRId64 " to %" PRId64,
+			 key->min, key->max);
+	if (n->kind != LH_NODE_SCALAR || n->quoted || !*n->text ||
+	    strspn(n->text, "+-0123456789") != strlen(n->text))
+		return refuse(r, n, path, key, allowed);
+	errno = 0;
+	v = strtoll(n->text, &end, 10);
+	if (errno || *end || v < key->min || v > key->max)
+		return refuse(r, n, path, key, allowed);
+	if (key->bytes == sizeof(int))
+		*(int *)out = (int)v;
+	else
+		*(int64_t *)out = v;
+	return 0;
+}
+
+static int read_number(const struct reader *r, const struct lh_node *n,
+		       const char *path, const struct lh_key *key, void *out)
+{
+	char allowed[96], *end;
+	double v;
+
+	snprintf(allowed, sizeof(allowed), "a number from %g to %g", key->min_number,
+		 key->max_number);
+	if (n->kind != LH_NODE_SCALAR || n->quoted || !*n->text ||
+	    strspn(n->text, "+-.0123456789eE") != strlen(n->text))
+		return refuse(r, n, path, key, allowed);
+	v = strtod(n->text, &end);
+	if (*end || !isfinite(v) || v < key->min_number || v > key->max_number)
+		return refuse(r, n, path, key, allowed);
+	*(double *)out = v;
+	return 0;
+}
+
+static int read_boolean(const struct reader *r, const struct lh_node *n,
+			const char *path, const struct lh_key *key, void *out)
+{
+	bool yes = n->kind == LH_NODE_SCALAR && !n->quoted && !strcmp(n->text, "true");
+
+	if (!yes && (n->kind != LH_NODE_SCALAR || n->quoted || strcmp(n->text, "false")))
+		return refuse(r, n, path, key, "true or false");
+	*(bool *)out = yes;
+	return 0;
+}
+
+static int read_enum(const struct reader *r, const struct lh_node *n, const char *path,
+		     const struct lh_key *key, void *out)
+{
+	char allowed[160] = "";
+
+	for (int i = 0; key->names[i]; i++) {
+		if (n->kind == LH_NODE_SCALAR && !strcmp(n->text, key->names[i])) {
+			*(int *)out = i;
+			return 0;
+		}
+		if (i)
+			strcat(allowed, key->names[i + 1] ? ", " : " or ");
+		strcat(allowed, key->names[i]);
+	}
+	return refuse(r, n, path, key, allowed);
+}
+
+static int read_string(const struct reader *r, const struct lh_node *n,
+		       const char *path, const struct lh_key *key, char **out)
+{
+	char allowed[96];
+
+	snprintf(allowed, sizeof(allowed), "a text of %s%zu bytes",
+		 key->required ? "1 to " : "at most ", key->max_bytes);
+	if (n->kind != LH_NODE_SCALAR || strlen(n->text) > key->max_bytes ||
+	    (key->required && !*n->text) || (!n->quoted && !strcmp(n->text, "null")))
+		return refuse(r, n, path, key, allowed);
+	free(*out);
+	*out = lh_strdup(n->text);
+	return 0;
+}
+
+static char *absolute(const struct reader *r, const char *path)
+{
+	if (*path == '/' || !*path || !r->base_dir)
+		return lh_strdup(path);
+	return lh_asprintf("%s/%s", r->base_dir, path);
+}
+
+static int read_path(const struct reader *r, const struct lh_node *n, const char *path,
+		     const struct lh_key *key, char **out)
+{
+	char *text = NULL;
+	int rc = read_string(r, n, path, key, &text);
+
+	if (rc)
+		return rc;
+	free(*out);
+	*out = absolute(r, text);
+	free(text);
+	return 0;
+}
+
+/* A path or glob into job->data.train; a glob must match something. */
+static int add_paths(const struct reader *r, const struct lh_node *n, const char *path,
+		     const struct lh_key *key, struct lh_job_data *d)
+{
+	char *pattern = NULL;
+	glob_t g = { 0 };
+	int rc = read_path(r, n, path, key, &pattern);
+
+	if (rc)
+		return rc;
+	if (!*pattern) {
+		rc = refuse(r, n, path, key, "a path");
+	} else if (!strpbrk(pattern, "*?[")) {
+		d->train = lh_realloc(d->train, (size_t)(d->train_count + 1) *
+							sizeof(*d->train));
+		d->train[d->train_count++] = lh_strdup(pattern);
+	} else if (glob(pattern, 0, NULL, &g)) {
+		lh_err_set(r->err, LH_EDATA, "no file matches '%s'", pattern);
+		lh_err_hint(r->err, "paths are relative to the job file");
+		rc = lh_node_blame(n, path, r->err);
+	} else {
+		d->train = lh_realloc(d->train, ((size_t)d->train_count + g.gl_pathc) *
+							sizeof(*d->train));
+		for (size_t i = 0; i < g.gl_pathc; i++)
+			d->train[d->train_count++] = lh_strdup(g.gl_pathv[i]);
+	}
+	globfree(&g);
+	free(pattern);
+	return rc;
+}
+
+static int read_paths(const struct reader *r, const struct lh_node *n, const char *path,
+		      const struct lh_key *key, struct lh_job *job)
+{
+	int rc = 0;
+
+	if (n->kind != LH_NODE_LIST)
+		return add_paths(r, n, path, key, &job->data);
+	for (int i = 0; !rc && i < n->count; i++)
+		rc = add_paths(r, n->child[i], path, key, &job->data);
+	return rc || n->count ? rc : refuse(r, n, path, key, "a path or a list of them");
+}
+
+static int read_layers(const struct reader *r, const struct lh_node *n, const char *path,
+		       const struct lh_key *key, struct lh_job_phase *p, int layers)
+{
+	bool dense[LH_DENSE_LAYERS_MAX] = { false };
+	struct lh_key one = *key;
+	int rc, layer;
+
+	one.min = -layers;
+	one.max = layers - 1;
+	one.bytes = sizeof(int);
+	if (n->kind != LH_NODE_LIST)
+		return refuse(r, n, path, key, "a list of layers, as in [0, 1, -2, -1]");
+	for (int i = 0; i < n->count; i++) {
+		rc = read_integer(r, n->child[i], path, &one, &layer);
+		if (rc)
+			return rc;
+		dense[layer < 0 ? layer + layers : layer] = true;
+	}
+	p->dense_count = 0;
+	for (int i = 0; i < layers; i++)
+		if (dense[i])
+			p->dense_layers[p->dense_count++] = i;
+	return 0;
+}
+
+/* `base` is the job, or the phase whose job is `job`. */
+static int read_value(const struct reader *r, const struct lh_node *n, const char *path,
+		      const struct lh_key *key, void *base, struct lh_job *job)
+{
+	switch (key->type) {
+	case LH_KEY_STRING:
+		return read_string(r, n, path, key, field(base, key));
+	case LH_KEY_INTEGER:
+		return read_integer(r, n, path, key, field(base, key));
+	case LH_KEY_NUMBER:
+		return read_number(r, n, path, key, field(base, key));
+	case LH_KEY_BOOLEAN:
+		return read_boolean(r, n, path, key, field(base, key));
+	case LH_KEY_ENUM:
+		return read_enum(r, n, path, key, field(base, key));
+	case LH_KEY_PATH:
+		return read_path(r, n, path, key, field(base, key));
+	case LH_KEY_PATHS:
+		return read_paths(r, n, path, key, job);
+	case LH_KEY_LAYERS:
+		return read_layers(r, n, path, key, base, job->model.layers);
+	}
+	LH_BUG("key '%s' has no type", key->path);
+}
+
+/* ---- unknown keys ---------------------------------------------------------- */
+
+static int distance(const char *a, const char *b)
+{
+	int row[128], n = (int)strlen(b);
+
+	if (n > 120 || strlen(a) > 120)
+		return 1000;
+	for (int j = 0; j <= n; j++)
+		row[j] = j;
+	for (int i = 1; a[i - 1]; i++) {
+		int diagonal = row[0];
+
+		row[0] = i;
+		for (int j = 1; j <= n; j++) {
+			int best = diagonal + (a[i - 1] != b[j - 1]);
+
+			best = row[j] + 1 < best ? row[j] + 1 : best;
+			best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
+			diagonal = row[j];
+			row[j] = best;
+		}
+	}
+	return row[n];
+}
+
+static bool known(const struct lh_key *keys, int count, const char *path, bool *section)
+{
+	size_t n = strlen(path);
+
+	*section = false;
+	for (int i = 0; i < count; i++) {
+		if (!strcmp(keys[i].path, path))
+			return true;
+		*section |= !strncmp(keys[i].path, path, n) && keys[i].path[n] == '.';
+	}
+	return *section;
+}
+
+/* Every key of the tree under `n` is in the table. `skip`: a key that is read
+ * elsewhere. */
+static int check_known(const struct reader *r, const struct lh_node *n,
+		       const struct lh_key *keys, int count, const char *prefix,
+		       const char *skip)
+{
+	for (int i = 0; i < n->count; i++) {
+		const struct lh_node *c = n->child[i];
+		char *path = lh_asprintf("%s%s", prefix, c->key), *inner;
+		bool section;
+		int rc = 0, best = 0;
+
+		if (skip && !strcmp(path, skip)) {
+			free(path);
+			continue;
+		}
+		if (!known(keys, count, path, &section)) {
+			for (int k = 1; k < count; k++)
+				if (distance(keys[k].path, path) <
+				    distance(keys[best].path, path))
+					best = k;
+			lh_err_set(r->err, LH_EJOBFILE, "there is no such key");
+			lh_err_hint(r->err, "did you mean '%s'? 'lhctl help job' lists "
+				    "all keys", keys[best].path);
+			rc = lh_node_blame(c, path, r->err);
+		} else if (section && c->kind == LH_NODE_MAP) {
+			inner = lh_asprintf("%s.", path);
+			rc = check_known(r, c, keys, count, inner, NULL);
+			free(inner);
+		} else if (section) {
+			lh_err_set(r->err, LH_EJOBFILE, "found a value, a section of keys "
+				   "is allowed");
+			rc = lh_node_blame(c, path, r->err);
+		}
+		free(path);
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+/* ---- sections -------------------------------------------------------------- */
+
+/* Exactly the node of a path, or NULL. */
+static const struct lh_node *exact(const struct lh_node *root, const char *path)
+{
+	char part[64];
+
+	while (root && *path) {
+		size_t n = strcspn(path, ".");
+
+		snprintf(part, sizeof(part), "%.*s", (int)n, path);
+		root = lh_node_get(root, part);
+		path += n + (path[n] == '.');
+	}
+	return root;
+}
+
+static const char *preset_value(const char *preset, const char *path)
+{
+	for (const struct lh_preset *p = lh_presets; p->name; p++)
+		if (!strcmp(p->name, preset) && !strcmp(p->path, path))
+			return p->value;
+	return NULL;
+}
+
+/* The value a key has when the file does not give it. */
+static int read_fallback(const struct reader *r, const struct lh_key *key, void *base,
+			 struct lh_job *job, const struct lh_node *section,
+			 const char *path)
+{
+	const char *value = key->fallback;
+	struct lh_node n = { .kind = LH_NODE_SCALAR };
+	int rc;
+
+	if (!strncmp(key->path, "model.", 6) && job->model.preset) {
+		const char *p = preset_value(job->model.preset, key->path);
+
+		value = p ? p : value;
+	}
+	if (key->required && !*value) {
+		lh_err_set(r->err, LH_EJOBFILE, "the key is missing");
+		lh_err_hint(r->err, "%s: %s", key->path, key->doc);
+		return lh_node_blame(section, path, r->err);
+	}
+	if (key->type == LH_KEY_LAYERS)
+		return 0;
+	n.text = lh_strdup(value);
+	rc = read_value(r, &n, path, key, base, job);
+	free(n.text);
+	return rc;
+}
+
+static int read_keys(const struct reader *r, const struct lh_node *section,
+		     const struct lh_key *keys, int count, void *base,
+		     struct lh_job *job, const char *prefix)
+{
+	for (int i = 0; i < count; i++) {
+		const struct lh_node *n = exact(section, keys[i].path);
+		char *path = lh_asprintf("%s%s", prefix, keys[i].path);
+		int rc = n ? read_value(r, n, path, &keys[i], base, job) :
+			     read_fallback(r, &keys[i], base, job, section, path);
+
+		free(path);
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+/* `until: manual` is short for `until: { manual: true }`. */
+static void expand_until(struct lh_node *phase)
+{
+	struct lh_node *until = lh_node_get(phase, "until"), *manual;
+
+	if (!until || until->kind != LH_NODE_SCALAR || strcmp(until->text, "manual"))
+		return;
+	manual = lh_calloc(1, sizeof(*manual));
+	manual->line = until->line;
+	manual->origin = until->origin;
+	manual->text = lh_strdup("true");
+	until->kind = LH_NODE_MAP;
+	free(until->text);
+	until->text = NULL;
+	lh_node_put_take(until, "manual", manual);
+}
+
+static int read_phases(const struct reader *r, struct lh_job *job)
+{
+	const struct lh_node *list = lh_node_get(r->root, "phases");
+
+	if (!list || list->kind != LH_NODE_LIST || !list->count ||
+	    list->count > LH_PHASES_MAX) {
+		lh_err_set(r->err, LH_EJOBFILE, "a list of 1 to %d phases is needed",
+			   LH_PHASES_MAX);
+		lh_err_hint(r->err, "- { name: recovery, attention: full, until: { "
+				    "steps: 1000 } }");
+		return lh_node_blame(list ? list : r->root, "phases", r->err);
+	}
+	for (int i = 0; i < list->count; i++) {
+		struct lh_node *n = list->child[i];
+		char prefix[32];
+		int rc;
+
+		snprintf(prefix, sizeof(prefix), "phases.%d.", i);
+		if (n->kind != LH_NODE_MAP) {
+			lh_err_set(r->err, LH_EJOBFILE, "a phase is a section of keys");
+			return lh_node_blame(n, "phases", r->err);
+		}
+		expand_until(n);
+		rc = check_known(r, n, lh_phase_keys, lh_phase_keys_count, "", NULL);
+		if (rc)
+			return rc;
+		job->phase_count++; /* what is half read is released too */
+		rc = read_keys(r, n, lh_phase_keys, lh_phase_keys_count, &job->phases[i],
+			       job, prefix);
+		if (rc)
+			return rc;
+		job->phases[i].lighthouse.tokens = job->data.seq_len;
+	}
+	return 0;
+}
+
+static int check_preset(const struct reader *r, const struct lh_job *job)
+{
+	char all[200] = "";
+
+	for (const struct lh_preset *p = lh_presets; p->name; p++) {
+		if (!strcmp(p->name, job->model.preset))
+			return 0;
+		if (!strstr(all, p->name)) {
+			strcat(all, *all ? ", " : "");
+			strcat(all, p->name);
+		}
+	}
+	if (!*job->model.preset)
+		return 0;
+	lh_err_set(r->err, LH_EJOBFILE, "found '%s', one of %s is allowed",
+		   job->model.preset, all);
+	return lh_node_blame(exact(r->root, "model.preset"), "model.preset", r->err);
+}
+
+int lh_jobfile_read(struct lh_job *job, const struct lh_node *root,
+		    const char *base_dir, struct lh_err *err)
+{
+	struct reader r = { root, base_dir, err };
+	const struct lh_node *preset = exact(root, "model.preset");
+	int rc;
+
+	if (root->kind != LH_NODE_MAP) {
+		lh_err_set(err, LH_EJOBFILE, "a job file is a section of keys");
+		lh_err_hint(err, "'lhctl help job' lists all keys");
+		return lh_node_blame(root, "", err);
+	}
+	rc = check_known(&r, root, lh_job_keys, lh_job_keys_count, "", "phases");
+	if (rc)
+		return rc;
+	/* The preset decides what other keys fall back to. */
+	if (preset && preset->text)
+		job->model.preset = lh_strdup(preset->text);
+	if (job->model.preset)
+		rc = check_preset(&r, job);
+	if (!rc)
+		rc = read_keys(&r, root, lh_job_keys, lh_job_keys_count, job, job, "");
+	if (rc)
+		return rc;
+	if (!job->model.kv_heads)
+		job->model.kv_heads = job->model.heads;
+	if (!job->model.head_dim)
+		job->model.head_dim = (int)(job->model.dim / job->model.heads);
+	return read_phases(&r, job);
+}
+
+/* ---- public ---------------------------------------------------------------- */
+
+int lh_jobfile_load(struct lh_job *job, const struct lh_jobfile_source *src,
+		    struct lh_err *err)
+{
+	struct lh_node *root = NULL;
+	int rc = lh_node_from_yaml(&root, src->yaml, src->yaml_bytes,
+				   src->file ? src->file : "job file", err);
+
+	for (int i = 0; !rc && i < src->set_count; i++)
+		rc = root->kind == LH_NODE_MAP ?
+			     lh_node_override(root, src->set[i], err) : 0;
+	if (!rc)
+		rc = lh_jobfile_read(job, root, src->base_dir, err);
+	if (!rc)
+		rc = lh_jobfile_check(job, root, err);
+	if (!rc)
+		rc = lh_jobfile_check_data(job, root, err);
+	if (rc)
+		lh_job_release(job);
+	lh_node_free(root);
+	return rc;
+}
+
+int lh_jobfile_from_json(struct lh_job *job, const json_t *json, struct lh_err *err)
+{
+	struct lh_node *root = lh_node_from_json(json);
+	int rc = lh_jobfile_read(job, root, NULL, err);
+
+	if (!rc)
+		rc = lh_jobfile_check(job, root, err);
+	if (rc)
+		lh_job_release(job);
+	lh_node_free(root);
+	return rc;
+}
+
+static json_t *value_of(const struct lh_key *key, const void *base,
+			const struct lh_job *job)
+{
+	const void *p = (const char *)base + key->offset;
+	const struct lh_job_phase *phase = base;
+	json_t *list;
+
+	switch (key->type) {
+	case LH_KEY_STRING:
+	case LH_KEY_PATH:
+		return json_string(*(char *const *)p);
+	case LH_KEY_INTEGER:
+		return json_integer(key->bytes == sizeof(int) ? *(const int *)p :
+								*(const int64_t *)p);
+	case LH_KEY_NUMBER:
+		return json_real(*(const double *)p);
+	case LH_KEY_BOOLEAN:
+		return json_boolean(*(const bool *)p);
+	case LH_KEY_ENUM:
+		return json_string(key->names[*(const int *)p]);
+	case LH_KEY_PATHS:
+		list = json_array();
+		for (int i = 0; i < job->data.train_count; i++)
+			json_array_append_new(list, json_string(job->data.train[i]));
+		return list;
+	case LH_KEY_LAYERS:
+		list = json_array();
+		for (int i = 0; i < phase->dense_count; i++)
+			json_array_append_new(list, json_integer(phase->dense_layers[i]));
+		return list;
+	}
+	LH_BUG("key '%s' has no type", key->path);
+}
+
+/* Sets "a.b" in nested objects. */
+static void put_path_take(json_t *object, const char *path, json_t *value)
+{
+	const char *dot = strchr(path, '.');
+	char section[64];
+	json_t *inner;
+
+	if (!dot) {
+		json_object_set_new(object, path, value);
+		return;
+	}
+	snprintf(section, sizeof(section), "%.*s", (int)(dot - path), path);
+	inner = json_object_get(object, section);
+	if (!inner) {
+		inner = json_object();
+		json_object_set_new(object, section, inner);
+	}
+	put_path_take(inner, dot + 1, value);
+}
+
+/* Keys of Lighthouse attention; they mean nothing in a full phase. */
+static bool is_lighthouse_key(const struct lh_key *key)
+{
+	return strstr(key->doc, "(lighthouse)") != NULL;
+}
+
+json_t *lh_jobfile_to_json(const struct lh_job *job)
+{
+	json_t *root = json_object(), *phases = json_array();
+
+	for (int i = 0; i < lh_job_keys_count; i++)
+		put_path_take(root, lh_job_keys[i].path,
+			      value_of(&lh_job_keys[i], job, job));
+	for (int i = 0; i < job->phase_count; i++) {
+		const struct lh_job_phase *p = &job->phases[i];
+		json_t *phase = json_object();
+
+		for (int k = 0; k < lh_phase_keys_count; k++)
+			if (p->attention == LH_ATTENTION_LIGHTHOUSE ||
+			    !is_lighthouse_key(&lh_phase_keys[k]))
+				put_path_take(phase, lh_phase_keys[k].path,
+					      value_of(&lh_phase_keys[k], p, job));
+		json_array_append_new(phases, phase);
+	}
+	json_object_set_new(root, "phases", phases);
+	return root;
+}

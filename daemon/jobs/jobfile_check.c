@@ -1,0 +1,269 @@
+/* jobfile_check.c: what several keys of a job decide together, and the data.
+ *
+ * Each refusal names the one key to change, with its line. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "jobs/jobfile.h"
+#include "jobs/jobfile_int.h"
+#include "lighthouse/shard.h"
+
+/* Finishes an error that is set: place and key in front. */
+static int blame(const struct lh_node *root, const char *path, struct lh_err *err)
+{
+	return lh_node_blame(lh_node_find(root, path), path, err);
+}
+
+static int check_name(const struct lh_job *job, const struct lh_node *root,
+		      struct lh_err *err)
+{
+	const char *ok = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+
+	if (strspn(job->name, ok) == strlen(job->name) &&
+	    strspn(job->name, "0123456789") != strlen(job->name))
+		return 0;
+	lh_err_set(err, LH_EJOBFILE, "found '%s', letters, digits, '.', '_' and '-' are "
+		   "allowed, and not digits alone", job->name);
+	lh_err_hint(err, "a job is also known by its number");
+	return blame(root, "name", err);
+}
+
+static int check_model(const struct lh_job *job, const struct lh_node *root,
+		       struct lh_err *err)
+{
+	const struct lh_job_model *m = &job->model;
+
+	if (m->heads % m->kv_heads) {
+		lh_err_set(err, LH_EJOBFILE, "found %d, which does not divide the %d heads",
+			   m->kv_heads, m->heads);
+		lh_err_hint(err, "kv_heads 0 means as many as heads");
+		return blame(root, "model.kv_heads", err);
+	}
+	if (m->head_dim < 2 || m->head_dim % 2) {
+		lh_err_set(err, LH_EJOBFILE, "the width of a head is %d, an even number from "
+			   "2 is allowed", m->head_dim);
+		lh_err_hint(err, "it is dim / heads unless given");
+		return blame(root, "model.head_dim", err);
+	}
+	if (job->data.tokenizer == LH_TOKENIZER_BYTES && m->vocab < LH_BYTES_VOCAB) {
+		lh_err_set(err, LH_EJOBFILE, "found %" PRId64 ", the byte tokenizer needs %d "
+			   "or more", m->vocab, LH_BYTES_VOCAB);
+		lh_err_hint(err, "256 bytes and the separator of documents");
+		return blame(root, "model.vocab", err);
+	}
+	return 0;
+}
+
+static int check_batch(const struct lh_job *job, const struct lh_node *root,
+		       struct lh_err *err)
+{
+	const struct lh_job_batch *b = &job->batch;
+
+	if (!b->micro_sequences || b->sequences % b->micro_sequences == 0)
+		return 0;
+	lh_err_set(err, LH_EJOBFILE, "found %" PRId64 ", which does not divide the %" PRId64
+		   " sequences", b->micro_sequences, b->sequences);
+	lh_err_hint(err, "0 means all of them at once");
+	return blame(root, "batch.micro_sequences", err);
+}
+
+static int check_schedule(const struct lh_job *job, const struct lh_node *root,
+			  struct lh_err *err)
+{
+	const struct lh_job_optimizer *o = &job->optimizer;
+	int64_t total = lh_jobfile_total_steps(job);
+
+	if (o->schedule != LH_SCHEDULE_CONSTANT && total < 0) {
+		lh_err_set(err, LH_EJOBFILE, "this schedule needs to know how many steps "
+			   "there are");
+		lh_err_hint(err, "schedule: constant, or phases that end after steps or "
+			    "tokens");
+		return blame(root, "optimizer.schedule", err);
+	}
+	if (total >= 0 && o->warmup_steps > total) {
+		lh_err_set(err, LH_EJOBFILE, "found %" PRId64 ", the phases have %" PRId64
+			   " steps in all", o->warmup_steps, total);
+		lh_err_hint(err, "a shorter warm-up");
+		return blame(root, "optimizer.warmup_steps", err);
+	}
+	return 0;
+}
+
+/* Lighthouse keys that stand in a full phase. */
+static int check_full(int i, const struct lh_node *root, struct lh_err *err)
+{
+	for (int k = 0; k < lh_phase_keys_count; k++) {
+		const struct lh_key *key = &lh_phase_keys[k];
+		const struct lh_node *phase, *n;
+		char path[80];
+
+		snprintf(path, sizeof(path), "phases.%d", i);
+		phase = lh_node_find(root, path);
+		n = lh_node_get(phase, key->path);
+		if (!n || !strstr(key->doc, "(lighthouse)"))
+			continue;
+		lh_err_set(err, LH_EJOBFILE, "means nothing in a phase of full attention");
+		lh_err_hint(err, "remove it, or attention: lighthouse");
+		snprintf(path, sizeof(path), "phases.%d.%s", i, key->path);
+		return lh_node_blame(n, path, err);
+	}
+	return 0;
+}
+
+static int check_phase(const struct lh_job *job, int i, const struct lh_node *root,
+		       struct lh_err *err)
+{
+	const struct lh_job_phase *p = &job->phases[i];
+	const char *key = NULL;
+	char path[80];
+
+	for (int j = 0; j < i; j++) {
+		if (strcmp(job->phases[j].name, p->name))
+			continue;
+		lh_err_set(err, LH_EJOBFILE, "two phases are named '%s'", p->name);
+		lh_err_hint(err, "each phase needs a name of its own");
+		snprintf(path, sizeof(path), "phases.%d.name", i);
+		return blame(root, path, err);
+	}
+	if (!p->until.manual == !(p->until.steps || p->until.tokens || p->until.minutes > 0)) {
+		lh_err_set(err, LH_EJOBFILE, p->until.manual ?
+				   "a manual phase has no other limit" :
+				   "the phase has no end");
+		lh_err_hint(err, "until: { steps: N }, { tokens: N }, { minutes: N }, or "
+			    "until: manual");
+		snprintf(path, sizeof(path), "phases.%d.until", i);
+		return blame(root, path, err);
+	}
+	if (p->attention == LH_ATTENTION_FULL)
+		return check_full(i, root, err);
+	if (!lh_lighthouse_check(&p->lighthouse, &key, err))
+		return 0;
+	err->code = LH_EJOBFILE;
+	if (!strcmp(key, "seq_len"))
+		snprintf(path, sizeof(path), "data.seq_len");
+	else
+		snprintf(path, sizeof(path), "phases.%d.%s", i, key);
+	return blame(root, path, err);
+}
+
+int lh_jobfile_check(const struct lh_job *job, const struct lh_node *root,
+		     struct lh_err *err)
+{
+	int rc = check_name(job, root, err);
+
+	if (!rc)
+		rc = check_model(job, root, err);
+	if (!rc)
+		rc = check_batch(job, root, err);
+	for (int i = 0; !rc && i < job->phase_count; i++)
+		rc = check_phase(job, i, root, err);
+	return rc ? rc : check_schedule(job, root, err);
+}
+
+/* ---- data ------------------------------------------------------------------ */
+
+static int check_shard(const struct lh_job *job, const char *path, int64_t need,
+		       struct lh_err *err)
+{
+	struct lh_shard s;
+	int rc = lh_shard_open(&s, path, err);
+
+	if (rc)
+		return rc;
+	rc = lh_shard_check_vocab(&s, job->model.vocab, err);
+	if (!rc && s.count < need) {
+		rc = lh_err_set(err, LH_EDATA, "'%s': holds %" PRId64 " tokens, at least %"
+				PRId64 " are needed", path, s.count, need);
+		lh_err_hint(err, "more text, or a shorter seq_len");
+	}
+	lh_shard_close(&s);
+	return rc;
+}
+
+int lh_jobfile_check_data(const struct lh_job *job, const struct lh_node *root,
+			  struct lh_err *err)
+{
+	for (int i = 0; i < job->data.train_count; i++)
+		if (check_shard(job, job->data.train[i], job->data.seq_len + 1, err))
+			return blame(root, "data.train", err);
+	if (*job->data.validation && check_shard(job, job->data.validation, 2, err))
+		return blame(root, "data.validation", err);
+	return 0;
+}
+
+/* ---- questions about a job ------------------------------------------------- */
+
+int64_t lh_jobfile_phase_steps(const struct lh_job *job, int phase)
+{
+	const struct lh_job_until *u = &job->phases[phase].until;
+	int64_t step_tokens = job->batch.sequences * job->data.seq_len;
+	int64_t by_tokens = (u->tokens + step_tokens - 1) / step_tokens;
+
+	if (!u->steps && !u->tokens)
+		return -1;
+	if (!u->steps || (u->tokens && by_tokens < u->steps))
+		return by_tokens;
+	return u->steps;
+}
+
+int64_t lh_jobfile_total_steps(const struct lh_job *job)
+{
+	int64_t total = 0;
+
+	for (int i = 0; i < job->phase_count; i++) {
+		int64_t n = lh_jobfile_phase_steps(job, i);
+
+		if (n < 0)
+			return -1;
+		total += n;
+	}
+	return total;
+}
+
+int lh_jobfile_find_phase(const struct lh_job *job, const char *name, int *phase,
+			  struct lh_err *err)
+{
+	char all[200] = "", *end;
+	long n = strtol(name, &end, 10);
+
+	for (int i = 0; i < job->phase_count; i++) {
+		size_t used = strlen(all);
+
+		if (!strcmp(job->phases[i].name, name)) {
+			*phase = i;
+			return 0;
+		}
+		snprintf(all + used, sizeof(all) - used, "%s%s", i ? ", " : "",
+			 job->phases[i].name);
+	}
+	if (*name && !*end && n >= 0 && n < job->phase_count) {
+		*phase = (int)n;
+		return 0;
+	}
+	lh_err_set(err, LH_ENOTFOUND, "there is no phase '%.64s'", name);
+	return lh_err_hint(err, "the phases are %s", all);
+}
+
+void lh_job_release(struct lh_job *job)
+{
+	free(job->name);
+	free(job->model.preset);
+	for (int i = 0; i < job->data.train_count; i++)
+		free(job->data.train[i]);
+	free(job->data.train);
+	free(job->data.validation);
+	for (int i = 0; i < job->phase_count; i++)
+		free(job->phases[i].name);
+	memset(job, 0, sizeof(*job));
+}
+
+int64_t lh_job_model_params(const struct lh_job_model *m)
+{
+	int64_t C = m->dim, hd = (int64_t)m->heads * m->head_dim;
+	int64_t qkv = (int64_t)(m->heads + 2 * m->kv_heads) * m->head_dim;
+	int64_t layer = qkv * C + hd * C + 3 * m->ffn_dim * C + 2 * C;
+
+	return m->layers * layer + (m->tied ? 1 : 2) * m->vocab * C + C;
+}
