@@ -30,7 +30,9 @@ struct lh_store;
  * loop runs), starts the writer. LH_ESTORE: a newer schema, damage, no access. */
 int lh_store_open(struct lh_store **store, uv_loop_t *loop, const char *path,
 		  struct lh_err *err);
-/* Writes what is queued, joins the writer, closes; then calls `closed`. */
+/* Writes what is queued, joins the writer, closes; then calls `closed`. A
+ * database that still refuses after 20 s of closing is given up: the writes left
+ * are answered LH_ESTORE. */
 void lh_store_close(struct lh_store *store, void (*closed)(void *arg), void *arg);
 
 size_t lh_store_backlog(const struct lh_store *store); /* requests not committed */
