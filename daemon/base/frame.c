@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define KEEP_BYTES (256u << 10)
+
 void lh_frame_init(struct lh_frame *f, size_t max_bytes)
 {
 	memset(f, 0, sizeof(*f));
@@ -61,6 +63,20 @@ static size_t take(struct lh_frame *f, size_t end, char **line)
 	return len;
 }
 
+/* Everything was handed out: start again at the front, and keep no more memory
+ * than ordinary lines need, however long one has been. */
+static void rewind_empty(struct lh_frame *f)
+{
+	if (f->next < f->used_bytes)
+		return;
+	f->next = f->scanned = f->used_bytes = 0;
+	if (f->cap_bytes <= KEEP_BYTES)
+		return;
+	free(f->data);
+	f->data = NULL;
+	f->cap_bytes = 0;
+}
+
 int lh_frame_next(struct lh_frame *f, char **line, size_t *len)
 {
 	while (f->scanned < f->used_bytes) {
@@ -81,5 +97,6 @@ int lh_frame_next(struct lh_frame *f, char **line, size_t *len)
 		if (*len)
 			return 1;
 	}
+	rewind_empty(f);
 	return 0;
 }
