@@ -1,0 +1,206 @@
+/* server.c: the listening socket and the turns; see server.h. */
+#include "control/server.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "control/server_int.h"
+
+#define BACKLOG 511
+
+void lh__server_make_due(struct lh_client *c)
+{
+	struct lh_server *s = c->server;
+
+	if (c->due || c->closing)
+		return;
+	c->due = true;
+	c->due_next = NULL;
+	*s->due_end = c;
+	s->due_end = &c->due_next;
+}
+
+static void on_idle(uv_idle_t *idle)
+{
+	(void)idle;
+}
+
+/* One turn for everybody who was due when it began. */
+static void turn(struct lh_server *s)
+{
+	struct lh_client *c = s->due, *next;
+
+	s->due = NULL;
+	s->due_end = &s->due;
+	for (; c; c = next) {
+		next = c->due_next;
+		c->due = false;
+		lh__client_turn(c);
+	}
+	if (s->closing)
+		return;
+	if (s->due)
+		uv_idle_start(&s->idle, on_idle);
+	else
+		uv_idle_stop(&s->idle);
+}
+
+static void on_prepare(uv_prepare_t *prepare)
+{
+	turn(prepare->data);
+}
+
+static void on_check(uv_check_t *check)
+{
+	turn(check->data);
+}
+
+static void on_connection(uv_stream_t *listener, int status)
+{
+	if (status < 0)
+		lh_warn("control socket: %s", uv_strerror(status));
+	else
+		lh__client_accept(listener->data);
+}
+
+/* Only a socket is ours to remove. */
+static int remove_stale(const char *path, struct lh_err *err)
+{
+	struct stat st;
+
+	if (lstat(path, &st))
+		return errno == ENOENT ? 0 :
+		       lh_err_set(err, LH_EIO, "cannot look at '%s': %s", path,
+				  strerror(errno));
+	if (!S_ISSOCK(st.st_mode))
+		return lh_err_set(err, LH_EIO, "'%s' is not a socket", path);
+	if (unlink(path))
+		return lh_err_set(err, LH_EIO, "cannot remove '%s': %s", path,
+				  strerror(errno));
+	return 0;
+}
+
+/* The mode is set between bind and listen, while nobody can connect. */
+static int listen_at(struct lh_server *s, const char *path, struct lh_err *err)
+{
+	int rc = uv_pipe_bind(&s->listener, path);
+
+	if (rc == 0 && chmod(path, 0600))
+		rc = -errno;
+	if (rc == 0)
+		rc = uv_listen((uv_stream_t *)&s->listener, BACKLOG, on_connection);
+	if (rc)
+		return lh_err_set(err, LH_EIO, "cannot listen at '%s': %s", path,
+				  uv_strerror(rc));
+	s->listening = true;
+	return 0;
+}
+
+static int check_path(const char *path, struct lh_err *err)
+{
+	size_t max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1;
+
+	if (strlen(path) <= max)
+		return 0;
+	lh_err_set(err, LH_EINVAL,
+		   "the path of a socket may have %zu bytes, '%s' has %zu", max,
+		   path, strlen(path));
+	return lh_err_hint(err, "choose a shorter state directory with --state");
+}
+
+int lh_server_open(struct lh_server **server, uv_loop_t *loop, const char *path,
+		   const struct lh_rpc *rpc, struct lh_err *err)
+{
+	struct lh_server *s;
+
+	if (check_path(path, err) || remove_stale(path, err))
+		return err->code;
+	s = lh_calloc(1, sizeof(*s));
+	s->rpc = rpc;
+	s->loop = loop;
+	s->due_end = &s->due;
+	s->handles = 4;
+	uv_pipe_init(loop, &s->listener, 0);
+	uv_prepare_init(loop, &s->prepare);
+	uv_check_init(loop, &s->check);
+	uv_idle_init(loop, &s->idle);
+	s->listener.data = s->prepare.data = s->check.data = s->idle.data = s;
+	uv_prepare_start(&s->prepare, on_prepare);
+	uv_check_start(&s->check, on_check);
+	if (listen_at(s, path, err)) {
+		lh_server_close(s, NULL, NULL);
+		return err->code;
+	}
+	*server = s;
+	return 0;
+}
+
+static void finish_close(struct lh_server *s)
+{
+	void (*closed)(void *arg) = s->closed_cb;
+	void *arg = s->closed_arg;
+
+	if (s->handles || s->client_count)
+		return;
+	free(s);
+	if (closed)
+		closed(arg);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+	struct lh_server *s = handle->data;
+
+	s->handles--;
+	finish_close(s);
+}
+
+void lh__server_client_gone(struct lh_server *s)
+{
+	s->client_count--;
+	if (s->closing)
+		finish_close(s);
+}
+
+void lh_server_stop_accepting(struct lh_server *s)
+{
+	if (!s->listening)
+		return;
+	s->listening = false;
+	uv_close((uv_handle_t *)&s->listener, on_handle_closed);
+}
+
+void lh_server_close(struct lh_server *s, void (*closed)(void *arg), void *arg)
+{
+	struct lh_client *c, *next;
+
+	LH_ASSERT(!s->closing);
+	s->closed_cb = closed;
+	s->closed_arg = arg;
+	if (!uv_is_closing((uv_handle_t *)&s->listener))
+		uv_close((uv_handle_t *)&s->listener, on_handle_closed);
+	s->listening = false;
+	for (c = s->clients; c; c = next) {
+		next = c->next;
+		lh__client_close(c);
+	}
+	s->closing = true;
+	uv_close((uv_handle_t *)&s->prepare, on_handle_closed);
+	uv_close((uv_handle_t *)&s->check, on_handle_closed);
+	uv_close((uv_handle_t *)&s->idle, on_handle_closed);
+}
+
+int lh_server_clients(const struct lh_server *s)
+{
+	return s->client_count;
+}
+
+struct lh_hub *lh_server_hub(struct lh_server *s)
+{
+	return &s->hub;
+}

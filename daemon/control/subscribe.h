@@ -1,0 +1,62 @@
+/* subscribe.h: events and steps, pushed to those who asked for them.
+ *
+ * A hub (one a server) is told what happens and puts it into the feeds (one a
+ * connection) with a matching subscription. A feed is a queue of at most
+ * LH_FEED_MAX_BYTES; whoever owns the connection takes lines out of it when the
+ * peer can read them. A full feed loses its oldest entries, counts them for each
+ * subscription, and says so before the next line:
+ *
+ *   {"method":"event","params":{"subscription":1,...}}   as in job.events
+ *   {"method":"step","params":{"subscription":1,"job":7,...}}  as in job.steps
+ *   {"method":"lost","params":{"subscription":1,"events":2,"steps":900}}
+ *
+ * The text of an entry is made once and shared by all feeds. Loop thread.
+ */
+#ifndef LIGHTHOUSE_SUBSCRIBE_H
+#define LIGHTHOUSE_SUBSCRIBE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "jobs/jobs.h"
+#include "lighthouse/err.h"
+
+#define LH_FEED_MAX_BYTES (512u << 10)
+#define LH_FEED_MAX_SUBSCRIPTIONS 64
+
+struct lh_feed;
+
+struct lh_hub {
+	struct lh_feed *feeds; /* those with a subscription */
+};
+
+struct lh_feed_entry;
+struct lh_subscription;
+
+struct lh_feed {
+	struct lh_hub *hub;               /* set at init */
+	void (*wake)(struct lh_feed *f);  /* there is a line to take */
+	struct lh_subscription *subs;     /* private from here */
+	int sub_count;
+	int64_t last_id;
+	struct lh_feed_entry *first, **end;
+	size_t used_bytes;
+	struct lh_feed *next, **link;
+};
+
+/* Puts it into every feed that wants it. */
+void lh_hub_publish(struct lh_hub *hub, const struct lh_event *ev);
+
+void lh_feed_init(struct lh_feed *f, struct lh_hub *hub,
+		  void (*wake)(struct lh_feed *f));
+void lh_feed_release(struct lh_feed *f); /* empty after it; twice is fine */
+/* Number of the new subscription, > 0; job 0 = all. LH_ETOOBIG. */
+int64_t lh_feed_add(struct lh_feed *f, int64_t job, bool steps, struct lh_err *err);
+/* Also forgets what was queued for it. LH_ENOTFOUND. */
+int lh_feed_remove(struct lh_feed *f, int64_t subscription, struct lh_err *err);
+/* Appends the next line with its newline; false when there is none. */
+bool lh_feed_take(struct lh_feed *f, struct lh_buf *out);
+
+#endif
