@@ -55,6 +55,7 @@
 
 /* Files of a state directory. Paths are relative to it. */
 #define LH_STATE_LOCK "lock"               /* flock of the one lhd */
+#define LH_STATE_GENERATION "generation"   /* how often it was opened */
 #define LH_STATE_DB "lighthouse.db"
 #define LH_STATE_CONTROL_SOCKET "control.sock"
 #define LH_STATE_WORKER_SOCKET "worker.sock"
