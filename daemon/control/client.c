@@ -228,6 +228,8 @@ void lh__client_turn(struct lh_client *c)
 	if (c->closing)
 		return;
 	take_lines(c);
+	if (c->closing) /* a call ended the server, and it this client */
+		return;
 	pump_feed(c);
 	choose_reading(c);
 	if (c->broken || finished(c))

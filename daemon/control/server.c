@@ -101,7 +101,7 @@ static int listen_at(struct lh_server *s, const char *path, struct lh_err *err)
 	return 0;
 }
 
-static int check_path(const char *path, struct lh_err *err)
+int lh_server_check_path(const char *path, struct lh_err *err)
 {
 	size_t max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1;
 
@@ -118,7 +118,7 @@ int lh_server_open(struct lh_server **server, uv_loop_t *loop, const char *path,
 {
 	struct lh_server *s;
 
-	if (check_path(path, err) || remove_stale(path, err))
+	if (lh_server_check_path(path, err) || remove_stale(path, err))
 		return err->code;
 	s = lh_calloc(1, sizeof(*s));
 	s->rpc = rpc;

@@ -1,0 +1,78 @@
+/* control.c: the server and the generated table put together; see control.h. */
+#include "control/control.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/fs.h"
+#include "lighthouse/proto.h"
+#include "rpc_table.h"
+
+int lh_control_open(struct lh_control **control, uv_loop_t *loop,
+		    struct lh_jobs *jobs, struct lh_store *store,
+		    const struct lh_control_config *config, struct lh_err *err)
+{
+	struct lh_control *c = lh_calloc(1, sizeof(*c));
+	char *path = lh_asprintf("%s/%s", config->state_dir,
+				 LH_STATE_CONTROL_SOCKET);
+	int rc;
+
+	c->config = *config;
+	c->loop = loop;
+	c->jobs = jobs;
+	c->store = store;
+	c->started_ms = lh_time_ms();
+	c->rpc = (struct lh_rpc){ lh_rpc_methods, lh_rpc_method_count, c };
+	rc = lh_server_open(&c->server, loop, path, &c->rpc, err);
+	free(path);
+	if (rc)
+		free(c);
+	else
+		*control = c;
+	return rc;
+}
+
+void lh_control_publish(struct lh_control *c, const struct lh_event *ev)
+{
+	lh_hub_publish(lh_server_hub(c->server), ev);
+}
+
+void lh_control_stop_accepting(struct lh_control *c)
+{
+	lh_server_stop_accepting(c->server);
+}
+
+static void on_server_closed(void *arg)
+{
+	struct lh_control *c = arg;
+	void (*closed)(void *arg) = c->closed_cb;
+	void *closed_arg = c->closed_arg;
+
+	free(c);
+	closed(closed_arg);
+}
+
+void lh_control_close(struct lh_control *c, void (*closed)(void *arg), void *arg)
+{
+	c->closed_cb = closed;
+	c->closed_arg = arg;
+	lh_server_close(c->server, on_server_closed, c);
+}
+
+struct lh_control *lh_control_of(const struct lh_call *call)
+{
+	return call->rpc->ctx;
+}
+
+bool lh_control_find_job(struct lh_call *call, int64_t *job)
+{
+	struct lh_err err = LH_ERR_INIT;
+
+	*job = lh_call_int(call, "job", 0);
+	if (!*job || lh_jobs_exists(lh_control_of(call)->jobs, *job))
+		return true;
+	lh_err_set(&err, LH_ENOTFOUND, "there is no job %" PRId64, *job);
+	lh_err_hint(&err, "job.list shows all jobs");
+	lh_reply_err(call, &err);
+	return false;
+}

@@ -1,0 +1,58 @@
+/* control.h: the control interface of lhd: the socket, with all methods behind.
+ *
+ * One handler a method, named after it (job.switch: rpc_job_switch), in
+ * handlers_daemon.c, handlers_job.c (what changes a job or talks to its worker)
+ * and handlers_read.c (what is looked up). Handlers answer from memory at once;
+ * what needs the disk goes to the thread pool first.
+ *
+ * To add a method: a file in schema/rpc/, a handler. Loop thread.
+ */
+#ifndef LIGHTHOUSE_CONTROL_H
+#define LIGHTHOUSE_CONTROL_H
+
+#include <stdint.h>
+#include <uv.h>
+
+#include "control/rpc.h"
+#include "control/server.h"
+#include "jobs/jobs.h"
+#include "lighthouse/err.h"
+#include "store/store.h"
+
+struct lh_control_config {
+	const char *state_dir;      /* absolute; borrowed while it is open */
+	int64_t generation;         /* of this lhd */
+	void (*stop)(void *arg);    /* daemon.stop was called; on the loop */
+	void *stop_arg;
+};
+
+struct lh_control {
+	struct lh_control_config config; /* all set at open */
+	uv_loop_t *loop;
+	struct lh_jobs *jobs;
+	struct lh_store *store;
+	int64_t started_ms;
+	struct lh_rpc rpc;
+	struct lh_server *server;
+	void (*closed_cb)(void *arg);
+	void *closed_arg;
+};
+
+/* Serves STATE/control.sock. Jobs and store must outlive it. */
+int lh_control_open(struct lh_control **control, uv_loop_t *loop,
+		    struct lh_jobs *jobs, struct lh_store *store,
+		    const struct lh_control_config *config, struct lh_err *err);
+/* An event or step for the subscribers. */
+void lh_control_publish(struct lh_control *c, const struct lh_event *ev);
+void lh_control_stop_accepting(struct lh_control *c);
+/* Ends the connections; calls that wait for jobs or store end first, so close
+ * this before them. */
+void lh_control_close(struct lh_control *c, void (*closed)(void *arg), void *arg);
+
+/* The control of a call, for handlers. */
+struct lh_control *lh_control_of(const struct lh_call *call);
+/* The job of a call; false, and the call answered LH_ENOTFOUND, if its id is
+ * no job's. Absent: 0 and true. */
+bool lh_control_find_job(struct lh_call *call, int64_t *job);
+
+#endif

@@ -1,0 +1,65 @@
+/* handlers_daemon.c: methods about lhd itself, and subscriptions. */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "control/control.h"
+#include "lighthouse/proto.h"
+#include "lighthouse/version.h"
+#include "rpc_table.h"
+
+void rpc_daemon_info(struct lh_call *call)
+{
+	struct lh_control *c = lh_control_of(call);
+	json_t *r = json_object();
+
+	json_object_set_new(r, "version", json_string(LH_VERSION));
+	json_object_set_new(r, "pid", json_integer(getpid()));
+	json_object_set_new(r, "generation", json_integer(c->config.generation));
+	json_object_set_new(r, "started_ms", json_integer(c->started_ms));
+	json_object_set_new(r, "state_dir", json_string(c->config.state_dir));
+	json_object_set_new(r, "database",
+			    json_sprintf("%s/%s", c->config.state_dir,
+					 LH_STATE_DB));
+	json_object_set_new(r, "jobs", json_integer(lh_jobs_count(c->jobs)));
+	json_object_set_new(r, "clients",
+			    json_integer(lh_server_clients(c->server)));
+	json_object_set_new(r, "workers", json_integer(lh_jobs_workers(c->jobs)));
+	lh_reply_ok(call, r);
+}
+
+void rpc_daemon_stop(struct lh_call *call)
+{
+	struct lh_control *c = lh_control_of(call);
+
+	lh_reply_ok(call, json_pack("{s:s}", "state", "stopping"));
+	c->config.stop(c->config.stop_arg);
+}
+
+void rpc_job_subscribe(struct lh_call *call)
+{
+	struct lh_control *c = lh_control_of(call);
+	struct lh_err err = LH_ERR_INIT;
+	int64_t job, id;
+
+	if (!lh_control_find_job(call, &job))
+		return;
+	id = lh_feed_add(call->peer->feed, job, lh_call_bool(call, "steps", false),
+			 &err);
+	if (id < 0)
+		lh_reply_err(call, &err);
+	else
+		lh_reply_ok(call, json_pack("{s:I,s:I}", "subscription",
+					    (json_int_t)id, "last_event",
+					    (json_int_t)lh_jobs_last_event(c->jobs)));
+}
+
+void rpc_job_unsubscribe(struct lh_call *call)
+{
+	struct lh_err err = LH_ERR_INIT;
+	int64_t id = lh_call_int(call, "subscription", 0);
+
+	if (lh_feed_remove(call->peer->feed, id, &err))
+		lh_reply_err(call, &err);
+	else
+		lh_reply_ok(call, json_pack("{s:I}", "subscription", (json_int_t)id));
+}

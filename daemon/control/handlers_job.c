@@ -1,0 +1,238 @@
+/* handlers_job.c: methods that make, steer or question a job.
+ *
+ * job.submit reads the job file on the thread pool, since that opens data files;
+ * everything else goes to the job manager, which answers when its journal is
+ * committed or the worker has spoken. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "control/control.h"
+#include "jobs/jobfile.h"
+#include "rpc_table.h"
+
+static struct lh_caller caller(const struct lh_call *call)
+{
+	return (struct lh_caller){
+		.uid = call->peer->uid,
+		.pid = call->peer->pid,
+		.program = lh_call_str(call, "program", ""),
+		.request_id = lh_call_str(call, "request_id", NULL),
+		.message = lh_call_str(call, "message", ""),
+	};
+}
+
+static void reply(struct lh_call *call, json_t *result, const struct lh_err *err)
+{
+	if (result)
+		lh_reply_ok(call, json_incref(result));
+	else
+		lh_reply_err(call, err);
+}
+
+/* ---- job.submit ----------------------------------------------------------- */
+
+struct submit {
+	uv_work_t req;
+	struct lh_call *call;
+	struct lh_jobfile_source src; /* strings are the call's */
+	const char **set;
+	struct lh_job job;
+	int rc;
+	struct lh_err err;
+};
+
+static void submit_free(struct submit *s)
+{
+	lh_job_release(&s->job);
+	free(s->set);
+	free(s);
+}
+
+static void resolve(uv_work_t *req)
+{
+	struct submit *s = req->data;
+
+	s->rc = lh_jobfile_load(&s->job, &s->src, &s->err);
+}
+
+static void reply_checked(struct submit *s)
+{
+	lh_reply_ok(s->call,
+		    json_pack("{s:n,s:s,s:s,s:n,s:o,s:I}", "job", "name",
+			      s->job.name, "state", "checked", "command", "spec",
+			      lh_jobfile_to_json(&s->job), "params",
+			      (json_int_t)lh_job_model_params(&s->job.model)));
+}
+
+static void on_submitted(void *arg, json_t *result, const struct lh_err *err)
+{
+	reply(arg, result, err);
+}
+
+static void resolved(uv_work_t *req, int status)
+{
+	struct submit *s = req->data;
+	struct lh_caller who = caller(s->call);
+
+	(void)status; /* never cancelled */
+	if (s->rc)
+		lh_reply_err(s->call, &s->err);
+	else if (lh_call_bool(s->call, "dry_run", false))
+		reply_checked(s);
+	else
+		lh_jobs_submit_take(lh_control_of(s->call)->jobs, &s->job,
+				    s->src.yaml,
+				    (int)lh_call_int(s->call, "priority", 0), &who,
+				    on_submitted, s->call);
+	submit_free(s);
+}
+
+/* The overrides as C strings; they live as long as the call. */
+static const char **overrides(const struct lh_call *call, int *count)
+{
+	json_t *all = json_object_get(call->params, "set"), *one;
+	const char **set = lh_calloc(json_array_size(all), sizeof(*set));
+	size_t i;
+
+	json_array_foreach (all, i, one)
+		set[i] = json_string_value(one);
+	*count = (int)json_array_size(all);
+	return set;
+}
+
+void rpc_job_submit(struct lh_call *call)
+{
+	struct lh_err err = LH_ERR_INIT;
+	struct submit *s;
+
+	if (lh_call_str(call, "base_dir", "")[0] != '/') {
+		lh_err_set(&err, LH_EPARAMS, "parameter 'base_dir' is '%.100s'; it "
+			   "must be an absolute path",
+			   lh_call_str(call, "base_dir", ""));
+		lh_reply_err(call, &err);
+		return;
+	}
+	s = lh_calloc(1, sizeof(*s));
+	s->req.data = s;
+	s->call = call;
+	s->src.yaml = lh_call_str(call, "yaml", "");
+	s->src.yaml_bytes = strlen(s->src.yaml);
+	s->src.file = lh_call_str(call, "file", NULL);
+	s->src.base_dir = lh_call_str(call, "base_dir", "");
+	s->set = overrides(call, &s->src.set_count);
+	s->src.set = s->set;
+	if (uv_queue_work(lh_control_of(call)->loop, &s->req, resolve, resolved))
+		LH_BUG("the thread pool refuses work");
+}
+
+/* ---- commands ------------------------------------------------------------- */
+
+static void on_accepted(void *arg, json_t *result, const struct lh_err *err)
+{
+	reply(arg, result, err);
+}
+
+static void command(struct lh_call *call, const char *verb)
+{
+	struct lh_caller who = caller(call);
+	const char *phase = lh_call_str(call, "phase", NULL);
+	json_t *args = json_object();
+
+	if (phase)
+		json_object_set_new(args, "phase", json_string(phase));
+	lh_jobs_command(lh_control_of(call)->jobs, lh_call_int(call, "job", 0),
+			verb, args, &who, on_accepted, call);
+	json_decref(args);
+}
+
+void rpc_job_switch(struct lh_call *call)
+{
+	command(call, "switch");
+}
+
+void rpc_job_pause(struct lh_call *call)
+{
+	command(call, "pause");
+}
+
+void rpc_job_resume(struct lh_call *call)
+{
+	command(call, "resume");
+}
+
+void rpc_job_checkpoint(struct lh_call *call)
+{
+	command(call, "checkpoint");
+}
+
+void rpc_job_cancel(struct lh_call *call)
+{
+	command(call, "cancel");
+}
+
+/* ---- job.sample ----------------------------------------------------------- */
+
+/* A sample under way. The manager may answer before it has returned the handle,
+ * so this outlives both, whichever comes last. */
+struct sample {
+	struct lh_call *call;
+	int64_t handle;
+	bool starting, ended;
+};
+
+static void sample_end(struct sample *s)
+{
+	s->ended = true;
+	if (!s->starting)
+		free(s);
+}
+
+static void on_piece(void *arg, json_t *piece)
+{
+	struct sample *s = arg;
+
+	lh_call_piece(s->call, "sample", piece);
+}
+
+static void on_sampled(void *arg, json_t *result, const struct lh_err *err)
+{
+	struct sample *s = arg;
+
+	s->call->gone = NULL;
+	reply(s->call, result, err);
+	sample_end(s);
+}
+
+static void on_sample_gone(struct lh_call *call)
+{
+	struct sample *s = call->handler_data;
+
+	lh_jobs_sample_abandon(lh_control_of(call)->jobs, s->handle);
+	lh_call_drop(call);
+	sample_end(s);
+}
+
+void rpc_job_sample(struct lh_call *call)
+{
+	struct sample *s;
+	json_t *args;
+	int64_t job;
+
+	if (!lh_control_find_job(call, &job))
+		return;
+	args = json_copy(call->params);
+	json_object_del(args, "job");
+	s = lh_calloc(1, sizeof(*s));
+	s->call = call;
+	s->starting = true;
+	s->handle = lh_jobs_sample(lh_control_of(call)->jobs, job, args, on_piece,
+				   on_sampled, s);
+	s->starting = false;
+	json_decref(args);
+	if (s->ended) {
+		free(s);
+		return;
+	}
+	call->gone = on_sample_gone;
+	call->handler_data = s;
+}

@@ -1,0 +1,559 @@
+/* test_handlers.c: the methods over a real store and jobs that are pretended.
+ *
+ * The functions of jobs.h below stand in for the job manager: they keep what they
+ * were asked and answer when the case says so. What is tested is what lies
+ * between: parameters in, queries, shapes out. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fs.h"
+#include "control/control.h"
+#include "rpc_table.h"
+
+#define DEADLINE_US (30 * 1000000LL)
+#define JOB 7
+
+static uv_loop_t loop;
+static struct lh_store *store;
+static struct lh_hub hub;
+static struct lh_feed feed;
+static struct lh_control control;
+static struct lh_peer peer;
+static json_t *sent;
+static char dir[64], db_path[128];
+static int stops;
+
+/* ---- the job manager ------------------------------------------------------ */
+
+static struct {
+	char verb[32], program[32], request_id[32], message[32], yaml[64];
+	json_t *args;
+	int64_t job, uid, pid;
+	int priority, abandoned;
+	lh_jobs_reply reply;
+	lh_jobs_piece piece;
+	void *arg;
+	bool answer_at_once;
+} jobs;
+
+static void keep_caller(const struct lh_caller *who)
+{
+	jobs.uid = who->uid;
+	jobs.pid = who->pid;
+	strcpy(jobs.program, who->program);
+	strcpy(jobs.request_id, who->request_id ? who->request_id : "none");
+	strcpy(jobs.message, who->message);
+}
+
+static void answer(const char *result)
+{
+	json_t *r = json_loads(result, 0, NULL);
+
+	assert_non_null(r);
+	jobs.reply(jobs.arg, r, NULL);
+	json_decref(r);
+}
+
+void lh_jobs_submit_take(struct lh_jobs *j, struct lh_job *job, const char *yaml,
+			 int priority, const struct lh_caller *who,
+			 lh_jobs_reply reply, void *arg)
+{
+	(void)j;
+	snprintf(jobs.yaml, sizeof(jobs.yaml), "%.16s|%s", yaml, job->name);
+	jobs.priority = priority;
+	keep_caller(who);
+	jobs.reply = reply;
+	jobs.arg = arg;
+	lh_job_release(job);
+	answer("{\"job\":8}");
+}
+
+void lh_jobs_command(struct lh_jobs *j, int64_t job, const char *verb,
+		     const json_t *args, const struct lh_caller *who,
+		     lh_jobs_reply reply, void *arg)
+{
+	(void)j;
+	jobs.job = job;
+	strcpy(jobs.verb, verb);
+	json_decref(jobs.args);
+	jobs.args = json_deep_copy(args);
+	keep_caller(who);
+	jobs.reply = reply;
+	jobs.arg = arg;
+}
+
+int64_t lh_jobs_sample(struct lh_jobs *j, int64_t job, const json_t *args,
+		       lh_jobs_piece piece, lh_jobs_reply reply, void *arg)
+{
+	(void)j;
+	jobs.job = job;
+	json_decref(jobs.args);
+	jobs.args = json_deep_copy(args);
+	jobs.piece = piece;
+	jobs.reply = reply;
+	jobs.arg = arg;
+	if (jobs.answer_at_once)
+		answer("{\"text\":\"now\"}");
+	return 42;
+}
+
+void lh_jobs_sample_abandon(struct lh_jobs *j, int64_t handle)
+{
+	(void)j;
+	assert_int_equal(handle, 42);
+	jobs.abandoned++;
+}
+
+json_t *lh_jobs_get(struct lh_jobs *j, int64_t job)
+{
+	(void)j;
+	return json_pack("{s:I}", "job", (json_int_t)job);
+}
+
+json_t *lh_jobs_list(struct lh_jobs *j, const char *state)
+{
+	(void)j;
+	return json_pack("[s]", state ? state : "any");
+}
+
+json_t *lh_jobs_phases(struct lh_jobs *j, int64_t job)
+{
+	(void)j, (void)job;
+	return json_array();
+}
+
+json_t *lh_jobs_spec(struct lh_jobs *j, int64_t job)
+{
+	(void)j, (void)job;
+	return json_object();
+}
+
+char *lh_jobs_dir(struct lh_jobs *j, int64_t job)
+{
+	(void)j, (void)job;
+	return lh_strdup("/jobs/7");
+}
+
+bool lh_jobs_exists(struct lh_jobs *j, int64_t job)
+{
+	(void)j;
+	return job == JOB;
+}
+
+int lh_jobs_count(const struct lh_jobs *j)
+{
+	(void)j;
+	return 3;
+}
+
+int lh_jobs_workers(const struct lh_jobs *j)
+{
+	(void)j;
+	return 2;
+}
+
+int64_t lh_jobs_last_event(const struct lh_jobs *j)
+{
+	(void)j;
+	return 99;
+}
+
+/* ---- fixture -------------------------------------------------------------- */
+
+static void on_send(struct lh_peer *p, const json_t *message)
+{
+	(void)p;
+	json_array_append_new(sent, json_deep_copy(message));
+}
+
+static void on_wake(struct lh_feed *f)
+{
+	(void)f;
+}
+
+static void on_stop(void *arg)
+{
+	(void)arg;
+	stops++;
+}
+
+static int setup(void **state)
+{
+	struct lh_err err = LH_ERR_INIT;
+
+	(void)state;
+	strcpy(dir, "/tmp/lighthouse-test-XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	snprintf(db_path, sizeof(db_path), "%s/test.db", dir);
+	assert_int_equal(uv_loop_init(&loop), 0);
+	if (lh_store_open(&store, &loop, db_path, &err))
+		fail_msg("%s", err.text);
+	memset(&jobs, 0, sizeof(jobs));
+	stops = 0;
+	control = (struct lh_control){
+		.config = { .state_dir = dir, .generation = 5, .stop = on_stop },
+		.loop = &loop,
+		.store = store,
+		.started_ms = 1000,
+		.rpc = { lh_rpc_methods, lh_rpc_method_count, &control },
+	};
+	hub = (struct lh_hub){ 0 };
+	lh_feed_init(&feed, &hub, on_wake);
+	peer = (struct lh_peer){ .send = on_send, .feed = &feed, .uid = 11,
+				 .pid = 12 };
+	sent = json_array();
+	return 0;
+}
+
+static void on_closed(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+static int teardown(void **state)
+{
+	bool closed = false;
+
+	(void)state;
+	assert_int_equal(peer.call_count, 0);
+	json_decref(sent);
+	json_decref(jobs.args);
+	lh_feed_release(&feed);
+	lh_store_close(store, on_closed, &closed);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_true(closed);
+	assert_int_equal(uv_loop_close(&loop), 0);
+	return lh_fs_remove_tree(dir, NULL);
+}
+
+/* Rows come from outside, as from a daemon of yesterday. */
+static void sql(const char *text)
+{
+	sqlite3 *db;
+	char *why = NULL;
+
+	assert_int_equal(sqlite3_open(db_path, &db), SQLITE_OK);
+	sqlite3_busy_timeout(db, 10000);
+	if (sqlite3_exec(db, text, NULL, NULL, &why))
+		fail_msg("%s", why);
+	sqlite3_close(db);
+}
+
+/* Begins a call; its answer may come later. */
+static void begin(const char *method, const char *params)
+{
+	char line[2048];
+	int n = snprintf(line, sizeof(line),
+			 "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"%s\","
+			 "\"params\":%s}", method, params);
+
+	json_array_clear(sent);
+	lh_rpc_line(&control.rpc, &peer, line, (size_t)n);
+}
+
+/* The answer's result or error; borrowed. */
+static json_t *ask(const char *method, const char *params)
+{
+	int64_t deadline = lh_clock_us() + DEADLINE_US;
+	json_t *m, *r;
+
+	begin(method, params);
+	while (!json_array_size(sent) && lh_clock_us() < deadline)
+		uv_run(&loop, UV_RUN_NOWAIT);
+	assert_int_equal(json_array_size(sent), 1);
+	m = json_array_get(sent, 0);
+	r = json_object_get(m, "result");
+	return r ? r : json_object_get(m, "error");
+}
+
+static void expect(const json_t *got, const char *want_text)
+{
+	json_t *want = json_loads(want_text, JSON_DECODE_ANY, NULL);
+	char *text;
+
+	assert_non_null(want);
+	if (!json_equal(got, want)) {
+		text = json_dumps(got, JSON_ENCODE_ANY | JSON_SORT_KEYS);
+		fail_msg("got %s, want %s", text ? text : "nothing", want_text);
+	}
+	json_decref(want);
+}
+
+static void expect_error(const json_t *got, int code, const char *part)
+{
+	const char *message = json_string_value(json_object_get(got, "message"));
+
+	assert_int_equal(json_integer_value(json_object_get(got, "code")),
+			 lh_err_rpc_code(code));
+	assert_non_null(message);
+	if (!strstr(message, part))
+		fail_msg("'%s' lacks '%s'", message, part);
+}
+
+/* "attempt:step ..." of a job.steps answer, and "+" if there is more. */
+static void expect_steps(const char *params, const char *want)
+{
+	json_t *r = ask("job.steps", params), *s;
+	char got[512] = "";
+	size_t i, n = 0;
+
+	json_array_foreach (json_object_get(r, "steps"), i, s)
+		n += (size_t)snprintf(
+			got + n, sizeof(got) - n, "%s%lld:%lld", i ? " " : "",
+			(long long)json_integer_value(json_object_get(s, "attempt")),
+			(long long)json_integer_value(json_object_get(s, "step")));
+	if (json_is_true(json_object_get(r, "more")))
+		strcat(got, " +");
+	assert_string_equal(got, want);
+}
+
+/* ---- reading -------------------------------------------------------------- */
+
+static void add_attempt(int attempt, const char *first_step, int from, int to)
+{
+	char text[512];
+
+	snprintf(text, sizeof(text),
+		 "INSERT INTO attempts(job, attempt, token, first_step, started_ms)"
+		 " VALUES (7, %d, 't', %s, 1);"
+		 "WITH RECURSIVE n(i) AS (SELECT %d UNION ALL SELECT i + 1 FROM n"
+		 "  WHERE i < %d) INSERT INTO steps SELECT 7, %d, i, 0, 1, 2.5, NULL,"
+		 "  1e-3, 64, 1.0, 64.0, 0 FROM n WHERE i <= %d",
+		 attempt, first_step, from, to, attempt, to);
+	sql(text);
+}
+
+static void add_job(void)
+{
+	sql("INSERT INTO jobs(id, name, spec_json, spec_yaml, state, submitted_ms)"
+	    " VALUES (7, 'j', '{}', '', 'RUNNING', 1)");
+}
+
+static void steps_of_one_attempt_come_in_order_and_in_parts(void **state)
+{
+	(void)state;
+	add_job();
+	add_attempt(1, "0", 1, 5);
+	expect_steps("{\"job\":7}", "1:1 1:2 1:3 1:4 1:5");
+	expect_steps("{\"job\":7,\"limit\":5}", "1:1 1:2 1:3 1:4 1:5");
+	expect_steps("{\"job\":7,\"limit\":2}", "1:1 1:2 +");
+	expect_steps("{\"job\":7,\"from_step\":4}", "1:4 1:5");
+	expect_steps("{\"job\":7,\"from_step\":2,\"to_step\":3}", "1:2 1:3");
+	expect_steps("{\"job\":7,\"from_step\":6}", "");
+	expect(json_array_get(json_object_get(ask("job.steps",
+						  "{\"job\":7,\"limit\":1}"),
+					      "steps"), 0),
+	       "{\"attempt\":1,\"step\":1,\"phase\":0,\"time_ms\":1,\"loss\":2.5,"
+	       "\"grad_norm\":null,\"lr\":0.001,\"tokens\":64,\"step_ms\":1.0,"
+	       "\"tokens_per_s\":64.0,\"data_epoch\":0}");
+}
+
+static void steps_show_each_step_once_from_its_newest_attempt(void **state)
+{
+	(void)state;
+	add_job();
+	add_attempt(1, "0", 1, 6);
+	add_attempt(2, "4", 5, 8);
+	/* 3 went back further and has not come as far; 4 has not begun */
+	add_attempt(3, "2", 3, 4);
+	add_attempt(4, "NULL", 1, 0);
+	expect_steps("{\"job\":7}", "1:1 1:2 3:3 3:4");
+	expect_steps("{\"job\":7,\"from_step\":2,\"limit\":2}", "1:2 3:3 +");
+	expect_steps("{\"job\":7,\"attempts\":\"all\"}",
+		     "1:1 1:2 1:3 3:3 1:4 3:4 1:5 2:5 1:6 2:6 2:7 2:8");
+	expect_steps("{\"job\":7,\"attempts\":\"all\",\"limit\":3,\"from_step\":3}",
+		     "1:3 3:3 1:4 +");
+	/* 5 resumed at 2 and was lost before its first step */
+	add_attempt(5, "2", 1, 0);
+	expect_steps("{\"job\":7}", "1:1 1:2");
+}
+
+static void show_puts_memory_and_store_together(void **state)
+{
+	(void)state;
+	add_job();
+	add_attempt(1, "0", 1, 1);
+	sql("INSERT INTO evaluations VALUES (7, 1, 2, 0, 0, 5, 'full', 'start', 5.5,"
+	    " 100), (7, 1, 1, 9, 0, 5, 'full', 'early', NULL, 100)");
+	sql("INSERT INTO checkpoints VALUES (7, 1, 3, 1, 6, '/c', 10, 1.5, 'end')");
+	expect(ask("job.show", "{\"job\":7}"),
+	       "{\"summary\":{\"job\":7},\"phases\":[],\"spec\":{},"
+	       "\"directory\":\"/jobs/7\",\"attempts\":[{\"attempt\":1,"
+	       "\"pid\":null,\"first_step\":0,\"started_ms\":1,\"ended_ms\":null,"
+	       "\"exit_code\":null,\"exit_signal\":null,\"outcome\":null}],"
+	       "\"evaluations\":[{\"step\":9,\"attempt\":1,\"phase\":0,"
+	       "\"attention\":\"full\",\"reason\":\"early\",\"loss\":null,"
+	       "\"tokens\":100,\"time_ms\":5},{\"step\":0,\"attempt\":1,"
+	       "\"phase\":0,\"attention\":\"full\",\"reason\":\"start\","
+	       "\"loss\":5.5,\"tokens\":100,\"time_ms\":5}],"
+	       "\"checkpoints\":[{\"step\":1,\"attempt\":1,\"path\":\"/c\","
+	       "\"bytes\":10,\"duration_ms\":1.5,\"reason\":\"end\","
+	       "\"time_ms\":6}]}");
+}
+
+static void events_come_after_an_id_and_up_to_a_limit(void **state)
+{
+	(void)state;
+	sql("INSERT INTO events VALUES"
+	    " (1, 7, 1, 5, 100, 'job.state', 'a', '{\"to\":\"RUNNING\"}'),"
+	    " (2, 8, NULL, NULL, 101, 'x', 'b', '{}'),"
+	    " (3, NULL, NULL, NULL, 102, 'y', 'c', '{}'),"
+	    " (4, 7, NULL, NULL, 103, 'z', 'd', '{}')");
+	expect(ask("job.events", "{\"job\":7,\"limit\":1}"),
+	       "{\"more\":true,\"events\":[{\"id\":1,\"job\":7,\"attempt\":1,"
+	       "\"step\":5,\"time_ms\":100,\"kind\":\"job.state\",\"text\":\"a\","
+	       "\"data\":{\"to\":\"RUNNING\"}}]}");
+	assert_int_equal(json_array_size(json_object_get(
+				 ask("job.events", "{\"job\":7}"), "events")), 2);
+	assert_int_equal(json_array_size(json_object_get(
+				 ask("job.events", "{\"after_id\":1}"), "events")), 3);
+	assert_int_equal(json_array_size(json_object_get(
+				 ask("job.events", "{\"after_id\":4}"), "events")), 0);
+}
+
+static void journal_gives_the_newest_in_order(void **state)
+{
+	json_t *r;
+
+	(void)state;
+	sql("INSERT INTO commands(id, request_id, job, method, args_json, uid, pid,"
+	    " program, message, accepted_ms, outcome, outcome_ms, step) VALUES"
+	    " (1, NULL, 7, 'job.pause', '{}', 1, 2, 'p', 'm', 5, NULL, NULL, NULL),"
+	    " (2, 'u', 8, 'job.pause', '{}', 1, 2, '', '', 5, NULL, NULL, NULL),"
+	    " (3, NULL, 7, 'job.switch', '{\"phase\":\"1\"}', 1, 2, '', '', 6,"
+	    "  'applied', 8, 12)");
+	expect(ask("job.journal", "{\"job\":7,\"limit\":1}"),
+	       "{\"commands\":[{\"command\":3,\"job\":7,\"method\":\"job.switch\","
+	       "\"args\":{\"phase\":\"1\"},\"uid\":1,\"pid\":2,\"program\":\"\","
+	       "\"message\":\"\",\"accepted_ms\":6,\"outcome\":\"applied\","
+	       "\"outcome_ms\":8,\"step\":12,\"text\":\"\"}]}");
+	r = json_object_get(ask("job.journal", "{}"), "commands");
+	assert_int_equal(json_array_size(r), 3);
+	expect(json_object_get(json_array_get(r, 0), "command"), "1");
+}
+
+static void unknown_jobs_are_not_found(void **state)
+{
+	static const char *const methods[] = {
+		"job.get",    "job.show",    "job.steps",     "job.events",
+		"job.sample", "job.journal", "job.subscribe",
+	};
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(methods) / sizeof(methods[0]); i++)
+		expect_error(ask(methods[i], "{\"job\":6}"), LH_ENOTFOUND, "no job 6");
+}
+
+static void memory_answers_at_once(void **state)
+{
+
+	(void)state;
+	expect(ask("job.get", "{\"job\":7}"), "{\"job\":7}");
+	expect(ask("job.list", "{}"), "{\"jobs\":[\"any\"]}");
+	expect(ask("job.list", "{\"state\":\"DONE\"}"), "{\"jobs\":[\"DONE\"]}");
+	expect(ask("job.subscribe", "{\"job\":7,\"steps\":true}"),
+	       "{\"subscription\":1,\"last_event\":99}");
+	expect(ask("job.unsubscribe", "{\"subscription\":1}"), "{\"subscription\":1}");
+	expect_error(ask("job.unsubscribe", "{\"subscription\":1}"), LH_ENOTFOUND,
+		     "no subscription 1");
+	expect(ask("daemon.stop", "{}"), "{\"state\":\"stopping\"}");
+	assert_int_equal(stops, 1);
+}
+
+/* ---- steering ------------------------------------------------------------- */
+
+static void commands_reach_the_jobs_with_their_caller(void **state)
+{
+	static const char *const verbs[] = { "switch", "pause", "resume",
+					     "checkpoint", "cancel" };
+	char method[32];
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 5; i++) {
+		snprintf(method, sizeof(method), "job.%s", verbs[i]);
+		begin(method, "{\"job\":7}");
+		assert_string_equal(jobs.verb, verbs[i]);
+		expect(jobs.args, "{}");
+		assert_int_equal(json_array_size(sent), 0);
+		answer("{\"command\":1}");
+		assert_int_equal(json_array_size(sent), 1);
+	}
+	begin("job.switch", "{\"job\":7,\"phase\":\"recovery\",\"message\":\"why\","
+			    "\"program\":\"me\",\"request_id\":\"u-1\"}");
+	expect(jobs.args, "{\"phase\":\"recovery\"}");
+	assert_int_equal(jobs.job, 7);
+	assert_int_equal(jobs.uid, 11);
+	assert_int_equal(jobs.pid, 12);
+	assert_string_equal(jobs.program, "me");
+	assert_string_equal(jobs.message, "why");
+	assert_string_equal(jobs.request_id, "u-1");
+	answer("{\"command\":2,\"state\":\"accepted\"}");
+	expect(json_object_get(json_array_get(sent, 0), "result"),
+	       "{\"command\":2,\"state\":\"accepted\"}");
+}
+
+static void samples_stream_pieces_and_can_be_abandoned(void **state)
+{
+	json_t *piece = json_pack("{s:s}", "text", "ab");
+
+	(void)state;
+	begin("job.sample", "{\"job\":7,\"prompt\":\"p\",\"temperature\":0.5}");
+	expect(jobs.args, "{\"prompt\":\"p\",\"temperature\":0.5}");
+	jobs.piece(jobs.arg, piece);
+	answer("{\"text\":\"ab\"}");
+	expect(sent, "[{\"jsonrpc\":\"2.0\",\"method\":\"sample\",\"params\":"
+		     "{\"id\":1,\"text\":\"ab\"}},"
+		     "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"text\":\"ab\"}}]");
+
+	jobs.answer_at_once = true;
+	expect(ask("job.sample", "{\"job\":7}"), "{\"text\":\"now\"}");
+	jobs.answer_at_once = false;
+
+	begin("job.sample", "{\"job\":7}");
+	lh_peer_lost(&peer);
+	assert_int_equal(jobs.abandoned, 1);
+	assert_int_equal(json_array_size(sent), 0);
+	json_decref(piece);
+}
+
+static void submit_resolves_the_file_first(void **state)
+{
+	(void)state;
+	expect_error(ask("job.submit", "{\"yaml\":\"x: 1\",\"base_dir\":\"rel\"}"),
+		     LH_EPARAMS, "absolute");
+	expect_error(ask("job.submit", "{\"yaml\":\"nonsense: 1\",\"base_dir\":\"/\","
+				       "\"file\":\"my.yaml\"}"),
+		     LH_EJOBFILE, "my.yaml:1");
+	expect_error(ask("job.submit", "{\"yaml\":\"{}\",\"base_dir\":\"/\",\"set\":[1]}"),
+		     LH_EPARAMS, "'set'");
+	assert_string_equal(jobs.yaml, "");
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(steps_of_one_attempt_come_in_order_and_in_parts),
+		T(steps_show_each_step_once_from_its_newest_attempt),
+		T(show_puts_memory_and_store_together),
+		T(events_come_after_an_id_and_up_to_a_limit),
+		T(journal_gives_the_newest_in_order),
+		T(unknown_jobs_are_not_found),
+		T(memory_answers_at_once),
+		T(commands_reach_the_jobs_with_their_caller),
+		T(samples_stream_pieces_and_can_be_abandoned),
+		T(submit_resolves_the_file_first),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
