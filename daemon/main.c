@@ -1,0 +1,412 @@
+/* main.c: lhd: options, the state directory, start and stop.
+ *
+ * What it owns comes up in one order and goes down in the other:
+ *
+ *   state directory (lock, generation) -> store -> jobs -> control socket
+ *
+ * SIGTERM, SIGINT and daemon.stop end it: no new connections, every worker is
+ * asked to checkpoint and stop, then the parts close one after the other and the
+ * loop must be empty. A second signal ends it at once and leaves the workers to
+ * the next lhd. Any other death of lhd leaves them too: they go on by themselves.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "base/log.h"
+#include "base/statedir.h"
+#include "control/control.h"
+#include "jobs/jobs.h"
+#include "lighthouse/proto.h"
+#include "lighthouse/version.h"
+#include "store/store.h"
+
+enum { EXIT_OK = 0, EXIT_ERROR = 1, EXIT_USAGE = 2 };
+
+#define SLOTS_MAX 64
+#define STOP_GRACE_MAX_MS 86400000
+#define KILL_GRACE_MS 10000
+
+struct options {
+	const char *state; /* NULL: the default */
+	int slots;
+	int64_t stop_grace_ms;
+};
+
+struct lhd {
+	struct lh_statedir dir;
+	uv_loop_t loop;
+	uv_signal_t signals[2];
+	struct lh_store *store;     /* NULL when not open */
+	struct lh_jobs *jobs;
+	struct lh_control *control;
+	bool stopping;
+};
+
+/* ---- options -------------------------------------------------------------- */
+
+static void print_help(void)
+{
+	printf("usage: lhd [options]\n"
+	       "\n"
+	       "Queues, starts and watches training jobs; lhctl talks to it.\n"
+	       "\n"
+	       "  --state DIR         where everything is kept: sockets, database, jobs\n"
+	       "                      (default: /var/lib/lighthouse for root, else\n"
+	       "                      $XDG_STATE_HOME/lighthouse or\n"
+	       "                      ~/.local/state/lighthouse)\n"
+	       "  --slots N           jobs that may run at once, 1 to %d (1)\n"
+	       "  --log-level LEVEL   debug, info, warn or error (info)\n"
+	       "  --stop-grace-ms N   time a worker has to checkpoint when it is asked\n"
+	       "                      to stop, before it gets SIGTERM (30000)\n"
+	       "  --version           print the version\n"
+	       "  -h, --help          print this\n"
+	       "\n"
+	       "SIGTERM or SIGINT: every worker writes a checkpoint and stops, then lhd\n"
+	       "ends; the next lhd goes on with the jobs. A second signal ends lhd at\n"
+	       "once and leaves the workers training.\n"
+	       "\n"
+	       "Exit status: 0 stopped as asked, 1 error, 2 wrong usage.\n"
+	       "\n"
+	       "Examples:\n"
+	       "  lhd &\n"
+	       "  lhd --state /data/lighthouse --slots 2\n",
+	       SLOTS_MAX);
+}
+
+static _Noreturn void die_usage(const char *option, const char *value,
+				const char *want)
+{
+	char safe[256];
+
+	fprintf(stderr, "error: %s is '%s'; it must be %s\n"
+			"hint: lhd -h shows the options\n",
+		option, lh_escape(safe, sizeof(safe), value), want);
+	exit(EXIT_USAGE);
+}
+
+static int64_t parse_int(const char *option, const char *value, int64_t min,
+			 int64_t max)
+{
+	char want[64], *end;
+	long long v;
+
+	errno = 0;
+	v = strtoll(value, &end, 10);
+	if (errno || end == value || *end || v < min || v > max) {
+		snprintf(want, sizeof(want), "a number from %lld to %lld",
+			 (long long)min, (long long)max);
+		die_usage(option, value, want);
+	}
+	return v;
+}
+
+static enum lh_log_level parse_level(const char *value)
+{
+	static const char *const names[] = { "debug", "info", "warn", "error" };
+	int i;
+
+	for (i = 0; i < 4; i++)
+		if (!strcmp(names[i], value))
+			return (enum lh_log_level)i;
+	die_usage("--log-level", value, "debug, info, warn or error");
+}
+
+static void parse_options(struct options *o, int argc, char **argv)
+{
+	static const struct option table[] = {
+		{ "state", required_argument, NULL, 's' },
+		{ "slots", required_argument, NULL, 'n' },
+		{ "log-level", required_argument, NULL, 'l' },
+		{ "stop-grace-ms", required_argument, NULL, 'g' },
+		{ "version", no_argument, NULL, 'v' },
+		{ "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int c;
+
+	*o = (struct options){ .slots = 1, .stop_grace_ms = 30000 };
+	while ((c = getopt_long(argc, argv, "h", table, NULL)) != -1) {
+		switch (c) {
+		case 's':
+			o->state = optarg;
+			break;
+		case 'n':
+			o->slots = (int)parse_int("--slots", optarg, 1, SLOTS_MAX);
+			break;
+		case 'l':
+			lh_log_set_level(parse_level(optarg));
+			break;
+		case 'g':
+			o->stop_grace_ms = parse_int("--stop-grace-ms", optarg, 0,
+						     STOP_GRACE_MAX_MS);
+			break;
+		case 'v':
+			printf("lhd %s\n", LH_VERSION);
+			exit(EXIT_OK);
+		case 'h':
+			print_help();
+			exit(EXIT_OK);
+		default:
+			fprintf(stderr, "hint: lhd -h shows the options\n");
+			exit(EXIT_USAGE);
+		}
+	}
+	if (optind < argc)
+		die_usage("an argument", argv[optind], "an option");
+}
+
+/* ---- stopping ------------------------------------------------------------- */
+
+static void on_store_closed(void *arg)
+{
+	struct lhd *d = arg;
+	int i;
+
+	d->store = NULL;
+	for (i = 0; i < 2; i++)
+		uv_close((uv_handle_t *)&d->signals[i], NULL);
+}
+
+static void on_jobs_closed(void *arg)
+{
+	struct lhd *d = arg;
+
+	d->jobs = NULL;
+	if (d->store)
+		lh_store_close(d->store, on_store_closed, d);
+	else
+		on_store_closed(d);
+}
+
+static void on_control_closed(void *arg)
+{
+	struct lhd *d = arg;
+
+	if (d->jobs)
+		lh_jobs_close(d->jobs, on_jobs_closed, d);
+	else
+		on_jobs_closed(d);
+}
+
+/* Closes what is open, the last opened first. */
+static void shut_down(void *arg)
+{
+	struct lhd *d = arg;
+	struct lh_control *control = d->control;
+
+	/* From here on nobody listens to events. */
+	d->control = NULL;
+	if (control)
+		lh_control_close(control, on_control_closed, d);
+	else
+		on_control_closed(d);
+}
+
+static void stop(void *arg)
+{
+	struct lhd *d = arg;
+
+	if (d->stopping)
+		return;
+	d->stopping = true;
+	lh_info("stopping: %d workers are asked to checkpoint",
+		lh_jobs_workers(d->jobs));
+	lh_control_stop_accepting(d->control);
+	lh_jobs_drain(d->jobs, shut_down, d);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	struct lhd *d = handle->data;
+
+	if (d->stopping) {
+		lh_warn("%s again: ending at once, workers are left alone",
+			strsignal(number));
+		_exit(EXIT_ERROR);
+	}
+	lh_info("%s", strsignal(number));
+	stop(d);
+}
+
+/* ---- starting ------------------------------------------------------------- */
+
+static void on_event(void *arg, const struct lh_event *ev)
+{
+	struct lhd *d = arg;
+
+	if (d->control)
+		lh_control_publish(d->control, ev);
+}
+
+/* Where lhd itself lies; the workers lie beside it. */
+static int find_bin_dir(char *out, size_t bytes, struct lh_err *err)
+{
+	ssize_t n = readlink("/proc/self/exe", out, bytes - 1);
+	char *slash;
+
+	if (n < 0)
+		return lh_err_set(err, LH_EIO, "cannot read '/proc/self/exe': %s",
+				  strerror(errno));
+	out[n] = '\0';
+	slash = strrchr(out, '/');
+	LH_ASSERT(slash);
+	*slash = '\0';
+	return 0;
+}
+
+/* Tells a service manager, if there is one, that we serve. */
+static void notify_ready(void)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	const char *path = getenv("NOTIFY_SOCKET");
+	static const char text[] = "READY=1\n";
+	int fd;
+
+	if (path && *path && strlen(path) < sizeof(a.sun_path)) {
+		strcpy(a.sun_path, path);
+		if (path[0] == '@')
+			a.sun_path[0] = '\0';
+		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		if (sendto(fd, text, sizeof(text) - 1, 0, (struct sockaddr *)&a,
+			   (socklen_t)(offsetof(struct sockaddr_un, sun_path) +
+				       strlen(path))) < 0)
+			lh_warn("cannot notify '%s': %s", path, strerror(errno));
+		if (fd >= 0)
+			close(fd);
+	}
+	/* It is ours alone, not the workers'. */
+	unsetenv("NOTIFY_SOCKET");
+}
+
+/* Things that would only turn up after workers have been adopted. */
+static int check_state_path(const char *state, struct lh_err *err)
+{
+	char *path = lh_asprintf("%s/%s", state, LH_STATE_CONTROL_SOCKET);
+	json_t *text = json_string(path);
+	int rc = lh_server_check_path(path, err);
+
+	if (!text)
+		rc = lh_err_set(err, LH_EINVAL,
+				"the path of state directory '%s' is not UTF-8", state);
+	json_decref(text);
+	free(path);
+	return rc;
+}
+
+static int open_state(struct lhd *d, const struct options *o, struct lh_err *err)
+{
+	char *path = o->state ? lh_strdup(o->state) : lh_statedir_default(err);
+	int rc;
+
+	if (!path)
+		return err->code;
+	rc = lh_statedir_open(&d->dir, path, err);
+	free(path);
+	return rc ? rc : check_state_path(d->dir.path, err);
+}
+
+static int open_parts(struct lhd *d, const struct options *o, struct lh_err *err)
+{
+	struct lh_control_config control = {
+		.state_dir = d->dir.path,
+		.generation = d->dir.generation,
+		.stop = stop,
+		.stop_arg = d,
+	};
+	char bin_dir[PATH_MAX], *db;
+	struct lh_jobs_config jobs = {
+		.state_dir = d->dir.path,
+		.bin_dir = bin_dir,
+		.slots = o->slots,
+		.stop_grace_ms = o->stop_grace_ms,
+		.kill_grace_ms = KILL_GRACE_MS,
+		.generation = d->dir.generation,
+	};
+	int rc = find_bin_dir(bin_dir, sizeof(bin_dir), err);
+
+	if (rc)
+		return rc;
+	db = lh_asprintf("%s/%s", d->dir.path, LH_STATE_DB);
+	rc = lh_store_open(&d->store, &d->loop, db, err);
+	free(db);
+	if (!rc)
+		rc = lh_jobs_open(&d->jobs, &d->loop, d->store, &jobs, on_event, d,
+				  err);
+	if (!rc)
+		rc = lh_control_open(&d->control, &d->loop, d->jobs, d->store,
+				     &control, err);
+	return rc;
+}
+
+static void watch_signals(struct lhd *d)
+{
+	static const int numbers[2] = { SIGTERM, SIGINT };
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		uv_signal_init(&d->loop, &d->signals[i]);
+		d->signals[i].data = d;
+		uv_signal_start(&d->signals[i], on_signal, numbers[i]);
+	}
+}
+
+/* Opens, serves until it is stopped, closes. */
+static int serve(struct lhd *d, const struct options *o, struct lh_err *err)
+{
+	char safe[PATH_MAX];
+	int rc;
+
+	if (uv_loop_init(&d->loop))
+		LH_BUG("no event loop");
+	watch_signals(d);
+	rc = open_parts(d, o, err);
+	if (rc) {
+		d->stopping = true;
+		shut_down(d);
+	} else {
+		fprintf(stderr, "lhd %s ready: %s\n", LH_VERSION,
+			lh_escape(safe, sizeof(safe), d->dir.path));
+		notify_ready();
+	}
+	uv_run(&d->loop, UV_RUN_DEFAULT);
+	if (uv_loop_close(&d->loop))
+		LH_BUG("something is still alive on the loop");
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	struct lh_err err = LH_ERR_INIT;
+	struct options options;
+	struct lhd d = { 0 };
+	int rc;
+
+	parse_options(&options, argc, argv);
+	signal(SIGPIPE, SIG_IGN);
+	umask(0077);
+	/* No memory is the end for JSON too; and one seed, before there are
+	 * threads. */
+	json_set_alloc_funcs(lh_alloc, free);
+	json_object_seed(0);
+	rc = open_state(&d, &options, &err);
+	if (!rc)
+		rc = serve(&d, &options, &err);
+	lh_statedir_close(&d.dir);
+	if (!rc) {
+		lh_info("stopped");
+		return EXIT_OK;
+	}
+	lh_log_err(LH_LOG_ERROR, "cannot start", &err);
+	return EXIT_ERROR;
+}
