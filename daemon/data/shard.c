@@ -164,7 +164,8 @@ int lh_shard_check_vocab(const struct lh_shard *s, int64_t vocab, struct lh_err 
 		return 0;
 	lh_err_set(err, LH_EDATA, "'%s': holds token id %" PRIu32 ", model.vocab is %" PRId64,
 		   s->path, s->max_token, vocab);
-	return lh_err_hint(err, "model.vocab %" PRIu32 " or more", s->max_token + 1);
+	return lh_err_hint(err, "model.vocab %" PRIu64 " or more",
+			   (uint64_t)s->max_token + 1);
 }
 
 int lh_shard_verify(const struct lh_shard *s, struct lh_err *err)
