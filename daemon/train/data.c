@@ -36,6 +36,9 @@ int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err
 	}
 	if (job->data.validation && *job->data.validation) {
 		rc = lh_shard_open(&d->validation, job->data.validation, err);
+		if (!rc && d->validation.count < 2)
+			rc = lh_err_set(err, LH_EDATA, "'%s': one token alone has nothing "
+					"to predict", job->data.validation);
 		if (rc)
 			goto fail;
 	}
@@ -65,8 +68,17 @@ bool lh_data_has_validation(const struct lh_data *d)
 	return d->validation.map != NULL;
 }
 
-static uint64_t feistel(const struct lh_data *d, uint64_t epoch, int half_bits,
-			uint64_t x)
+/* A seed for each epoch, drawn and not mixed from the two by hand: any simple
+ * mix makes some other seed repeat this one's epochs. */
+static uint64_t epoch_key(uint64_t seed, uint64_t epoch)
+{
+	uint32_t r[4];
+
+	lh_rng_block(seed, LH_RNG_SHUFFLE, epoch, r);
+	return (uint64_t)r[0] << 32 | r[1];
+}
+
+static uint64_t feistel(uint64_t key, int half_bits, uint64_t x)
 {
 	uint64_t mask = (1ull << half_bits) - 1, left = x >> half_bits, right = x & mask;
 
@@ -74,7 +86,7 @@ static uint64_t feistel(const struct lh_data *d, uint64_t epoch, int half_bits,
 		uint64_t old = right;
 		uint32_t r[4];
 
-		lh_rng_block(d->seed ^ epoch << 20, LH_RNG_SHUFFLE, right << 3 | round, r);
+		lh_rng_block(key, LH_RNG_SHUFFLE, right << 3 | round, r);
 		right = left ^ (((uint64_t)r[0] << 32 | r[1]) & mask);
 		left = old;
 	}
@@ -84,13 +96,13 @@ static uint64_t feistel(const struct lh_data *d, uint64_t epoch, int half_bits,
 int64_t lh_data_window(const struct lh_data *d, int64_t cursor)
 {
 	uint64_t n = (uint64_t)lh_data_windows(d), x = (uint64_t)cursor % n;
-	uint64_t epoch = (uint64_t)cursor / n;
+	uint64_t key = epoch_key(d->seed, (uint64_t)cursor / n);
 	int half_bits = 1;
 
 	while (1ull << (2 * half_bits) < n)
 		half_bits++;
 	do {
-		x = feistel(d, epoch, half_bits, x);
+		x = feistel(key, half_bits, x);
 	} while (x >= n);
 	return (int64_t)x;
 }
