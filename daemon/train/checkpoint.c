@@ -11,6 +11,7 @@
 #include <xxhash.h>
 
 #include "base/fs.h"
+#include "base/log.h"
 #include "data/safetensors.h"
 #include "lighthouse/version.h"
 
@@ -84,10 +85,12 @@ static int save_part(const char *dir, const struct part *part, struct lh_model *
 static json_t *manifest_of(const struct lh_progress *p, const json_t *spec,
 			   json_t *files)
 {
-	return json_pack("{s:s, s:i, s:s, s:I, s:i, s:I, s:I, s:f, s:I, s:I, s:o, s:O}",
+	return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:i, s:I, s:I, s:f, s:I, s:I, "
+			 "s:o, s:O}",
 			 "format", FORMAT, "version", VERSION, "written_by", LH_VERSION,
-			 "step", (json_int_t)p->step, "phase", p->phase, "phase_step",
-			 (json_int_t)p->phase_step, "phase_tokens",
+			 "attempt", (json_int_t)p->attempt, "step", (json_int_t)p->step,
+			 "command", (json_int_t)p->command, "phase", p->phase,
+			 "phase_step", (json_int_t)p->phase_step, "phase_tokens",
 			 (json_int_t)p->phase_tokens, "phase_ms", p->phase_ms, "cursor",
 			 (json_int_t)p->cursor, "total_steps",
 			 (json_int_t)p->total_steps, "files", files, "job",
@@ -121,15 +124,22 @@ static int save_all(const char *tmp, struct lh_model *m, const struct lh_progres
 	return rc;
 }
 
-/* Gives the finished directory its name. One of the same step (a pause right
- * after a save) is exchanged with it, so that one of them is always there. */
+/* Gives the finished directory its name. One of the same step (a command right
+ * after a save) is exchanged with it, so that one of them is always there; a
+ * network file system that cannot exchange has neither for a moment. */
 static int publish(const char *tmp, const char *final, struct lh_err *err)
 {
-	if (!renameat2(AT_FDCWD, tmp, AT_FDCWD, final, RENAME_NOREPLACE))
+	int rc;
+
+	if (!rename(tmp, final))
 		return 0;
-	if (errno == EEXIST &&
-	    !renameat2(AT_FDCWD, tmp, AT_FDCWD, final, RENAME_EXCHANGE))
-		return lh_fs_remove_tree(tmp, err);
+	if (errno == EEXIST || errno == ENOTEMPTY) {
+		if (!renameat2(AT_FDCWD, tmp, AT_FDCWD, final, RENAME_EXCHANGE))
+			return lh_fs_remove_tree(tmp, err);
+		rc = lh_fs_remove_tree(final, err);
+		if (rc || !rename(tmp, final))
+			return rc;
+	}
 	return lh_err_set(err, LH_EIO, "cannot rename to '%s': %s", final,
 			  strerror(errno));
 }
@@ -171,23 +181,33 @@ int lh_checkpoint_manifest(const char *path, json_t **out, struct lh_err *err)
 	*out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
 	free(text);
 	json_unpack(*out, "{s:s, s:i}", "format", &format, "version", &version);
-	if (!strcmp(format, FORMAT) && version == VERSION)
+	if (strcmp(format, FORMAT))
+		rc = lh_err_set(err, LH_ECORRUPT, "'%s': the manifest is damaged", path);
+	else if (version != VERSION)
+		rc = lh_err_set(err, LH_EUNSUPPORTED, "'%s': format version %d, this "
+				"program reads %d", path, version, VERSION);
+	if (!rc)
 		return 0;
 	json_decref(*out);
-	return lh_err_set(err, LH_ECORRUPT, "'%s': the manifest is damaged or of another "
-			  "format version", path);
+	*out = NULL;
+	return rc;
 }
 
 static int progress_of(const json_t *manifest, struct lh_progress *p, struct lh_err *err)
 {
-	json_int_t step, phase_step, tokens, cursor, total;
+	json_int_t attempt, step, command, phase_step, tokens, cursor, total;
 
-	if (json_unpack((json_t *)manifest, "{s:I, s:i, s:I, s:I, s:F, s:I, s:I}", "step",
-			&step, "phase", &p->phase, "phase_step", &phase_step,
-			"phase_tokens", &tokens, "phase_ms", &p->phase_ms, "cursor",
-			&cursor, "total_steps", &total))
-		return lh_err_set(err, LH_ECORRUPT, "the manifest lacks a field");
+	if (json_unpack((json_t *)manifest,
+			"{s:I, s:I, s:I, s:i, s:I, s:I, s:F, s:I, s:I}", "attempt",
+			&attempt, "step", &step, "command", &command, "phase", &p->phase,
+			"phase_step", &phase_step, "phase_tokens", &tokens, "phase_ms",
+			&p->phase_ms, "cursor", &cursor, "total_steps", &total) ||
+	    step < 0 || p->phase < 0 || p->phase >= LH_PHASES_MAX || cursor < 0)
+		return lh_err_set(err, LH_ECORRUPT,
+				  "the manifest lacks a field or holds a wrong value");
+	p->attempt = attempt;
 	p->step = step;
+	p->command = command;
 	p->phase_step = phase_step;
 	p->phase_tokens = tokens;
 	p->cursor = cursor;
@@ -272,8 +292,10 @@ static int is_checkpoint(const struct dirent *e)
 
 static int is_torn(const struct dirent *e)
 {
-	return !strncmp(e->d_name, "step-", 5) && strlen(e->d_name) == 19 &&
-	       !strcmp(e->d_name + 15, ".tmp");
+	size_t n = strlen(e->d_name);
+
+	return !strncmp(e->d_name, "step-", 5) && n > 4 &&
+	       !strcmp(e->d_name + n - 4, ".tmp");
 }
 
 static void free_list(struct dirent **list, int n)
@@ -281,6 +303,17 @@ static void free_list(struct dirent **list, int n)
 	for (int i = 0; i < n; i++)
 		free(list[i]);
 	free(list);
+}
+
+/* Out of the way of retention, which would count it as one to go back to. */
+static void set_aside(const char *path)
+{
+	char *aside = lh_asprintf("%s.damaged", path);
+
+	lh_fs_remove_tree(aside, NULL); /* an older one of the same step */
+	if (rename(path, aside))
+		lh_warn("cannot rename '%s': %s", path, strerror(errno));
+	free(aside);
 }
 
 int lh_checkpoint_load_newest(const char *dir, struct lh_model *m,
@@ -298,6 +331,8 @@ int lh_checkpoint_load_newest(const char *dir, struct lh_model *m,
 		rc = lh_checkpoint_load(at, m, p, true, err);
 		if (rc) {
 			damaged(arg, at, err);
+			if (rc == LH_ECORRUPT || rc == LH_ENOTFOUND)
+				set_aside(at);
 			free(at);
 		} else {
 			*path = at;
@@ -309,6 +344,8 @@ int lh_checkpoint_load_newest(const char *dir, struct lh_model *m,
 	return rc ? lh_err_set(err, LH_ENOTFOUND, "no good checkpoint in '%s'", dir) : 0;
 }
 
+/* Removes all but the last `keep`. Under another name first: what bears a
+ * checkpoint's name is whole. */
 static void remove_some(const char *dir, int (*filter)(const struct dirent *), int keep)
 {
 	struct dirent **list = NULL;
@@ -316,8 +353,11 @@ static void remove_some(const char *dir, int (*filter)(const struct dirent *), i
 
 	for (int i = 0; i < n - keep; i++) {
 		char *at = lh_asprintf("%s/%s", dir, list[i]->d_name);
+		char *doomed = lh_asprintf("%s/step-removed.tmp", dir);
 
-		lh_fs_remove_tree(at, NULL);
+		if (!lh_fs_remove_tree(doomed, NULL) && !rename(at, doomed))
+			lh_fs_remove_tree(doomed, NULL);
+		free(doomed);
 		free(at);
 	}
 	if (n > 0)

@@ -3,8 +3,9 @@
  * checkpoints/step-%010d/ holds params.safetensors, moments.safetensors (tensors
  * by parameter name, ".m" and ".v") and manifest.json, written last, which names
  * the files with size and xxh64. It is written as step-N.tmp, synced and renamed.
- * Loading takes the newest that matches its manifest; a damaged one is passed
- * over and reported, never deleted by itself. Training thread.
+ * Loading takes the newest that matches its manifest; a damaged one is reported
+ * and set aside as step-N.damaged, where it is never counted among those that
+ * are kept, and never deleted. Training thread.
  */
 #ifndef LIGHTHOUSE_CHECKPOINT_H
 #define LIGHTHOUSE_CHECKPOINT_H
@@ -15,7 +16,10 @@
 
 /* Everything besides tensors that a step depends on. */
 struct lh_progress {
+	int64_t attempt;       /* that wrote it */
 	int64_t step;          /* optimizer steps completed */
+	int64_t command;       /* last one applied after this very step, 0 none:
+	                        * a replay goes on behind it */
 	int phase;
 	int64_t phase_step;    /* step at which the phase was entered */
 	int64_t phase_tokens;  /* trained on in this phase */
@@ -30,13 +34,14 @@ int lh_checkpoint_save(const char *dir, struct lh_model *model,
 		       const struct lh_progress *p, const json_t *spec, char **path,
 		       int64_t *bytes, struct lh_err *err);
 
-/* Called for each checkpoint that was passed over. */
+/* Called for each checkpoint that was passed over, by the path it had. */
 typedef void (*lh_checkpoint_damaged)(void *arg, const char *path,
 				      const struct lh_err *why);
 
 /* Newest good checkpoint into the model. LH_ENOTFOUND: none; the model must be
- * initialised then, a damaged one may have been read in part.
- * *path is the caller's. */
+ * initialised then, a damaged one may have been read in part. Those that do not
+ * match their manifest are set aside; those that cannot be read now, or are of
+ * another format version, stay. *path is the caller's. */
 int lh_checkpoint_load_newest(const char *dir, struct lh_model *model,
 			      struct lh_progress *p, char **path,
 			      lh_checkpoint_damaged damaged, void *arg,

@@ -1,0 +1,460 @@
+/* test_checkpoint.c: a checkpoint is complete or absent: every bit comes back,
+ * and whatever is missing, cut or changed, the one before is used. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../scratch.h"
+#include "train/checkpoint.h"
+#include "train/rng.h"
+
+static const enum lh_model_state states[] = { LH_STATE_PARAM, LH_STATE_MOMENT1,
+					      LH_STATE_MOMENT2 };
+
+static struct lh_dev *dev;
+static struct lh_model *model;
+static json_t *spec;
+static int damaged_count;
+static char damaged_text[2048];
+
+static int setup(void **state)
+{
+	struct lh_job_model c = { .vocab = 19, .dim = 8, .layers = 2, .heads = 2,
+				  .kv_heads = 1, .head_dim = 4, .ffn_dim = 12,
+				  .rope_theta = 10000, .norm_eps = 1e-5,
+				  .init_std = 0.02 };
+	struct lh_err err = LH_ERR_INIT;
+
+	if (scratch_setup(state) || lh_ops_cpu.open(&dev, 1, &err))
+		return -1;
+	spec = json_pack("{s:s, s:[i, i]}", "name", "tiny", "list", 1, 2);
+	damaged_count = 0;
+	*damaged_text = '\0';
+	return lh_model_new(&model, &lh_ops_cpu, dev, &c, 1, 4, NULL, 0, &err);
+}
+
+static int teardown(void **state)
+{
+	lh_model_free(model);
+	lh_ops_cpu.close(dev);
+	json_decref(spec);
+	return scratch_teardown(state);
+}
+
+/* Any bits but NaN: the state of a seed. */
+static void state_of_seed(uint64_t seed, int which, float *out)
+{
+	for (int64_t i = 0; i < lh_model_param_count(model); i++)
+		out[i] = (float)lh_rng_uniform(seed, LH_RNG_SAMPLE, (uint64_t)i * 3 +
+					       (uint64_t)which) - 0.5f;
+}
+
+static void fill(uint64_t seed)
+{
+	int64_t n = lh_model_param_count(model);
+	float *host = lh_alloc((size_t)n * 4);
+
+	for (int s = 0; s < 3; s++) {
+		state_of_seed(seed, s, host);
+		lh_model_write(model, states[s], 0, n, host);
+	}
+	free(host);
+}
+
+static bool holds(uint64_t seed)
+{
+	int64_t n = lh_model_param_count(model);
+	float *want = lh_alloc((size_t)n * 4), *have = lh_alloc((size_t)n * 4);
+	bool same = true;
+
+	for (int s = 0; s < 3; s++) {
+		state_of_seed(seed, s, want);
+		assert_int_equal(lh_model_read(model, states[s], 0, n, have, NULL), 0);
+		same = same && !memcmp(want, have, (size_t)n * 4);
+	}
+	free(want);
+	free(have);
+	return same;
+}
+
+/* Saves the state of `step` as its seed. */
+static void save(int64_t step)
+{
+	struct lh_progress p = { .attempt = 2, .step = step, .command = 77, .phase = 1,
+				 .phase_step = step - 1, .phase_tokens = step * 100,
+				 .phase_ms = (double)step / 3, .cursor = step * 4,
+				 .total_steps = -1 };
+	struct lh_err err = LH_ERR_INIT;
+	int64_t bytes;
+	char *path;
+
+	fill((uint64_t)step);
+	if (lh_checkpoint_save(scratch_dir, model, &p, spec, &path, &bytes, &err))
+		fail_msg("%s", err.text);
+	assert_true(bytes > lh_model_param_count(model) * 12);
+	free(path);
+	fill(0);
+}
+
+static void on_damaged(void *arg, const char *path, const struct lh_err *why)
+{
+	size_t n = strlen(damaged_text);
+
+	(void)arg;
+	damaged_count++;
+	snprintf(damaged_text + n, sizeof(damaged_text) - n, "%s: %s\n", path, why->text);
+}
+
+/* Loads the newest; gives its step, or a negative LH_E*. */
+static int64_t load(void)
+{
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_progress p;
+	char *path;
+	int rc = lh_checkpoint_load_newest(scratch_dir, model, &p, &path, on_damaged,
+					   NULL, &err);
+
+	if (rc)
+		return rc;
+	assert_true(holds((uint64_t)p.step));
+	free(path);
+	return p.step;
+}
+
+static bool there(const char *name)
+{
+	char *path = scratch_path(name);
+	bool yes = lh_fs_exists(path);
+
+	free(path);
+	return yes;
+}
+
+static int entries(void)
+{
+	DIR *d = opendir(scratch_dir);
+	int n = 0;
+
+	assert_non_null(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n - 2;
+}
+
+static void every_bit_comes_back(void **state)
+{
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_progress p;
+	json_t *manifest;
+	char *path;
+
+	(void)state;
+	save(41);
+	assert_false(holds(41));
+	assert_int_equal(lh_checkpoint_load_newest(scratch_dir, model, &p, &path,
+						   on_damaged, NULL, &err), 0);
+	assert_true(holds(41));
+	assert_int_equal(p.attempt, 2);
+	assert_int_equal(p.step, 41);
+	assert_int_equal(p.command, 77);
+	assert_int_equal(p.phase, 1);
+	assert_int_equal(p.phase_step, 40);
+	assert_int_equal(p.phase_tokens, 4100);
+	assert_true(p.phase_ms == 41.0 / 3);
+	assert_int_equal(p.cursor, 164);
+	assert_int_equal(p.total_steps, -1);
+	assert_int_equal(lh_checkpoint_manifest(path, &manifest, &err), 0);
+	assert_true(json_equal(json_object_get(manifest, "job"), spec));
+	json_decref(manifest);
+	free(path);
+	assert_int_equal(damaged_count, 0);
+}
+
+static void weights_alone_can_be_loaded(void **state)
+{
+	char *path = scratch_path("step-0000000005");
+	int64_t n = lh_model_param_count(model);
+	float *want = lh_alloc((size_t)n * 4), *have = lh_alloc((size_t)n * 4);
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_progress p;
+
+	(void)state;
+	save(5);
+	assert_int_equal(lh_checkpoint_load(path, model, &p, false, &err), 0);
+	state_of_seed(5, 0, want);
+	lh_model_read(model, LH_STATE_PARAM, 0, n, have, NULL);
+	assert_memory_equal(want, have, (size_t)n * 4);
+	state_of_seed(0, 1, want);
+	lh_model_read(model, LH_STATE_MOMENT1, 0, n, have, NULL);
+	assert_memory_equal(want, have, (size_t)n * 4);
+	free(want);
+	free(have);
+	free(path);
+}
+
+static void the_newest_is_loaded(void **state)
+{
+	(void)state;
+	assert_int_equal(load(), LH_ENOTFOUND);
+	save(9);
+	save(100);
+	save(20);
+	assert_int_equal(load(), 100);
+}
+
+static void a_save_of_the_same_step_takes_its_place(void **state)
+{
+	(void)state;
+	save(7);
+	save(7);
+	assert_int_equal(load(), 7);
+	assert_int_equal(entries(), 1);
+}
+
+static const char *const files[] = { "params.safetensors", "moments.safetensors",
+				     "manifest.json" };
+
+/* Saves 10 and 20, damages a file of 20: 10 is loaded, 20 is named and set
+ * aside. */
+static void check_damage(const char *file, void (*damage)(const char *name))
+{
+	char name[64];
+
+	lh_fs_remove_tree(scratch_dir, NULL);
+	mkdir(scratch_dir, 0700);
+	damaged_count = 0;
+	*damaged_text = '\0';
+	save(10);
+	save(20);
+	snprintf(name, sizeof(name), "step-0000000020/%s", file);
+	damage(name);
+	assert_int_equal(load(), 10);
+	assert_int_equal(damaged_count, 1);
+	assert_non_null(strstr(damaged_text, "step-0000000020"));
+	assert_false(there("step-0000000020"));
+	assert_true(there("step-0000000020.damaged"));
+	/* Once is enough. */
+	assert_int_equal(load(), 10);
+	assert_int_equal(damaged_count, 1);
+}
+
+static void cut_last(const char *name)
+{
+	size_t bytes;
+	char *data = scratch_read(name, &bytes);
+
+	scratch_write(name, data, bytes - 1);
+	free(data);
+}
+
+static void cut_half(const char *name)
+{
+	size_t bytes;
+	char *data = scratch_read(name, &bytes);
+
+	scratch_write(name, data, bytes / 2);
+	free(data);
+}
+
+static void empty(const char *name)
+{
+	scratch_write(name, "", 0);
+}
+
+static void take_away(const char *name)
+{
+	char *path = scratch_path(name);
+
+	assert_int_equal(unlink(path), 0);
+	free(path);
+}
+
+static void truncated_files_are_found(void **state)
+{
+	(void)state;
+	for (int f = 0; f < 3; f++) {
+		/* Without its last newline or brace, a manifest may be whole. */
+		if (f < 2)
+			check_damage(files[f], cut_last);
+		check_damage(files[f], cut_half);
+		check_damage(files[f], empty);
+	}
+}
+
+static void missing_files_are_found(void **state)
+{
+	(void)state;
+	for (int f = 0; f < 3; f++)
+		check_damage(files[f], take_away);
+}
+
+static size_t flip_at; /* in 1/16 of the file */
+
+static void flip(const char *name)
+{
+	size_t bytes;
+	char *data = scratch_read(name, &bytes);
+
+	data[(bytes - 1) * flip_at / 16] ^= 0x10;
+	scratch_write(name, data, bytes);
+	free(data);
+}
+
+static void a_flipped_bit_is_found_wherever_it_is(void **state)
+{
+	(void)state;
+	for (int f = 0; f < 2; f++)
+		for (flip_at = 0; flip_at <= 16; flip_at++)
+			check_damage(files[f], flip);
+}
+
+/* Exchanged files have good tensors and wrong checksums. */
+static void old_params(const char *name)
+{
+	size_t bytes;
+	char *data = scratch_read("step-0000000010/params.safetensors", &bytes);
+
+	scratch_write(name, data, bytes);
+	free(data);
+}
+
+static void a_file_of_another_checkpoint_is_found(void **state)
+{
+	(void)state;
+	check_damage("params.safetensors", old_params);
+}
+
+static void what_a_torn_write_left_is_passed_over_and_cleared(void **state)
+{
+	(void)state;
+	save(10);
+	save(20);
+	{
+		char *from = scratch_path("step-0000000020");
+		char *to = scratch_path("step-0000000020.tmp");
+
+		assert_int_equal(rename(from, to), 0);
+		free(from);
+		free(to);
+	}
+	assert_int_equal(load(), 10);
+	assert_int_equal(damaged_count, 0);
+	save(20); /* over the leftover */
+	assert_int_equal(load(), 20);
+	assert_false(there("step-0000000020.tmp"));
+	scratch_write("step-0000000030.tmp", "x", 1);
+	lh_checkpoint_retain(scratch_dir, 5);
+	assert_false(there("step-0000000030.tmp"));
+	assert_int_equal(entries(), 2);
+}
+
+static void all_damaged_is_none(void **state)
+{
+	(void)state;
+	save(10);
+	save(20);
+	take_away("step-0000000010/manifest.json");
+	cut_half("step-0000000020/params.safetensors");
+	assert_int_equal(load(), LH_ENOTFOUND);
+	assert_int_equal(damaged_count, 2);
+}
+
+static void another_format_version_is_passed_over_and_stays(void **state)
+{
+	const char *name = "step-0000000020/manifest.json";
+	size_t bytes;
+	char *text, *at;
+
+	(void)state;
+	save(10);
+	save(20);
+	text = scratch_read(name, &bytes);
+	at = strstr(text, "\"version\": 1");
+	assert_non_null(at);
+	at[11] = '9';
+	scratch_write(name, text, bytes);
+	free(text);
+	assert_int_equal(load(), 10);
+	assert_non_null(strstr(damaged_text, "format version 9"));
+	assert_true(there("step-0000000020"));
+}
+
+static void retention_keeps_the_newest(void **state)
+{
+	(void)state;
+	for (int64_t step = 1; step <= 5; step++)
+		save(step * 10);
+	lh_checkpoint_retain(scratch_dir, 2);
+	assert_int_equal(entries(), 2);
+	assert_int_equal(load(), 50);
+	lh_checkpoint_retain(scratch_dir, 0);
+	assert_int_equal(entries(), 1);
+	assert_int_equal(load(), 50);
+}
+
+/* The run went back to 10 because 30 was damaged: with keep 1, what is saved at
+ * 20 must not lose its place to 30. */
+static void retention_never_counts_a_damaged_one(void **state)
+{
+	(void)state;
+	save(10);
+	save(30);
+	cut_half("step-0000000030/moments.safetensors");
+	assert_int_equal(load(), 10);
+	save(20);
+	lh_checkpoint_retain(scratch_dir, 1);
+	assert_int_equal(load(), 20);
+	assert_true(there("step-0000000030.damaged"));
+	/* Reached again, it is a checkpoint like any other. */
+	save(30);
+	lh_checkpoint_retain(scratch_dir, 1);
+	assert_int_equal(load(), 30);
+}
+
+static void a_save_that_cannot_be_written_is_an_error(void **state)
+{
+	struct lh_progress p = { .step = 3 };
+	struct lh_err err = LH_ERR_INIT;
+	int64_t bytes;
+	char *path;
+
+	(void)state;
+	/* A file where the directory should be made: works as root too. */
+	scratch_write("blocked", "x", 1);
+	path = scratch_path("blocked");
+	assert_int_equal(lh_checkpoint_save(path, model, &p, spec, &path, &bytes, &err),
+			 LH_EIO);
+	assert_non_null(strstr(err.text, "blocked"));
+	free(path);
+}
+
+#define CHECKPOINT_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		CHECKPOINT_TEST(every_bit_comes_back),
+		CHECKPOINT_TEST(weights_alone_can_be_loaded),
+		CHECKPOINT_TEST(the_newest_is_loaded),
+		CHECKPOINT_TEST(a_save_of_the_same_step_takes_its_place),
+		CHECKPOINT_TEST(truncated_files_are_found),
+		CHECKPOINT_TEST(missing_files_are_found),
+		CHECKPOINT_TEST(a_flipped_bit_is_found_wherever_it_is),
+		CHECKPOINT_TEST(a_file_of_another_checkpoint_is_found),
+		CHECKPOINT_TEST(what_a_torn_write_left_is_passed_over_and_cleared),
+		CHECKPOINT_TEST(all_damaged_is_none),
+		CHECKPOINT_TEST(another_format_version_is_passed_over_and_stays),
+		CHECKPOINT_TEST(retention_keeps_the_newest),
+		CHECKPOINT_TEST(retention_never_counts_a_damaged_one),
+		CHECKPOINT_TEST(a_save_that_cannot_be_written_is_an_error),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
