@@ -9,7 +9,7 @@ CREATE TABLE jobs (
   spec_yaml   TEXT NOT NULL,           -- job file as submitted
   priority    INTEGER NOT NULL DEFAULT 0,
   state       TEXT NOT NULL,
-  wanted      TEXT NOT NULL DEFAULT 'run',  -- run | pause | cancel | stop
+  wanted      TEXT NOT NULL DEFAULT 'run',  -- run | pause | cancel
   reason      TEXT NOT NULL DEFAULT '',  -- why it is in this state
   phase       INTEGER NOT NULL DEFAULT 0,
   step        INTEGER NOT NULL DEFAULT 0,
