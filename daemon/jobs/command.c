@@ -1,0 +1,379 @@
+/* command.c: steering a job: refused at once, or journalled, answered, done.
+ *
+ *   lh_jobs_command -> go: does the state allow it?  -> answer: refused
+ *        -> row durable -> answer: accepted -> act: here, or by the worker
+ *        -> outcome: row, event, gone from run->commands
+ *
+ * A pending command outlives its worker: the next attempt gets it. One that is
+ * still pending when the job ends is refused then. What a pause or resume asks is
+ * `wanted` only once it was applied; a cancel is wanted from the start, so that a
+ * worker lost on the way is not replaced. */
+#include "jobs/jobs_int.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "jobs/jobfile.h"
+
+static const char *const methods[] = { "job.switch", "job.pause",  "job.resume",
+				       "job.checkpoint", "job.cancel", "job.stop" };
+
+static const char *verb_of(const struct lh_request *r)
+{
+	return r->method + strlen("job.");
+}
+
+static bool is(const char *verb, const char *name)
+{
+	return !strcmp(verb, name);
+}
+
+/* ---- pending commands ------------------------------------------------------ */
+
+void lh_command_add(struct lh_job_run *run, int64_t id, const char *verb, json_t *args)
+{
+	struct lh_command *c = lh_calloc(1, sizeof(*c)), **p = &run->commands;
+
+	c->id = id;
+	snprintf(c->verb, sizeof(c->verb), "%s", verb);
+	c->args = args;
+	while (*p && (*p)->id < id)
+		p = &(*p)->next;
+	c->next = *p;
+	*p = c;
+}
+
+static void free_command(struct lh_command *c)
+{
+	json_decref(c->args);
+	free(c);
+}
+
+void lh_command_free_all(struct lh_job_run *run)
+{
+	struct lh_command *c;
+
+	while ((c = run->commands)) {
+		run->commands = c->next;
+		free_command(c);
+	}
+}
+
+json_t *lh_command_worker_args(const json_t *stored)
+{
+	json_t *args = json_copy((json_t *)stored);
+
+	json_object_del(args, "asked");
+	return args ? args : json_object();
+}
+
+void lh_command_deliver(struct lh_job_run *run)
+{
+	struct lh_wire *wire = run->worker ? run->worker->wire : NULL;
+
+	for (struct lh_command *c = run->commands; wire && c; c = c->next) {
+		if (c->sent)
+			continue;
+		c->sent = true;
+		lh_wire_send_take(wire, json_pack("{s:s, s:I, s:s, s:O}", "m", "command",
+						  "id", (json_int_t)c->id, "verb", c->verb,
+						  "args", c->args));
+		wire = run->worker->wire; /* sending may have closed it */
+	}
+}
+
+void lh_command_resend(struct lh_job_run *run)
+{
+	for (struct lh_command *c = run->commands; c; c = c->next)
+		c->sent = false;
+	lh_command_deliver(run);
+}
+
+bool lh_command_outcome(struct lh_job_run *run, struct lh_batch *batch, int64_t id,
+			bool applied, int64_t step, const char *text, const char *hint)
+{
+	const char *outcome = applied ? "applied" : "refused";
+	struct lh_command **p = &run->commands, *c;
+	char kind[32];
+
+	while (*p && (*p)->id != id)
+		p = &(*p)->next;
+	c = *p;
+	if (!c)
+		return false;
+	*p = c->next;
+	if (applied && is(c->verb, "pause"))
+		run->wanted = LH_WANT_PAUSE;
+	else if (applied && is(c->verb, "resume"))
+		run->wanted = LH_WANT_RUN;
+	lh_batch_add(batch, LH_STMT_COMMAND_OUTCOME,
+		     (struct lh_bind[]){ LH_INT(id), LH_TEXT(outcome), LH_INT(lh_time_ms()),
+					 LH_INT(step), LH_TEXT(text) },
+		     5);
+	snprintf(kind, sizeof(kind), "command.%s", outcome);
+	lh_batch_event_take(batch, run->id, run->attempt, step, kind,
+			    json_pack("{s:I, s:s, s:s, s:s, s:s}", "command",
+				      (json_int_t)id, "verb", c->verb, "outcome", outcome,
+				      "text", text, "hint", hint),
+			    "%s %s at step %" PRId64 "%s%s", c->verb, outcome, step,
+			    *text ? ": " : "", text);
+	free_command(c);
+	return true;
+}
+
+void lh_command_end_all(struct lh_job_run *run, struct lh_batch *batch)
+{
+	while (run->commands) {
+		struct lh_command *c = run->commands;
+
+		if (run->state == LH_JOB_CANCELLED && is(c->verb, "cancel"))
+			lh_command_outcome(run, batch, c->id, true, run->step,
+					   run->reason, "");
+		else
+			lh_command_outcome(run, batch, c->id, false, run->step,
+					   "the job ended before it was applied", "");
+	}
+}
+
+/* ---- what a state allows --------------------------------------------------- */
+
+static int refuse(struct lh_err *err, const struct lh_job_run *run, const char *what,
+		  const char *hint)
+{
+	lh_err_set(err, LH_ESTATE, "job %" PRId64 " %s", run->id, what);
+	return lh_err_hint(err, "%s", hint);
+}
+
+/* As it will be once everything pending was applied. */
+static bool will_be_paused(const struct lh_job_run *run)
+{
+	bool paused = run->wanted == LH_WANT_PAUSE || run->state == LH_JOB_PAUSED;
+
+	for (const struct lh_command *c = run->commands; c; c = c->next)
+		paused = is(c->verb, "pause") || (paused && !is(c->verb, "resume"));
+	return paused;
+}
+
+static int phase_to_be(const struct lh_job_run *run)
+{
+	int phase = run->phase;
+
+	for (const struct lh_command *c = run->commands; c; c = c->next)
+		if (is(c->verb, "switch"))
+			lh_jobfile_find_phase(
+				&run->spec,
+				json_string_value(json_object_get(c->args, "phase")),
+				&phase, NULL);
+	return phase;
+}
+
+static int check_switch(const struct lh_job_run *run, const json_t *args, json_t **stored,
+			struct lh_err *err)
+{
+	const char *asked = json_string_value(json_object_get(args, "phase")), *name;
+	int now = phase_to_be(run), to = now + 1, rc;
+
+	if (run->state == LH_JOB_QUEUED)
+		return refuse(err, run, "waits in the queue; there is nothing to switch",
+			      "switch it once it runs");
+	if (asked) {
+		rc = lh_jobfile_find_phase(&run->spec, asked, &to, err);
+		if (rc)
+			return rc;
+	}
+	if (to >= run->spec.phase_count)
+		return refuse(err, run, "is in its last phase",
+			      "name the phase to switch to");
+	name = run->spec.phases[to].name;
+	if (to == now) {
+		lh_err_set(err, LH_ESTATE,
+			   run->phase == to ? "job %" PRId64 " is in phase '%s' already" :
+					      "job %" PRId64 " switches to '%s' already",
+			   run->id, name);
+		return lh_err_hint(err, "name another phase of the job");
+	}
+	*stored = json_pack("{s:s}", "phase", name);
+	if (!asked || strcmp(asked, name))
+		json_object_set_new(*stored, "asked",
+				    asked ? json_string(asked) : json_null());
+	return 0;
+}
+
+/* 0 and the args to be journalled (new reference), or the refusal. */
+static int check(const struct lh_job_run *run, const char *verb, const json_t *args,
+		 json_t **stored, struct lh_err *err)
+{
+	char what[64];
+	bool paused = will_be_paused(run);
+
+	if (lh_job_has_ended(run->state)) {
+		snprintf(what, sizeof(what), "has ended: %s", lh_job_state_name(run->state));
+		return refuse(err, run, what, "submit its job file again for another run");
+	}
+	if (is(verb, "cancel") && run->wanted == LH_WANT_CANCEL)
+		return refuse(err, run, "is being cancelled already",
+			      "wait for it to end");
+	if (run->state == LH_JOB_STOPPING && !is(verb, "cancel"))
+		return refuse(err, run, "is stopping", "wait for it to end");
+	if (is(verb, "pause") && paused)
+		return refuse(err, run, "is paused already, or about to be",
+			      "resume makes it go on");
+	if (is(verb, "resume") && !paused)
+		return refuse(err, run, "is not paused", "pause it first");
+	if (is(verb, "checkpoint") && run->state == LH_JOB_QUEUED)
+		return refuse(err, run, "waits in the queue; there is nothing to save",
+			      "ask once it runs");
+	if (is(verb, "switch"))
+		return check_switch(run, args, stored, err);
+	*stored = json_copy((json_t *)args);
+	return 0;
+}
+
+/* ---- doing it -------------------------------------------------------------- */
+
+/* "verb by uid 1000 (lhctl): message" */
+static char *who_asked(const struct lh_request *r)
+{
+	return lh_asprintf("%s by uid %" PRId64 "%s%s%s%s%s", verb_of(r), r->uid,
+			   *r->program ? " (" : "", r->program, *r->program ? ")" : "",
+			   *r->message ? ": " : "", r->message);
+}
+
+static void act_stop(struct lh_job_run *run, struct lh_batch *b, const char *why,
+		     bool cancel)
+{
+	if (cancel)
+		run->wanted = LH_WANT_CANCEL;
+	else
+		run->worker->stop_asked = true;
+	if (run->state != LH_JOB_STOPPING)
+		lh_job_set_state(run, b, LH_JOB_STOPPING, "%s", why);
+	else
+		lh_job_store(run, b);
+	lh_worker_arm_kill(run->worker);
+}
+
+/* What needs no worker is done here, in `b`. */
+static void act(struct lh_request *r, struct lh_job_run *run, struct lh_batch *b,
+		const char *why)
+{
+	const char *verb = verb_of(r);
+	bool cancel = is(verb, "cancel");
+
+	if (lh_job_has_ended(run->state)) {
+		lh_command_end_all(run, b);
+	} else if (cancel && !run->worker) {
+		run->wanted = LH_WANT_CANCEL;
+		lh_job_set_state(run, b, LH_JOB_CANCELLED, "%s", why);
+		lh_command_end_all(run, b);
+	} else if (cancel || (is(verb, "stop") && run->worker)) {
+		act_stop(run, b, why, cancel);
+	} else if (is(verb, "stop")) {
+		lh_command_outcome(run, b, r->command, true, run->step,
+				   "there was no worker to stop", "");
+	} else if (run->state == LH_JOB_QUEUED && (is(verb, "pause") || is(verb, "resume"))) {
+		lh_command_outcome(run, b, r->command, true, run->step,
+				   is(verb, "pause") ? "held in the queue" :
+						       "free to start", "");
+		lh_job_store(run, b);
+	}
+}
+
+static void on_journalled(void *arg, int rc, const struct lh_err *err)
+{
+	struct lh_request *r = arg;
+	struct lh_jobs *jobs = r->jobs;
+	struct lh_job_run *run = lh_jobs_find(jobs, r->job);
+	struct lh_batch *b;
+	char *why;
+
+	if (rc) {
+		/* A stop that cannot be journalled is still a stop. */
+		if (is(r->method, "job.stop") && run->worker)
+			lh_worker_arm_kill(run->worker);
+		lh_request_answer_take(r, NULL, err);
+		return;
+	}
+	lh_command_add(run, r->command, verb_of(r), lh_command_worker_args(r->stored));
+	why = who_asked(r);
+	b = lh_batch_new(jobs->journal);
+	act(r, run, b, why);
+	lh_batch_commit(b, false, NULL, NULL);
+	free(why);
+	lh_command_deliver(run);
+	lh_request_answer_take(r, json_pack("{s:I, s:I, s:s}", "command",
+					    (json_int_t)r->command, "job",
+					    (json_int_t)r->job, "state", "accepted"),
+			       NULL);
+	lh_queue_run(jobs);
+	lh_jobs_settle(jobs);
+}
+
+static void go(struct lh_request *r)
+{
+	struct lh_job_run *run = lh_jobs_find(r->jobs, r->job);
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_batch *b;
+	json_t *stored = NULL;
+	char *why;
+
+	if (!is(r->method, "job.stop") && check(run, verb_of(r), r->args, &stored, &err)) {
+		lh_request_answer_take(r, NULL, &err);
+		return;
+	}
+	r->stored = stored ? stored : json_incref(r->args);
+	r->accepted_ms = lh_time_ms();
+	b = lh_batch_new(r->jobs->journal);
+	lh_request_journal(r, b, r->stored);
+	why = who_asked(r);
+	lh_batch_event_take(b, run->id, run->attempt, run->step, "command.accepted",
+			    json_pack("{s:I, s:s}", "command", (json_int_t)r->command,
+				      "verb", verb_of(r)),
+			    "%s", why);
+	free(why);
+	lh_batch_commit(b, true, on_journalled, r);
+}
+
+void lh_jobs_command(struct lh_jobs *jobs, int64_t job, const char *verb,
+		     const json_t *args, const struct lh_caller *who, lh_jobs_reply reply,
+		     void *arg)
+{
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_request *r;
+	const char *method = NULL;
+
+	for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++)
+		if (is(methods[i] + strlen("job."), verb))
+			method = methods[i];
+	LH_ASSERT(method);
+	r = lh_request_new(jobs, method, job, who, reply, arg);
+	r->args = args ? json_deep_copy(args) : json_object();
+	r->go = go;
+	if (!lh_jobs_find(jobs, job)) {
+		lh_err_set(&err, LH_ENOTFOUND, "there is no job %" PRId64, job);
+		lh_err_hint(&err, "job.list names all");
+	} else if (jobs->draining) {
+		lh_err_set(&err, LH_ESTATE, "lhd is stopping and takes no commands");
+		lh_err_hint(&err, "ask again once lhd was started again");
+	}
+	if (err.code)
+		lh_request_answer_take(r, NULL, &err);
+	else
+		lh_request_begin(r);
+}
+
+void lh_command_stop(struct lh_job_run *run)
+{
+	struct lh_caller lhd = { .uid = getuid(), .pid = getpid(), .program = "lhd",
+				 .message = "lhd was told to stop" };
+	struct lh_request *r = lh_request_new(run->jobs, "job.stop", run->id, &lhd, NULL,
+					      NULL);
+
+	r->args = json_object();
+	r->go = go;
+	lh_request_begin(r);
+}

@@ -1,0 +1,248 @@
+/* jobs_int.h: what the files of daemon/jobs share behind jobs.h.
+ *
+ *   jobs.c     opening, draining, closing; work on the thread pool
+ *   load.c     jobs, attempts and pending commands out of the store
+ *   view.c     what is asked about jobs, from memory
+ *   request.c  a caller's request until it is answered; request ids
+ *   submit.c   new jobs
+ *   command.c  steering: what a state allows, journal, delivery, outcome
+ *   queue.c    which job starts next, and starting it
+ *   worker.c   one attempt's processes: spawn, watch, kill
+ *   finish.c   an attempt whose process is gone: last records, verdict
+ *   wire.c     worker.sock and what is said over it
+ *   record.c   records into the store and into the job
+ *   sample.c   text from a worker or a checkpoint
+ *
+ * All of it runs on the loop thread but the `work` functions of tasks. Memory
+ * that a batch's callback is given belongs to struct lh_jobs, because after
+ * closing there are no such callbacks.
+ */
+#ifndef LIGHTHOUSE_JOBS_INT_H
+#define LIGHTHOUSE_JOBS_INT_H
+
+#include <stdio.h>
+
+#include "base/frame.h"
+#include "jobs/job.h"
+#include "jobs/jobs.h"
+
+enum {
+	LH_TOKEN_BYTES = 33,              /* 32 hexadecimal digits and a NUL */
+	LH_SAMPLE_PROCESSES = 2,          /* at once, from checkpoints */
+	LH_UNCOMMITTED_MAX = 16384,       /* records of one worker in the store's queue */
+	LH_WIRE_QUEUE_MAX_BYTES = 8 << 20, /* unread by a worker: it hangs */
+};
+
+struct lh_jobs {
+	/* set at open */
+	uv_loop_t *loop;
+	struct lh_store *store;
+	struct lh_journal *journal;
+	char *state_dir, *bin_dir, *socket_path;
+	int slots;
+	int64_t stop_grace_ms, kill_grace_ms, generation;
+
+	/* jobs, ascending by id */
+	struct lh_job_run **run;
+	int count, cap;
+	int64_t last_job, last_command; /* ids given out */
+
+	struct lh_wire *wires;
+	struct lh_request *requests;
+	struct lh_sample *samples;
+	int64_t last_sample;
+	uv_pipe_t listener;
+	uv_timer_t timer;            /* next restart that is due */
+
+	bool draining, closing;
+	void (*drained)(void *arg);
+	void *drained_arg;
+	void (*closed)(void *arg);
+	void *closed_arg;
+	int handles;                 /* open libuv handles */
+	int tasks;                   /* on the thread pool, and reads */
+};
+
+/* One attempt: its processes, its line, its records. */
+struct lh_worker {
+	/* set at creation */
+	struct lh_jobs *jobs;
+	struct lh_job_run *run;      /* NULL once the attempt is over */
+	int64_t attempt;
+	char token[LH_TOKEN_BYTES];
+	char *dir;                   /* jobs/<id>/attempt-<n>, absolute */
+	bool adopted;                /* started by an earlier lhd */
+
+	/* what is known of it */
+	int pid;                     /* 0 = not yet */
+	uint64_t start_time;
+	int64_t first_step;          /* -1 = not yet */
+	bool stepped;                /* a step record came: first_step is certain */
+	char outcome[16];            /* of the end record, "" */
+	char end_text[400];          /* why it failed */
+	char trouble[256];           /* why it could not be started, "" */
+	bool stop_asked;             /* a stop command was accepted */
+	bool greeted;                /* adopted, and its line is open again */
+	bool reported;               /* foreign protocol version was told */
+
+	/* records */
+	int64_t received_seq;        /* applied here */
+	int64_t stored_seq;          /* committed; acknowledged */
+	struct lh_span *spans, **spans_end; /* on their way, in order */
+	FILE *spool;                 /* being imported, after the process went */
+	bool importing;              /* a task reads it */
+	bool imported;               /* nothing is left in it */
+
+	/* processes */
+	struct lh_wire *wire;        /* NULL: not connected */
+	uv_process_t keeper;
+	bool keeper_runs;            /* our child, not yet reaped */
+	uv_poll_t watch;             /* on pidfd */
+	int pidfd;                   /* -1: none */
+	bool watching;
+	uv_timer_t look_timer;       /* looks again when there is no pidfd */
+	uv_timer_t kill_timer;
+	int kill_stage;              /* 0 not asked, 1 asked, 2 SIGTERM, 3 SIGKILL */
+	bool gone;                   /* lh_worker_gone was called */
+	bool pid_awaited;            /* looked once without a pid.json */
+	int exit_code, exit_signal;  /* -1: not known */
+	char last_words[200];        /* last line of its log */
+	int refs;                    /* the job, handles, tasks */
+};
+
+/* Records that were given to the store together. */
+struct lh_span {
+	struct lh_span *next;
+	int64_t first, last;
+};
+
+struct lh_command {
+	struct lh_command *next;
+	int64_t id;
+	char verb[16];
+	json_t *args;                /* as the worker gets them */
+	bool sent;                   /* over the present wire */
+};
+
+/* A submit or a command between the call and its answer. */
+struct lh_request {
+	struct lh_request *next;     /* in jobs->requests */
+	struct lh_jobs *jobs;
+	char *request_id;            /* NULL: none */
+	const char *method;          /* literal, "job.switch" */
+	int64_t job;                 /* 0 for a submit until it has one */
+	json_t *args;                /* as the caller gave them */
+	json_t *stored;              /* as journalled; commands only */
+	int64_t uid, pid;
+	char *program, *message;
+	lh_jobs_reply reply;
+	void *arg;
+	struct lh_request *same;     /* retries that came before the answer */
+	int64_t command;             /* id once it has one */
+	int64_t accepted_ms;
+	void (*go)(struct lh_request *r); /* when the request id is new */
+	/* found in the journal: {id, job, method, args}, or NULL */
+	json_t *seen;
+	/* submit only */
+	struct lh_job *spec;
+	json_t *spec_json;
+	char *yaml;
+	int priority;
+	struct lh_err err;
+};
+
+/* ---- jobs.c ---------------------------------------------------------------- */
+struct lh_job_run *lh_jobs_find(struct lh_jobs *jobs, int64_t job); /* or NULL */
+void lh_jobs_add(struct lh_jobs *jobs, struct lh_job_run *run);     /* highest id */
+/* `work` on the pool, then `after` on the loop, always, also while closing. */
+void lh_jobs_task(struct lh_jobs *jobs, void (*work)(void *arg),
+		  void (*after)(void *arg), void *arg);
+/* lh_store_read, counted like a task. */
+void lh_jobs_read(struct lh_jobs *jobs, lh_store_work work, lh_store_read_done after,
+		  void *arg);
+/* Calls `drained` or `closed` once it is true. */
+void lh_jobs_settle(struct lh_jobs *jobs);
+char *lh_jobs_path(struct lh_jobs *jobs, int64_t job, const char *name); /* heap */
+
+/* ---- load.c ---------------------------------------------------------------- */
+int lh_jobs_load(struct lh_jobs *jobs, int64_t *last_event, struct lh_err *err);
+
+/* ---- request.c ------------------------------------------------------------- */
+struct lh_request *lh_request_new(struct lh_jobs *jobs, const char *method, int64_t job,
+				  const struct lh_caller *who, lh_jobs_reply reply,
+				  void *arg);
+/* Answers a repeated request id, or calls r->go. r->args must be set. */
+void lh_request_begin(struct lh_request *r);
+/* Adds the journal row to a batch and gives r->command its id. `args` are
+ * stored: what the caller gave and what became of it. */
+void lh_request_journal(struct lh_request *r, struct lh_batch *batch, const json_t *args);
+/* Replies (to its retries too) and frees. Exactly one of them is given. */
+void lh_request_answer_take(struct lh_request *r, json_t *result, const struct lh_err *err);
+void lh_request_free(struct lh_request *r);
+
+/* ---- submit.c -------------------------------------------------------------- */
+/* The answer to a submit, new reference. */
+json_t *lh_submit_result(struct lh_job_run *run, int64_t command);
+
+/* ---- command.c ------------------------------------------------------------- */
+/* Adds a pending command to the job, e.g. one loaded from the store. */
+void lh_command_add(struct lh_job_run *run, int64_t id, const char *verb, json_t *args);
+/* Sends what is pending over the job's wire. */
+void lh_command_deliver(struct lh_job_run *run);
+/* The wire is new: everything pending must be sent again. */
+void lh_command_resend(struct lh_job_run *run);
+/* Ends a pending command: row and event into the batch. False if not pending. */
+bool lh_command_outcome(struct lh_job_run *run, struct lh_batch *batch, int64_t id,
+			bool applied, int64_t step, const char *text, const char *hint);
+/* The job has ended: cancel was applied if that is how, all else is refused. */
+void lh_command_end_all(struct lh_job_run *run, struct lh_batch *batch);
+/* lhd's own: a journalled stop. */
+void lh_command_stop(struct lh_job_run *run);
+/* Arguments for the worker out of a journal row's. New reference. */
+json_t *lh_command_worker_args(const json_t *stored);
+void lh_command_free_all(struct lh_job_run *run);
+
+/* ---- queue.c --------------------------------------------------------------- */
+/* Starts what can be started; call after anything that may free a slot. */
+void lh_queue_run(struct lh_jobs *jobs);
+
+/* ---- worker.c -------------------------------------------------------------- */
+struct lh_worker *lh_worker_new(struct lh_job_run *run, int64_t attempt,
+				const char *token);
+/* Spawns keeper and worker; the attempt's directory is ready. */
+void lh_worker_spawn(struct lh_worker *w);
+/* Finds out whether its processes live, and watches them. */
+void lh_worker_look(struct lh_worker *w);
+/* SIGTERM after stop_grace_ms, SIGKILL kill_grace_ms later, unless it is gone. */
+void lh_worker_arm_kill(struct lh_worker *w);
+/* The job lets go of it: closes handles; freed when nothing refers to it. */
+void lh_worker_depart(struct lh_worker *w);
+void lh_worker_ref(struct lh_worker *w);
+void lh_worker_unref(struct lh_worker *w);
+
+/* ---- finish.c -------------------------------------------------------------- */
+/* No process of the attempt is left (or was ever started). Once. */
+void lh_worker_gone(struct lh_worker *w);
+/* Records of an attempt that is gone were committed: goes on with the rest. */
+void lh_worker_drain(struct lh_worker *w);
+
+/* ---- wire.c ---------------------------------------------------------------- */
+int lh_wire_listen(struct lh_jobs *jobs, struct lh_err *err);
+void lh_wire_send_take(struct lh_wire *wire, json_t *message);
+/* Forgets the worker at once, closes and frees later. NULL is allowed. */
+void lh_wire_close(struct lh_wire *wire);
+/* Reading stops while a worker's records wait for the store. */
+void lh_wire_throttle(struct lh_wire *wire, bool wait);
+
+/* ---- record.c -------------------------------------------------------------- */
+/* Applies records (seq beyond received_seq) and gives them to the store.
+ * LH_EPROTO: a gap or nonsense; nothing after it was taken. */
+int lh_record_take_all(struct lh_worker *w, const json_t *records, struct lh_err *err);
+
+/* ---- sample.c -------------------------------------------------------------- */
+void lh_sample_on_piece(struct lh_jobs *jobs, const json_t *message);
+void lh_sample_on_reply(struct lh_jobs *jobs, const json_t *message);
+void lh_sample_worker_lost(struct lh_worker *w);
+void lh_sample_close_all(struct lh_jobs *jobs);
+
+#endif

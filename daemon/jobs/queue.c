@@ -1,0 +1,215 @@
+/* queue.c: which job starts next, and the steps of starting it.
+ *
+ *   lh_queue_run -> start: attempt row, state STARTING, durable
+ *        -> commands to be repeated are read -> attempt directory, start.json
+ *        -> lh_worker_spawn
+ *
+ * A job that lost its worker keeps its slot and starts before any queued one. A
+ * cancel or stop may come between any two steps; then nothing is spawned and the
+ * attempt is over. */
+#include "jobs/jobs_int.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/fs.h"
+#include "base/log.h"
+#include "lighthouse/proto.h"
+
+struct starting {
+	struct lh_worker *w;
+	int64_t job;         /* w->run may go while this is on the pool */
+	json_t *replay;
+	char *path, *text;   /* of start.json */
+	struct lh_err err;
+};
+
+/* ---- steps ----------------------------------------------------------------- */
+
+static void starting_free(struct starting *s)
+{
+	lh_worker_unref(s->w);
+	json_decref(s->replay);
+	free(s->path);
+	free(s->text);
+	free(s);
+}
+
+/* Ends the start when it failed or is not wanted any more. */
+static bool is_over(struct lh_worker *w, const struct lh_err *err)
+{
+	if (w->jobs->closing || !w->run)
+		return true;
+	if (err && err->code) {
+		snprintf(w->trouble, sizeof(w->trouble), "%.250s", err->text);
+		lh_log_err(LH_LOG_ERROR, "starting a worker", err);
+	}
+	if (!*w->trouble && w->run->state == LH_JOB_STARTING)
+		return false;
+	lh_worker_gone(w);
+	return true;
+}
+
+static void write_start(void *arg)
+{
+	struct starting *s = arg;
+
+	s->err.code = lh_fs_mkdirs(s->w->dir, &s->err);
+	if (!s->err.code)
+		s->err.code = lh_fs_write_atomic(s->path, s->text, strlen(s->text), &s->err);
+}
+
+static void start_written(void *arg)
+{
+	struct starting *s = arg;
+
+	if (!is_over(s->w, &s->err))
+		lh_worker_spawn(s->w);
+	starting_free(s);
+}
+
+/* What was applied in earlier attempts and shapes training: it is done again at
+ * its step. Pauses are in `paused`, checkpoints and ends are over. */
+static int read_replay(sqlite3 *db, void *arg, struct lh_err *err)
+{
+	struct starting *s = arg;
+	json_t *rows, *row, *args;
+	bool more;
+	size_t i;
+
+	rows = lh_store_rows(db, "SELECT id, 'switch' AS verb, args_json, step FROM commands "
+			     "WHERE job = ? AND method = 'job.switch' AND "
+			     "outcome = 'applied' ORDER BY id",
+			     (struct lh_bind[]){ LH_INT(s->job) }, 1, INT64_MAX,
+			     &more, err);
+	if (!rows)
+		return LH_ESTORE;
+	json_array_foreach (rows, i, row) {
+		args = lh_command_worker_args(json_object_get(row, "args"));
+		json_object_set_new(row, "args", args);
+	}
+	s->replay = rows;
+	return 0;
+}
+
+static void replay_read(void *arg, int rc, const struct lh_err *err)
+{
+	struct starting *s = arg;
+	struct lh_worker *w = s->w;
+	json_t *start;
+
+	if (is_over(w, rc ? err : NULL)) {
+		starting_free(s);
+		return;
+	}
+	start = json_pack("{s:I, s:I, s:s, s:I, s:s, s:b, s:O}", "job",
+			  (json_int_t)w->run->id, "attempt", (json_int_t)w->attempt, "token",
+			  w->token, "generation", (json_int_t)w->jobs->generation, "socket",
+			  w->jobs->socket_path, "paused", w->run->wanted == LH_WANT_PAUSE,
+			  "replay", s->replay);
+	LH_ASSERT(start);
+	s->text = json_dumps(start, JSON_INDENT(1));
+	s->path = lh_asprintf("%s/%s", w->dir, LH_ATTEMPT_START);
+	json_decref(start);
+	lh_jobs_task(w->jobs, write_start, start_written, s);
+}
+
+static void attempt_stored(void *arg, int rc, const struct lh_err *err)
+{
+	struct lh_worker *w = arg;
+	struct starting *s;
+
+	if (is_over(w, rc ? err : NULL))
+		return;
+	s = lh_calloc(1, sizeof(*s));
+	s->w = w;
+	s->job = w->run->id;
+	lh_worker_ref(w);
+	lh_jobs_read(w->jobs, read_replay, replay_read, s);
+}
+
+static void start(struct lh_job_run *run)
+{
+	struct lh_batch *b = lh_batch_new(run->journal);
+	unsigned char noise[(LH_TOKEN_BYTES - 1) / 2];
+	char token[LH_TOKEN_BYTES];
+
+	if (getrandom(noise, sizeof(noise), 0) != (ssize_t)sizeof(noise))
+		LH_BUG("the kernel gives no random bytes");
+	for (size_t i = 0; i < sizeof(noise); i++)
+		snprintf(token + 2 * i, 3, "%02x", noise[i]);
+	run->attempt++;
+	lh_worker_new(run, run->attempt, token);
+	lh_batch_add(b, LH_STMT_ATTEMPT_INSERT,
+		     (struct lh_bind[]){ LH_INT(run->id), LH_INT(run->attempt),
+					 LH_TEXT(token), LH_INT(lh_time_ms()) },
+		     4);
+	lh_job_set_state(run, b, LH_JOB_STARTING, "attempt %" PRId64, run->attempt);
+	lh_batch_commit(b, true, attempt_stored, run->worker);
+}
+
+/* ---- the queue ------------------------------------------------------------- */
+
+static int live_count(const struct lh_jobs *jobs)
+{
+	int n = 0;
+
+	for (int i = 0; i < jobs->count; i++)
+		n += lh_job_is_live(jobs->run[i]->state);
+	return n;
+}
+
+/* Highest priority, then oldest; jobs stand in the order of their ids. */
+static struct lh_job_run *next_queued(const struct lh_jobs *jobs)
+{
+	struct lh_job_run *best = NULL;
+
+	for (int i = 0; i < jobs->count; i++) {
+		struct lh_job_run *run = jobs->run[i];
+
+		if (run->state == LH_JOB_QUEUED && run->wanted == LH_WANT_RUN &&
+		    (!best || run->priority > best->priority))
+			best = run;
+	}
+	return best;
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	lh_queue_run(timer->data);
+}
+
+/* Starts the restarts that are due, arms the timer for the next one. */
+static void run_restarts(struct lh_jobs *jobs)
+{
+	int64_t now_ms = (int64_t)uv_now(jobs->loop), next_ms = -1;
+
+	for (int i = 0; i < jobs->count; i++) {
+		struct lh_job_run *run = jobs->run[i];
+
+		if (run->state != LH_JOB_RESTARTING)
+			continue;
+		if (run->restart_at_ms <= now_ms)
+			start(run);
+		else if (next_ms < 0 || run->restart_at_ms < next_ms)
+			next_ms = run->restart_at_ms;
+	}
+	if (next_ms >= 0)
+		uv_timer_start(&jobs->timer, on_timer, (uint64_t)(next_ms - now_ms), 0);
+	else
+		uv_timer_stop(&jobs->timer);
+}
+
+void lh_queue_run(struct lh_jobs *jobs)
+{
+	struct lh_job_run *run;
+
+	if (jobs->closing || jobs->draining)
+		return;
+	run_restarts(jobs);
+	while (live_count(jobs) < jobs->slots && (run = next_queued(jobs)))
+		start(run);
+}

@@ -1,0 +1,337 @@
+/* record.c: a worker's records into the store, the job and the events.
+ *
+ * What one message (or one part of a spool) brings is one write: rows, the
+ * attempt's last seq, the job's row and the events are committed together, so a
+ * record is stored once whatever crashes. The worker is told (ack) after the
+ * commit. Memory runs ahead of the store by the spans in w->spans. */
+#include "jobs/jobs_int.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fs.h"
+#include "base/log.h"
+
+static int64_t integer(const json_t *r, const char *key)
+{
+	return json_integer_value(json_object_get(r, key));
+}
+
+static const char *text(const json_t *r, const char *key)
+{
+	const char *s = json_string_value(json_object_get(r, key));
+
+	return s ? s : "";
+}
+
+/* NaN when it is null or missing: the loss of a step that diverged. */
+static double number(const json_t *r, const char *key)
+{
+	const json_t *v = json_object_get(r, key);
+
+	return json_is_number(v) ? json_number_value(v) : NAN;
+}
+
+/* For columns that are never NULL. */
+static double finite_number(const json_t *r, const char *key)
+{
+	double v = number(r, key);
+
+	return isfinite(v) ? v : 0;
+}
+
+static json_t *real_or_null(double v)
+{
+	return isfinite(v) ? json_real(v) : json_null();
+}
+
+/* The phase a record names, or the job's when it names none that exists. */
+static int phase_of(const struct lh_job_run *run, const json_t *r)
+{
+	int64_t phase = integer(r, "phase");
+
+	return phase >= 0 && phase < run->spec.phase_count ? (int)phase : run->phase;
+}
+
+/* ---- kinds ----------------------------------------------------------------- */
+
+static void set_first_step(struct lh_worker *w, struct lh_batch *b, int64_t step)
+{
+	if (w->first_step == step)
+		return;
+	w->first_step = step;
+	lh_batch_add(b, LH_STMT_ATTEMPT_WORKER,
+		     (struct lh_bind[]){ LH_INT(w->run->id), LH_INT(w->attempt),
+					 LH_INT(w->pid), LH_INT((int64_t)w->start_time),
+					 LH_INT(step) },
+		     5);
+}
+
+static void enter_phase(struct lh_worker *w, struct lh_batch *b, int phase, int64_t step,
+			const char *reason)
+{
+	struct lh_job_run *run = w->run;
+	const char *name = run->spec.phases[phase].name;
+
+	run->phase = phase;
+	run->first_step[phase] = step;
+	run->pace_ms = 0;
+	lh_batch_event_take(b, run->id, w->attempt, step, "job.phase",
+			    json_pack("{s:i, s:s, s:s}", "phase", phase, "name", name,
+				      "reason", reason),
+			    "phase '%s' from step %" PRId64 "%s%s", name, step + 1,
+			    *reason ? ": " : "", reason);
+}
+
+static void push_step(const struct lh_worker *w, const json_t *r, int phase)
+{
+	json_t *step = json_pack(
+		"{s:I, s:I, s:I, s:i, s:I, s:o, s:o, s:f, s:I, s:f, s:f, s:I}", "job",
+		(json_int_t)w->run->id, "attempt", (json_int_t)w->attempt, "step",
+		(json_int_t)integer(r, "step"), "phase", phase, "time_ms",
+		(json_int_t)integer(r, "time_ms"), "loss", real_or_null(number(r, "loss")),
+		"grad_norm", real_or_null(number(r, "grad_norm")), "lr",
+		finite_number(r, "lr"), "tokens", (json_int_t)integer(r, "tokens"), "step_ms",
+		finite_number(r, "step_ms"), "tokens_per_s",
+		finite_number(r, "tokens_per_s"), "data_epoch",
+		(json_int_t)integer(r, "data_epoch"));
+
+	LH_ASSERT(step);
+	lh_journal_push_step_take(w->run->journal, w->run->id, step);
+}
+
+static void on_step(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	struct lh_job_run *run = w->run;
+	int64_t step = integer(r, "step");
+	int phase = phase_of(run, r);
+	double ms = finite_number(r, "step_ms");
+
+	lh_batch_add(b, LH_STMT_STEP_INSERT,
+		     (struct lh_bind[]){ LH_INT(run->id), LH_INT(w->attempt), LH_INT(step),
+					 LH_INT(phase), LH_INT(integer(r, "time_ms")),
+					 LH_REAL(number(r, "loss")),
+					 LH_REAL(number(r, "grad_norm")),
+					 LH_REAL(finite_number(r, "lr")),
+					 LH_INT(integer(r, "tokens")), LH_REAL(ms),
+					 LH_REAL(finite_number(r, "tokens_per_s")),
+					 LH_INT(integer(r, "data_epoch")) },
+		     12);
+	if (!w->stepped)
+		set_first_step(w, b, step - 1);
+	w->stepped = true;
+	if (run->first_step[phase] < 0)
+		enter_phase(w, b, phase, step - 1, "");
+	run->step = step;
+	run->phase = phase;
+	run->loss = number(r, "loss");
+	run->tokens_per_s = number(r, "tokens_per_s");
+	run->pace_ms = run->pace_ms > 0 ? 0.9 * run->pace_ms + 0.1 * ms : ms;
+	push_step(w, r, phase);
+}
+
+static void on_eval(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	const char *reason = text(r, "reason"), *attention = text(r, "attention");
+	int phase = phase_of(w->run, r);
+	int64_t step = integer(r, "step");
+	double loss = number(r, "loss");
+
+	lh_batch_add(b, LH_STMT_EVAL_INSERT,
+		     (struct lh_bind[]){ LH_INT(w->run->id), LH_INT(w->attempt),
+					 LH_INT(integer(r, "seq")), LH_INT(step),
+					 LH_INT(phase), LH_INT(integer(r, "time_ms")),
+					 LH_TEXT(attention), LH_TEXT(reason), LH_REAL(loss),
+					 LH_INT(integer(r, "tokens")) },
+		     10);
+	lh_batch_event_take(b, w->run->id, w->attempt, step, "job.eval",
+			    json_pack("{s:i, s:s, s:s, s:o, s:I}", "phase", phase,
+				      "attention", attention, "reason", reason, "loss",
+				      real_or_null(loss), "tokens",
+				      (json_int_t)integer(r, "tokens")),
+			    "validation loss %.4f (%s)", loss, reason);
+}
+
+static void on_checkpoint(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	int64_t step = integer(r, "step"), bytes = integer(r, "bytes");
+	double ms = finite_number(r, "duration_ms");
+	const char *path = text(r, "path"), *reason = text(r, "reason");
+
+	lh_batch_add(b, LH_STMT_CHECKPOINT_INSERT,
+		     (struct lh_bind[]){ LH_INT(w->run->id), LH_INT(w->attempt),
+					 LH_INT(integer(r, "seq")), LH_INT(step),
+					 LH_INT(integer(r, "time_ms")), LH_TEXT(path),
+					 LH_INT(bytes), LH_REAL(ms), LH_TEXT(reason) },
+		     9);
+	lh_batch_event_take(b, w->run->id, w->attempt, step, "job.checkpoint",
+			    json_pack("{s:s, s:I, s:f, s:s}", "path", path, "bytes",
+				      (json_int_t)bytes, "duration_ms", ms, "reason",
+				      reason),
+			    "checkpoint of step %" PRId64 " (%s)", step, reason);
+}
+
+static void on_state(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	static const struct {
+		const char *name;
+		enum lh_job_state state;
+	} states[] = { { "running", LH_JOB_RUNNING }, { "paused", LH_JOB_PAUSED },
+		       { "switching", LH_JOB_SWITCHING }, { "stopping", LH_JOB_STOPPING } };
+	struct lh_job_run *run = w->run;
+	size_t i = 0, n = sizeof(states) / sizeof(*states);
+
+	while (i < n && strcmp(states[i].name, text(r, "state")))
+		i++;
+	run->step = integer(r, "step");
+	if (!w->stepped)
+		set_first_step(w, b, run->step);
+	/* Once a job is STOPPING here, what the worker was still doing then no
+	 * longer counts. */
+	if (i < n && run->state != states[i].state && run->state != LH_JOB_STOPPING &&
+	    lh_job_may(run->state, states[i].state))
+		lh_job_set_state(run, b, states[i].state, "%s", text(r, "reason"));
+}
+
+static void on_command(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	lh_command_outcome(w->run, b, integer(r, "command"),
+			   !strcmp(text(r, "outcome"), "applied"), integer(r, "step"),
+			   text(r, "text"), text(r, "hint"));
+}
+
+static void on_event(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	const char *level = text(r, "level");
+	bool known = !strcmp(level, "warn") || !strcmp(level, "error");
+	char kind[32];
+
+	snprintf(kind, sizeof(kind), "worker.%s", known ? level : "info");
+	lh_log(known ? LH_LOG_WARN : LH_LOG_INFO, "job %" PRId64 ": %s", w->run->id,
+	       text(r, "text"));
+	lh_batch_event_take(b, w->run->id, w->attempt, integer(r, "step"), kind, NULL, "%s",
+			    text(r, "text"));
+}
+
+static void on_end(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	struct lh_job_run *run = w->run;
+	const char *outcome = text(r, "outcome"), *hint = text(r, "hint");
+
+	snprintf(w->outcome, sizeof(w->outcome), "%s", outcome);
+	snprintf(w->end_text, sizeof(w->end_text), "%.230s%s%.150s%s",
+		 *text(r, "text") ? text(r, "text") : "the worker gave no reason",
+		 *hint ? " (hint: " : "", hint, *hint ? ")" : "");
+	lh_batch_add(b, LH_STMT_ATTEMPT_END,
+		     (struct lh_bind[]){ LH_INT(run->id), LH_INT(w->attempt), LH_NULL,
+					 LH_NULL, LH_NULL, LH_TEXT(outcome) },
+		     6);
+	/* Its reason is what the verdict needs, should another lhd give it. */
+	if (run->state != LH_JOB_STOPPING)
+		lh_job_set_state(run, b, LH_JOB_STOPPING, "%s",
+				 strcmp(outcome, "failed") ? outcome : w->end_text);
+	else if (!strcmp(outcome, "failed"))
+		snprintf(run->reason, sizeof(run->reason), "%s", w->end_text);
+	lh_worker_arm_kill(w);
+}
+
+static void on_phase(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	enter_phase(w, b, phase_of(w->run, r), integer(r, "step"), text(r, "reason"));
+}
+
+static const struct {
+	const char *name;
+	void (*apply)(struct lh_worker *w, struct lh_batch *b, const json_t *r);
+} kinds[] = {
+	{ "step", on_step },       { "eval", on_eval },   { "checkpoint", on_checkpoint },
+	{ "state", on_state },     { "event", on_event }, { "command", on_command },
+	{ "phase", on_phase },   { "end", on_end },
+};
+
+static void apply(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	const char *t = text(r, "t");
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
+		if (!strcmp(kinds[i].name, t)) {
+			kinds[i].apply(w, b, r);
+			return;
+		}
+	lh_warn("job %" PRId64 ": a record of unknown kind '%s' is passed over", w->run->id,
+		t);
+}
+
+/* ---- batches --------------------------------------------------------------- */
+
+static void on_stored(void *arg, int rc, const struct lh_err *err)
+{
+	struct lh_worker *w = arg;
+	struct lh_span *span = w->spans;
+
+	w->spans = span->next;
+	if (!w->spans)
+		w->spans_end = &w->spans;
+	/* The database will not have them however often they are sent: better to
+	 * lose these than to stand still. */
+	if (rc)
+		lh_error("job %" PRId64 ": records %" PRId64 " to %" PRId64
+			 " are lost: %s", w->run->id, span->first, span->last, err->text);
+	w->stored_seq = span->last;
+	free(span);
+	if (w->wire)
+		lh_wire_send_take(w->wire, json_pack("{s:s, s:I}", "m", "ack", "seq",
+						     (json_int_t)w->stored_seq));
+	if (w->wire && w->received_seq - w->stored_seq < LH_UNCOMMITTED_MAX / 2)
+		lh_wire_throttle(w->wire, false);
+	lh_worker_drain(w);
+}
+
+static void commit(struct lh_worker *w, struct lh_batch *b, int64_t first)
+{
+	struct lh_span *span = lh_calloc(1, sizeof(*span));
+
+	span->first = first;
+	span->last = w->received_seq;
+	*w->spans_end = span;
+	w->spans_end = &span->next;
+	lh_batch_add(b, LH_STMT_ATTEMPT_SEQ,
+		     (struct lh_bind[]){ LH_INT(w->run->id), LH_INT(w->attempt),
+					 LH_INT(span->last) },
+		     3);
+	lh_job_store(w->run, b);
+	lh_batch_commit(b, false, on_stored, w);
+	if (w->wire && w->received_seq - w->stored_seq > LH_UNCOMMITTED_MAX)
+		lh_wire_throttle(w->wire, true);
+}
+
+int lh_record_take_all(struct lh_worker *w, const json_t *records, struct lh_err *err)
+{
+	struct lh_batch *b = NULL;
+	int64_t first = w->received_seq + 1;
+	const json_t *r;
+	size_t i;
+	int rc = 0;
+
+	json_array_foreach (records, i, r) {
+		int64_t seq = integer(r, "seq");
+
+		if (seq > 0 && seq <= w->received_seq)
+			continue; /* sent again after a reconnect */
+		if (seq != w->received_seq + 1) {
+			rc = lh_err_set(err, LH_EPROTO,
+					"record %" PRId64 " comes after record %" PRId64,
+					seq, w->received_seq);
+			break;
+		}
+		w->received_seq = seq;
+		if (!b)
+			b = lh_batch_new(w->run->journal);
+		apply(w, b, r);
+	}
+	if (b)
+		commit(w, b, first);
+	return rc;
+}

@@ -1,0 +1,167 @@
+/* submit.c: a new job: its directory and files, its rows, its place in the queue.
+ *
+ * The files are there before the rows are, so a job that exists can always be
+ * started; files of a submit that never got its rows are written over by the next
+ * job of that number. */
+#include "jobs/jobs_int.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/fs.h"
+#include "jobs/jobfile.h"
+#include "lighthouse/proto.h"
+
+json_t *lh_submit_result(struct lh_job_run *run, int64_t command)
+{
+	return json_pack("{s:I, s:s, s:s, s:I, s:O, s:I}", "job", (json_int_t)run->id,
+			 "name", run->spec.name, "state", "QUEUED", "command",
+			 (json_int_t)command, "spec", run->spec_json, "params",
+			 (json_int_t)lh_job_model_params(&run->spec.model));
+}
+
+/* ---- files, on the pool ---------------------------------------------------- */
+
+static int write_file(const char *dir, const char *name, const char *text,
+		      struct lh_err *err)
+{
+	char *path = lh_asprintf("%s/%s", dir, name);
+	int rc = lh_fs_write_atomic(path, text, strlen(text), err);
+
+	free(path);
+	return rc;
+}
+
+static void write_files(void *arg)
+{
+	struct lh_request *r = arg;
+	char *dir = lh_jobs_path(r->jobs, r->job, "");
+	char *spec = json_dumps(r->spec_json, JSON_INDENT(1));
+	int rc = lh_fs_mkdirs(dir, &r->err);
+
+	if (!rc)
+		rc = write_file(dir, LH_JOB_SPEC, spec, &r->err);
+	if (!rc)
+		rc = write_file(dir, LH_JOB_FILE, r->yaml, &r->err);
+	r->err.code = rc;
+	free(spec);
+	free(dir);
+}
+
+/* ---- rows ------------------------------------------------------------------ */
+
+static void on_stored(void *arg, int rc, const struct lh_err *err)
+{
+	struct lh_request *r = arg;
+	struct lh_jobs *jobs = r->jobs;
+	struct lh_job_run *run;
+
+	if (rc) {
+		lh_request_answer_take(r, NULL, err);
+		return;
+	}
+	run = lh_job_run_new(jobs->journal, r->job, r->spec, r->spec_json);
+	run->priority = r->priority;
+	run->submitted_ms = r->accepted_ms;
+	snprintf(run->reason, sizeof(run->reason), "submitted");
+	lh_jobs_add(jobs, run);
+	lh_request_answer_take(r, lh_submit_result(run, r->command), NULL);
+	lh_queue_run(jobs);
+}
+
+static void add_rows(struct lh_request *r, struct lh_batch *b)
+{
+	char *spec = json_dumps(r->spec_json, JSON_COMPACT);
+
+	lh_batch_add(b, LH_STMT_JOB_INSERT,
+		     (struct lh_bind[]){ LH_INT(r->job), LH_TEXT(r->spec->name),
+					 LH_TEXT(spec), LH_TEXT(r->yaml),
+					 LH_INT(r->priority), LH_TEXT("QUEUED"),
+					 LH_TEXT("submitted"), LH_INT(r->accepted_ms) },
+		     8);
+	free(spec);
+	for (int i = 0; i < r->spec->phase_count; i++) {
+		const struct lh_job_phase *p = &r->spec->phases[i];
+
+		lh_batch_add(b, LH_STMT_PHASE_INSERT,
+			     (struct lh_bind[]){
+				     LH_INT(r->job), LH_INT(i), LH_TEXT(p->name),
+				     LH_TEXT(p->attention == LH_ATTENTION_FULL ?
+						     "full" : "lighthouse") },
+			     4);
+	}
+	lh_request_journal(r, b, r->args);
+	lh_batch_add(b, LH_STMT_COMMAND_OUTCOME,
+		     (struct lh_bind[]){ LH_INT(r->command), LH_TEXT("applied"),
+					 LH_INT(r->accepted_ms), LH_INT(0),
+					 LH_TEXT("queued") },
+		     5);
+	lh_batch_event_take(b, r->job, 0, -1, "job.submitted",
+			    json_pack("{s:s, s:i, s:I}", "name", r->spec->name, "priority",
+				      r->priority, "command", (json_int_t)r->command),
+			    "job '%s' was queued", r->spec->name);
+}
+
+static void files_written(void *arg)
+{
+	struct lh_request *r = arg;
+	struct lh_batch *b;
+
+	if (r->jobs->closing)
+		return;
+	if (r->err.code) {
+		lh_request_answer_take(r, NULL, &r->err);
+		return;
+	}
+	b = lh_batch_new(r->jobs->journal);
+	r->accepted_ms = lh_time_ms();
+	add_rows(r, b);
+	lh_batch_commit(b, true, on_stored, r);
+}
+
+static void go(struct lh_request *r)
+{
+	r->job = ++r->jobs->last_job;
+	lh_jobs_task(r->jobs, write_files, files_written, r);
+}
+
+/* ---- the call -------------------------------------------------------------- */
+
+/* Tells whether a retry means the same job. */
+static json_t *digest_args(const struct lh_request *r)
+{
+	char *spec = json_dumps(r->spec_json, JSON_COMPACT | JSON_SORT_KEYS), hex[33];
+	XXH64_hash_t a = XXH64(spec, strlen(spec), 0), b = XXH64(r->yaml, strlen(r->yaml), 0);
+
+	free(spec);
+	snprintf(hex, sizeof(hex), "%016" PRIx64 "%016" PRIx64, (uint64_t)a, (uint64_t)b);
+	return json_pack("{s:s, s:i, s:s}", "name", r->spec->name, "priority", r->priority,
+			 "digest", hex);
+}
+
+void lh_jobs_submit_take(struct lh_jobs *jobs, struct lh_job *job, const char *yaml,
+			 int priority, const struct lh_caller *who, lh_jobs_reply reply,
+			 void *arg)
+{
+	struct lh_request *r = lh_request_new(jobs, "job.submit", 0, who, reply, arg);
+	struct lh_err err = LH_ERR_INIT;
+
+	r->spec = lh_alloc(sizeof(*r->spec));
+	*r->spec = *job;
+	memset(job, 0, sizeof(*job));
+	r->spec_json = lh_jobfile_to_json(r->spec);
+	r->yaml = lh_strdup(yaml);
+	r->priority = priority;
+	r->args = digest_args(r);
+	r->go = go;
+	if (jobs->draining) {
+		lh_err_set(&err, LH_ESTATE, "lhd is stopping and takes no new job");
+		lh_err_hint(&err, "submit it again once lhd was started again");
+		lh_request_answer_take(r, NULL, &err);
+		return;
+	}
+	lh_request_begin(r);
+}
