@@ -15,6 +15,7 @@
 #define LIGHTHOUSE_JOBFILE_H
 
 #include <jansson.h>
+#include <stdio.h>
 
 #include "lighthouse/job.h"
 
@@ -49,5 +50,8 @@ int64_t lh_jobfile_phase_steps(const struct lh_job *job, int phase);
 /* Index of a phase by name or by decimal index; LH_ENOTFOUND with the list. */
 int lh_jobfile_find_phase(const struct lh_job *job, const char *name, int *phase,
 			  struct lh_err *err);
+
+/* Every key with its meaning, range and default, for `lhctl help job`. */
+void lh_jobfile_print_reference(FILE *f);
 
 #endif

@@ -1,0 +1,118 @@
+/* cmd_sample.c: text from a job's model, as it is written. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "commands.h"
+
+enum { PROMPT_MAX_BYTES = 65536 };
+
+static const struct ctl_option options[] = {
+	{ "prompt", 'p', "TEXT", false, "text to continue; '-' reads it from stdin" },
+	{ "tokens", 'n', "N", false, "tokens to write at most (200)" },
+	{ "temperature", 't', "X", false, "0 takes always the likeliest (0.8)" },
+	{ "top-k", 'k', "N", false, "choose among the N likeliest, 0 = all (40)" },
+	{ "seed", 0, "N", false, "of the draw (1)" },
+	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	{ NULL },
+};
+
+/* A model may write anything: a terminal gets no control bytes but newline and
+ * tab; a pipe gets the text as it is. */
+static void put_text(const char *text)
+{
+	char safe[64], one[8];
+	size_t n;
+
+	for (; isatty(STDOUT_FILENO) && *text; text += n) {
+		n = strcspn(text, "\n\t");
+		n = n ? (n < sizeof(one) ? n : sizeof(one) - 1) : 1;
+		while (n > 1 && (text[n] & 0xc0) == 0x80)
+			n--; /* whole characters */
+		snprintf(one, sizeof(one), "%.*s", (int)n, text);
+		fputs(*one == '\n' || *one == '\t' ? one :
+						      lh_escape(safe, sizeof(safe), one),
+		      stdout);
+	}
+	fputs(text, stdout);
+	fflush(stdout);
+}
+
+static void on_note(void *arg, const char *method, json_t *params)
+{
+	(void)arg;
+	if (!strcmp(method, "sample"))
+		put_text(ctl_str(params, "text"));
+}
+
+/* The prompt, echoed first so that the text reads whole; heap, or NULL. */
+static char *prompt_of(const struct ctl *c)
+{
+	const char *text = ctl_opt(c, "prompt");
+	char *out = lh_calloc(PROMPT_MAX_BYTES + 1, 1);
+	size_t n;
+
+	if (text && strcmp(text, "-")) {
+		snprintf(out, PROMPT_MAX_BYTES, "%s", text);
+		return out;
+	}
+	n = text ? fread(out, 1, PROMPT_MAX_BYTES, stdin) : 0;
+	out[n] = '\0';
+	return out;
+}
+
+static json_t *params_of(const struct ctl *c, int64_t job, const char *prompt)
+{
+	return json_pack("{s:I, s:s, s:I, s:f, s:I, s:I}", "job", (json_int_t)job,
+			 "prompt", prompt, "max_tokens",
+			 (json_int_t)ctl_opt_int(c, "tokens", 200, 1, 65536),
+			 "temperature", ctl_opt_number(c, "temperature", 0.8, 0, 100),
+			 "top_k", (json_int_t)ctl_opt_int(c, "top-k", 40, 0, 1000000),
+			 "seed", (json_int_t)ctl_opt_int(c, "seed", 1, 0, INT64_MAX));
+}
+
+static int run(struct ctl *c)
+{
+	struct ctl_client *k = ctl_connect(c);
+	struct lh_err err = LH_ERR_INIT;
+	char *prompt;
+	json_t *params, *result = NULL;
+	int64_t job;
+	int rc = CTL_DONE;
+
+	if (!k)
+		return CTL_UNREACHABLE;
+	job = ctl_job(k, c->args[0]);
+	prompt = prompt_of(c);
+	params = job ? params_of(c, job, prompt) : NULL;
+	if (job && !params) {
+		rc = ctl_usage(c->command, "the prompt is not valid UTF-8");
+	} else if (job) {
+		if (!ctl_opt(c, "json")) {
+			put_text(prompt);
+			ctl_on_note(k, on_note, NULL);
+		}
+		result = ctl_call(k, "job.sample", params, &err);
+		if (!result)
+			rc = ctl_fail(&err);
+		else if (ctl_opt(c, "json"))
+			rc = ctl_print_json_take(json_incref(result));
+		else
+			putchar('\n');
+	} else {
+		rc = CTL_REFUSED;
+	}
+	json_decref(result);
+	free(prompt);
+	ctl_disconnect(k);
+	return rc;
+}
+
+const struct ctl_command ctl_cmd_sample = {
+	"sample", "JOB",
+	"Let the model write.\n"
+	"A running job answers between two steps, an ended one from its checkpoint.",
+	"  lhctl sample my-job --prompt 'int main(' --tokens 300\n"
+	"  lhctl sample my-job --temperature 0 --json\n", 1, 1, options, run };

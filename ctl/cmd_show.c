@@ -1,0 +1,119 @@
+/* cmd_show.c: all about one job. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "commands.h"
+
+static const struct ctl_option options[] = {
+	{ "evaluations", 'e', NULL, false, "only the evaluations" },
+	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	{ NULL },
+};
+
+static void print_summary(const json_t *j, const char *directory)
+{
+	char safe[600], eta[32], when[32];
+
+	printf("job %lld '%s': %s (%s)\n", (long long)ctl_int(j, "job"), ctl_str(j, "name"),
+	       ctl_str(j, "state"), lh_escape(safe, sizeof(safe), ctl_str(j, "reason")));
+	ctl_time(when, ctl_int(j, "submitted_ms"));
+	printf("submitted %s, priority %lld, attempt %lld, %lld restarts\n", when,
+	       (long long)ctl_int(j, "priority"), (long long)ctl_int(j, "attempt"),
+	       (long long)ctl_int(j, "restarts"));
+	printf("step %lld", (long long)ctl_int(j, "step"));
+	if (ctl_has(j, "total_steps"))
+		printf(" of %lld", (long long)ctl_int(j, "total_steps"));
+	if (ctl_has(j, "loss"))
+		printf(", loss %.4f, %.0f tokens/s", ctl_real(j, "loss"),
+		       ctl_real(j, "tokens_per_s"));
+	ctl_duration(eta, ctl_real(j, "eta_s"));
+	if (ctl_has(j, "eta_s"))
+		printf(", %s left", eta);
+	printf("\nfiles: %s\n", lh_escape(safe, sizeof(safe), directory));
+}
+
+static void print_phases(const json_t *show)
+{
+	int64_t now = ctl_int(json_object_get(show, "summary"), "phase");
+	json_t *p;
+	size_t i;
+
+	json_array_foreach (json_object_get(show, "phases"), i, p) {
+		printf("%c phase %zu '%s': %s attention", (int64_t)i == now ? '*' : ' ', i,
+		       ctl_str(p, "name"), ctl_str(p, "attention"));
+		if (ctl_has(p, "steps"))
+			printf(", %lld steps", (long long)ctl_int(p, "steps"));
+		if (ctl_has(p, "first_step"))
+			printf(", from step %lld", (long long)ctl_int(p, "first_step") + 1);
+		printf("\n");
+	}
+}
+
+static void print_evaluations(const json_t *show)
+{
+	static const char *const heads[] = { "STEP", "VALIDATION LOSS", "ATTENTION",
+					     "PHASE", "WHEN" };
+	json_t *phases = json_object_get(show, "phases"), *e;
+	struct ctl_table *t = ctl_table_new(5, heads);
+	size_t i;
+
+	json_array_foreach (json_object_get(show, "evaluations"), i, e) {
+		json_t *phase = json_array_get(phases, (size_t)ctl_int(e, "phase"));
+
+		ctl_table_addf(t, "%lld", (long long)ctl_int(e, "step"));
+		ctl_table_addf(t, "%.4f", ctl_real(e, "loss"));
+		ctl_table_add(t, ctl_str(e, "attention"));
+		ctl_table_add(t, ctl_str(phase, "name"));
+		ctl_table_add(t, ctl_str(e, "reason"));
+	}
+	ctl_table_print_take(t);
+}
+
+static void print_checkpoints(const json_t *show)
+{
+	char safe[600];
+	json_t *c;
+	size_t i;
+
+	json_array_foreach (json_object_get(show, "checkpoints"), i, c)
+		printf("checkpoint at step %lld: %.1f MB in %.0f ms (%s) %s\n",
+		       (long long)ctl_int(c, "step"), (double)ctl_int(c, "bytes") / 1e6,
+		       ctl_real(c, "duration_ms"), ctl_str(c, "reason"),
+		       lh_escape(safe, sizeof(safe), ctl_str(c, "path")));
+}
+
+static int run(struct ctl *c)
+{
+	struct ctl_client *k = ctl_connect(c);
+	struct lh_err err = LH_ERR_INIT;
+	json_t *show;
+	int64_t job;
+
+	if (!k)
+		return CTL_UNREACHABLE;
+	job = ctl_job(k, c->args[0]);
+	show = job ? ctl_call(k, "job.show", json_pack("{s:I}", "job", (json_int_t)job),
+			      &err) : NULL;
+	ctl_disconnect(k);
+	if (!show)
+		return job ? ctl_fail(&err) : CTL_REFUSED;
+	if (ctl_opt(c, "json"))
+		return ctl_print_json_take(show);
+	if (!ctl_opt(c, "evaluations")) {
+		print_summary(json_object_get(show, "summary"), ctl_str(show, "directory"));
+		print_phases(show);
+		print_checkpoints(show);
+	}
+	print_evaluations(show);
+	json_decref(show);
+	return CTL_DONE;
+}
+
+const struct ctl_command ctl_cmd_show = {
+	"show", "JOB",
+	"Show one job.\nIts state, phases, checkpoints, and the validation loss with full "
+	"attention, as\noften as it was measured.",
+	"  lhctl show my-job\n  lhctl show my-job --evaluations\n"
+	"  lhctl show 7 --json\n", 1, 1, options, run };

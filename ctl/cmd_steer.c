@@ -1,0 +1,191 @@
+/* cmd_steer.c: switch, pause, resume, cancel, checkpoint.
+ *
+ * A command is accepted first and done at the next step boundary; these wait for
+ * the outcome unless told not to. They listen before they ask, so that the
+ * outcome cannot be missed. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "commands.h"
+
+static const struct ctl_option options[] = {
+	{ "message", 'm', "WHY", false, "kept in the journal" },
+	{ "no-wait", 0, NULL, false, "do not wait for the outcome" },
+	{ "request-id", 0, "UUID", false, "repeating a request with its id is harmless" },
+	{ "timeout", 0, "S", false, "seconds to wait for the outcome (no limit)" },
+	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	{ NULL },
+};
+
+struct outcome {
+	int64_t command, job;
+	bool known, applied;
+	char text[400], hint[256];
+	json_t *heard; /* outcomes of any command, not looked at yet */
+};
+
+/* Outcomes that come before we know our command's id are kept: the answer and
+ * the outcome may arrive together. */
+static void on_note(void *arg, const char *method, json_t *params)
+{
+	struct outcome *o = arg;
+
+	if (!strcmp(method, "event") &&
+	    !strncmp(ctl_str(params, "kind"), "command.", 8))
+		json_array_append(o->heard, params);
+}
+
+static void settle(struct outcome *o, bool applied, const char *text, const char *hint)
+{
+	o->known = true;
+	o->applied = applied;
+	snprintf(o->text, sizeof(o->text), "%s", text);
+	snprintf(o->hint, sizeof(o->hint), "%s", hint);
+}
+
+static void look_at_heard(struct outcome *o)
+{
+	json_t *e;
+	size_t i;
+
+	json_array_foreach (o->heard, i, e) {
+		json_t *data = json_object_get(e, "data");
+
+		if (ctl_int(data, "command") == o->command)
+			settle(o, !strcmp(ctl_str(e, "kind"), "command.applied"),
+			       ctl_str(e, "text"), ctl_str(data, "hint"));
+	}
+	json_array_clear(o->heard);
+}
+
+/* A request that was repeated may have had its outcome long ago. */
+static void look_at_journal(struct ctl_client *k, struct outcome *o, struct lh_err *err)
+{
+	json_t *result = ctl_call(k, "job.journal",
+				  json_pack("{s:I, s:i}", "job", (json_int_t)o->job,
+					    "limit", 10000), err), *c;
+	size_t i;
+
+	json_array_foreach (json_object_get(result, "commands"), i, c)
+		if (ctl_int(c, "command") == o->command && ctl_has(c, "outcome"))
+			settle(o, !strcmp(ctl_str(c, "outcome"), "applied"),
+			       ctl_str(c, "text"), "");
+	json_decref(result);
+}
+
+static int wait_outcome(const struct ctl *c, struct ctl_client *k, struct outcome *o,
+			struct lh_err *err)
+{
+	double timeout_s = ctl_opt_number(c, "timeout", -1, 0, 1e9);
+	char safe[800];
+
+	if (ctl_opt(c, "request-id"))
+		look_at_journal(k, o, err);
+	for (look_at_heard(o); !o->known; look_at_heard(o)) {
+		int rc = ctl_listen(k, timeout_s < 0 ? -1 : (int)(timeout_s * 1000), err);
+
+		if (rc) {
+			lh_err_hint(err, "command %lld stays accepted; 'lhctl journal' "
+				    "tells its outcome", (long long)o->command);
+			return ctl_fail(err);
+		}
+	}
+	if (!o->applied) {
+		lh_err_set(err, LH_ESTATE, "%s", o->text);
+		lh_err_hint(err, "%s", o->hint);
+		return ctl_fail(err);
+	}
+	printf("applied: %s\n", lh_escape(safe, sizeof(safe), o->text));
+	return CTL_DONE;
+}
+
+static int steer(struct ctl *c, const char *method, const char *phase)
+{
+	struct ctl_client *k = ctl_connect(c);
+	struct outcome o = { 0 };
+	struct lh_err err = LH_ERR_INIT;
+	json_t *params, *result = NULL, *sub = NULL;
+	int rc = CTL_REFUSED;
+
+	if (!k)
+		return CTL_UNREACHABLE;
+	o.job = ctl_job(k, c->args[0]);
+	if (!o.job)
+		goto done;
+	params = ctl_steer_params(c, o.job);
+	if (phase)
+		json_object_set_new(params, "phase", json_string(phase));
+	o.heard = json_array();
+	ctl_on_note(k, on_note, &o);
+	sub = ctl_call(k, "job.subscribe", json_pack("{s:I}", "job", (json_int_t)o.job),
+		       &err);
+	result = sub ? ctl_call(k, method, params, &err) : NULL;
+	if (!result) {
+		rc = ctl_fail(&err);
+		goto done;
+	}
+	o.command = ctl_int(result, "command");
+	rc = CTL_DONE;
+	if (!ctl_opt(c, "no-wait") && !ctl_opt(c, "json"))
+		rc = wait_outcome(c, k, &o, &err);
+	else if (ctl_opt(c, "json"))
+		rc = ctl_print_json_take(json_incref(result));
+	else
+		printf("accepted as command %lld\n", (long long)o.command);
+done:
+	json_decref(o.heard);
+	json_decref(sub);
+	json_decref(result);
+	ctl_disconnect(k);
+	return rc;
+}
+
+static int run_switch(struct ctl *c)
+{
+	return steer(c, "job.switch", c->arg_count > 1 ? c->args[1] : NULL);
+}
+
+static int run_pause(struct ctl *c)
+{
+	return steer(c, "job.pause", NULL);
+}
+
+static int run_resume(struct ctl *c)
+{
+	return steer(c, "job.resume", NULL);
+}
+
+static int run_cancel(struct ctl *c)
+{
+	return steer(c, "job.cancel", NULL);
+}
+
+static int run_checkpoint(struct ctl *c)
+{
+	return steer(c, "job.checkpoint", NULL);
+}
+
+const struct ctl_command ctl_cmd_switch = {
+	"switch", "JOB [PHASE]",
+	"Go to another phase at the next step boundary.\n"
+	"PHASE is its name or number from 0; the next one unless given. A checkpoint is\n"
+	"written first and the validation loss measured before and after.",
+	"  lhctl switch my-job\n  lhctl switch my-job recovery -m 'loss is flat'\n", 1, 2,
+	options, run_switch };
+const struct ctl_command ctl_cmd_pause = {
+	"pause", "JOB",
+	"Stop a job at the next step boundary.\n"
+	"Its worker keeps everything in memory. A job in the queue is held there.",
+	"  lhctl pause my-job -m 'the machine is needed'\n", 1, 1, options, run_pause };
+const struct ctl_command ctl_cmd_resume = {
+	"resume", "JOB", "Let a paused job go on.", "  lhctl resume my-job\n", 1, 1, options,
+	run_resume };
+const struct ctl_command ctl_cmd_cancel = {
+	"cancel", "JOB",
+	"End a job for good.\nA running one writes a checkpoint first, which is kept.",
+	"  lhctl cancel my-job\n  lhctl cancel 7 -m 'wrong data'\n", 1, 1, options,
+	run_cancel };
+const struct ctl_command ctl_cmd_checkpoint = {
+	"checkpoint", "JOB", "Write a checkpoint at the next step boundary.",
+	"  lhctl checkpoint my-job\n", 1, 1, options, run_checkpoint };

@@ -1,0 +1,110 @@
+/* cmd_submit.c: a job file to the daemon, which checks it. */
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/log.h"
+#include "commands.h"
+
+enum { FILE_MAX_BYTES = 1000000 };
+
+static const struct ctl_option options[] = {
+	{ "set", 0, "KEY=VALUE", true, "override a key, as in optimizer.lr=1e-3" },
+	{ "priority", 0, "N", false, "higher starts first (0)" },
+	{ "dry-run", 'n', NULL, false, "check only, queue nothing" },
+	{ "message", 'm', "WHY", false, "kept in the journal" },
+	{ "request-id", 0, "UUID", false, "repeating a request with its id is harmless" },
+	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	{ NULL },
+};
+
+/* The directory of a path, absolute; heap, or NULL. */
+static char *directory_of(const char *path)
+{
+	char *real = realpath(path, NULL);
+
+	if (real)
+		*(strrchr(real, '/') == real ? real + 1 : strrchr(real, '/')) = '\0';
+	return real;
+}
+
+static json_t *params_of(const struct ctl *c, const char *text, size_t bytes,
+			 const char *dir)
+{
+	json_t *params = ctl_steer_params(c, 0), *set = json_array();
+
+	for (int i = 0; i < c->repeated_count; i++)
+		json_array_append_new(set, json_string(c->repeated[i]));
+	json_object_set_new(params, "yaml", json_stringn(text, bytes));
+	json_object_set_new(params, "file", json_string(c->args[0]));
+	json_object_set_new(params, "base_dir", json_string(dir));
+	json_object_set_new(params, "set", set);
+	json_object_set_new(params, "priority",
+			    json_integer(ctl_opt_int(c, "priority", 0, -1000, 1000)));
+	json_object_set_new(params, "dry_run", json_boolean(ctl_opt(c, "dry-run")));
+	return params;
+}
+
+static int submit(const struct ctl *c, const char *text, size_t bytes, const char *dir,
+		  struct lh_err *err)
+{
+	struct ctl_client *k = ctl_connect(c);
+	char safe[256];
+	json_t *result;
+	int rc = CTL_DONE;
+
+	if (!k)
+		return CTL_UNREACHABLE;
+	result = ctl_call(k, "job.submit", params_of(c, text, bytes, dir), err);
+	ctl_disconnect(k);
+	if (!result)
+		return ctl_fail(err);
+	lh_escape(safe, sizeof(safe), ctl_str(result, "name"));
+	if (ctl_opt(c, "json"))
+		rc = ctl_print_json_take(json_incref(result));
+	else if (ctl_opt(c, "dry-run"))
+		printf("'%s' is fine: %.1f M parameters\n", safe,
+		       (double)ctl_int(result, "params") / 1e6);
+	else
+		printf("job %lld '%s': %.1f M parameters, queued\n",
+		       (long long)ctl_int(result, "job"), safe,
+		       (double)ctl_int(result, "params") / 1e6);
+	json_decref(result);
+	return rc;
+}
+
+static int run(struct ctl *c)
+{
+	struct lh_err err = LH_ERR_INIT;
+	char *text, *dir;
+	size_t bytes;
+	int rc;
+
+	if (lh_fs_read(c->args[0], FILE_MAX_BYTES, &text, &bytes, &err)) {
+		lh_err_hint(&err, "ctl/examples/demo.yaml is a job file to start from");
+		return ctl_fail(&err);
+	}
+	dir = directory_of(c->args[0]);
+	if (memchr(text, 0, bytes)) {
+		lh_err_set(&err, LH_EJOBFILE, "'%s' holds a NUL byte", c->args[0]);
+		lh_err_hint(&err, "is this a job file?");
+		rc = ctl_fail(&err);
+	} else {
+		rc = submit(c, text, bytes, dir ? dir : "/", &err);
+	}
+	free(dir);
+	free(text);
+	return rc;
+}
+
+const struct ctl_command ctl_cmd_submit = {
+	"submit", "JOB.yaml",
+	"Check a job file and put the job in the queue.\n"
+	"Data paths in it are relative to the file. 'lhctl help job' lists its keys.",
+	"  lhctl submit job.yaml\n"
+	"  lhctl submit job.yaml --set optimizer.lr=1e-3 --set phases.recovery.until.steps=900\n"
+	"  lhctl submit job.yaml --dry-run\n",
+	1, 1, options, run };

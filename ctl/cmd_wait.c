@@ -1,0 +1,137 @@
+/* cmd_wait.c: until a job is where somebody wants it. */
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fs.h"
+#include "commands.h"
+
+static const struct ctl_option options[] = {
+	{ "for", 0, "WHAT", false, "state=STATE, phase=NAME or step=N (state=DONE)" },
+	{ "timeout", 0, "S", false, "seconds to wait at most (no limit)" },
+	{ "json", 0, NULL, false, "the job as it is then, as data" },
+	{ NULL },
+};
+
+struct goal {
+	const char *state, *phase;
+	int64_t step;
+};
+
+static int parse_goal(const struct ctl *c, struct goal *g)
+{
+	const char *what = ctl_opt(c, "for");
+	char *end;
+
+	memset(g, 0, sizeof(*g));
+	if (!what)
+		what = "state=DONE";
+	if (!strncmp(what, "state=", 6))
+		g->state = what + 6;
+	else if (!strncmp(what, "phase=", 6))
+		g->phase = what + 6;
+	else if (!strncmp(what, "step=", 5) && what[5] &&
+		 (g->step = strtoll(what + 5, &end, 10)) > 0 && !*end)
+		return 0;
+	else
+		return ctl_usage(c->command, "--for is '%s', state=STATE, phase=NAME or "
+				 "step=N is allowed", what);
+	return 0;
+}
+
+static bool reached(const struct goal *g, const json_t *job)
+{
+	if (g->state)
+		return !strcmp(ctl_str(job, "state"), g->state);
+	if (g->phase)
+		return !strcmp(ctl_str(job, "phase_name"), g->phase);
+	return ctl_int(job, "step") >= g->step;
+}
+
+static bool has_ended(const json_t *job)
+{
+	const char *s = ctl_str(job, "state");
+
+	return !strcmp(s, "DONE") || !strcmp(s, "FAILED") || !strcmp(s, "CANCELLED");
+}
+
+static int answer(const struct ctl *c, json_t *job, bool good)
+{
+	if (ctl_opt(c, "json"))
+		ctl_print_json_take(json_incref(job));
+	else
+		printf("job %lld is %s in phase '%s' at step %lld\n",
+		       (long long)ctl_int(job, "job"), ctl_str(job, "state"),
+		       ctl_str(job, "phase_name"), (long long)ctl_int(job, "step"));
+	return good ? CTL_DONE : CTL_JOB_ENDED;
+}
+
+static int wait_for(const struct ctl *c, struct ctl_client *k, int64_t id,
+		    const struct goal *g, struct lh_err *err)
+{
+	double timeout_s = ctl_opt_number(c, "timeout", -1, 0, 1e9);
+	int64_t end_us = lh_clock_us() + (int64_t)(timeout_s * 1e6), left_us;
+
+	for (;;) {
+		json_t *job = ctl_call(k, "job.get",
+				       json_pack("{s:I}", "job", (json_int_t)id), err);
+		int rc;
+
+		if (!job)
+			return ctl_fail(err);
+		if (reached(g, job) || has_ended(job)) {
+			rc = answer(c, job, reached(g, job));
+			json_decref(job);
+			return rc;
+		}
+		json_decref(job);
+		left_us = timeout_s < 0 ? INT_MAX : end_us - lh_clock_us();
+		if (left_us <= 0) {
+			lh_err_set(err, LH_ETIMEOUT, "it did not happen within %g s",
+				   timeout_s);
+			lh_err_hint(err, "'lhctl show %lld' tells where the job is",
+				    (long long)id);
+			return ctl_fail(err);
+		}
+		rc = ctl_listen(k, timeout_s < 0 ? -1 : (int)(left_us / 1000 + 1), err);
+		if (rc == LH_EUNREACHABLE)
+			return ctl_fail(err);
+	}
+}
+
+static int run(struct ctl *c)
+{
+	struct lh_err err = LH_ERR_INIT;
+	struct ctl_client *k;
+	struct goal g;
+	json_t *sub;
+	int64_t id;
+	int rc = parse_goal(c, &g);
+
+	if (rc)
+		return rc;
+	k = ctl_connect(c);
+	if (!k)
+		return CTL_UNREACHABLE;
+	rc = CTL_REFUSED;
+	id = ctl_job(k, c->args[0]);
+	if (id) {
+		/* Anything that happens to the job wakes us to look. */
+		sub = ctl_call(k, "job.subscribe",
+			       json_pack("{s:I, s:b}", "job", (json_int_t)id, "steps",
+					 g.step > 0), &err);
+		rc = sub ? wait_for(c, k, id, &g, &err) : ctl_fail(&err);
+		json_decref(sub);
+	}
+	ctl_disconnect(k);
+	return rc;
+}
+
+const struct ctl_command ctl_cmd_wait = {
+	"wait", "JOB",
+	"Wait until a job has reached something.\n"
+	"Exit status 4 if it did not in time, 5 if the job ended without it.",
+	"  lhctl wait my-job && echo trained\n"
+	"  lhctl wait my-job --for step=1000 --timeout 600\n"
+	"  lhctl wait my-job --for phase=recovery\n", 1, 1, options, run };

@@ -1,0 +1,100 @@
+/* ctl.h: what the subcommands of lhctl share: options, the daemon, printing.
+ *
+ * A subcommand is one file with one `const struct ctl_command`; main.c lists
+ * them. Answers go to stdout, chatter and errors to stderr. lhctl holds no state
+ * and no training code.
+ */
+#ifndef LIGHTHOUSE_CTL_H
+#define LIGHTHOUSE_CTL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lighthouse/err.h"
+
+/* Exit codes, the same for every subcommand. */
+enum ctl_exit { CTL_DONE = 0, CTL_REFUSED = 1, CTL_USAGE = 2, CTL_UNREACHABLE = 3,
+		CTL_TIMEOUT = 4, CTL_JOB_ENDED = 5 };
+
+struct ctl_option {
+	const char *name;   /* long, without "--"; NULL ends the table */
+	char letter;        /* or 0 */
+	const char *value;  /* what its value is called; NULL: a flag */
+	bool repeats;
+	const char *doc;
+};
+
+struct ctl {
+	const struct ctl_command *command;
+	const char *state;  /* state directory */
+	const char **args;  /* operands */
+	int arg_count;
+	const char *values[64]; /* of options, in the order of the table */
+	const char **repeated; /* values of the option that repeats */
+	int repeated_count;
+};
+
+struct ctl_command {
+	const char *name, *operands, *summary, *examples;
+	int min_args, max_args; /* max -1: any number */
+	const struct ctl_option *options;
+	int (*run)(struct ctl *c); /* an enum ctl_exit */
+};
+
+/* ---- options.c: NULL, or 0, when not given. A name that is not in the table is
+ * a bug. Numbers are checked; a bad one prints usage and exits 2. */
+const char *ctl_opt(const struct ctl *c, const char *name);
+int64_t ctl_opt_int(const struct ctl *c, const char *name, int64_t absent, int64_t min,
+		    int64_t max);
+double ctl_opt_number(const struct ctl *c, const char *name, double absent, double min,
+		      double max);
+/* Fills c from argv after the subcommand; CTL_DONE, or the code to exit with. -1:
+ * help was printed. */
+int ctl_parse(struct ctl *c, int argc, char **argv);
+void ctl_print_help(const struct ctl_command *command);
+/* Prints to stderr and returns CTL_USAGE. */
+int ctl_usage(const struct ctl_command *command, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* ---- client.c: one connection, blocking. */
+struct ctl_client;
+typedef void (*ctl_note)(void *arg, const char *method, json_t *params);
+
+/* NULL after printing why; exit with CTL_UNREACHABLE. */
+struct ctl_client *ctl_connect(const struct ctl *c);
+void ctl_disconnect(struct ctl_client *k);
+void ctl_on_note(struct ctl_client *k, ctl_note note, void *arg);
+/* Takes `params`. The result (new reference), or NULL and *err: the daemon's
+ * refusal, or LH_EUNREACHABLE. Notifications that come meanwhile go to note. */
+json_t *ctl_call(struct ctl_client *k, const char *method, json_t *params,
+		 struct lh_err *err);
+/* Waits for notifications, timeout_ms at most (-1: for ever). 0, LH_ETIMEOUT, or
+ * LH_EUNREACHABLE. Interrupted by a signal: LH_ETIMEOUT. */
+int ctl_listen(struct ctl_client *k, int timeout_ms, struct lh_err *err);
+/* Prints "error: ..." and "hint: ..."; the exit code that fits. */
+int ctl_fail(const struct lh_err *err);
+/* Number of the job an operand names: a number, or the newest of that name. 0
+ * after printing why. */
+int64_t ctl_job(struct ctl_client *k, const char *operand);
+/* For the journal: {job, program, request_id, message}. */
+json_t *ctl_steer_params(const struct ctl *c, int64_t job);
+
+/* ---- print.c: tables and numbers. Foreign text is escaped. */
+struct ctl_table;
+struct ctl_table *ctl_table_new(int columns, const char *const *heads);
+void ctl_table_add(struct ctl_table *t, const char *cell); /* row by row */
+void ctl_table_addf(struct ctl_table *t, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+/* Aligned with heads on a terminal, tab-separated without on a pipe; frees. */
+void ctl_table_print_take(struct ctl_table *t);
+/* Prints as JSON on stdout; takes it. Returns CTL_DONE. */
+int ctl_print_json_take(json_t *value);
+void ctl_duration(char out[32], double seconds); /* "1h 02m", "41 s" */
+void ctl_time(char out[32], int64_t ms);         /* local, to the second */
+int64_t ctl_int(const json_t *o, const char *key);
+double ctl_real(const json_t *o, const char *key); /* NaN when null */
+const char *ctl_str(const json_t *o, const char *key); /* "" when absent */
+bool ctl_has(const json_t *o, const char *key);  /* there and not null */
+
+#endif

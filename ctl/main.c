@@ -1,0 +1,140 @@
+/* main.c: lhctl: finds the subcommand, the state directory, and gets out of the
+ * way. Adding a subcommand: its file, and a line in each list here. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "ctl.h"
+#include "jobs/jobfile.h"
+#include "lighthouse/version.h"
+
+static const struct ctl_command *const commands[] = {
+	&ctl_cmd_pack,	 &ctl_cmd_submit, &ctl_cmd_ls,	    &ctl_cmd_show,
+	&ctl_cmd_watch,	 &ctl_cmd_switch, &ctl_cmd_pause,   &ctl_cmd_resume,
+	&ctl_cmd_cancel, &ctl_cmd_checkpoint, &ctl_cmd_wait, &ctl_cmd_sample,
+	&ctl_cmd_steps,	 &ctl_cmd_events, &ctl_cmd_journal, &ctl_cmd_info,
+	&ctl_cmd_stop,
+};
+enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
+
+static const struct ctl_command *find(const char *name)
+{
+	for (int i = 0; i < COMMANDS; i++)
+		if (!strcmp(commands[i]->name, name))
+			return commands[i];
+	return NULL;
+}
+
+static void print_usage(FILE *f)
+{
+	fputs("usage: lhctl [--state DIR] COMMAND [ARGS]\n\n", f);
+	for (int i = 0; i < COMMANDS; i++)
+		fprintf(f, "  %-11s %.*s\n", commands[i]->name,
+			(int)strcspn(commands[i]->summary, ".\n"), commands[i]->summary);
+	fputs("  help        help of a COMMAND, or 'help job': the keys of a job file\n"
+	      "\n  --state DIR the daemon's state directory; default $LIGHTHOUSE_STATE,\n"
+	      "              else what lhd uses\n"
+	      "  -h, --help  this text; every command has its own\n"
+	      "  --version\n"
+	      "\nexit status: 0 done, 1 refused or failed, 2 usage, 3 no daemon, "
+	      "4 timeout,\n             5 the job ended otherwise\n"
+	      "\nexamples:\n"
+	      "  lhctl pack -o text --validation 0.05 ~/documents\n"
+	      "  lhctl submit job.yaml && lhctl watch my-job\n"
+	      "  lhctl switch my-job recovery -m 'loss is flat'\n", f);
+}
+
+/* Commands that a mistyped name may have meant: same first letters. */
+static int unknown(const char *name)
+{
+	fprintf(stderr, "lhctl: there is no command '%s'\n", name);
+	for (int i = 0; i < COMMANDS; i++)
+		if (!strncmp(commands[i]->name, name, strlen(name) > 2 ? 2 : 1)) {
+			fprintf(stderr, "hint: did you mean '%s'?\n", commands[i]->name);
+			return CTL_USAGE;
+		}
+	fputs("hint: 'lhctl -h' lists them\n", stderr);
+	return CTL_USAGE;
+}
+
+static int help(int argc, char **argv)
+{
+	if (argc > 1 || (argc == 1 && argv[0][0] == '-'))
+		argc = 0;
+	if (argc == 1 && !strcmp(argv[0], "job")) {
+		lh_jobfile_print_reference(stdout);
+		return CTL_DONE;
+	}
+	if (argc == 1 && !find(argv[0]))
+		return unknown(argv[0]);
+	if (argc == 1)
+		ctl_print_help(find(argv[0]));
+	else
+		print_usage(stdout);
+	return CTL_DONE;
+}
+
+static char *default_state(void)
+{
+	const char *state = getenv("LIGHTHOUSE_STATE"), *home = getenv("HOME");
+	const char *base = getenv("XDG_STATE_HOME");
+
+	if (state && *state)
+		return lh_strdup(state);
+	if (base && *base == '/')
+		return lh_asprintf("%s/lighthouse", base);
+	if (getuid() == 0 || !home)
+		return lh_strdup("/var/lib/lighthouse");
+	return lh_asprintf("%s/.local/state/lighthouse", home);
+}
+
+static int run(const char *state, const char *name, int argc, char **argv)
+{
+	struct ctl c = { .state = state, .command = find(name) };
+	int rc;
+
+	if (!c.command)
+		return unknown(name);
+	rc = ctl_parse(&c, argc, argv);
+	if (rc == CTL_DONE)
+		rc = c.command->run(&c);
+	else if (rc < 0)
+		rc = CTL_DONE;
+	free(c.args);
+	free(c.repeated);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	char *state = default_state();
+	int i = 1, rc;
+
+	if (i + 1 < argc && !strcmp(argv[i], "--state")) {
+		free(state);
+		state = lh_strdup(argv[i + 1]);
+		i += 2;
+	} else if (i < argc && !strncmp(argv[i], "--state=", 8)) {
+		free(state);
+		state = lh_strdup(argv[i] + 8);
+		i++;
+	}
+	if (i >= argc) {
+		print_usage(stderr);
+		rc = CTL_USAGE;
+	} else if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) {
+		print_usage(stdout);
+		rc = CTL_DONE;
+	} else if (!strcmp(argv[i], "--version")) {
+		puts(LH_VERSION);
+		rc = CTL_DONE;
+	} else if (!strcmp(argv[i], "help")) {
+		rc = help(argc - i - 1, argv + i + 1);
+	} else {
+		rc = run(state, argv[i], argc - i - 1, argv + i + 1);
+	}
+	free(state);
+	return rc;
+}
