@@ -7,12 +7,12 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Lhd, packText, submit } from '../e2e/lib/lhd.mjs';
+import { Lhd, atEnd, packText, submit } from '../e2e/lib/lhd.mjs';
 
 const after = [];
-const t = { after: (f) => after.unshift(f) };
+const t = { after: (f) => after.push(f) };
 const dir = mkdtempSync(join(tmpdir(), 'lh-'));
-t.after(() => rmSync(dir, { recursive: true, force: true }));
+atEnd(t, () => rmSync(dir, { recursive: true, force: true }));
 
 function line(what, value, unit, target) {
   console.log(`${what.padEnd(52)} ${value.toFixed(1).padStart(10)} ${unit.padEnd(8)} target ${target}`);

@@ -218,6 +218,7 @@ test('a damaged newest checkpoint is reported and the one before is used', async
   (await import('node:fs')).writeFileSync(params, bytes);
   process.kill(await lhd.workerPid(job), 'SIGKILL');
   await lhd.jobUntil(job, 'a second attempt that is paused', (j) => j.attempt === 2 && j.state === 'PAUSED');
+  await lhd.workerPid(job);
   const { attempts } = await lhd.call('job.show', { job });
   assert.ok(attempts[1].first_step < Number(newest.slice(5)));
   const warned = lhd.sql(`select text from events where job=${job}`).some((e) => e.text.includes(newest));

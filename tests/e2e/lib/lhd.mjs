@@ -95,10 +95,21 @@ export class Client {
   close() { this.socket.destroy(); }
 }
 
+/** Runs `undo` after the test, the last one given first. */
+const undone = new WeakMap();
+export function atEnd(t, undo) {
+  if (!undone.has(t)) {
+    const stack = [];
+    undone.set(t, stack);
+    t.after(async () => { while (stack.length) await stack.pop()(); });
+  }
+  undone.get(t).push(undo);
+}
+
 /** A directory for one test, removed at its end. Short: socket paths are. */
 export function scratch(t) {
   const dir = realpathSync(mkdtempSync(join(tmpdir(), 'lh-')));
-  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  atEnd(t, () => rmSync(dir, { recursive: true, force: true }));
   return dir;
 }
 
@@ -116,7 +127,7 @@ export class Lhd {
   /** Starts lhd on DIR/state and waits until it answers. */
   static async start(t, dir, args = []) {
     const lhd = new Lhd(t, dir, args);
-    t.after(() => lhd.destroy());
+    atEnd(t, () => lhd.destroy());
     await lhd.boot();
     return lhd;
   }
@@ -171,11 +182,22 @@ export class Lhd {
   async jobUntil(job, what, test, limitMs = 90_000) {
     return until(`job ${job}: ${what}`, async () => {
       const j = await this.call('job.get', { job });
-      if (test(j)) return j;
+      if (test(j)) return this.stored(j);
       if (['DONE', 'FAILED', 'CANCELLED'].includes(j.state))
         assert.fail(`job ${job} is ${j.state} (${j.reason}) before: ${what}\n${this.log().slice(-3000)}\n${this.workerLog(job).slice(-3000)}`);
       return null;
     }, limitMs);
+  }
+
+  /** What the daemon knows reaches the database a moment later: waits for it. */
+  async stored(j) {
+    await until(`job ${j.job} is stored as ${j.state}`, async () => {
+      const [row] = this.sql(`select state, step, attempt from jobs where id=${j.job}`);
+      const [last] = this.sql(`select max(step) s, (select count(*) from attempts where job=${j.job} and pid > 0) n from steps where job=${j.job}`);
+      const ended = ['DONE', 'FAILED', 'CANCELLED'].includes(j.state);
+      return ended ? row.state === j.state : row.attempt >= j.attempt && (last.s ?? 0) >= Math.min(j.step, 1) && (!j.step || last.n >= 1);
+    });
+    return j;
   }
 
   workerLog(job) {
@@ -187,15 +209,22 @@ export class Lhd {
 
   /** The pid of the worker that trains a job now. */
   async workerPid(job) {
-    const { attempts } = await this.call('job.show', { job });
-    return attempts.at(-1).pid;
+    return until('the worker of the newest attempt', async () => {
+      const { attempts, summary } = await this.call('job.show', { job });
+      const newest = attempts.at(-1);
+      return newest?.attempt === summary.attempt && newest.pid;
+    });
   }
 
   async destroy() {
     for (const c of this.clients.splice(0)) c.close();
-    for (const pid of processesOf(this.dir)) try { process.kill(pid, 'SIGKILL'); } catch { /* it has ended */ }
+    this.process.kill('SIGKILL'); // first: it starts others
     await this.exited;
-    await until('no process is left', () => processesOf(this.dir).length === 0);
+    await until('no process is left', () => {
+      const left = processesOf(this.dir);
+      for (const pid of left) try { process.kill(pid, 'SIGKILL'); } catch { /* it has ended */ }
+      return left.length === 0;
+    });
   }
 }
 
