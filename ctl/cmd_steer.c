@@ -29,10 +29,11 @@ struct outcome {
  * the outcome may arrive together. */
 static void on_note(void *arg, const char *method, json_t *params)
 {
+	const char *kind = ctl_str(params, "kind");
 	struct outcome *o = arg;
 
-	if (!strcmp(method, "event") &&
-	    !strncmp(ctl_str(params, "kind"), "command.", 8))
+	if (!strcmp(method, "event") && (!strcmp(kind, "command.applied") ||
+					 !strcmp(kind, "command.refused")))
 		json_array_append(o->heard, params);
 }
 
