@@ -15,12 +15,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/frame.h"
 #include "base/fs.h"
 #include "base/log.h"
 #include "lighthouse/proto.h"
+#include "train/spool.h"
 
-enum { REDIAL_MS = 200, PROGRESS_MS = 1000, COMPACT_BYTES = 1 << 20 };
+enum { REDIAL_MS = 200, PROGRESS_MS = 1000 };
 
 struct lh_link {
 	/* set at open */
@@ -31,16 +33,18 @@ struct lh_link {
 
 	/* shared, under the mutex */
 	pthread_mutex_t mutex;
-	pthread_cond_t arrived; /* something in the inbox, or a wake */
-	pthread_cond_t settled; /* the outbox is empty or records were acked */
+	pthread_cond_t arrived; /* something in the inbox */
+	pthread_cond_t settled; /* what was posted has gone further */
 	json_t *outbox;         /* records not in the spool yet */
-	json_t *notes;          /* messages that are not kept */
+	json_t *answers;        /* to calls; "line" tells on which connection */
 	json_t *inbox;
 	int64_t step;
 	int phase;
 	const char *state, *doing;
-	bool woken, closing, connected;
-	int64_t unacked;        /* records in the spool */
+	bool closing, connected;
+	bool busy;              /* the control thread holds what it took */
+	int64_t unacked;        /* records that lhd does not have */
+	int64_t line;           /* number of this connection */
 
 	/* control thread */
 	int fd;                 /* -1: not connected */
@@ -48,132 +52,106 @@ struct lh_link {
 	int64_t generation;     /* highest seen */
 	int64_t dial_at_us, progress_at_us;
 	struct lh_frame in;
-	char *out;
-	size_t out_used, out_sent, out_cap;
-	int spool_fd;
-	int64_t *offset;        /* of records first_seq .. next_seq - 1 */
-	size_t offset_cap;
-	int64_t first_seq, next_seq, sent_seq;
-	int64_t spool_bytes, dropped;
+	struct lh_buf out;
+	struct lh_spool *spool;
+	json_t *held;           /* records that the spool could not take yet */
+	int64_t sent_seq, dropped;
 	int64_t *seen;          /* command ids */
 	size_t seen_count;
 };
 
-/* ---- the spool ------------------------------------------------------------- */
+/* ---- records into the spool ------------------------------------------------ */
 
-static void spool_append(struct lh_link *l, json_t *record)
+static bool is_kind(const json_t *record, const char *kind)
 {
-	bool is_step = !strcmp(json_string_value(json_object_get(record, "t")), "step");
-	char *line;
-	size_t n;
+	const char *t = json_string_value(json_object_get(record, "t"));
 
-	if (is_step && l->spool_bytes >= l->c.spool_max_bytes) {
-		if (!l->dropped++)
-			lh_warn("the spool is full: step records are dropped");
-		return;
-	}
-	json_object_set_new(record, "seq", json_integer(l->next_seq));
-	line = json_dumps(record, JSON_COMPACT | JSON_REAL_PRECISION(17));
-	n = strlen(line);
-	line[n++] = '\n'; /* in place of the NUL */
-	if ((size_t)(l->next_seq - l->first_seq) == l->offset_cap) {
-		l->offset_cap = l->offset_cap ? 2 * l->offset_cap : 1024;
-		l->offset = lh_realloc(l->offset, l->offset_cap * sizeof(*l->offset));
-	}
-	l->offset[l->next_seq - l->first_seq] = l->spool_bytes;
-	if (pwrite(l->spool_fd, line, n, l->spool_bytes) != (ssize_t)n)
-		lh_error("cannot write the spool: %s", strerror(errno));
-	l->spool_bytes += (int64_t)n;
-	l->next_seq++;
-	free(line);
+	return t && !strcmp(t, kind);
 }
 
-/* Everything up to `seq` is stored: forget it; start the file over when it is
- * all gone and worth it. */
-static void spool_ack(struct lh_link *l, int64_t seq)
+/* For a record that the spool did not take. */
+static void hold(struct lh_link *l, json_t *record)
 {
-	int64_t gone = seq - l->first_seq + 1, left = l->next_seq - 1 - seq;
-
-	if (gone <= 0 || left < 0)
-		return;
-	memmove(l->offset, l->offset + gone, (size_t)left * sizeof(*l->offset));
-	l->first_seq = seq + 1;
-	if (l->sent_seq < seq)
-		l->sent_seq = seq;
-	if (!left && l->spool_bytes > COMPACT_BYTES && !ftruncate(l->spool_fd, 0))
-		l->spool_bytes = 0;
+	if (!is_kind(record, "step"))
+		json_array_append(l->held, record);
+	else if (!l->dropped++)
+		lh_warn("step records are dropped until there is room for them");
 }
 
-/* The outbox into the spool; tells of records that were dropped before. */
-static void spool_outbox(struct lh_link *l, json_t *records)
+static void tell_dropped(struct lh_link *l)
 {
+	char *text = lh_asprintf("%lld step records were dropped: the spool had no room "
+				 "for them", (long long)l->dropped);
+	json_t *note;
+
+	pthread_mutex_lock(&l->mutex);
+	note = json_pack("{s:s, s:s, s:s, s:I, s:I}", "t", "event", "level", "warn",
+			 "text", text, "step", (json_int_t)l->step, "time_ms",
+			 (json_int_t)lh_time_ms());
+	pthread_mutex_unlock(&l->mutex);
+	l->dropped = 0;
+	if (lh_spool_append(l->spool, note, NULL))
+		hold(l, note);
+	json_decref(note);
+	free(text);
+}
+
+/* What was held, then what is new, in order, as far as the spool takes it. */
+static void spool_all(struct lh_link *l, json_t *records)
+{
+	bool broken = false;
+	struct lh_err err;
 	json_t *r;
 	size_t i;
 
-	json_array_foreach (records, i, r)
-		spool_append(l, r);
-	if (l->dropped && l->spool_bytes < l->c.spool_max_bytes) {
-		char *text = lh_asprintf("%lld step records were dropped while lhd was "
-					 "away", (long long)l->dropped);
-		json_t *note = json_pack("{s:s, s:s, s:s, s:I, s:I}", "t", "event",
-					 "level", "warn", "text", text, "step",
-					 (json_int_t)l->step, "time_ms",
-					 (json_int_t)lh_time_ms());
+	while (!broken && json_array_size(l->held)) {
+		broken = lh_spool_append(l->spool, json_array_get(l->held, 0), &err) != 0;
+		if (!broken)
+			json_array_remove(l->held, 0);
+	}
+	json_array_foreach (records, i, r) {
+		int rc;
 
-		l->dropped = 0;
-		spool_append(l, note);
-		json_decref(note);
-		free(text);
+		if (l->dropped && is_kind(r, "end"))
+			tell_dropped(l);
+		rc = broken ? LH_EIO : lh_spool_append(l->spool, r, &err);
+		if (rc == LH_EIO && !broken)
+			lh_log_err(LH_LOG_ERROR, "records", &err);
+		broken = broken || rc == LH_EIO;
+		if (rc)
+			hold(l, r);
+		else if (l->dropped && is_kind(r, "step"))
+			tell_dropped(l);
 	}
 }
 
 /* ---- sending --------------------------------------------------------------- */
 
-static void out_bytes(struct lh_link *l, const char *bytes, size_t n)
-{
-	if (l->out_used + n > l->out_cap) {
-		l->out_cap = 2 * (l->out_used + n);
-		l->out = lh_realloc(l->out, l->out_cap);
-	}
-	memcpy(l->out + l->out_used, bytes, n);
-	l->out_used += n;
-}
-
 static void out_json_take(struct lh_link *l, json_t *message)
 {
-	char *text = json_dumps(message, JSON_COMPACT | JSON_REAL_PRECISION(17));
-
-	out_bytes(l, text, strlen(text));
-	out_bytes(l, "\n", 1);
-	free(text);
+	lh_buf_json(&l->out, message);
+	lh_buf_append(&l->out, "\n", 1);
 	json_decref(message);
 }
 
-/* The next batch of records, straight from the spool: its lines are JSON. */
-static void out_records(struct lh_link *l)
+/* Nobody will read answers to the calls of this line. */
+static void forget_calls(struct lh_link *l)
 {
-	int64_t from = l->sent_seq + 1, to = l->next_seq, start, end;
-	char *text;
+	size_t i = 0;
 
-	if (from >= to)
-		return;
-	if (to - from > LH_PROTO_BATCH)
-		to = from + LH_PROTO_BATCH;
-	start = l->offset[from - l->first_seq];
-	end = to < l->next_seq ? l->offset[to - l->first_seq] : l->spool_bytes;
-	text = lh_alloc((size_t)(end - start));
-	if (pread(l->spool_fd, text, (size_t)(end - start), start) == end - start) {
-		for (int64_t i = 0; i < end - start; i++)
-			if (text[i] == '\n')
-				text[i] = i == end - start - 1 ? ' ' : ',';
-		out_bytes(l, "{\"m\":\"records\",\"records\":[", 26);
-		out_bytes(l, text, (size_t)(end - start));
-		out_bytes(l, "]}\n", 3);
-		l->sent_seq = to - 1;
-	} else {
-		lh_error("cannot read the spool: %s", strerror(errno));
+	pthread_mutex_lock(&l->mutex);
+	while (i < json_array_size(l->inbox)) {
+		const json_t *m = json_array_get(l->inbox, i);
+
+		if (!strcmp(json_string_value(json_object_get(m, "m")), "call"))
+			json_array_remove(l->inbox, i);
+		else
+			i++;
 	}
-	free(text);
+	l->line++;
+	l->connected = false;
+	pthread_cond_broadcast(&l->settled);
+	pthread_mutex_unlock(&l->mutex);
 }
 
 static void hang_up(struct lh_link *l)
@@ -183,26 +161,45 @@ static void hang_up(struct lh_link *l)
 	close(l->fd);
 	l->fd = -1;
 	l->welcome = false;
-	l->out_used = l->out_sent = 0;
 	l->dial_at_us = lh_clock_us() + REDIAL_MS * 1000;
+	lh_buf_release(&l->out);
 	lh_frame_release(&l->in);
+	forget_calls(l);
+}
+
+/* The next batch of records, straight from the spool. */
+static void out_records(struct lh_link *l)
+{
+	int64_t from = l->sent_seq + 1, count = lh_spool_next(l->spool) - from;
+	struct lh_err err;
+
+	if (count <= 0)
+		return;
+	if (count > LH_PROTO_BATCH)
+		count = LH_PROTO_BATCH;
+	lh_buf_printf(&l->out, "{\"m\":\"records\",\"records\":[");
+	if (lh_spool_read(l->spool, from, count, &l->out, &err)) {
+		lh_log_err(LH_LOG_ERROR, "records", &err);
+		hang_up(l);
+		return;
+	}
+	lh_buf_printf(&l->out, "]}\n");
+	l->sent_seq += count;
 }
 
 static void flush(struct lh_link *l)
 {
-	while (l->fd >= 0 && l->out_sent < l->out_used) {
-		ssize_t n = send(l->fd, l->out + l->out_sent, l->out_used - l->out_sent,
+	while (l->fd >= 0 && l->out.used_bytes) {
+		ssize_t n = send(l->fd, l->out.data, l->out.used_bytes,
 				 MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
-		if (n < 0) {
+		if (n < 0)
 			hang_up(l);
-			return;
-		}
-		l->out_sent += (size_t)n;
+		else
+			lh_buf_consume(&l->out, (size_t)n);
 	}
-	l->out_used = l->out_sent = 0;
 }
 
 static void say_hello(struct lh_link *l)
@@ -216,8 +213,9 @@ static void say_hello(struct lh_link *l)
 		"hello", "proto", LH_PROTO_VERSION, "job", (json_int_t)l->c.job,
 		"attempt", (json_int_t)l->c.attempt, "token", l->token, "pid", pid,
 		"start_time", (json_int_t)lh_proc_start_time(pid), "generation",
-		(json_int_t)l->generation, "first_seq", (json_int_t)l->first_seq,
-		"next_seq", (json_int_t)l->next_seq, "step", (json_int_t)l->step,
+		(json_int_t)l->generation, "first_seq",
+		(json_int_t)lh_spool_first(l->spool), "next_seq",
+		(json_int_t)lh_spool_next(l->spool), "step", (json_int_t)l->step,
 		"phase", l->phase, "state", l->state);
 	pthread_mutex_unlock(&l->mutex);
 	out_json_take(l, hello);
@@ -231,7 +229,8 @@ static void dial(struct lh_link *l)
 	if (l->fd >= 0 || lh_clock_us() < l->dial_at_us)
 		return;
 	l->dial_at_us = lh_clock_us() + REDIAL_MS * 1000;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* Not blocking: an lhd that hangs has a full backlog. */
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return;
 	memcpy(a.sun_path, l->socket, strlen(l->socket) + 1);
@@ -250,54 +249,66 @@ static int64_t field(const json_t *m, const char *name)
 	return json_integer_value(json_object_get(m, name));
 }
 
-static void deliver(struct lh_link *l, json_t *m)
+/* The training thread owns it from here: JSON values are not shared, their
+ * counts of references are no business of two threads. */
+static void deliver_take(struct lh_link *l, json_t *m)
 {
 	pthread_mutex_lock(&l->mutex);
-	json_array_append(l->inbox, m);
+	json_object_set_new(m, "line", json_integer(l->line));
+	json_array_append_new(l->inbox, m);
 	pthread_cond_broadcast(&l->arrived);
 	pthread_mutex_unlock(&l->mutex);
 }
 
-/* A command once: lhd repeats what it has no outcome of after a reconnect. */
-static void on_command(struct lh_link *l, json_t *m)
+/* Notes a command's id; false: lhd repeats what it has no outcome of after a
+ * reconnect. */
+static bool is_new(struct lh_link *l, int64_t id)
 {
-	int64_t id = field(m, "id");
-
 	for (size_t i = 0; i < l->seen_count; i++)
 		if (l->seen[i] == id)
-			return;
+			return false;
 	l->seen = lh_realloc(l->seen, (l->seen_count + 1) * sizeof(*l->seen));
 	l->seen[l->seen_count++] = id;
-	deliver(l, m);
+	return true;
 }
 
-static void on_message(struct lh_link *l, json_t *m)
+static void on_welcome(struct lh_link *l, const json_t *m)
+{
+	int64_t generation = field(m, "generation");
+
+	if (generation < l->generation) {
+		hang_up(l); /* an lhd that was replaced */
+		return;
+	}
+	l->generation = generation;
+	l->welcome = true;
+	lh_spool_ack(l->spool, field(m, "stored_seq"));
+	l->sent_seq = lh_spool_first(l->spool) - 1;
+}
+
+/* Before its welcome, an lhd is a stranger that can only send us away. */
+static void on_message_take(struct lh_link *l, json_t *m)
 {
 	const char *name = json_string_value(json_object_get(m, "m"));
 
 	if (!name)
+		name = "";
+	if (!strcmp(name, "refuse") || (l->welcome && !strcmp(name, "call")) ||
+	    (l->welcome && !strcmp(name, "command") && is_new(l, field(m, "id")))) {
+		deliver_take(l, m);
 		return;
-	if (!strcmp(name, "welcome")) {
-		if (field(m, "generation") < l->generation) {
-			hang_up(l); /* an lhd that was replaced */
-			return;
-		}
-		l->generation = field(m, "generation");
-		l->welcome = true;
-		l->sent_seq = l->first_seq - 1;
-		spool_ack(l, field(m, "stored_seq"));
-	} else if (!strcmp(name, "ack")) {
-		spool_ack(l, field(m, "seq"));
-	} else if (!strcmp(name, "command")) {
-		on_command(l, m);
-	} else if (!strcmp(name, "call") || !strcmp(name, "refuse")) {
-		deliver(l, m);
 	}
+	if (!strcmp(name, "welcome"))
+		on_welcome(l, m);
+	else if (l->welcome && !strcmp(name, "ack"))
+		lh_spool_ack(l->spool, field(m, "seq"));
+	json_decref(m);
 }
 
 static void receive(struct lh_link *l)
 {
 	char buf[65536], *line;
+	int rc = 0;
 	size_t len;
 	ssize_t n = recv(l->fd, buf, sizeof(buf), MSG_DONTWAIT);
 
@@ -308,13 +319,14 @@ static void receive(struct lh_link *l)
 		return;
 	}
 	lh_frame_push(&l->in, buf, (size_t)n);
-	while (l->fd >= 0 && lh_frame_next(&l->in, &line, &len) > 0) {
+	while (l->fd >= 0 && (rc = lh_frame_next(&l->in, &line, &len)) > 0) {
 		json_t *m = json_loadb(line, len, 0, NULL);
 
 		if (m)
-			on_message(l, m);
-		json_decref(m);
+			on_message_take(l, m);
 	}
+	if (rc < 0)
+		hang_up(l);
 }
 
 /* ---- the thread ------------------------------------------------------------ */
@@ -333,36 +345,57 @@ static void out_progress(struct lh_link *l)
 	pthread_mutex_unlock(&l->mutex);
 }
 
+static void out_answers(struct lh_link *l, json_t *answers)
+{
+	json_t *m;
+	size_t i;
+
+	json_array_foreach (answers, i, m) {
+		/* Only this thread changes l->line. */
+		if (!l->welcome || field(m, "line") != l->line)
+			continue;
+		json_object_del(m, "line");
+		out_json_take(l, json_incref(m));
+	}
+}
+
 /* Takes over what the training thread left; gives true when it is time to end. */
 static bool exchange(struct lh_link *l)
 {
-	json_t *records, *notes, *m;
+	json_t *records, *answers;
 	bool closing;
-	size_t i;
 
 	pthread_mutex_lock(&l->mutex);
 	records = l->outbox;
-	notes = l->notes;
+	answers = l->answers;
 	l->outbox = json_array();
-	l->notes = json_array();
+	l->answers = json_array();
+	l->busy = true;
 	closing = l->closing;
 	pthread_mutex_unlock(&l->mutex);
-	spool_outbox(l, records);
-	json_array_foreach (notes, i, m)
-		if (l->welcome)
-			out_json_take(l, json_incref(m));
+	spool_all(l, records);
+	out_answers(l, answers);
 	json_decref(records);
-	json_decref(notes);
-	if (l->welcome)
+	json_decref(answers);
+	if (l->welcome && !l->out.used_bytes)
 		out_progress(l);
-	if (l->welcome && !l->out_used)
+	if (l->welcome && !l->out.used_bytes)
 		out_records(l);
 	pthread_mutex_lock(&l->mutex);
-	l->unacked = l->next_seq - l->first_seq;
+	l->unacked = lh_spool_next(l->spool) - lh_spool_first(l->spool) +
+		     (int64_t)json_array_size(l->held);
 	l->connected = l->welcome;
+	l->busy = false;
 	pthread_cond_broadcast(&l->settled);
 	pthread_mutex_unlock(&l->mutex);
 	return closing;
+}
+
+/* More records wait for an empty buffer: there is nothing to wait for. */
+static bool has_more(const struct lh_link *l)
+{
+	return l->welcome && !l->out.used_bytes &&
+	       l->sent_seq + 1 < lh_spool_next(l->spool);
 }
 
 static void *control_thread(void *arg)
@@ -376,10 +409,8 @@ static void *control_thread(void *arg)
 		dial(l);
 		flush(l);
 		p[1].fd = l->fd;
-		p[1].events = (short)(POLLIN | (l->out_used ? POLLOUT : 0));
-		/* More records are waiting for an empty buffer: do not sleep. */
-		if (poll(p, 2, l->welcome && !l->out_used && l->sent_seq + 1 < l->next_seq ?
-				       0 : REDIAL_MS) < 0)
+		p[1].events = (short)(POLLIN | (l->out.used_bytes ? POLLOUT : 0));
+		if (poll(p, 2, has_more(l) ? 0 : REDIAL_MS) < 0)
 			continue;
 		if (p[0].revents & POLLIN && read(l->event_fd, &count, 8) < 0)
 			continue;
@@ -398,41 +429,50 @@ static void notify(struct lh_link *l)
 		lh_error("cannot wake the control thread: %s", strerror(errno));
 }
 
+/* Waits are measured by a clock that nobody sets. */
+static void cond_init(pthread_cond_t *cond)
+{
+	pthread_condattr_t a;
+
+	pthread_condattr_init(&a);
+	pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+	pthread_cond_init(cond, &a);
+	pthread_condattr_destroy(&a);
+}
+
 int lh_link_open(struct lh_link **out, const struct lh_link_config *c, struct lh_err *err)
 {
+	struct lh_spool *spool;
 	struct lh_link *l;
-	int fd;
+	int rc;
 
 	if (strlen(c->socket) >= sizeof(((struct sockaddr_un *)0)->sun_path)) {
 		lh_err_set(err, LH_EINVAL, "socket path '%s' is too long", c->socket);
 		return lh_err_hint(err, "a state directory with a shorter path");
 	}
-	fd = open(c->spool, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return lh_err_set(err, LH_EIO, "cannot create '%s': %s", c->spool,
-				  strerror(errno));
+	rc = lh_spool_open(&spool, c->spool, c->spool_max_bytes, err);
+	if (rc)
+		return rc;
 	l = lh_calloc(1, sizeof(*l));
 	l->c = *c;
-	l->c.spool_max_bytes = c->spool_max_bytes ? c->spool_max_bytes :
-						    LH_SPOOL_MAX_BYTES;
+	l->spool = spool;
 	l->token = lh_strdup(c->token);
 	l->socket = lh_strdup(c->socket);
 	l->event_fd = eventfd(0, EFD_CLOEXEC);
 	l->outbox = json_array();
-	l->notes = json_array();
+	l->answers = json_array();
 	l->inbox = json_array();
+	l->held = json_array();
 	l->state = "running";
 	l->doing = "starting";
 	l->fd = -1;
 	l->generation = c->generation;
-	l->spool_fd = fd;
-	l->first_seq = l->next_seq = 1;
 	lh_frame_init(&l->in, LH_PROTO_LINE_MAX_BYTES);
 	pthread_mutex_init(&l->mutex, NULL);
-	pthread_cond_init(&l->arrived, NULL);
-	pthread_cond_init(&l->settled, NULL);
-	if (pthread_create(&l->thread, NULL, control_thread, l))
-		LH_BUG("no thread");
+	cond_init(&l->arrived);
+	cond_init(&l->settled);
+	if (l->event_fd < 0 || pthread_create(&l->thread, NULL, control_thread, l))
+		LH_BUG("no control thread: %s", strerror(errno));
 	*out = l;
 	return 0;
 }
@@ -441,7 +481,7 @@ static struct timespec deadline(int ms)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_REALTIME, &t);
+	clock_gettime(CLOCK_MONOTONIC, &t);
 	t.tv_sec += ms / 1000;
 	t.tv_nsec += ms % 1000 * 1000000;
 	if (t.tv_nsec >= 1000000000) {
@@ -457,7 +497,7 @@ void lh_link_close(struct lh_link *l, int linger_ms)
 
 	notify(l);
 	pthread_mutex_lock(&l->mutex);
-	while (json_array_size(l->outbox) || json_array_size(l->notes) ||
+	while (json_array_size(l->outbox) || json_array_size(l->answers) || l->busy ||
 	       (l->unacked && l->connected))
 		if (pthread_cond_timedwait(&l->settled, &l->mutex, &end) == ETIMEDOUT)
 			break;
@@ -465,18 +505,20 @@ void lh_link_close(struct lh_link *l, int linger_ms)
 	pthread_mutex_unlock(&l->mutex);
 	notify(l);
 	pthread_join(l->thread, NULL);
-	fsync(l->spool_fd);
-	close(l->spool_fd);
+	if (json_array_size(l->held))
+		lh_error("%zu records could not be written to the spool",
+			 json_array_size(l->held));
+	lh_spool_close(l->spool);
 	close(l->event_fd);
 	json_decref(l->outbox);
-	json_decref(l->notes);
+	json_decref(l->answers);
 	json_decref(l->inbox);
+	json_decref(l->held);
 	pthread_mutex_destroy(&l->mutex);
 	pthread_cond_destroy(&l->arrived);
 	pthread_cond_destroy(&l->settled);
 	lh_frame_release(&l->in);
-	free(l->out);
-	free(l->offset);
+	lh_buf_release(&l->out);
 	free(l->seen);
 	free(l->token);
 	free(l->socket);
@@ -493,13 +535,22 @@ void lh_link_post_take(struct lh_link *l, json_t *record)
 	notify(l);
 }
 
-void lh_link_send_take(struct lh_link *l, json_t *message)
+bool lh_link_answer_take(struct lh_link *l, const json_t *call, json_t *message)
 {
+	bool wanted;
+
 	LH_ASSERT(message);
+	json_object_set_new(message, "call", json_integer(field(call, "call")));
+	json_object_set_new(message, "line", json_integer(field(call, "line")));
 	pthread_mutex_lock(&l->mutex);
-	json_array_append_new(l->notes, message);
+	wanted = field(call, "line") == l->line;
+	if (wanted)
+		json_array_append_new(l->answers, message);
+	else
+		json_decref(message);
 	pthread_mutex_unlock(&l->mutex);
 	notify(l);
+	return wanted;
 }
 
 void lh_link_status(struct lh_link *l, int64_t step, int phase, const char *state,
@@ -519,22 +570,13 @@ json_t *lh_link_take(struct lh_link *l, int wait_ms)
 	json_t *m = NULL;
 
 	pthread_mutex_lock(&l->mutex);
-	while (!json_array_size(l->inbox) && !l->woken && wait_ms > 0)
+	while (!json_array_size(l->inbox) && wait_ms > 0)
 		if (pthread_cond_timedwait(&l->arrived, &l->mutex, &end) == ETIMEDOUT)
 			break;
-	l->woken = false;
 	if (json_array_size(l->inbox)) {
 		m = json_incref(json_array_get(l->inbox, 0));
 		json_array_remove(l->inbox, 0);
 	}
 	pthread_mutex_unlock(&l->mutex);
 	return m;
-}
-
-void lh_link_wake(struct lh_link *l)
-{
-	pthread_mutex_lock(&l->mutex);
-	l->woken = true;
-	pthread_cond_broadcast(&l->arrived);
-	pthread_mutex_unlock(&l->mutex);
 }

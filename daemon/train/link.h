@@ -1,11 +1,11 @@
-/* link.h: the worker's line to lhd, and the spool that outlives both.
+/* link.h: the worker's line to lhd.
  *
  * A control thread dials worker.sock, again and again while nobody is there,
- * speaks proto.h and owns the spool file. The training thread only posts and
+ * speaks proto.h and owns the spool (spool.h). The training thread only posts and
  * takes: it never waits for a socket or a disk. A record is in the spool before
  * it is sent and leaves it once lhd has acknowledged it; after a reconnect the
- * rest is sent again. Step records (only) are dropped, counted and reported
- * once the spool holds LH_SPOOL_MAX_BYTES.
+ * rest is sent again. What the spool refuses: step records (only) are dropped,
+ * counted, and told of in an event; the others wait in memory.
  *
  * Functions: training thread, unless they say otherwise.
  */
@@ -18,8 +18,6 @@
 
 #include "lighthouse/err.h"
 
-#define LH_SPOOL_MAX_BYTES (256ll << 20)
-
 struct lh_link;
 
 struct lh_link_config {
@@ -28,19 +26,21 @@ struct lh_link_config {
 	const char *token;
 	const char *socket;     /* absolute path of worker.sock */
 	const char *spool;      /* path of the spool file; created, emptied */
-	int64_t spool_max_bytes; /* 0: LH_SPOOL_MAX_BYTES */
+	int64_t spool_max_bytes; /* 0: as in spool.h */
 };
 
 int lh_link_open(struct lh_link **link, const struct lh_link_config *config,
 		 struct lh_err *err);
 /* Waits until every record is in the spool and, if lhd is there, acknowledged,
- * `linger_ms` at most for the latter; ends the thread and frees. */
+ * but `linger_ms` at most; ends the thread and frees. */
 void lh_link_close(struct lh_link *link, int linger_ms);
 
 /* Takes a record {t, step, ...}; seq and time_ms are added. Never blocks. */
 void lh_link_post_take(struct lh_link *link, json_t *record);
-/* Takes a message that is not kept: reply or piece. Lost if nobody is there. */
-void lh_link_send_take(struct lh_link *link, json_t *message);
+/* Takes a message that answers `call`, as lh_link_take gave it: a piece or the
+ * reply; its "call" is added. It is not kept: false when the line that the call
+ * came on is gone, and nobody waits for an answer any more. */
+bool lh_link_answer_take(struct lh_link *link, const json_t *call, json_t *message);
 /* What progress messages say; `state` and `doing` are string literals. */
 void lh_link_status(struct lh_link *link, int64_t step, int phase, const char *state,
 		    const char *doing);
@@ -49,7 +49,5 @@ void lh_link_status(struct lh_link *link, int64_t step, int phase, const char *s
  * reference), each command id once; NULL after wait_ms without one. A worker
  * that lhd refused gets {"m": "refuse"}. */
 json_t *lh_link_take(struct lh_link *link, int wait_ms);
-/* Wakes lh_link_take early. Any thread; not from a signal handler. */
-void lh_link_wake(struct lh_link *link);
 
 #endif

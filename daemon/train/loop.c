@@ -262,25 +262,24 @@ static int apply(struct loop *l, int64_t id, const char *verb, const json_t *arg
 
 struct caller {
 	struct loop *l;
-	int64_t call;
+	const json_t *call;
 };
 
 static int on_piece(void *arg, const char *text)
 {
 	const struct caller *c = arg;
 
-	lh_link_send_take(c->l->link, json_pack("{s:s, s:I, s:s}", "m", "piece", "call",
-						(json_int_t)c->call, "text", text));
-	return 0;
+	return !lh_link_answer_take(c->l->link, c->call,
+				    json_pack("{s:s, s:s}", "m", "piece", "text", text));
 }
 
 static void answer_call(struct loop *l, const json_t *m)
 {
-	struct caller c = { l, json_integer_value(json_object_get(m, "call")) };
 	const char *method = json_string_value(json_object_get(m, "method"));
+	struct caller c = { l, m };
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_sample_args args;
-	json_t *result = NULL;
+	json_t *reply, *result = NULL;
 	int rc;
 
 	status(l, "sampling");
@@ -292,15 +291,11 @@ static void answer_call(struct loop *l, const json_t *m)
 		rc = lh_sample_run(l->model, l->job->model.vocab, l->p.step, &args,
 				   on_piece, &c, &result, &err);
 	if (!rc)
-		lh_link_send_take(l->link, json_pack("{s:s, s:I, s:o}", "m", "reply",
-						     "call", (json_int_t)c.call, "result",
-						     result));
+		reply = json_pack("{s:s, s:o}", "m", "reply", "result", result);
 	else
-		lh_link_send_take(l->link,
-				  json_pack("{s:s, s:I, s:{s:s, s:s, s:s}}", "m", "reply",
-					    "call", (json_int_t)c.call, "error", "code",
-					    lh_err_name(rc), "text", err.text, "hint",
-					    err.hint));
+		reply = json_pack("{s:s, s:{s:s, s:s, s:s}}", "m", "reply", "error", "code",
+				  lh_err_name(rc), "text", err.text, "hint", err.hint);
+	lh_link_answer_take(l->link, m, reply);
 }
 
 static int on_message(struct loop *l, const json_t *m, struct lh_err *err)
