@@ -143,6 +143,10 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB_BASE)
 	$(link)
 	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -fopenmp -o $@ $^ $(LIBS_test)
 
+# These run the real programs.
+$(BUILD)/tests/keeper/test_keeper: | $(BUILD)/bin/lhkeeper
+$(BUILD)/tests/train/test_worker: | $(BUILD)/bin/lhkeeper $(BUILD)/bin/lhworker-cpu
+
 $(BUILD)/tests/lighthouse-vectors: $(BUILD)/obj/tests/kernels/lighthouse_vectors.o $(LIB_BASE)
 	@mkdir -p $(@D)
 	$(link)

@@ -5,7 +5,7 @@
  * lhd may die and come back; somebody else has to wait for the worker. The
  * keeper starts it in a session of its own with its output in a file, writes
  * pid.json, waits, and writes exit.json with the code or signal. It forwards
- * SIGTERM and otherwise does nothing. */
+ * SIGTERM and otherwise does nothing; both ignore a terminal's signals. */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -62,42 +62,63 @@ static void redirect(const char *dir)
 	free(log);
 }
 
-int main(int argc, char **argv)
+/* The child's number, -1 with errno. SIGTERM waits until it can be forwarded. */
+static int start(char **argv)
 {
-	struct sigaction term = { .sa_handler = forward };
-	int64_t started_ms = lh_time_ms();
-	int status, pid;
+	struct sigaction term = { .sa_handler = forward, .sa_flags = SA_RESTART };
+	sigset_t set, old;
+	int pid;
 
-	if (argc < 4 || strcmp(argv[2], "--")) {
-		fputs("usage: lhkeeper ATTEMPT_DIR -- PROGRAM ARGS...\n", stderr);
-		return 2;
-	}
-	setsid();
-	redirect(argv[1]);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, &old);
 	sigaction(SIGTERM, &term, NULL);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	pid = fork();
 	if (pid == 0) {
 		signal(SIGTERM, SIG_DFL);
-		execv(argv[3], argv + 3);
-		fprintf(stderr, "lhkeeper: cannot run '%s': %s\n", argv[3],
+		sigprocmask(SIG_SETMASK, &old, NULL);
+		execv(argv[0], argv);
+		fprintf(stderr, "lhkeeper: cannot run '%s': %s\n", argv[0],
 			strerror(errno));
 		_exit(127);
 	}
 	child = pid;
-	write_json_take(argv[1], LH_ATTEMPT_PID,
-			json_pack("{s:i, s:I, s:i, s:I}", "pid", pid, "start_time",
-				  (json_int_t)lh_proc_start_time(pid), "keeper_pid",
-				  getpid(), "keeper_start_time",
-				  (json_int_t)lh_proc_start_time(getpid())));
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	return pid;
+}
+
+int main(int argc, char **argv)
+{
+	int64_t started_ms = lh_time_ms();
+	int status = 1 << 8, pid; /* code 1 if there is no child to ask */
+
+	if (argc < 4 || strcmp(argv[2], "--")) {
+		fputs("usage: lhkeeper ATTEMPT_DIR -- PROGRAM ARGS...\n", stderr);
+		return 2;
+	}
+	setsid(); /* fails only where it is done */
+	redirect(argv[1]);
+	pid = start(argv + 3);
+	if (pid > 0) {
+		write_json_take(argv[1], LH_ATTEMPT_PID,
+				json_pack("{s:i, s:I, s:i, s:I}", "pid", pid,
+					  "start_time",
+					  (json_int_t)lh_proc_start_time(pid),
+					  "keeper_pid", getpid(), "keeper_start_time",
+					  (json_int_t)lh_proc_start_time(getpid())));
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+		child = 0; /* its number may be somebody else's now */
+	} else {
+		fprintf(stderr, "lhkeeper: cannot fork: %s\n", strerror(errno));
+	}
 	write_json_take(argv[1], LH_ATTEMPT_EXIT,
 			json_pack("{s:i, s:i, s:I, s:I}", "code",
 				  WIFEXITED(status) ? WEXITSTATUS(status) : 0, "signal",
 				  WIFSIGNALED(status) ? WTERMSIG(status) : 0,
 				  "started_ms", (json_int_t)started_ms, "ended_ms",
 				  (json_int_t)lh_time_ms()));
-	return 0;
+	return pid > 0 ? 0 : 1;
 }
