@@ -52,7 +52,8 @@ struct lh_server {
 void lh__client_accept(struct lh_server *s);
 /* Serves one client: lines, then writes, then what follows from both. */
 void lh__client_turn(struct lh_client *c);
-/* Ends it; only at the end of a turn, or with the server. Memory goes when the handle is closed and the last call has ended. */
+/* Ends it; only at the end of a turn, or with the server. Memory goes when the
+ * handle is closed and the last call has ended. */
 void lh__client_close(struct lh_client *c);
 
 void lh__server_make_due(struct lh_client *c);
