@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -217,7 +218,7 @@ void lh_sample_worker_lost(struct lh_worker *w)
 static void find_checkpoint(void *arg)
 {
 	struct lh_sample *s = arg;
-	char *dir = lh_jobs_path(s->jobs, s->job, LH_JOB_CHECKPOINTS), newest[64] = "", c;
+	char *dir = lh_jobs_path(s->jobs, s->job, LH_JOB_CHECKPOINTS), newest[NAME_MAX + 1] = "", c;
 	DIR *d = opendir(dir);
 	struct dirent *e;
 	long long step;
@@ -226,7 +227,7 @@ static void find_checkpoint(void *arg)
 		if (sscanf(e->d_name, "step-%10lld%c", &step, &c) == 1 &&
 		    strlen(e->d_name) == strlen("step-") + 10 &&
 		    strcmp(e->d_name, newest) > 0)
-			snprintf(newest, sizeof(newest), "%s", e->d_name);
+			strcpy(newest, e->d_name);
 	if (d)
 		closedir(d);
 	if (*newest)
