@@ -169,9 +169,9 @@ int lh_jobs_open(struct lh_jobs **out, uv_loop_t *loop, struct lh_store *store,
 	jobs->bin_dir = lh_strdup(config->bin_dir);
 	jobs->socket_path = lh_asprintf("%s/%s", config->state_dir,
 					LH_STATE_WORKER_SOCKET);
-	jobs->slots = config->slots ? config->slots : 1;
-	jobs->stop_grace_ms = config->stop_grace_ms ? config->stop_grace_ms : 30000;
-	jobs->kill_grace_ms = config->kill_grace_ms ? config->kill_grace_ms : 10000;
+	jobs->slots = config->slots;
+	jobs->stop_grace_ms = config->stop_grace_ms;
+	jobs->kill_grace_ms = config->kill_grace_ms;
 	jobs->generation = config->generation;
 	uv_timer_init(loop, &jobs->timer);
 	uv_pipe_init(loop, &jobs->listener, 0);

@@ -27,9 +27,9 @@ struct lh_jobs;
 struct lh_jobs_config {
 	const char *state_dir;   /* absolute */
 	const char *bin_dir;     /* absolute; lhkeeper and lhworker-* live here */
-	int slots;               /* jobs that may run at once, 1 */
-	int64_t stop_grace_ms;   /* from a stop request to SIGTERM, 30000; */
-	int64_t kill_grace_ms;   /* from SIGTERM to SIGKILL, 10000 */
+	int slots;               /* jobs that may run at once */
+	int64_t stop_grace_ms;   /* from a stop request to SIGTERM */
+	int64_t kill_grace_ms;   /* from SIGTERM to SIGKILL */
 	int64_t generation;      /* of this lhd */
 };
 

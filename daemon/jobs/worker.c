@@ -27,7 +27,7 @@
 
 enum {
 	LOOK_AGAIN_MS = 500,  /* without a pidfd */
-	PID_WAIT_MS = 5000,   /* an lhd that was killed may just have spawned it */
+	PID_WAIT_MS = 2000,   /* an lhd that was killed may just have spawned it */
 	SMALL_FILE_BYTES = 1 << 16,
 };
 

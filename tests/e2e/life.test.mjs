@@ -221,8 +221,8 @@ test('a damaged newest checkpoint is reported and the one before is used', async
   await lhd.workerPid(job);
   const { attempts } = await lhd.call('job.show', { job });
   assert.ok(attempts[1].first_step < Number(newest.slice(5)));
-  const warned = lhd.sql(`select text from events where job=${job}`).some((e) => e.text.includes(newest));
-  assert.ok(warned, 'no event names the damaged checkpoint');
+  await until('an event names the damaged checkpoint', () =>
+    lhd.sql(`select text from events where job=${job}`).some((e) => e.text.includes(newest)), 5_000);
   await lhd.call('job.resume', { job });
   await lhd.call('job.switch', { job });
   await lhd.jobUntil(job, 'DONE', done);

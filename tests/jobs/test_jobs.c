@@ -13,7 +13,7 @@
 #include "jobs/jobfile.h"
 #include "jobs/jobs.h"
 
-enum { LIMIT_MS = 30000, ANSWERS = 16 };
+enum { LIMIT_MS = 30000 };
 
 struct answer {
 	int count, code;
@@ -769,6 +769,41 @@ static void a_pid_that_is_somebody_elses_now_is_left_alone(void **state)
 	assert_int_equal(number(job, "restarts"), 1);
 }
 
+static void an_attempt_that_was_never_spawned_is_no_loss(void **state)
+{
+	int64_t job;
+
+	(void)state;
+	set_ctl("proto", "99"); /* so that not one record comes */
+	job = submit();
+	RUN_UNTIL(pid_of(job, 1, "pid"));
+	close_all();
+	while (processes(SIGKILL))
+		usleep(1000);
+	assert_int_equal(lh_fs_remove_tree(attempt_dir(job, 1), NULL), 0);
+	unset_ctl("proto");
+	open_all();
+	assert_true(is_in(job, "STARTING"));
+	RUN_UNTIL(number(job, "attempt") == 2 && is_in(job, "RUNNING"));
+	assert_int_equal(number(job, "restarts"), 0);
+}
+
+static void a_state_directory_too_deep_for_a_socket_is_refused(void **state)
+{
+	struct lh_jobs_config deep = f.config;
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_jobs *none;
+	char path[256];
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/%0150d", f.state, 0);
+	deep.state_dir = path;
+	assert_int_equal(lh_jobs_open(&none, &f.loop, f.store, &deep, NULL, NULL, &err),
+			 LH_EINVAL);
+	assert_true(*err.hint);
+	run_to_step(start_running(), "2"); /* the one that is open works on */
+}
+
 static void a_keeper_that_was_killed_does_not_end_its_worker(void **state)
 {
 	int64_t job = start_running();
@@ -1195,6 +1230,8 @@ int main(int argc, char **argv)
 		T(a_live_worker_is_adopted_and_no_record_is_lost),
 		T(a_job_that_ended_while_nobody_watched_is_found_done),
 		T(a_pid_that_is_somebody_elses_now_is_left_alone),
+		T(an_attempt_that_was_never_spawned_is_no_loss),
+		T(a_state_directory_too_deep_for_a_socket_is_refused),
 		T(a_keeper_that_was_killed_does_not_end_its_worker),
 		T(pending_commands_survive_a_restart),
 		T(draining_puts_jobs_back_and_the_next_lhd_goes_on),
