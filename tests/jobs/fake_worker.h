@@ -29,7 +29,7 @@
 #include "base/fs.h"
 #include "lighthouse/proto.h"
 
-enum { FAKE_TICK_MS = 3, FAKE_LINGER_MS = 3000 };
+enum { FAKE_TICK_MS = 3, FAKE_LINGER_MS = 3000, FAKE_LIFE_S = 120 };
 
 static char *fake_text(const char *dir, const char *name)
 {
@@ -409,6 +409,9 @@ static bool fake_main(int argc, char **argv, int *status)
 {
 	const char *name = strrchr(argv[0], '/');
 
+	/* A test that crashed does not leave them behind for long. */
+	if (name && !strncmp(name, "/lh", 3))
+		alarm(FAKE_LIFE_S);
 	if (name && !strcmp(name, "/lhkeeper") && argc > 4)
 		*status = fake_keeper(argv);
 	else if (name && !strcmp(name, "/lhworker-cpu") && argc == 3)
