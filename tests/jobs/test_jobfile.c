@@ -1,0 +1,452 @@
+/* test_jobfile.c: what a job file may not say, and that the refusal names file,
+ * line, key, what was found and what is allowed.
+ *
+ * A good file has every key on a line of its own. Each case replaces one line.
+ * The cases of a key follow from its type and range in the generated table, so a
+ * new key is tested when it is added, and fails here if the good file lacks it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "jobs/jobfile.h"
+#include "jobs/jobfile_int.h"
+#include "lighthouse/shard.h"
+
+static const struct { const char *path, *text; } good[] = {
+	{ "name", "name: good" },
+	{ "device", "device: cpu" },
+	{ "seed", "seed: 3" },
+	{ "threads", "threads: 2" },
+	{ "restarts", "restarts: 1" },
+	{ "model", "model:" },
+	{ "model.preset", "  preset: demo" },
+	{ "model.vocab", "  vocab: 300" },
+	{ "model.dim", "  dim: 32" },
+	{ "model.layers", "  layers: 4" },
+	{ "model.heads", "  heads: 4" },
+	{ "model.kv_heads", "  kv_heads: 2" },
+	{ "model.head_dim", "  head_dim: 8" },
+	{ "model.ffn_dim", "  ffn_dim: 64" },
+	{ "model.tied", "  tied: false" },
+	{ "model.rope_theta", "  rope_theta: 1e4" },
+	{ "model.norm_eps", "  norm_eps: 1e-6" },
+	{ "model.init_std", "  init_std: 0.03" },
+	{ "data", "data:" },
+	{ "data.train", "  train: train.bin" },
+	{ "data.validation", "  validation: val.bin" },
+	{ "data.tokenizer", "  tokenizer: bytes" },
+	{ "data.seq_len", "  seq_len: 256" },
+	{ "data.shuffle_seed", "  shuffle_seed: 4" },
+	{ "batch", "batch:" },
+	{ "batch.sequences", "  sequences: 4" },
+	{ "batch.micro_sequences", "  micro_sequences: 2" },
+	{ "optimizer", "optimizer:" },
+	{ "optimizer.lr", "  lr: 2e-3" },
+	{ "optimizer.beta1", "  beta1: 0.8" },
+	{ "optimizer.beta2", "  beta2: 0.9" },
+	{ "optimizer.eps", "  eps: 1e-9" },
+	{ "optimizer.weight_decay", "  weight_decay: 0" },
+	{ "optimizer.clip", "  clip: 0.5" },
+	{ "optimizer.warmup_steps", "  warmup_steps: 7" },
+	{ "optimizer.schedule", "  schedule: wsd" },
+	{ "optimizer.final_lr_factor", "  final_lr_factor: 0.1" },
+	{ "optimizer.decay_fraction", "  decay_fraction: 0.2" },
+	{ "evaluation", "evaluation:" },
+	{ "evaluation.every_steps", "  every_steps: 10" },
+	{ "evaluation.sequences", "  sequences: 3" },
+	{ "checkpoint", "checkpoint:" },
+	{ "checkpoint.every_steps", "  every_steps: 11" },
+	{ "checkpoint.keep", "  keep: 2" },
+	{ "phases", "phases:" },
+	{ "phases.0.name", "  - name: light" },
+	{ "phases.0.attention", "    attention: lighthouse" },
+	{ "phases.0.levels", "    levels: 2" },
+	{ "phases.0.pool", "    pool: 4" },
+	{ "phases.0.topk", "    topk: 32" },
+	{ "phases.0.tile", "    tile: 16" },
+	{ "phases.0.scorer", "    scorer: dilated" },
+	{ "phases.0.dilation", "    dilation: 2" },
+	{ "phases.0.dense_layers", "    dense_layers: [0, -1]" },
+	{ "phases.0.lr_factor", "    lr_factor: 0.5" },
+	{ "phases.0.until", "    until:" },
+	{ "phases.0.until.steps", "      steps: 20" },
+	{ "phases.0.until.tokens", "      tokens: 100000" },
+	{ "phases.0.until.minutes", "      minutes: 1.5" },
+	{ "phases.0.until.manual", "      manual: false" },
+	{ "phases.1", "  - { name: recovery, attention: full, until: { steps: 5 } }" },
+};
+enum { LINES = sizeof(good) / sizeof(good[0]) };
+
+static char dir[] = "/tmp/lh-jobfile-XXXXXX";
+
+static int line_of(const char *path)
+{
+	for (int i = 0; i < LINES; i++)
+		if (!strcmp(good[i].path, path))
+			return i;
+	fail_msg("the good file of this test lacks '%s': add it", path);
+	return -1;
+}
+
+/* The good file with one line replaced (at < 0: none). Heap. */
+static char *text_with(int at, const char *line)
+{
+	char *text = lh_calloc(1, 8192 + (line ? strlen(line) : 0));
+
+	for (int i = 0; i < LINES; i++) {
+		strcat(text, i == at ? line : good[i].text);
+		strcat(text, "\n");
+	}
+	return text;
+}
+
+static int load(struct lh_job *job, const char *text, size_t bytes,
+		const char *const *set, int sets, struct lh_err *err)
+{
+	struct lh_jobfile_source src = { .yaml = text, .yaml_bytes = bytes,
+					 .file = "x.yaml", .base_dir = dir, .set = set,
+					 .set_count = sets };
+
+	memset(job, 0, sizeof(*job));
+	memset(err, 0, sizeof(*err));
+	return lh_jobfile_load(job, &src, err);
+}
+
+/* Replaces the key's line by "KEY: value" and expects a refusal that names file,
+ * the line and path of `blamed`, and contains `says`. */
+static void refused_at(const char *path, const char *value, const char *blamed,
+		       const char *says)
+{
+	int at = line_of(path);
+	char *line = lh_asprintf("%.*s %s",
+				 (int)(strchr(good[at].text, ':') + 1 - good[at].text),
+				 good[at].text, value);
+	char *text = text_with(at, line), *place;
+	struct lh_job job;
+	struct lh_err err;
+
+	if (!load(&job, text, strlen(text), NULL, 0, &err))
+		fail_msg("%s: '%s' was taken", path, value);
+	place = lh_asprintf("x.yaml:%d: %s: ", line_of(blamed) + 1, blamed);
+	if (strncmp(err.text, place, strlen(place)) || !strstr(err.text, says) ||
+	    !err.hint[0])
+		fail_msg("%s: '%s' gave: %s (hint: %s); expected %s and '%s'", path, value,
+			 err.text, err.hint, place, says);
+	assert_null(job.name);
+	free(place);
+	free(text);
+	free(line);
+}
+
+static void refused_with(const char *path, const char *value, const char *says)
+{
+	refused_at(path, value, path, says);
+}
+
+static void refused_for_type(const struct lh_key *k, const char *path)
+{
+	char value[64];
+
+	switch (k->type) {
+	case LH_KEY_INTEGER:
+		refused_with(path, "seven", "found 'seven'");
+		refused_with(path, "1.5", "found '1.5'");
+		refused_with(path, "'1'", "found '1'");
+		refused_with(path, "99999999999999999999", "an integer");
+		snprintf(value, sizeof(value), "%" PRId64, k->min - 1);
+		if (k->min > INT64_MIN)
+			refused_with(path, value, "an integer from");
+		snprintf(value, sizeof(value), "%" PRId64, k->max + 1);
+		refused_with(path, value, "an integer from");
+		refused_with(path, "[1]", "a list");
+		break;
+	case LH_KEY_NUMBER:
+		refused_with(path, "much", "found 'much'");
+		refused_with(path, ".nan", "a number from");
+		refused_with(path, "inf", "a number from");
+		snprintf(value, sizeof(value), "%.17g", k->max_number * 2 + 1);
+		refused_with(path, value, "a number from");
+		refused_with(path, "-1", "a number from");
+		refused_with(path, "{ a: 1 }", path);
+		break;
+	case LH_KEY_BOOLEAN:
+		refused_with(path, "yes", "true or false is allowed");
+		refused_with(path, "1", "true or false is allowed");
+		break;
+	case LH_KEY_ENUM:
+		refused_with(path, "other", k->names[0]);
+		refused_with(path, "[other]", "a list");
+		break;
+	case LH_KEY_STRING:
+	case LH_KEY_PATH:
+		refused_with(path, "[a]", "a list");
+		break;
+	case LH_KEY_PATHS:
+		refused_with(path, "none.bin", "none.bin");
+		refused_with(path, "none-*.bin", "none-*.bin");
+		refused_with(path, "[]", "a path");
+		break;
+	case LH_KEY_LAYERS:
+		refused_with(path, "3", "a list of layers");
+		refused_with(path, "[4]", "from -4 to 3");
+		refused_with(path, "[-5]", "from -4 to 3");
+		refused_with(path, "[a]", "an integer");
+		break;
+	}
+}
+
+static void every_key_refuses_what_it_cannot_be(void **state)
+{
+	(void)state;
+	for (int i = 0; i < lh_job_keys_count; i++)
+		refused_for_type(&lh_job_keys[i], lh_job_keys[i].path);
+	for (int i = 0; i < lh_phase_keys_count; i++) {
+		char *path = lh_asprintf("phases.0.%s", lh_phase_keys[i].path);
+
+		refused_for_type(&lh_phase_keys[i], path);
+		free(path);
+	}
+}
+
+static void every_required_key_is_missed(void **state)
+{
+	(void)state;
+	for (int i = 0; i < lh_job_keys_count; i++) {
+		const struct lh_key *k = &lh_job_keys[i];
+		char *text;
+		struct lh_job job;
+		struct lh_err err;
+
+		/* A preset may give model keys. */
+		if (!k->required || !strncmp(k->path, "model.", 6))
+			continue;
+		text = text_with(line_of(k->path), "");
+		assert_true(load(&job, text, strlen(text), NULL, 0, &err) < 0);
+		assert_non_null(strstr(err.text, k->path));
+		assert_non_null(strstr(err.text, "missing"));
+		free(text);
+	}
+}
+
+static void what_keys_decide_together_is_checked(void **state)
+{
+	(void)state;
+	refused_with("name", "a b", "letters");
+	refused_with("name", "17", "not digits alone");
+	refused_with("model.preset", "llama-9z", "llama-530m");
+	refused_with("model.kv_heads", "3", "does not divide");
+	refused_with("model.head_dim", "7", "even");
+	refused_with("model.vocab", "200", "byte tokenizer");
+	refused_with("batch.micro_sequences", "3", "does not divide");
+	refused_with("optimizer.warmup_steps", "1000", "in all");
+}
+
+static void the_preconditions_of_lighthouse_attention_are_checked(void **state)
+{
+	(void)state;
+	refused_with("phases.0.tile", "15", "even");
+	refused_with("phases.0.topk", "40", "no multiple of tile");
+	refused_with("data.seq_len", "254", "does not divide");
+	refused_at("phases.0.pool", "3", "data.seq_len", "does not divide");
+	refused_with("phases.0.topk", "48", "tiles do not divide");
+	refused_at("phases.0.topk", "128", "phases.0.tile", "fewer than its budget");
+	refused_with("phases.0.dilation", "3", "does not divide seq_len");
+}
+
+static void unknown_and_repeated_keys_are_refused(void **state)
+{
+	struct lh_job job;
+	struct lh_err err;
+	char *text;
+
+	(void)state;
+	text = text_with(line_of("model.dim"), "  dimm: 32");
+	assert_true(load(&job, text, strlen(text), NULL, 0, &err) < 0);
+	assert_non_null(strstr(err.text, "x.yaml:9: model.dimm"));
+	assert_non_null(strstr(err.hint, "'model.dim'"));
+	free(text);
+	text = text_with(line_of("seed"), "name: again");
+	assert_true(load(&job, text, strlen(text), NULL, 0, &err) < 0);
+	assert_non_null(strstr(err.text, "x.yaml:3: name"));
+	assert_non_null(strstr(err.text, "twice"));
+	free(text);
+	text = text_with(line_of("phases.0.levels"), "    levls: 2");
+	assert_true(load(&job, text, strlen(text), NULL, 0, &err) < 0);
+	assert_non_null(strstr(err.hint, "'levels'"));
+	free(text);
+	text = text_with(line_of("phases.1"),
+			 "  - { name: r, attention: full, topk: 8, until: { steps: 5 } }");
+	assert_true(load(&job, text, strlen(text), NULL, 0, &err) < 0);
+	assert_non_null(strstr(err.text, "full attention"));
+	free(text);
+}
+
+static void what_is_no_job_file_is_refused(void **state)
+{
+	static const struct { const char *text; size_t bytes; const char *says; } bad[] = {
+		{ "", 0, "empty" },
+		{ "# nothing\n", 10, "empty" },
+		{ "- a\n", 4, "section of keys" },
+		{ "a: [", 4, "not YAML" },
+		{ "name: \xff\xfe\n", 9, "not YAML" },
+		{ "name: a\0b\n", 10, "not YAML" },
+		{ "a: &x 1\nb: *x\n", 14, "anchors" },
+		{ "a: *x\n", 6, "not YAML" },
+		{ "a: !!int 1\n", 11, "tags" },
+		{ "a: 1\n---\nb: 2\n", 14, "second document" },
+		{ "? [a]\n: 1\n", 10, "plain word" },
+	};
+	struct lh_job job;
+	struct lh_err err;
+	char *deep = lh_calloc(1, 3 << 20);
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		assert_true(load(&job, bad[i].text, bad[i].bytes, NULL, 0, &err) < 0);
+		if (!strstr(err.text, bad[i].says) &&
+		    !(i == 7 && strstr(err.text, "aliases")))
+			fail_msg("case %zu gave: %s", i, err.text);
+	}
+	memset(deep, '[', 5000);
+	assert_true(load(&job, deep, 5000, NULL, 0, &err) < 0);
+	assert_non_null(strstr(err.text, "deep"));
+	memset(deep, 'a', 3 << 20);
+	assert_true(load(&job, deep, 3 << 20, NULL, 0, &err) < 0);
+	assert_non_null(strstr(err.text, "at most"));
+	free(deep);
+}
+
+static void overrides_follow_the_same_rules(void **state)
+{
+	static const char *const fine[] = { "optimizer.lr=1e-4", "phases.0.topk=16",
+					    "phases.recovery.until.steps=9",
+					    "evaluation.every_steps=0" };
+	static const struct { const char *set, *says; } bad[] = {
+		{ "optimizer.lr=fast", "found 'fast'" },
+		{ "optimizer.lrr=1", "no such key" },
+		{ "phases.7.topk=1", "no such place" },
+		{ "phases.nobody.topk=1", "no such place" },
+		{ "phases.topk=1", "no such place" },
+		{ "nothing", "no such place" },
+		{ "=1", "no such place" },
+		{ "name.x=1", "no such place" },
+	};
+	char *text = text_with(-1, NULL);
+	struct lh_job job;
+	struct lh_err err;
+
+	(void)state;
+	if (load(&job, text, strlen(text), fine, 4, &err))
+		fail_msg("refused: %s", err.text);
+	assert_true(job.optimizer.lr == 1e-4);
+	assert_int_equal(job.phases[0].lighthouse.topk, 16);
+	assert_int_equal(job.phases[1].until.steps, 9);
+	lh_job_release(&job);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		assert_true(load(&job, text, strlen(text), &bad[i].set, 1, &err) < 0);
+		if (!strstr(err.text, bad[i].says) || !strstr(err.text, "--set"))
+			fail_msg("%s gave: %s", bad[i].set, err.text);
+	}
+	free(text);
+}
+
+static void the_resolved_job_survives_json(void **state)
+{
+	char *text = text_with(-1, NULL);
+	struct lh_job job, back = { 0 };
+	json_t *json, *again;
+	struct lh_err err;
+
+	(void)state;
+	if (load(&job, text, strlen(text), NULL, 0, &err))
+		fail_msg("the good file is refused: %s", err.text);
+	assert_int_equal(job.phases[0].dense_count, 2);
+	assert_int_equal(job.phases[0].dense_layers[1], 3);
+	assert_int_equal(lh_jobfile_total_steps(&job), 25);
+	json = lh_jobfile_to_json(&job);
+	if (lh_jobfile_from_json(&back, json, &err))
+		fail_msg("from JSON: %s", err.text);
+	again = lh_jobfile_to_json(&back);
+	assert_true(json_equal(json, again));
+	json_decref(json);
+	json_decref(again);
+	lh_job_release(&job);
+	lh_job_release(&back);
+	free(text);
+}
+
+static void data_that_does_not_fit_is_refused(void **state)
+{
+	char *path = lh_asprintf("%s/short.bin", dir);
+	struct lh_shard_writer *w;
+	int32_t ids[10] = { 0 };
+
+	(void)state;
+	assert_int_equal(lh_shard_writer_new(&w, path, 300, 256, NULL), 0);
+	assert_int_equal(lh_shard_writer_add(w, ids, 10, NULL), 0);
+	assert_int_equal(lh_shard_writer_commit(w, 1, NULL), 0);
+	refused_with("data.train", "short.bin", "holds 10 tokens, at least 257");
+	assert_int_equal(truncate(path, 70), 0);
+	refused_with("data.train", "[train.bin, short.bin]", "promises 10 tokens");
+	assert_int_equal(lh_fs_write_atomic(path, "", 0, NULL), 0);
+	refused_with("data.validation", "short.bin", "empty");
+	assert_int_equal(lh_fs_write_atomic(path, "hello, I am no shard at all", 27, NULL), 0);
+	refused_with("data.train", "short.bin", "not a token shard");
+	refused_at("model.vocab", "270", "data.train", "token id 299");
+	free(path);
+}
+
+static int setup(void **state)
+{
+	static const char *const names[] = { "train.bin", "val.bin" };
+
+	(void)state;
+	if (!mkdtemp(dir))
+		return -1;
+	for (int i = 0; i < 2; i++) {
+		char *path = lh_asprintf("%s/%s", dir, names[i]);
+		struct lh_shard_writer *w;
+		int32_t ids[600];
+
+		for (int j = 0; j < 600; j++)
+			ids[j] = j % 300;
+		if (lh_shard_writer_new(&w, path, 300, 256, NULL) ||
+		    lh_shard_writer_add(w, ids, 600, NULL) ||
+		    lh_shard_writer_commit(w, 1, NULL))
+			return -1;
+		free(path);
+	}
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	return lh_fs_remove_tree(dir, NULL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_resolved_job_survives_json),
+		cmocka_unit_test(every_key_refuses_what_it_cannot_be),
+		cmocka_unit_test(every_required_key_is_missed),
+		cmocka_unit_test(what_keys_decide_together_is_checked),
+		cmocka_unit_test(the_preconditions_of_lighthouse_attention_are_checked),
+		cmocka_unit_test(unknown_and_repeated_keys_are_refused),
+		cmocka_unit_test(what_is_no_job_file_is_refused),
+		cmocka_unit_test(overrides_follow_the_same_rules),
+		cmocka_unit_test(data_that_does_not_fit_is_refused),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
