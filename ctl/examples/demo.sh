@@ -4,7 +4,7 @@
 #
 #   DEMO_TEXT=DIR  text to train on (.txt .md .c .h .jsonl); default: C headers
 #   DEMO_DIR=DIR   where everything goes; emptied first (BUILD/demo)
-#   DEMO_STEPS=N   Lighthouse steps before the switch, half as many after it
+#   DEMO_STEPS=N   Lighthouse steps before the switch, three fifths as many after it
 #   LH_BUILD=DIR   the build to use (build)
 #
 # Ends the daemon it started in every case, Ctrl-C included.
@@ -13,7 +13,7 @@ build=${LH_BUILD:-build}
 here=$(cd "$(dirname "$0")" && pwd)
 dir=${DEMO_DIR:-$build/demo}
 text=${DEMO_TEXT:-/usr/include}
-switch_at=${DEMO_STEPS:-100} # step at which this script asks for recovery
+switch_at=${DEMO_STEPS:-150} # step at which this script asks for recovery
 
 bin=$build/bin
 daemon=
@@ -61,7 +61,7 @@ done
 
 say "Submitting ctl/examples/demo.yaml: Lighthouse attention, then recovery"
 cp "$here/demo.yaml" "$dir/demo.yaml"
-ctl submit "$dir/demo.yaml" --set phases.recovery.until.steps=$((switch_at / 2)) || exit 1
+ctl submit "$dir/demo.yaml" --set phases.recovery.until.steps=$((switch_at * 3 / 5)) || exit 1
 
 say "Training (lhctl watch; at step $switch_at: lhctl switch demo recovery)"
 (ctl wait demo --for step=$switch_at >/dev/null &&

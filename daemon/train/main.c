@@ -167,8 +167,10 @@ static int sample(const char *path, const json_t *json, json_t **result,
 		rc = lh_checkpoint_manifest(path, &manifest, err);
 	if (!rc)
 		rc = lh_jobfile_from_json(&job, json_object_get(manifest, "job"), err);
+	/* One token at a time: products of a matrix and a vector gain nothing from
+	 * more threads, and waiting for each other costs. */
 	if (!rc)
-		rc = lh_ops_cpu.open(&dev, job.threads, err);
+		rc = lh_ops_cpu.open(&dev, 1, err);
 	/* No activations are needed: decoding has its own. */
 	if (!rc)
 		rc = lh_model_new(&model, &lh_ops_cpu, dev, &job.model, 1, 1, NULL, 0,
