@@ -1,0 +1,105 @@
+// cli.test.mjs: lhctl without a daemon: help, usage, and packing text.
+import { test } from 'node:test';
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { bin, scratch } from './lib/lhd.mjs';
+
+const lhctl = (args, more = {}) => spawnSync(bin('lhctl'), args, { encoding: 'utf8', timeout: 30_000, ...more });
+const commands = lhctl(['-h']).stdout.split('\n').map((l) => /^ {2}([a-z]+) +[A-Z]/.exec(l)?.[1]).filter(Boolean);
+
+test('every subcommand has help that ends in examples', () => {
+  for (const name of ['pack', 'submit', 'ls', 'show', 'watch', 'switch', 'pause', 'resume', 'cancel', 'wait', 'sample'])
+    assert.ok(commands.includes(name), `${name} is not listed`);
+  for (const name of commands) {
+    const r = lhctl([name, '-h']);
+    assert.equal(r.status, 0, name);
+    assert.match(r.stdout, /examples:\n( {2}\S.*\n)+$/, name);
+    assert.match(r.stdout, /exit status/, name);
+    assert.equal(lhctl(['help', name]).stdout, r.stdout);
+  }
+});
+
+test('help job lists every key of the schema', () => {
+  const text = lhctl(['help', 'job']).stdout;
+  const schema = JSON.parse(readFileSync('schema/job.json'));
+  for (const { key } of [...schema.job, ...schema.phase]) assert.ok(text.includes(key), key);
+});
+
+test('bad usage exits with 2 and a hint', () => {
+  for (const args of [[], ['expode'], ['show'], ['ls', 'x'], ['ls', '--nonsense'], ['wait', '1', '--for', 'luck'],
+    ['sample', '1', '--tokens'], ['pack', 'x'], ['pack', '-o', 'x', '--validation', '2', 'y'], ['ls', '--json=1']]) {
+    const r = lhctl(args);
+    assert.equal(r.status, 2, args.join(' '));
+    assert.ok(r.stderr.length > 10, args.join(' '));
+  }
+  assert.match(lhctl(['swich', '1']).stderr, /did you mean 'switch'/);
+});
+
+test('without a daemon every command that needs one exits with 3 and says how to start it', (t) => {
+  const dir = scratch(t);
+  for (const args of [['ls'], ['show', '1'], ['watch', '1'], ['switch', '1'], ['wait', '1'], ['sample', '1'], ['info'], ['stop']]) {
+    const r = lhctl(['--state', dir, ...args]);
+    assert.equal(r.status, 3, args.join(' '));
+    assert.match(r.stderr, /hint: start it: lhd --state/);
+  }
+});
+
+/** Ids of a shard. */
+function ids(path) {
+  const b = readFileSync(path);
+  assert.equal(b.subarray(0, 8).toString(), 'LHTOKENS');
+  assert.equal(b.readBigUInt64LE(16), BigInt((b.length - 64) / 2));
+  return Array.from({ length: (b.length - 64) / 2 }, (_, i) => b.readUInt16LE(64 + 2 * i));
+}
+
+test('pack: bytes with a separator after each document, in sorted order, always the same', (t) => {
+  const dir = scratch(t);
+  mkdirSync(join(dir, 'in/sub'), { recursive: true });
+  writeFileSync(join(dir, 'in/b.txt'), 'bee');
+  writeFileSync(join(dir, 'in/a.txt'), 'a\xc3');
+  writeFileSync(join(dir, 'in/sub/c.md'), 'sea');
+  writeFileSync(join(dir, 'in/binary.txt'), Buffer.from([65, 0, 66]));
+  writeFileSync(join(dir, 'in/other.dat'), 'not wanted');
+  const pack = (out) => lhctl(['pack', '-o', join(dir, out), '--validation', '0', '--ext', '.txt,.md', '--json', join(dir, 'in')]);
+  const r = JSON.parse(pack('one').stdout);
+  assert.equal(r.train_documents, 3);
+  assert.equal(r.binary_files, 1);
+  const bytes = (s) => [...Buffer.from(s)];
+  assert.deepEqual(ids(join(dir, 'one.train.bin')), [...bytes('a\xc3'), 256, ...bytes('bee'), 256, ...bytes('sea'), 256]);
+  pack('two');
+  assert.deepEqual(readFileSync(join(dir, 'one.train.bin')), readFileSync(join(dir, 'two.train.bin')));
+  assert.deepEqual(readdirSync(dir).filter((f) => f.includes('val') || f.endsWith('.tmp')), []);
+});
+
+test('pack: lines of JSON are documents; a line without the field is refused', (t) => {
+  const dir = scratch(t);
+  writeFileSync(join(dir, 'd.jsonl'), '{"text":"one"}\n\n{"text":"t\\u00e9"}\n');
+  assert.equal(lhctl(['pack', '-o', join(dir, 'o'), '--validation', '0', join(dir, 'd.jsonl')]).status, 0);
+  assert.deepEqual(ids(join(dir, 'o.train.bin')), [...Buffer.from('one'), 256, ...Buffer.from('té'), 256]);
+  writeFileSync(join(dir, 'd.jsonl'), '{"text":"one"}\n{"body":"two"}\n');
+  const r = lhctl(['pack', '-o', join(dir, 'p'), join(dir, 'd.jsonl')]);
+  assert.equal(r.status, 1);
+  assert.match(r.stderr, /line 2/);
+  assert.match(r.stderr, /hint: --field/);
+  assert.deepEqual(readdirSync(dir).filter((f) => f.startsWith('p.')), [], 'something was left behind');
+});
+
+test('pack: nothing to pack, and a path that is not there, are refused', (t) => {
+  const dir = scratch(t);
+  mkdirSync(join(dir, 'empty'));
+  assert.match(lhctl(['pack', '-o', join(dir, 'o'), join(dir, 'empty')]).stderr, /no text was found[\s\S]*hint: /);
+  assert.match(lhctl(['pack', '-o', join(dir, 'o'), join(dir, 'none')]).stderr, /none[\s\S]*hint: /);
+  assert.match(lhctl(['pack', '-o', '/nowhere/o', dir]).stderr, /nowhere/);
+});
+
+test('pack --stats: the byte models know what they were counted on', (t) => {
+  const dir = scratch(t);
+  for (let i = 0; i < 200; i++) writeFileSync(join(dir, `f${i}.txt`), `${i} ` + 'ab'.repeat(200));
+  const r = JSON.parse(lhctl(['pack', '-o', join(dir, 'o'), '--validation', '0.2', '--ext', '.txt', '--stats', '--json', dir]).stdout);
+  assert.ok(r.validation_documents > 10 && r.validation_documents < 80);
+  // Two letters, each half of the time: ln 2 alone, almost nothing in context.
+  assert.ok(Math.abs(r.nats.unigram - Math.log(2)) < 0.1, `${r.nats.unigram}`);
+  assert.ok(r.nats.bigram < 0.1 && r.nats.trigram < 0.1, JSON.stringify(r.nats));
+});
