@@ -46,6 +46,16 @@ for (const [kind, dir, env] of [['', build, {}], [' (sanitized)', join(build, 's
   }
 }
 
+// What the sanitizers do not see: bytes that were never written. Where hostile
+// input is parsed.
+for (const name of ['jobs/test_jobfile', 'control/test_rpc', 'data/test_shard']) {
+  test(`${name} (valgrind)`, async () => {
+    const { ok, text } = await run('valgrind', ['-q', '--error-exitcode=9', '--leak-check=full',
+      '--errors-for-leak-kinds=definite', join(build, 'tests', name)], {});
+    assert.ok(ok, text.slice(-8000));
+  });
+}
+
 test('lighthouse-vectors: selection, outputs and gradients match the reference vectors', async () => {
   const dir = resolve('tests/vectors');
   const files = readdirSync(dir).filter((f) => f.endsWith('.safetensors')).sort();
