@@ -39,8 +39,6 @@ struct loop {
 	struct lh_progress p;
 	int64_t saved_step;      /* of the newest checkpoint, -1 none */
 	bool paused;
-	bool after_switch;       /* an evaluation is owed after the next step */
-	size_t replayed;         /* entries of c->replay behind us */
 	enum ending ending;
 };
 
@@ -54,10 +52,20 @@ static void post(struct loop *l, const char *kind, json_t *fields)
 	lh_link_post_take(l->link, fields);
 }
 
-static void post_event(struct loop *l, const char *level, const char *text)
+/* Paths and messages may hold any bytes, JSON holds UTF-8. */
+static json_t *text_json(const char *text)
+{
+	char safe[4 * sizeof(((struct lh_err *)0)->text)];
+	json_t *s = json_string(text);
+
+	return s ? s : json_string(lh_escape(safe, sizeof(safe), text));
+}
+
+static void post_warning(struct loop *l, const char *text)
 {
 	lh_warn("%s", text);
-	post(l, "event", json_pack("{s:s, s:s}", "level", level, "text", text));
+	post(l, "event", json_pack("{s:s, s:o}", "level", "warn", "text",
+				   text_json(text)));
 }
 
 static void status(struct loop *l, const char *doing)
@@ -89,9 +97,9 @@ static int save(struct loop *l, const char *reason, struct lh_err *err)
 	l->saved_step = l->p.step;
 	lh_checkpoint_retain(l->c->checkpoints, l->job->checkpoint.keep);
 	post(l, "checkpoint",
-	     json_pack("{s:s, s:I, s:f, s:s}", "path", path, "bytes", (json_int_t)bytes,
-		       "duration_ms", (double)(lh_clock_us() - start_us) / 1000,
-		       "reason", reason));
+	     json_pack("{s:o, s:I, s:f, s:s}", "path", text_json(path), "bytes",
+		       (json_int_t)bytes, "duration_ms",
+		       (double)(lh_clock_us() - start_us) / 1000, "reason", reason));
 	free(path);
 	return 0;
 }
@@ -163,7 +171,6 @@ static int enter_phase(struct loop *l, int phase, const char *reason, int64_t co
 	l->p.phase_tokens = 0;
 	l->p.phase_ms = 0;
 	l->p.total_steps = plan_total(l);
-	l->after_switch = true;
 	post(l, "phase", json_pack("{s:i, s:s, s:s, s:I}", "phase", phase, "name",
 				   l->job->phases[phase].name, "reason", reason,
 				   "command", (json_int_t)command));
@@ -186,10 +193,10 @@ static void resolve(struct loop *l, int64_t id, const struct lh_err *err,
 		    const char *text)
 {
 	post(l, "command",
-	     json_pack("{s:I, s:s, s:s, s:s}", "command", (json_int_t)id, "outcome",
+	     json_pack("{s:I, s:s, s:o, s:o}", "command", (json_int_t)id, "outcome",
 		       err->code ? "refused" : "applied", "text",
-		       err->code ? err->text : text, "hint",
-		       err->code ? err->hint : ""));
+		       text_json(err->code ? err->text : text), "hint",
+		       text_json(err->code ? err->hint : "")));
 }
 
 /* A failure of `rc` is the job's; a refusal is in `no`. */
@@ -218,15 +225,24 @@ static int do_switch(struct loop *l, int64_t id, const json_t *args, char *text,
 	return rc;
 }
 
-static void set_paused(struct loop *l, bool paused, int64_t id, struct lh_err *no)
+/* A pause may last, and the machine may not: there is a checkpoint first. */
+static int set_paused(struct loop *l, bool paused, int64_t id, struct lh_err *no,
+		      struct lh_err *err)
 {
+	int rc = 0;
+
 	if (l->paused == paused) {
 		lh_err_set(no, LH_ESTATE, "the job is %s",
 			   paused ? "paused already" : "not paused");
-		return;
+		return 0;
 	}
+	if (paused && l->saved_step != l->p.step)
+		rc = save(l, "pause", err);
+	if (rc)
+		return rc;
 	l->paused = paused;
 	post_state(l, paused ? "paused" : "running", "by command", id);
+	return 0;
 }
 
 /* Applies a command here; 0, or the error that fails the job. */
@@ -240,10 +256,10 @@ static int apply(struct loop *l, int64_t id, const char *verb, const json_t *arg
 	if (!strcmp(verb, "switch")) {
 		rc = do_switch(l, id, args, text, sizeof(text), &no, err);
 	} else if (!strcmp(verb, "pause")) {
-		set_paused(l, true, id, &no);
+		rc = set_paused(l, true, id, &no, err);
 		snprintf(text, sizeof(text), "paused after step %" PRId64, l->p.step);
 	} else if (!strcmp(verb, "resume")) {
-		set_paused(l, false, id, &no);
+		rc = set_paused(l, false, id, &no, err);
 		snprintf(text, sizeof(text), "going on after step %" PRId64, l->p.step);
 	} else if (!strcmp(verb, "checkpoint")) {
 		rc = save(l, "by command", err);
@@ -255,6 +271,8 @@ static int apply(struct loop *l, int64_t id, const char *verb, const json_t *arg
 		lh_err_set(&no, LH_EUNSUPPORTED, "this worker has no command '%s'", verb);
 		lh_err_hint(&no, "it was started by another version of lighthouse");
 	}
+	if (!rc && !no.code)
+		l->p.command = id;
 	if (!rc && !replay)
 		resolve(l, id, &no, text);
 	return rc;
@@ -293,8 +311,9 @@ static void answer_call(struct loop *l, const json_t *m)
 	if (!rc)
 		reply = json_pack("{s:s, s:o}", "m", "reply", "result", result);
 	else
-		reply = json_pack("{s:s, s:{s:s, s:s, s:s}}", "m", "reply", "error", "code",
-				  lh_err_name(rc), "text", err.text, "hint", err.hint);
+		reply = json_pack("{s:s, s:{s:s, s:o, s:o}}", "m", "reply", "error", "code",
+				  lh_err_name(rc), "text", text_json(err.text), "hint",
+				  text_json(err.hint));
 	lh_link_answer_take(l->link, m, reply);
 }
 
@@ -302,37 +321,38 @@ static int on_message(struct loop *l, const json_t *m, struct lh_err *err)
 {
 	const char *name = json_string_value(json_object_get(m, "m"));
 	const char *verb = json_string_value(json_object_get(m, "verb"));
+	const char *text = json_string_value(json_object_get(m, "text"));
 
 	if (!strcmp(name, "call"))
 		answer_call(l, m);
 	else if (!strcmp(name, "refuse"))
 		return lh_err_set(err, LH_EPROTO, "lhd does not want this worker: %s",
-				  json_string_value(json_object_get(m, "text")));
+				  text ? text : "it does not say why");
 	else if (verb)
 		return apply(l, json_integer_value(json_object_get(m, "id")), verb,
 			     json_object_get(m, "args"), false, err);
 	return 0;
 }
 
-/* Commands an earlier attempt applied at this step or, when the checkpoint is
- * younger than they are, not at all. */
+/* Commands that earlier attempts applied at this step, less those that this
+ * checkpoint has in it. Only what steers training: pauses are over, and an end
+ * that was reached would not have been resumed. The list is in the order of ids,
+ * not of steps: a later command may have come to an earlier step of a run that
+ * had gone back. */
 static int replay_here(struct loop *l, struct lh_err *err)
 {
+	const json_t *r;
+	size_t i;
 	int rc = 0;
 
-	while (!rc && l->replayed < json_array_size(l->c->replay)) {
-		const json_t *r = json_array_get(l->c->replay, l->replayed);
+	json_array_foreach (l->c->replay, i, r) {
+		int64_t id = json_integer_value(json_object_get(r, "id"));
 		int64_t step = json_integer_value(json_object_get(r, "step"));
 		const char *verb = json_string_value(json_object_get(r, "verb"));
 
-		if (step > l->p.step)
-			break;
-		l->replayed++;
-		/* Only what steers training; pauses are over, and an end that was
-		 * reached would not have been resumed. */
-		if (step == l->p.step && verb && !strcmp(verb, "switch"))
-			rc = apply(l, json_integer_value(json_object_get(r, "id")), verb,
-				   json_object_get(r, "args"), true, err);
+		if (!rc && step == l->p.step && id > l->p.command && verb &&
+		    !strcmp(verb, "switch"))
+			rc = apply(l, id, verb, json_object_get(r, "args"), true, err);
 	}
 	return rc;
 }
@@ -375,6 +395,7 @@ static int train_step(struct loop *l, struct lh_err *err)
 		return rc;
 	ms = (double)(lh_clock_us() - start_us) / 1000;
 	l->p.step++;
+	l->p.command = 0;
 	l->p.cursor += n;
 	l->p.phase_tokens += tokens;
 	l->p.phase_ms += ms;
@@ -392,10 +413,9 @@ static int after_step(struct loop *l, struct lh_err *err)
 {
 	int64_t every = l->job->evaluation.every_steps;
 
-	if (l->after_switch) {
-		l->after_switch = false;
+	/* The first step of a phase that was switched to. */
+	if (l->p.step == l->p.phase_step + 1 && (l->p.phase_step || l->p.phase))
 		return evaluate(l, "after_switch", err);
-	}
 	return every && l->p.step % every == 0 ? evaluate(l, "interval", err) : 0;
 }
 
@@ -437,7 +457,7 @@ static void on_damaged(void *arg, const char *path, const struct lh_err *why)
 	char *text = lh_asprintf("checkpoint '%s' is damaged and passed over: %s", path,
 				 why->text);
 
-	post_event(l, "warn", text);
+	post_warning(l, text);
 	free(text);
 }
 
@@ -451,14 +471,31 @@ static int restore(struct loop *l, struct lh_err *err)
 		l->saved_step = l->p.step;
 		lh_info("resuming from '%s'", path);
 		free(path);
+		if (l->p.phase >= l->job->phase_count)
+			return lh_err_set(err, LH_ECORRUPT, "the checkpoint is in phase %d, "
+					  "the job has %d", l->p.phase,
+					  l->job->phase_count);
+		l->p.attempt = l->c->attempt;
 		return 0;
 	}
 	if (rc != LH_ENOTFOUND)
 		return rc;
-	memset(&l->p, 0, sizeof(l->p));
+	l->p = (struct lh_progress){ .attempt = l->c->attempt };
 	l->p.total_steps = plan_total(l);
 	lh_model_init(l->model, (uint64_t)l->job->seed);
 	return 0;
+}
+
+/* Its own entry must last, or all that is synced in it is lost with it. */
+static int make_checkpoints_dir(const char *dir, struct lh_err *err)
+{
+	char *parent = lh_asprintf("%s/..", dir);
+	int rc = lh_fs_mkdirs(dir, err);
+
+	if (!rc)
+		rc = lh_fs_sync_dir(parent, err);
+	free(parent);
+	return rc;
 }
 
 static int open_all(struct loop *l, struct lh_err *err)
@@ -471,7 +508,7 @@ static int open_all(struct loop *l, struct lh_err *err)
 						      job->batch.sequences);
 	for (int i = 0; i < job->phase_count; i++)
 		lh_attention_mode_of(&l->modes[i], &job->phases[i], T);
-	rc = lh_fs_mkdirs(l->c->checkpoints, err);
+	rc = make_checkpoints_dir(l->c->checkpoints, err);
 	if (!rc)
 		rc = l->c->ops->open(&l->dev, job->threads, err);
 	if (!rc)
@@ -528,7 +565,9 @@ int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 			break;
 		status(&l, "training");
 		rc = train_step(&l, err);
-		if (!rc)
+		if (rc)
+			lh_err_prefix(err, "step %" PRId64, l.p.step + 1);
+		else
 			rc = after_step(&l, err);
 	}
 	if (!rc)
@@ -537,10 +576,11 @@ int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 		l.ending = FAILED;
 		lh_log_err(LH_LOG_ERROR, "the job failed", err);
 	}
-	post(&l, "end", json_pack("{s:s, s:s, s:s, s:s}", "outcome",
+	post(&l, "end", json_pack("{s:s, s:s, s:o, s:o}", "outcome",
 				  ending_names[l.ending], "code",
-				  rc ? lh_err_name(rc) : "", "text", rc ? err->text : "",
-				  "hint", rc ? err->hint : ""));
+				  rc ? lh_err_name(rc) : "", "text",
+				  text_json(rc ? err->text : ""), "hint",
+				  text_json(rc ? err->hint : "")));
 	close_all(&l);
 	return rc;
 }

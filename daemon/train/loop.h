@@ -21,6 +21,7 @@ struct lh_loop_config {
 	const char *checkpoints;       /* directory */
 	const struct lh_ops *ops;
 	struct lh_link *link;
+	int64_t attempt;
 	bool paused;                   /* start paused */
 	const json_t *replay;          /* array, see proto.h */
 	volatile sig_atomic_t *stop;   /* set by SIGTERM: end as "stopped" */

@@ -90,6 +90,7 @@ static int train(const char *dir, const json_t *start, const json_t *spec,
 	if (rc)
 		goto done;
 	loop.job = &job;
+	loop.attempt = attempt;
 	loop.paused = paused;
 	loop.replay = json_object_get(start, "replay");
 	rc = lh_loop_run(&loop, err);
@@ -120,6 +121,7 @@ static int run_attempt(const char *arg)
 		rc = lock = take_lock(job_dir, &err);
 	if (rc >= 0) {
 		/* lhd and the machine's owner come first. */
+		errno = 0;
 		if (nice(NICE) == -1 && errno)
 			lh_warn("cannot be nice: %s", strerror(errno));
 		rc = train(dir, start, spec, job_dir, &err);
