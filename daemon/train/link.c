@@ -384,7 +384,8 @@ static bool exchange(struct lh_link *l)
 	pthread_mutex_lock(&l->mutex);
 	l->unacked = lh_spool_next(l->spool) - lh_spool_first(l->spool) +
 		     (int64_t)json_array_size(l->held);
-	l->connected = l->welcome;
+	/* Before its welcome too: lhd may be about to say it. */
+	l->connected = l->fd >= 0;
 	l->busy = false;
 	pthread_cond_broadcast(&l->settled);
 	pthread_mutex_unlock(&l->mutex);
@@ -402,11 +403,13 @@ static void *control_thread(void *arg)
 {
 	struct lh_link *l = arg;
 
-	while (!exchange(l)) {
+	for (;;) {
 		struct pollfd p[2] = { { .fd = l->event_fd, .events = POLLIN } };
 		uint64_t count;
 
 		dial(l);
+		if (exchange(l))
+			break;
 		flush(l);
 		p[1].fd = l->fd;
 		p[1].events = (short)(POLLIN | (l->out.used_bytes ? POLLOUT : 0));
@@ -466,6 +469,7 @@ int lh_link_open(struct lh_link **out, const struct lh_link_config *c, struct lh
 	l->state = "running";
 	l->doing = "starting";
 	l->fd = -1;
+	l->busy = true; /* until it has dialled once */
 	l->generation = c->generation;
 	lh_frame_init(&l->in, LH_PROTO_LINE_MAX_BYTES);
 	pthread_mutex_init(&l->mutex, NULL);
