@@ -48,9 +48,8 @@ const char *lh_err_meaning(int code);
 /* The code of a name, or 0. */
 int lh_err_from_name(const char *name);
 
-_Noreturn void lh_bug(const char *file, int line, const char *func,
-		      const char *fmt, ...)
-	__attribute__((format(printf, 4, 5)));
+void lh_bug(const char *file, int line, const char *func, const char *fmt, ...)
+	__attribute__((noreturn, format(printf, 4, 5)));
 
 #define LH_BUG(...) lh_bug(__FILE__, __LINE__, __func__, __VA_ARGS__)
 #define LH_ASSERT(cond)                                          \
