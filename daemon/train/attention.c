@@ -70,7 +70,7 @@ void lh_attention_forward(const struct lh_attention_call *a,
 			       scratch->score_k);
 	ops->lighthouse_map(a->dev, g, BH, scratch->map, saved->index);
 	ops->lighthouse_gather(a->dev, g, &a->heads, saved->qs, saved->ks, saved->vs,
-			       x.q, x.k, x.v, a->rope, saved->index);
+			       x.q, x.k, x.v, a->rope, saved->index, scratch->score);
 	ops->sdpa(a->dev, &s, saved->os, saved->lse, saved->qs, saved->ks, saved->vs);
 	ops->lighthouse_scatter(a->dev, g, &a->heads, saved->o, saved->os, scratch->map);
 }

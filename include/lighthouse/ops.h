@@ -182,7 +182,8 @@ struct lh_ops {
 
 	/* score_q, score_k (B,H,P): level 0 from the scorer, level l the maximum
 	 * over the window. `v` is read by the dilated scorer only. scratch:
-	 * >= lighthouse_score_scratch_bytes. */
+	 * >= lighthouse_score_scratch_bytes; whatever it holds afterwards may
+	 * spare the gather a reading of q and k. */
 	void (*lighthouse_score)(struct lh_dev *dev, const struct lh_lighthouse *g,
 				 const struct lh_heads *h, float *score_q,
 				 float *score_k, const lh_act *q, const lh_act *k,
@@ -198,12 +199,14 @@ struct lh_ops {
 	/* map (BH,P): row in the sub-sequence of each entry, -1 if absent. */
 	void (*lighthouse_map)(struct lh_dev *dev, const struct lh_lighthouse *g,
 			       int64_t BH, int32_t *map, const int32_t *index);
-	/* qs, ks, vs (B,S,H,D) <- window means of the rotated rows at `index`. */
+	/* qs, ks, vs (B,S,H,D) <- window means of the rotated rows at `index`.
+	 * scored: the untouched scratch of lighthouse_score called with the same
+	 * g, h, q, k and rope, or NULL when there is none; results are the same. */
 	void (*lighthouse_gather)(struct lh_dev *dev, const struct lh_lighthouse *g,
 				  const struct lh_heads *h, lh_act *qs, lh_act *ks,
 				  lh_act *vs, const lh_act *q, const lh_act *k,
 				  const lh_act *v, const struct lh_rope *rope,
-				  const int32_t *index);
+				  const int32_t *index, const void *scored);
 	/* dq, dk, dv <- gradients of the raw rows (rotated back by `rope`),
 	 * strides of h; dqs, dks, dvs (B,S,H,D). */
 	void (*lighthouse_gather_bwd)(struct lh_dev *dev, const struct lh_lighthouse *g,

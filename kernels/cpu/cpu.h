@@ -62,7 +62,7 @@ void lh_cpu_lighthouse_gather(struct lh_dev *dev, const struct lh_lighthouse *g,
 			      const struct lh_heads *h, lh_act *qs, lh_act *ks,
 			      lh_act *vs, const lh_act *q, const lh_act *k,
 			      const lh_act *v, const struct lh_rope *rope,
-			      const int32_t *index);
+			      const int32_t *index, const void *scored);
 void lh_cpu_lighthouse_gather_bwd(struct lh_dev *dev, const struct lh_lighthouse *g,
 				  const struct lh_heads *h, lh_act *dq, lh_act *dk,
 				  lh_act *dv, const lh_act *dqs, const lh_act *dks,

@@ -37,12 +37,12 @@ void lh_cpu_lighthouse_gather(struct lh_dev *dev, const struct lh_lighthouse *g,
 			      const struct lh_heads *h, lh_act *qs, lh_act *ks,
 			      lh_act *vs, const lh_act *q, const lh_act *k,
 			      const lh_act *v, const struct lh_rope *rope,
-			      const int32_t *index)
+			      const int32_t *index, const void *scored)
 {
 	int64_t S = lh_lighthouse_selected(g), N = g->tokens;
 	int D = h->head_dim, H = h->heads, group = H / h->kv_heads;
 
-	(void)dev;
+	(void)dev, (void)scored;
 	LH_ASSERT(D <= D_MAX && h->tokens == N);
 #pragma omp parallel for collapse(2)
 	for (int b = 0; b < h->batch; b++)

@@ -178,6 +178,7 @@ struct run { /* device tensors of one file */
 	float *sq, *sk, *qs, *ks, *vs, *os, *out, *lse;
 	float *dos, *dqs, *dks, *dvs, *dq, *dk, *dv;
 	int32_t *index, *map;
+	void *scratch; /* of the scorer */
 };
 
 static bool check_attention(const struct checker *c, const struct vectors *v,
@@ -203,7 +204,7 @@ static bool check_attention(const struct checker *c, const struct vectors *v,
 	s.heads.tokens = v->S;
 	ops->lighthouse_map(c->dev, &v->g, v->BH, r->map, r->index);
 	ops->lighthouse_gather(c->dev, &v->g, &v->h, r->qs, r->ks, r->vs, r->q, r->k,
-			       r->v, NULL, r->index);
+			       r->v, NULL, r->index, r->scratch);
 	ops->sdpa(c->dev, &s, r->os, r->lse, r->qs, r->ks, r->vs);
 	ops->lighthouse_scatter(c->dev, &v->g, &v->h, r->out, r->os, r->map);
 	ops->lighthouse_scatter_bwd(c->dev, &v->g, &v->h, r->dos, r->dout, r->index);
@@ -229,7 +230,6 @@ static bool check_file(const struct checker *c, const struct vectors *v)
 	const struct lh_ops *ops = c->ops;
 	struct run r = { 0 };
 	int32_t *index;
-	void *scratch;
 	bool ok = true, same;
 
 	r.q = device(c, lh_safetensors_find(&v->st, "q"));
@@ -238,9 +238,9 @@ static bool check_file(const struct checker *c, const struct vectors *v)
 	r.sq = device_zero(c, v->BH * v->P * 4);
 	r.sk = device_zero(c, v->BH * v->P * 4);
 	r.index = device_zero(c, want->bytes);
-	scratch = device_zero(c, (int64_t)ops->lighthouse_score_scratch_bytes(&v->g, &v->h));
+	r.scratch = device_zero(c, (int64_t)ops->lighthouse_score_scratch_bytes(&v->g, &v->h));
 	ops->lighthouse_score(c->dev, &v->g, &v->h, r.sq, r.sk, r.q, r.k, r.v, NULL,
-			      scratch);
+			      r.scratch);
 	ops->lighthouse_select(c->dev, &v->g, v->BH, r.index, r.sq, r.sk);
 	index = host(c, r.index, want->bytes);
 	same = !memcmp(index, want->data, (size_t)want->bytes);
@@ -252,7 +252,7 @@ static bool check_file(const struct checker *c, const struct vectors *v)
 	if (has(v, "d_out", LH_TENSOR_F32, v->size))
 		ok &= check_attention(c, v, &r);
 	printf("  %s\n", ok && same ? "ok" : "FAILED");
-	ops->free(c->dev, scratch);
+	ops->free(c->dev, r.scratch);
 	ops->free(c->dev, r.q);
 	ops->free(c->dev, r.k);
 	ops->free(c->dev, r.v);

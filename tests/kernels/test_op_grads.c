@@ -198,7 +198,7 @@ static void select_once(void)
 static void gather_f(float **x, float *y)
 {
 	ops->lighthouse_gather(dev, &geometry, &light, y, y + sub, y + 2 * sub, x[0], x[1],
-			       x[2], &rope, index_of);
+			       x[2], &rope, index_of, NULL);
 }
 
 static void gather_b(float **x, const float *dy, float **dx)
