@@ -240,5 +240,7 @@ struct lh_ops {
 
 extern const struct lh_ops lh_ops_cpu;
 extern const struct lh_ops lh_ops_cuda;
+/* The same kernels with float32 activations and slow attention: for tests. */
+extern const struct lh_ops lh_ops_cuda_f32;
 
 #endif

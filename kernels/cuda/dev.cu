@@ -1,0 +1,275 @@
+/* dev.cu: a GPU as a device: its stream, memory and transfers.
+ *
+ * put returns when the host buffer may be reused: up to LH_CUDA_STAGE_BYTES go
+ * through a pinned buffer without waiting for the stream; more waits. fetch
+ * waits. cuDNN is loaded here for bf16, so that a machine without it is refused
+ * before any work starts. */
+#include "cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vec.cuh"
+
+void lh_cuda_fail(struct lh_dev *dev, const char *what, const char *detail)
+{
+	if (!dev->failure[0])
+		snprintf(dev->failure, sizeof(dev->failure),
+			 "'%.60s' failed on the GPU: %.420s", what, detail);
+}
+
+static void check(struct lh_dev *dev, const char *what, cudaError_t rc)
+{
+	if (rc != cudaSuccess)
+		lh_cuda_fail(dev, what, cudaGetErrorString(rc));
+}
+
+void lh_cuda_launched(struct lh_dev *dev, const char *what)
+{
+	check(dev, what, cudaGetLastError());
+}
+
+void *lh_cuda_scratch(struct lh_dev *dev, size_t bytes)
+{
+	size_t whole = (bytes + (1 << 20) - 1) >> 20 << 20;
+
+	if (whole <= dev->scratch_bytes)
+		return dev->scratch;
+	check(dev, "scratch", cudaStreamSynchronize(dev->stream));
+	cudaFree(dev->scratch);
+	dev->scratch = NULL;
+	dev->scratch_bytes = 0;
+	if (cudaMalloc(&dev->scratch, whole) != cudaSuccess) {
+		char detail[80];
+
+		cudaGetLastError(); /* not sticky: do not report it twice */
+		snprintf(detail, sizeof(detail), "no memory for %zu MiB of scratch",
+			 whole >> 20);
+		lh_cuda_fail(dev, "scratch", detail);
+		dev->scratch = NULL;
+		return NULL;
+	}
+	dev->scratch_bytes = whole;
+	return dev->scratch;
+}
+
+/* ---- opening --------------------------------------------------------------- */
+
+static int refuse(struct lh_dev *dev, struct lh_err *err, const char *what,
+		  cudaError_t rc)
+{
+	lh_cuda_close(dev);
+	lh_err_set(err, LH_EUNSUPPORTED, "'%s': %s", what, cudaGetErrorString(rc));
+	return lh_err_hint(err, "an NVIDIA GPU of compute capability 9.0 and a driver "
+			   "for CUDA 13 are needed; 'device: cpu' needs neither");
+}
+
+static int open_stages(struct lh_dev *dev)
+{
+	for (int i = 0; i < LH_CUDA_STAGES; i++) {
+		if (cudaHostAlloc((void **)&dev->stage[i], LH_CUDA_STAGE_BYTES,
+				  cudaHostAllocDefault) != cudaSuccess ||
+		    cudaEventCreateWithFlags(&dev->staged[i], cudaEventDisableTiming) !=
+			    cudaSuccess)
+			return -1;
+	}
+	return 0;
+}
+
+static int open_device(struct lh_dev *dev, bool with_cudnn, struct lh_err *err)
+{
+	cudaDeviceProp prop;
+	cudaError_t rc = cudaGetDevice(&dev->number);
+	int code;
+
+	if (rc == cudaSuccess)
+		rc = cudaGetDeviceProperties(&prop, dev->number);
+	if (rc != cudaSuccess)
+		return refuse(dev, err, "cuda device", rc);
+	if (prop.major != 9) {
+		lh_err_set(err, LH_EUNSUPPORTED,
+			   "'%s' has compute capability %d.%d, this build is for 9.0",
+			   prop.name, prop.major, prop.minor);
+		lh_cuda_close(dev);
+		return lh_err_hint(err, "an H100 or H200, or 'device: cpu'");
+	}
+	dev->sms = prop.multiProcessorCount;
+	rc = cudaStreamCreateWithFlags(&dev->stream, cudaStreamNonBlocking);
+	if (rc == cudaSuccess && open_stages(dev))
+		rc = cudaGetLastError();
+	if (rc == cudaSuccess)
+		rc = cudaMalloc(&dev->gemm_work, LH_GEMM_WORK_BYTES);
+	if (rc != cudaSuccess)
+		return refuse(dev, err, "cuda stream and buffers", rc);
+	if (cublasLtCreate(&dev->lt) != CUBLAS_STATUS_SUCCESS) {
+		lh_cuda_close(dev);
+		return lh_err_set(err, LH_EUNSUPPORTED, "'cublasLt' does not start");
+	}
+	snprintf(dev->text, sizeof(dev->text), "cuda, %.100s, %d SMs, %zu MiB, cuBLASLt %zu",
+		 prop.name, dev->sms, prop.totalGlobalMem >> 20, cublasLtGetVersion());
+	if (!with_cudnn)
+		return 0;
+	code = lh_sdpa_plans_new(&dev->plans, dev->stream, err);
+	if (code) {
+		lh_cuda_close(dev);
+		return code;
+	}
+	snprintf(dev->text + strlen(dev->text), sizeof(dev->text) - strlen(dev->text),
+		 ", cuDNN %s", lh_sdpa_plans_version(dev->plans));
+	return 0;
+}
+
+int lh_cuda_open_bf16(struct lh_dev **out, int threads, struct lh_err *err)
+{
+	struct lh_dev *dev = (struct lh_dev *)lh_calloc(1, sizeof(*dev));
+	int rc;
+
+	(void)threads;
+	rc = open_device(dev, true, err);
+	*out = rc ? NULL : dev;
+	return rc;
+}
+
+int lh_cuda_open_f32(struct lh_dev **out, int threads, struct lh_err *err)
+{
+	struct lh_dev *dev = (struct lh_dev *)lh_calloc(1, sizeof(*dev));
+	int rc;
+
+	(void)threads;
+	rc = open_device(dev, false, err);
+	*out = rc ? NULL : dev;
+	return rc;
+}
+
+void lh_cuda_close(struct lh_dev *dev)
+{
+	if (!dev)
+		return;
+	if (dev->stream)
+		cudaStreamSynchronize(dev->stream);
+	lh_sdpa_plans_free(dev->plans);
+	lh_cuda_gemms_free(dev);
+	if (dev->lt)
+		cublasLtDestroy(dev->lt);
+	for (int i = 0; i < LH_CUDA_STAGES; i++) {
+		if (dev->staged[i])
+			cudaEventDestroy(dev->staged[i]);
+		if (dev->stage[i])
+			cudaFreeHost(dev->stage[i]);
+	}
+	cudaFree(dev->gemm_work);
+	cudaFree(dev->scratch);
+	if (dev->stream)
+		cudaStreamDestroy(dev->stream);
+	free(dev);
+}
+
+const char *lh_cuda_describe(struct lh_dev *dev)
+{
+	return dev->text;
+}
+
+/* ---- memory ---------------------------------------------------------------- */
+
+int lh_cuda_alloc(struct lh_dev *dev, void **p, size_t bytes, struct lh_err *err)
+{
+	size_t left = 0, all = 0;
+	cudaError_t rc = cudaMalloc(p, bytes ? bytes : 1);
+
+	(void)dev;
+	if (rc == cudaSuccess)
+		return 0;
+	cudaGetLastError();
+	*p = NULL;
+	if (rc != cudaErrorMemoryAllocation)
+		return lh_err_set(err, LH_EWORKER, "'cudaMalloc': %s",
+				  cudaGetErrorString(rc));
+	cudaMemGetInfo(&left, &all);
+	lh_err_set(err, LH_ETOOBIG, "%zu MiB do not fit the GPU: %zu of %zu MiB are free",
+		   bytes >> 20, left >> 20, all >> 20);
+	return lh_err_hint(err, "a smaller model, seq_len or micro_sequences");
+}
+
+void lh_cuda_free(struct lh_dev *dev, void *p)
+{
+	check(dev, "free", cudaFree(p));
+}
+
+void lh_cuda_put(struct lh_dev *dev, void *dst, const void *host, size_t bytes)
+{
+	int i = dev->next_stage;
+
+	if (bytes > LH_CUDA_STAGE_BYTES) {
+		check(dev, "put", cudaMemcpyAsync(dst, host, bytes,
+						  cudaMemcpyHostToDevice, dev->stream));
+		check(dev, "put", cudaStreamSynchronize(dev->stream));
+		return;
+	}
+	dev->next_stage = (i + 1) % LH_CUDA_STAGES;
+	check(dev, "put", cudaEventSynchronize(dev->staged[i]));
+	memcpy(dev->stage[i], host, bytes);
+	check(dev, "put", cudaMemcpyAsync(dst, dev->stage[i], bytes,
+					  cudaMemcpyHostToDevice, dev->stream));
+	check(dev, "put", cudaEventRecord(dev->staged[i], dev->stream));
+}
+
+int lh_cuda_sync(struct lh_dev *dev, struct lh_err *err)
+{
+	check(dev, "an earlier op", cudaStreamSynchronize(dev->stream));
+	if (!dev->failure[0])
+		return 0;
+	return lh_err_set(err, LH_EWORKER, "%s", dev->failure);
+}
+
+int lh_cuda_fetch(struct lh_dev *dev, void *host, const void *src, size_t bytes,
+		  struct lh_err *err)
+{
+	check(dev, "fetch", cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost,
+					    dev->stream));
+	return lh_cuda_sync(dev, err);
+}
+
+void lh_cuda_zero(struct lh_dev *dev, void *p, size_t bytes)
+{
+	check(dev, "zero", cudaMemsetAsync(p, 0, bytes, dev->stream));
+}
+
+void lh_cuda_copy(struct lh_dev *dev, void *dst, const void *src, size_t bytes)
+{
+	check(dev, "copy", cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice,
+					   dev->stream));
+}
+
+/* Reads 4 n bytes, writes sizeof(T) n. */
+template <typename T, int W>
+__global__ void cast_kernel(T *dst, const float *__restrict__ src, int64_t n)
+{
+	int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
+	float x[W];
+
+	if (i >= n)
+		return;
+	load_table(x, src + i);
+	store<T, W>(dst + i, x);
+}
+
+template <typename T>
+void lh_cuda_cast(struct lh_dev *dev, lh_act *dst, const float *src, int64_t n)
+{
+	constexpr int W = VEC<T>;
+	T *to = (T *)dst;
+
+	if (!n)
+		return;
+	if (n % W == 0 && lh_aligned<T>(to, 0) && (uintptr_t)src % 16 == 0)
+		cast_kernel<T, W><<<(unsigned)lh_ceil(n / W, 256), 256, 0, dev->stream>>>(
+			to, src, n);
+	else
+		cast_kernel<T, 1><<<(unsigned)lh_ceil(n, 256), 256, 0, dev->stream>>>(
+			to, src, n);
+	lh_cuda_launched(dev, "cast");
+}
+
+template void lh_cuda_cast<bf16>(struct lh_dev *, lh_act *, const float *, int64_t);
+template void lh_cuda_cast<float>(struct lh_dev *, lh_act *, const float *, int64_t);

@@ -1,0 +1,322 @@
+/* lighthouse_select.cu: which entries of the pyramid form the sub-sequence
+ * (paper section 3.2), and the inverse map.
+ *
+ * A block owns a tile. From the coarsest level down it finds the m/2 best
+ * candidates by query score and, among the others, m/2 by key score, without
+ * sorting: the rank of the last winner is built two bits at a time by counting
+ * (16 rounds), equals are taken from the left by prefix sums. Winners are kept
+ * as ascending lists; the candidates of the next level are their children.
+ *
+ * Rows: the causal order is the post-order of the tree, so the row of an entry
+ * is the number of entries before it: at its own level its ordinal; above, the
+ * ordinal of its ancestor; below, p times the winners among the entries so far
+ * (a search in the level's list). Nothing is sorted by position.
+ *
+ * Bytes are few (the coarser scores once, S and P ints); the time is the
+ * latency of about 80 barriers a level: 10-20 us whatever N. */
+#include "lighthouse.cuh"
+
+enum { MAX_THREADS = 1024, SHARED_MAX = 200 << 10, ROUNDS = 16 };
+
+struct select_args {
+	struct pyramid y;
+	const float *score_q, *score_k; /* (BH,P) */
+	int32_t *index;                 /* (BH,S) */
+	char *scratch;                  /* NULL: the tile fits in shared memory */
+	size_t bytes;                   /* of one tile */
+	int tiles, budget;              /* m */
+	int first;                      /* candidates of a tile at the top level */
+	int most;                       /* candidates of any level at most */
+};
+
+/* What a block works on; lists ascend. */
+struct tile {
+	uint32_t *key;    /* (most) rank of a candidate, larger is better */
+	int32_t *ordinal; /* (L - 1, m) winners of level l + 1: among candidates */
+	int32_t *where;   /* (L - 1, m) and in the level */
+	uint8_t *won;     /* (most) */
+};
+
+__host__ __device__ static inline size_t tile_bytes(int most, int levels, int m)
+{
+	return (size_t)most * 5 + 2 * (size_t)(levels - 1) * m * sizeof(int32_t) + 16;
+}
+
+/* Order of floats as order of integers; NaN is +inf, -0 is 0. */
+__device__ __forceinline__ uint32_t key_of(float s)
+{
+	uint32_t u;
+
+	if (isnan(s))
+		s = INFINITY;
+	u = __float_as_uint(s == 0 ? 0.0f : s);
+	return u & 0x80000000u ? ~u : u | 0x80000000u;
+}
+
+/* Position in level l of candidate i. */
+__device__ __forceinline__ int32_t position(const select_args &a, const tile &t, int l,
+					    int32_t i, int number)
+{
+	if (l == a.y.levels - 1)
+		return number * a.first + i;
+	return t.where[l * a.budget + i / a.y.pool] * a.y.pool + i % a.y.pool;
+}
+
+__device__ __forceinline__ int32_t warp_total(int32_t x)
+{
+	return (int32_t)__reduce_add_sync(ALL, (unsigned)x);
+}
+
+/* The `want`-th largest key among candidates not won yet, and in *above how
+ * many are larger. */
+__device__ static uint32_t nth_key(const tile &t, int32_t n, int32_t want,
+				   int32_t *above)
+{
+	__shared__ int32_t counts[ROUNDS][3];
+	uint32_t prefix = 0;
+	int32_t over = 0; /* keys whose leading bits are above the prefix's */
+
+	for (int i = threadIdx.x; i < ROUNDS * 3; i += blockDim.x)
+		(&counts[0][0])[i] = 0;
+	__syncthreads();
+	for (int round = 0; round < ROUNDS; round++) {
+		int shift = 30 - 2 * round;
+		int32_t c[3] = { };
+
+		for (int32_t i = threadIdx.x; i < n; i += blockDim.x) {
+			uint32_t d = (t.key[i] >> shift) - (prefix >> shift);
+			bool same = !t.won[i] && d < 4;
+
+			/* d: the next two bits of keys that share the prefix */
+			c[0] += same && d == 3;
+			c[1] += same && d >= 2;
+			c[2] += same && d >= 1;
+		}
+		for (int k = 0; k < 3; k++) {
+			int32_t sum = warp_total(c[k]);
+
+			if (sum && threadIdx.x % 32 == 0)
+				atomicAdd(&counts[round][k], sum);
+		}
+		__syncthreads();
+		/* The largest digit at which enough keys are at or above. */
+		uint32_t digit = 3;
+		int32_t before = 0;
+
+		for (int k = 0; k < 3; k++) {
+			if (over + counts[round][k] >= want)
+				break;
+			before = counts[round][k];
+			digit--;
+		}
+		over += before;
+		prefix |= digit << shift;
+	}
+	__syncthreads(); /* counts are done with */
+	*above = over;
+	return prefix;
+}
+
+/* Exclusive prefix sum of a flag over the block; *total is the block's. */
+__device__ static int32_t prefix_of(bool flag, int32_t *total)
+{
+	__shared__ int32_t warps[MAX_THREADS / 32];
+	unsigned votes = __ballot_sync(ALL, flag);
+	int warp = threadIdx.x / 32;
+	int32_t before = 0, all = 0;
+
+	if (threadIdx.x % 32 == 0)
+		warps[warp] = __popc(votes);
+	__syncthreads();
+	for (int i = 0; i < (int)blockDim.x / 32; i++) {
+		before += i < warp ? warps[i] : 0;
+		all += warps[i];
+	}
+	__syncthreads(); /* warps may be written again */
+	*total = all;
+	return before + __popc(votes & ((1u << threadIdx.x % 32) - 1));
+}
+
+/* Marks the `want` best of n candidates that are not won yet. */
+__device__ static void win(const tile &t, int32_t n, int32_t want)
+{
+	int32_t above, taken = 0, total;
+	uint32_t last = nth_key(t, n, want, &above);
+	int32_t equals = want - above; /* to take, from the left */
+
+	for (int32_t i0 = 0; i0 < n; i0 += blockDim.x) {
+		int32_t i = i0 + threadIdx.x;
+		bool open = i < n && !t.won[i];
+		bool equal = open && t.key[i] == last;
+		int32_t rank = taken + prefix_of(equal, &total);
+
+		taken += total;
+		if (open && (t.key[i] > last || (equal && rank < equals)))
+			t.won[i] = 1;
+	}
+	__syncthreads();
+}
+
+__device__ static void load_keys(const select_args &a, const tile &t, const float *score,
+				 int l, int32_t n, int number, bool clear)
+{
+	for (int32_t i = threadIdx.x; i < n; i += blockDim.x) {
+		t.key[i] = key_of(score[a.y.base[l] + position(a, t, l, i, number)]);
+		if (clear)
+			t.won[i] = 0;
+	}
+	__syncthreads();
+}
+
+/* Lists the winners of level l in ascending order. */
+__device__ static void list_winners(const select_args &a, const tile &t, int l, int32_t n,
+				    int number)
+{
+	int32_t *ordinal = t.ordinal + (l - 1) * a.budget;
+	int32_t *where = t.where + (l - 1) * a.budget;
+	int32_t done = 0, total;
+
+	for (int32_t i0 = 0; i0 < n; i0 += blockDim.x) {
+		int32_t i = i0 + threadIdx.x;
+		bool won = i < n && t.won[i];
+		int32_t at = done + prefix_of(won, &total);
+
+		if (won) {
+			ordinal[at] = i;
+			where[at] = position(a, t, l, i, number);
+		}
+		done += total;
+	}
+	__syncthreads();
+}
+
+/* Winners of level l among its first n candidates. */
+__device__ __forceinline__ int32_t winners_before(const select_args &a, const tile &t,
+						  int l, int32_t n)
+{
+	const int32_t *list = t.ordinal + (l - 1) * a.budget;
+	int32_t low = 0, high = a.budget;
+
+	while (low < high) {
+		int32_t mid = (low + high) / 2;
+
+		if (list[mid] < n)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+/* Row, in the tile, of candidate i of level l. */
+__device__ static int32_t row_of(const select_args &a, const tile &t, int l, int32_t i)
+{
+	int32_t row = i, n = i + 1;
+
+	for (int j = l; j > 0; j--) { /* descendants of the first n candidates */
+		n = winners_before(a, t, j, n) * a.y.pool;
+		row += n;
+	}
+	for (int j = l; j < a.y.levels - 1; j++) { /* elders of the ancestors */
+		i = t.ordinal[j * a.budget + i / a.y.pool];
+		row += i;
+	}
+	return row;
+}
+
+__global__ void __launch_bounds__(MAX_THREADS) select_kernel(const select_args a)
+{
+	extern __shared__ char shared[];
+	int number = blockIdx.x, top = a.y.levels - 1;
+	int64_t bh = blockIdx.y;
+	char *base = a.scratch ? a.scratch + (bh * a.tiles + number) * a.bytes : shared;
+	const float *sq = a.score_q + bh * a.y.P, *sk = a.score_k + bh * a.y.P;
+	int32_t rows = a.y.S / a.tiles;
+	int32_t *out = a.index + bh * a.y.S + (int64_t)number * rows;
+	tile t;
+
+	t.key = (uint32_t *)base;
+	t.ordinal = (int32_t *)(t.key + a.most);
+	t.where = t.ordinal + top * a.budget;
+	t.won = (uint8_t *)(t.where + top * a.budget);
+	for (int l = top; l > 0; l--) {
+		int32_t n = l == top ? a.first : a.y.pool * a.budget;
+
+		load_keys(a, t, sq, l, n, number, true);
+		win(t, n, a.budget / 2);
+		load_keys(a, t, sk, l, n, number, false);
+		win(t, n, a.budget / 2);
+		list_winners(a, t, l, n, number);
+	}
+	for (int l = top; l >= 0; l--) {
+		int32_t n = l == top ? a.first : a.y.pool * a.budget;
+
+		for (int32_t i = threadIdx.x; i < n; i += blockDim.x)
+			out[row_of(a, t, l, i)] =
+				a.y.base[l] + position(a, t, l, i, number);
+	}
+}
+
+/* A tile's rows and entries are its own at every level. */
+__global__ void __launch_bounds__(MAX_THREADS)
+map_kernel(const struct pyramid y, int tiles, int32_t *map, const int32_t *index)
+{
+	int64_t bh = blockIdx.y;
+	int32_t rows = y.S / tiles, first = blockIdx.x * rows;
+
+	map += bh * y.P;
+	for (int l = 0; l < y.levels; l++) {
+		int32_t n = y.entries[l] / tiles;
+		int32_t *to = map + y.base[l] + (int64_t)blockIdx.x * n;
+
+		for (int32_t i = threadIdx.x; i < n; i += blockDim.x)
+			to[i] = -1;
+	}
+	__syncthreads(); /* the block's own stores, in order */
+	for (int32_t i = threadIdx.x; i < rows; i += blockDim.x)
+		map[index[bh * y.S + first + i]] = first + i;
+}
+
+void lh_cuda_lighthouse_select(struct lh_dev *dev, const struct lh_lighthouse *g,
+			       int64_t BH, int32_t *index, const float *score_q,
+			       const float *score_k)
+{
+	struct select_args a = { };
+	size_t shared;
+	int threads;
+
+	a.y = pyramid_of(g);
+	a.tiles = (int)lh_lighthouse_tiles(g);
+	a.budget = g->tile;
+	a.first = a.y.entries[a.y.levels - 1] / a.tiles;
+	a.most = a.first > g->pool * g->tile ? a.first : g->pool * g->tile;
+	a.score_q = score_q;
+	a.score_k = score_k;
+	a.index = index;
+	a.bytes = (tile_bytes(a.most, a.y.levels, a.budget) + 255) / 256 * 256;
+	shared = a.bytes <= SHARED_MAX ? a.bytes : 0;
+	if (!shared) {
+		a.scratch = (char *)lh_cuda_scratch(dev, a.bytes * (size_t)BH *
+								 (size_t)a.tiles);
+		if (!a.scratch)
+			return;
+	}
+	threads = (a.most + 31) / 32 * 32;
+	threads = threads > MAX_THREADS ? MAX_THREADS : threads;
+	cudaFuncSetAttribute((const void *)select_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+			     SHARED_MAX);
+	select_kernel<<<dim3((unsigned)a.tiles, (unsigned)BH), threads, shared,
+			dev->stream>>>(a);
+	lh_cuda_launched(dev, "lighthouse_select");
+}
+
+void lh_cuda_lighthouse_map(struct lh_dev *dev, const struct lh_lighthouse *g,
+			    int64_t BH, int32_t *map, const int32_t *index)
+{
+	struct pyramid y = pyramid_of(g);
+	int tiles = (int)lh_lighthouse_tiles(g);
+
+	map_kernel<<<dim3((unsigned)tiles, (unsigned)BH), MAX_THREADS, 0, dev->stream>>>(
+		y, tiles, map, index);
+	lh_cuda_launched(dev, "lighthouse_map");
+}

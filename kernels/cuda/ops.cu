@@ -1,0 +1,36 @@
+/* ops.cu: the two tables of the CUDA backend, from one set of templates. */
+#include "cuda.h"
+
+#define TABLE(NAME, T, TYPE, OPEN)                                                    \
+	{                                                                             \
+		.name = NAME, .act_type = TYPE,                                       \
+		.open = OPEN, .close = lh_cuda_close, .describe = lh_cuda_describe,   \
+		.alloc = lh_cuda_alloc, .free = lh_cuda_free, .put = lh_cuda_put,     \
+		.fetch = lh_cuda_fetch, .sync = lh_cuda_sync, .zero = lh_cuda_zero,   \
+		.copy = lh_cuda_copy, .cast = lh_cuda_cast<T>,                        \
+		.linear = lh_cuda_linear<T>, .linear_dx = lh_cuda_linear_dx<T>,       \
+		.linear_dw = lh_cuda_linear_dw<T>, .rmsnorm = lh_cuda_rmsnorm<T>,     \
+		.rmsnorm_bwd = lh_cuda_rmsnorm_bwd<T>, .rope = lh_cuda_rope<T>,       \
+		.swiglu = lh_cuda_swiglu<T>, .swiglu_bwd = lh_cuda_swiglu_bwd<T>,     \
+		.embed = lh_cuda_embed<T>, .embed_bwd = lh_cuda_embed_bwd<T>,         \
+		.xent = lh_cuda_xent<T>,                                              \
+		.xent_scratch_bytes = lh_cuda_xent_scratch_bytes<T>,                  \
+		.sdpa = lh_cuda_sdpa<T>, .sdpa_bwd = lh_cuda_sdpa_bwd<T>,             \
+		.lighthouse_score = lh_cuda_lighthouse_score<T>,                      \
+		.lighthouse_score_scratch_bytes =                                     \
+			lh_cuda_lighthouse_score_scratch_bytes<T>,                    \
+		.lighthouse_select = lh_cuda_lighthouse_select,                       \
+		.lighthouse_map = lh_cuda_lighthouse_map,                             \
+		.lighthouse_gather = lh_cuda_lighthouse_gather<T>,                    \
+		.lighthouse_gather_bwd = lh_cuda_lighthouse_gather_bwd<T>,            \
+		.lighthouse_scatter = lh_cuda_lighthouse_scatter<T>,                  \
+		.lighthouse_scatter_bwd = lh_cuda_lighthouse_scatter_bwd<T>,          \
+		.norm = lh_cuda_norm, .adamw = lh_cuda_adamw<T>,                      \
+	}
+
+extern "C" {
+extern const struct lh_ops lh_ops_cuda =
+	TABLE("cuda", bf16, LH_BF16, lh_cuda_open_bf16);
+extern const struct lh_ops lh_ops_cuda_f32 =
+	TABLE("cuda-f32", float, LH_F32, lh_cuda_open_f32);
+}

@@ -1,0 +1,367 @@
+/* sdpa_plan.c: cuDNN opened, attention planned, plans kept and run.
+ *
+ * A plan is the first engine configuration, in the order of cuDNN's heuristics,
+ * that finalizes. On Hopper with cuDNN 9.19 that is engine 2 forward and 6
+ * backward; other engines are several times slower, which the description of
+ * the device then shows. */
+#include "sdpa_int.h"
+
+#include <dlfcn.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CONFIGS = 16 };
+
+struct lh_sdpa_plan {
+	struct lh_sdpa_shape shape;
+	struct lh_sdpa_graph graph; /* owns every descriptor */
+	cudnnBackendDescriptor_t plan;
+	int64_t workspace, engine;
+};
+
+struct lh_sdpa_plans {
+	struct lh_cudnn cudnn;
+	cudnnHandle_t handle;
+	struct lh_sdpa_plan **plan;
+	int count;
+};
+
+/* ---- the library ----------------------------------------------------------- */
+
+static int missing(struct lh_err *err, const char *why)
+{
+	lh_err_set(err, LH_EUNSUPPORTED,
+		   "'libcudnn.so.9' cannot be used: %s; cuDNN %d.%d or newer is needed",
+		   why, LH_CUDNN_MIN_VERSION / 10000, LH_CUDNN_MIN_VERSION / 100 % 100);
+	return lh_err_hint(err, "install cuDNN 9 for CUDA 13, or name its directory in "
+			   "LD_LIBRARY_PATH");
+}
+
+static void close_cudnn(struct lh_cudnn *c)
+{
+	if (c->library)
+		dlclose(c->library);
+	c->library = NULL;
+}
+
+static int open_cudnn(struct lh_cudnn *c, struct lh_err *err)
+{
+	struct {
+		void *to;
+		const char *name;
+	} symbols[] = {
+		{ &c->get_version, "cudnnGetVersion" },
+		{ &c->error_string, "cudnnGetErrorString" },
+		{ &c->last_error, "cudnnGetLastErrorString" },
+		{ &c->create, "cudnnCreate" },
+		{ &c->destroy, "cudnnDestroy" },
+		{ &c->set_stream, "cudnnSetStream" },
+		{ &c->make, "cudnnBackendCreateDescriptor" },
+		{ &c->unmake, "cudnnBackendDestroyDescriptor" },
+		{ &c->set, "cudnnBackendSetAttribute" },
+		{ &c->get, "cudnnBackendGetAttribute" },
+		{ &c->finalize, "cudnnBackendFinalize" },
+		{ &c->execute, "cudnnBackendExecute" },
+	};
+	char why[160];
+	size_t v;
+
+	c->library = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
+	if (!c->library)
+		c->library = dlopen("/usr/local/cuda/lib64/libcudnn.so.9",
+				    RTLD_NOW | RTLD_LOCAL);
+	if (!c->library)
+		return missing(err, "it was not found");
+	for (size_t i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
+		void *f = dlsym(c->library, symbols[i].name);
+
+		if (!f) {
+			snprintf(why, sizeof(why), "it has no %s", symbols[i].name);
+			close_cudnn(c);
+			return missing(err, why);
+		}
+		memcpy(symbols[i].to, &f, sizeof(f));
+	}
+	v = c->get_version();
+	snprintf(c->version, sizeof(c->version), "%zu.%zu.%zu", v / 10000, v / 100 % 100,
+		 v % 100);
+	if (v >= LH_CUDNN_MIN_VERSION)
+		return 0;
+	snprintf(why, sizeof(why), "it is version %s", c->version);
+	close_cudnn(c);
+	return missing(err, why);
+}
+
+int lh_sdpa_plans_new(struct lh_sdpa_plans **out, void *stream, struct lh_err *err)
+{
+	struct lh_sdpa_plans *p = lh_calloc(1, sizeof(*p));
+	cudnnStatus_t rc;
+	int code = open_cudnn(&p->cudnn, err);
+
+	if (code)
+		goto fail_open;
+	rc = p->cudnn.create(&p->handle);
+	if (rc == CUDNN_STATUS_SUCCESS)
+		rc = p->cudnn.set_stream(p->handle, stream);
+	if (rc != CUDNN_STATUS_SUCCESS) {
+		code = lh_err_set(err, LH_EUNSUPPORTED, "cuDNN %s does not start: %s",
+				  p->cudnn.version, p->cudnn.error_string(rc));
+		goto fail_handle;
+	}
+	*out = p;
+	return 0;
+
+fail_handle:
+	lh_sdpa_plans_free(p);
+	*out = NULL;
+	return code;
+fail_open:
+	free(p);
+	*out = NULL;
+	return code;
+}
+
+static void plan_free(struct lh_sdpa_plan *p)
+{
+	lh_sdpa_graph_release(&p->graph);
+	free(p);
+}
+
+void lh_sdpa_plans_free(struct lh_sdpa_plans *p)
+{
+	if (!p)
+		return;
+	for (int i = 0; i < p->count; i++)
+		plan_free(p->plan[i]);
+	if (p->handle)
+		p->cudnn.destroy(p->handle);
+	close_cudnn(&p->cudnn);
+	free(p->plan);
+	free(p);
+}
+
+const char *lh_sdpa_plans_version(const struct lh_sdpa_plans *p)
+{
+	return p->cudnn.version;
+}
+
+bool lh_sdpa_supports(int head_dim)
+{
+	return head_dim % 8 == 0 && head_dim >= 32 && head_dim <= 256;
+}
+
+/* ---- planning -------------------------------------------------------------- */
+
+/* configs (CONFIGS) <- engine configurations, best first; returns how many.
+ * `device` describes the GPU when there is no handle. */
+static int64_t configurations(struct lh_sdpa_graph *g, cudnnBackendDescriptor_t device,
+			      cudnnBackendDescriptor_t *configs)
+{
+	cudnnBackendDescriptor_t heur = lh_sdpa_make(g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+	cudnnBackendHeurMode_t mode = CUDNN_HEUR_MODE_A;
+	int64_t found = 0;
+
+	lh_sdpa_set(g, heur, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH,
+		    CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &g->graph);
+	lh_sdpa_set(g, heur, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
+	if (device)
+		lh_sdpa_set(g, heur, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP,
+			    CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &device);
+	lh_sdpa_finalize(g, heur, "heuristics");
+	for (int i = 0; i < CONFIGS; i++)
+		configs[i] = lh_sdpa_make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+	if (!g->failed)
+		lh_sdpa_ok(g, g->cudnn->get(heur, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+					    CUDNN_TYPE_BACKEND_DESCRIPTOR, CONFIGS, &found,
+					    configs), "heuristics' results");
+	if (!g->failed && !found)
+		g->failed = lh_err_set(g->err, LH_EUNSUPPORTED,
+				       "cuDNN %s has no engine for this attention",
+				       g->cudnn->version);
+	return g->failed ? 0 : found;
+}
+
+static int64_t engine_of(struct lh_sdpa_graph *g, cudnnBackendDescriptor_t config)
+{
+	cudnnBackendDescriptor_t engine = lh_sdpa_make(g, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+	int64_t index = -1, n = 0;
+
+	if (!g->failed)
+		lh_sdpa_ok(g, g->cudnn->get(config, CUDNN_ATTR_ENGINECFG_ENGINE,
+					    CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &n,
+					    &engine), "engine");
+	if (!g->failed)
+		lh_sdpa_ok(g, g->cudnn->get(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX,
+					    CUDNN_TYPE_INT64, 1, &n, &index),
+			   "engine's index");
+	return index;
+}
+
+/* The first configuration that compiles. */
+static int finish_plan(struct lh_sdpa_plan *p)
+{
+	struct lh_sdpa_graph *g = &p->graph;
+	const struct lh_cudnn *c = g->cudnn;
+	cudnnBackendDescriptor_t configs[CONFIGS];
+	int64_t found = configurations(g, NULL, configs), n;
+	cudnnStatus_t rc = CUDNN_STATUS_NOT_SUPPORTED;
+
+	for (int64_t i = 0; i < found && rc != CUDNN_STATUS_SUCCESS; i++) {
+		p->plan = lh_sdpa_make(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+		if (g->handle)
+			lh_sdpa_set(g, p->plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE,
+				    CUDNN_TYPE_HANDLE, 1, &g->handle);
+		lh_sdpa_set(g, p->plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
+			    CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &configs[i]);
+		if (g->failed)
+			return g->failed;
+		rc = c->finalize(p->plan);
+		p->engine = engine_of(g, configs[i]);
+	}
+	if (!g->failed && lh_sdpa_ok(g, rc, "attention plan"))
+		lh_sdpa_ok(g, c->get(p->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+				     CUDNN_TYPE_INT64, 1, &n, &p->workspace),
+			   "workspace size");
+	return g->failed;
+}
+
+static int refuse_shape(const struct lh_sdpa_shape *s, struct lh_err *err)
+{
+	lh_err_prefix(err, "attention of %d sequences, %" PRId64 " x %" PRId64
+		      " tokens, %d/%d heads of %d%s", s->batch, s->tokens, s->kv_tokens,
+		      s->heads, s->kv_heads, s->head_dim, s->backward ? ", backward" : "");
+	return LH_EUNSUPPORTED;
+}
+
+int lh_sdpa_plans_get(struct lh_sdpa_plans *plans, const struct lh_sdpa_shape *shape,
+		      const struct lh_sdpa_plan **out, struct lh_err *err)
+{
+	struct lh_sdpa_plan *p;
+
+	for (int i = 0; i < plans->count; i++)
+		if (!memcmp(&plans->plan[i]->shape, shape, sizeof(*shape))) {
+			*out = plans->plan[i];
+			return 0;
+		}
+	p = lh_calloc(1, sizeof(*p));
+	p->shape = *shape;
+	p->graph.cudnn = &plans->cudnn;
+	p->graph.handle = plans->handle;
+	p->graph.err = err;
+	if (lh_sdpa_graph_build(&p->graph, shape) || finish_plan(p)) {
+		plan_free(p);
+		return refuse_shape(shape, err);
+	}
+	p->graph.err = NULL;
+	plans->plan = lh_realloc(plans->plan,
+				 (size_t)(plans->count + 1) * sizeof(*plans->plan));
+	plans->plan[plans->count++] = p;
+	*out = p;
+	return 0;
+}
+
+size_t lh_sdpa_plan_workspace_bytes(const struct lh_sdpa_plan *p)
+{
+	return (size_t)p->workspace;
+}
+
+int64_t lh_sdpa_plan_engine(const struct lh_sdpa_plan *p)
+{
+	return p->engine;
+}
+
+/* ---- running --------------------------------------------------------------- */
+
+struct pack {
+	int64_t uids[LH_SDPA_UIDS];
+	void *pointers[LH_SDPA_UIDS];
+	int64_t count;
+};
+
+static void add(struct pack *k, const struct lh_sdpa_plan *p, enum lh_sdpa_uid uid,
+		const void *pointer)
+{
+	if (!p->graph.uses[uid])
+		return;
+	k->uids[k->count] = uid;
+	memcpy(&k->pointers[k->count++], &pointer, sizeof(pointer));
+}
+
+int lh_sdpa_plan_run(struct lh_sdpa_plans *plans, const struct lh_sdpa_plan *p,
+		     const struct lh_sdpa_tensors *t, struct lh_err *err)
+{
+	struct lh_sdpa_graph g = { .cudnn = &plans->cudnn, .err = err };
+	float ninf = -INFINITY, one = 1;
+	int32_t kv_len = (int32_t)p->shape.kv_tokens, q_len = (int32_t)p->shape.tokens;
+	struct pack k = { .count = 0 };
+	cudnnBackendDescriptor_t d;
+
+	add(&k, p, LH_SDPA_Q, t->q);
+	add(&k, p, LH_SDPA_K, t->k);
+	add(&k, p, LH_SDPA_V, t->v);
+	add(&k, p, LH_SDPA_O, t->o);
+	add(&k, p, LH_SDPA_LSE, t->lse);
+	add(&k, p, LH_SDPA_DOUT, t->dout);
+	add(&k, p, LH_SDPA_DQ, t->dq);
+	add(&k, p, LH_SDPA_DK, t->dk);
+	add(&k, p, LH_SDPA_DV, t->dv);
+	add(&k, p, LH_SDPA_DELTA, t->delta);
+	add(&k, p, LH_SDPA_DQ_SUM, t->dq_sum);
+	add(&k, p, LH_SDPA_SCALE, &t->scale);
+	add(&k, p, LH_SDPA_NINF, &ninf);
+	add(&k, p, LH_SDPA_ONE, &one);
+	add(&k, p, LH_SDPA_KV_LEN, &kv_len);
+	add(&k, p, LH_SDPA_Q_LEN, &q_len);
+	add(&k, p, LH_SDPA_SHIFT, &t->shift);
+	d = lh_sdpa_make(&g, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
+	lh_sdpa_set(&g, d, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, k.count,
+		    k.uids);
+	lh_sdpa_set(&g, d, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR,
+		    k.count, k.pointers);
+	lh_sdpa_set(&g, d, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1,
+		    &t->workspace);
+	lh_sdpa_finalize(&g, d, "variant pack");
+	if (!g.failed)
+		lh_sdpa_ok(&g, plans->cudnn.execute(plans->handle, p->plan, d),
+			   "attention");
+	lh_sdpa_graph_release(&g);
+	return g.failed;
+}
+
+/* ---- without a GPU --------------------------------------------------------- */
+
+int lh_sdpa_probe(const char *device_json, const struct lh_sdpa_shape *shape,
+		  int64_t *engine, int64_t *workspace_bytes, struct lh_err *err)
+{
+	struct lh_cudnn cudnn = { 0 };
+	struct lh_sdpa_graph *g;
+	cudnnBackendDescriptor_t configs[CONFIGS], device;
+	int64_t n;
+	int rc = open_cudnn(&cudnn, err);
+
+	if (rc)
+		return rc;
+	g = lh_calloc(1, sizeof(*g));
+	g->cudnn = &cudnn;
+	g->err = err;
+	device = lh_sdpa_make(g, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
+	lh_sdpa_set(g, device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
+		    (int64_t)strlen(device_json) + 1, device_json);
+	lh_sdpa_finalize(g, device, "device description");
+	if (!lh_sdpa_graph_build(g, shape) && configurations(g, device, configs)) {
+		*engine = engine_of(g, configs[0]);
+		if (!g->failed)
+			lh_sdpa_ok(g, cudnn.get(configs[0],
+						CUDNN_ATTR_ENGINECFG_WORKSPACE_SIZE,
+						CUDNN_TYPE_INT64, 1, &n, workspace_bytes),
+				   "workspace size");
+	}
+	rc = g->failed;
+	lh_sdpa_graph_release(g);
+	free(g);
+	close_cudnn(&cudnn);
+	return rc;
+}
