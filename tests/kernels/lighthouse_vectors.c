@@ -6,8 +6,13 @@
  * give, with metadata levels, pool, topk and, where they differ from norm, 4 and
  * 128, scorer, dilation and tile; and either d_out, out, d_q, d_k, d_v, or
  * score_q, score_k (B,H,N) of the scorer. Prints S, whether the index is the
- * same, and each relative error |x - y| / |y|. Exit: 0 within the bars, 1 past
- * them, 2 a file or argument that cannot be used. */
+ * same, and each relative error |x - y| / |y|.
+ *
+ * cuda runs a file twice: in float32 against the file, and in bf16, where the
+ * inputs are rounded first and the CPU's float32 results on the rounded inputs
+ * are what is right (rounding legitimately changes which entries win).
+ * Exit: 0 within the bars, 1 past them, 2 a file or argument that cannot be
+ * used. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -17,10 +22,9 @@
 #include "data/safetensors.h"
 #include "lighthouse/ops.h"
 
-struct checker {
+struct backend {
 	const struct lh_ops *ops;
 	struct lh_dev *dev;
-	double bar;
 };
 
 struct vectors {
@@ -31,47 +35,115 @@ struct vectors {
 	int64_t S, P, BH;
 };
 
-static void *device(const struct checker *c, const struct lh_tensor *t)
+/* What a file gives, or a backend makes of it; float32 on the host. */
+struct input {
+	float *q, *k, *v, *dout; /* dout NULL: scores only */
+};
+
+struct output {
+	int32_t *index;
+	float *score_q, *score_k;       /* (B,H,N): level 0 */
+	float *out, *dq, *dk, *dv;      /* NULL without dout */
+};
+
+static void die(const struct lh_err *err)
+{
+	fprintf(stderr, "error: %s\n", err->text);
+	if (err->hint[0])
+		fprintf(stderr, "hint: %s\n", err->hint);
+	exit(2);
+}
+
+static void *device(const struct backend *b, int64_t bytes)
 {
 	struct lh_err err = LH_ERR_INIT;
 	void *p;
 
-	if (c->ops->alloc(c->dev, &p, (size_t)t->bytes, &err)) {
-		fprintf(stderr, "error: %s\n", err.text);
-		exit(2);
-	}
-	c->ops->put(c->dev, p, t->data, (size_t)t->bytes);
+	if (b->ops->alloc(b->dev, &p, (size_t)bytes, &err))
+		die(&err);
 	return p;
 }
 
-static void *device_zero(const struct checker *c, int64_t bytes)
+static void fetch(const struct backend *b, void *out, const void *p, int64_t bytes)
 {
 	struct lh_err err = LH_ERR_INIT;
-	void *p;
 
-	if (c->ops->alloc(c->dev, &p, (size_t)bytes, &err)) {
-		fprintf(stderr, "error: %s\n", err.text);
-		exit(2);
+	if (b->ops->fetch(b->dev, out, p, (size_t)bytes, &err))
+		die(&err);
+}
+
+/* x rounded to the nearest bf16, ties to even; finite inputs. */
+static float rounded(float x)
+{
+	uint32_t u;
+
+	memcpy(&u, &x, 4);
+	u = (u + 0x7fff + (u >> 16 & 1)) & 0xffff0000u;
+	memcpy(&x, &u, 4);
+	return x;
+}
+
+/* n activations on the device. */
+static lh_act *put_act(const struct backend *b, const float *x, int64_t n)
+{
+	bool half = b->ops->act_type == LH_BF16;
+	lh_act *p = device(b, n * (half ? 2 : 4));
+	uint16_t *low;
+
+	if (!half) {
+		b->ops->put(b->dev, p, x, (size_t)n * 4);
+		return p;
 	}
-	c->ops->zero(c->dev, p, (size_t)bytes);
+	low = lh_calloc((size_t)n, sizeof(*low));
+	for (int64_t i = 0; i < n; i++) {
+		float r = rounded(x[i]);
+		uint32_t u;
+
+		memcpy(&u, &r, 4);
+		low[i] = (uint16_t)(u >> 16);
+	}
+	b->ops->put(b->dev, p, low, (size_t)n * 2);
+	free(low);
 	return p;
 }
 
-static void *host(const struct checker *c, const void *p, int64_t bytes)
+static float *get_act(const struct backend *b, const lh_act *p, int64_t n)
 {
-	void *out = lh_alloc((size_t)bytes);
-	struct lh_err err = LH_ERR_INIT;
+	float *x = lh_calloc((size_t)n, 4);
+	uint16_t *low;
 
-	if (c->ops->fetch(c->dev, out, p, (size_t)bytes, &err)) {
-		fprintf(stderr, "error: %s\n", err.text);
-		exit(2);
+	if (b->ops->act_type == LH_F32) {
+		fetch(b, x, p, n * 4);
+		return x;
 	}
-	return out;
+	low = lh_calloc((size_t)n, sizeof(*low));
+	fetch(b, low, p, n * 2);
+	for (int64_t i = 0; i < n; i++) {
+		uint32_t u = (uint32_t)low[i] << 16;
+
+		memcpy(x + i, &u, 4);
+	}
+	free(low);
+	return x;
 }
 
-/* Prints and judges one tensor (n floats of the device against the file). */
-static bool compare(const struct checker *c, const char *name, const float *got,
-		    const float *want, int64_t n)
+/* Level 0 of a pyramid of scores. */
+static float *get_scores(const struct backend *b, const struct vectors *v,
+			 const float *dev)
+{
+	float *all = lh_calloc((size_t)(v->BH * v->P), 4);
+	float *level = lh_calloc((size_t)(v->BH * v->g.tokens), 4);
+
+	fetch(b, all, dev, v->BH * v->P * 4);
+	for (int64_t i = 0; i < v->BH; i++)
+		memcpy(level + i * v->g.tokens, all + i * v->P, (size_t)v->g.tokens * 4);
+	free(all);
+	return level;
+}
+
+/* Prints and judges n floats against what is right. */
+static bool compare(const char *name, const float *got, const float *want, int64_t n,
+		    double bar)
 {
 	double diff = 0, norm = 0, error;
 
@@ -81,36 +153,7 @@ static bool compare(const struct checker *c, const char *name, const float *got,
 	}
 	error = sqrt(diff / norm);
 	printf("  %s %.2e", name, error);
-	return error <= c->bar; /* a NaN is past every bar */
-}
-
-static bool compare_tensor(const struct checker *c, const struct vectors *v,
-			   const char *name, const void *dev)
-{
-	const struct lh_tensor *t = lh_safetensors_find(&v->st, name);
-	float *got = host(c, dev, t->bytes);
-	bool ok = compare(c, name, got, t->data, t->count);
-
-	free(got);
-	return ok;
-}
-
-/* Level 0 of a pyramid of scores against (B,H,N). */
-static bool compare_scores(const struct checker *c, const struct vectors *v,
-			   const char *name, const void *dev)
-{
-	const struct lh_tensor *t = lh_safetensors_find(&v->st, name);
-	float *all = host(c, dev, v->BH * v->P * 4);
-	float *got = lh_alloc((size_t)t->bytes);
-	bool ok;
-
-	for (int64_t bh = 0; bh < v->BH; bh++)
-		memcpy(got + bh * v->g.tokens, all + bh * v->P,
-		       (size_t)v->g.tokens * 4);
-	ok = compare(c, name, got, t->data, t->count);
-	free(got);
-	free(all);
-	return ok;
+	return error <= bar; /* a NaN is past every bar */
 }
 
 static int meta_int(const struct lh_safetensors *st, const char *key, int fallback)
@@ -174,93 +217,224 @@ static int load(struct vectors *v, const char *path, struct lh_err *err)
 }
 
 struct run { /* device tensors of one file */
-	float *q, *k, *v, *dout;
-	float *sq, *sk, *qs, *ks, *vs, *os, *out, *lse;
-	float *dos, *dqs, *dks, *dvs, *dq, *dk, *dv;
+	lh_act *q, *k, *v, *dout, *qs, *ks, *vs, *os, *out;
+	lh_act *dos, *dqs, *dks, *dvs, *dq, *dk, *dv;
+	float *sq, *sk, *lse;
 	int32_t *index, *map;
 	void *scratch; /* of the scorer */
 };
 
-static bool check_attention(const struct checker *c, const struct vectors *v,
-			    struct run *r)
+static void run_attention(const struct backend *b, const struct vectors *v,
+			  struct run *r, struct output *o)
 {
-	const struct lh_ops *ops = c->ops;
-	const char *const names[] = { "out", "d_q", "d_k", "d_v" };
+	const struct lh_ops *ops = b->ops;
 	struct lh_sdpa s = { .heads = v->h, .kv_tokens = v->S,
 			     .scale = 1 / sqrtf((float)v->h.head_dim) };
-	int64_t sub = v->BH * v->S * v->h.head_dim * 4, full = v->size * 4;
-	float **subs[] = { &r->qs, &r->ks, &r->vs, &r->os, &r->dos, &r->dqs, &r->dks,
-			   &r->dvs };
-	float **fulls[] = { &r->out, &r->dq, &r->dk, &r->dv };
-	bool ok = true;
+	int64_t act = (int64_t)lh_dtype_bytes(ops->act_type);
+	int64_t sub = v->BH * v->S * v->h.head_dim * act, full = v->size * act;
+	lh_act **subs[] = { &r->qs, &r->ks, &r->vs, &r->os, &r->dos, &r->dqs, &r->dks,
+			    &r->dvs };
+	lh_act **fulls[] = { &r->out, &r->dq, &r->dk, &r->dv };
+	float **results[] = { &o->out, &o->dq, &o->dk, &o->dv };
 
 	for (size_t i = 0; i < sizeof(subs) / sizeof(*subs); i++)
-		*subs[i] = device_zero(c, sub);
+		*subs[i] = device(b, sub);
 	for (size_t i = 0; i < sizeof(fulls) / sizeof(*fulls); i++)
-		*fulls[i] = device_zero(c, full);
-	r->lse = device_zero(c, v->BH * v->S * 4);
-	r->map = device_zero(c, v->BH * v->P * 4);
-	r->dout = device(c, lh_safetensors_find(&v->st, "d_out"));
+		*fulls[i] = device(b, full);
+	r->lse = device(b, v->BH * v->S * 4);
+	r->map = device(b, v->BH * v->P * 4);
 	s.heads.tokens = v->S;
-	ops->lighthouse_map(c->dev, &v->g, v->BH, r->map, r->index);
-	ops->lighthouse_gather(c->dev, &v->g, &v->h, r->qs, r->ks, r->vs, r->q, r->k,
+	ops->lighthouse_map(b->dev, &v->g, v->BH, r->map, r->index);
+	ops->lighthouse_gather(b->dev, &v->g, &v->h, r->qs, r->ks, r->vs, r->q, r->k,
 			       r->v, NULL, r->index, r->scratch);
-	ops->sdpa(c->dev, &s, r->os, r->lse, r->qs, r->ks, r->vs);
-	ops->lighthouse_scatter(c->dev, &v->g, &v->h, r->out, r->os, r->map);
-	ops->lighthouse_scatter_bwd(c->dev, &v->g, &v->h, r->dos, r->dout, r->index);
-	ops->sdpa_bwd(c->dev, &s, r->dqs, r->dks, r->dvs, r->dos, r->qs, r->ks, r->vs,
+	ops->sdpa(b->dev, &s, r->os, r->lse, r->qs, r->ks, r->vs);
+	ops->lighthouse_scatter(b->dev, &v->g, &v->h, r->out, r->os, r->map);
+	ops->lighthouse_scatter_bwd(b->dev, &v->g, &v->h, r->dos, r->dout, r->index);
+	ops->sdpa_bwd(b->dev, &s, r->dqs, r->dks, r->dvs, r->dos, r->qs, r->ks, r->vs,
 		      r->os, r->lse);
-	ops->lighthouse_gather_bwd(c->dev, &v->g, &v->h, r->dq, r->dk, r->dv, r->dqs,
+	ops->lighthouse_gather_bwd(b->dev, &v->g, &v->h, r->dq, r->dk, r->dv, r->dqs,
 				   r->dks, r->dvs, NULL, r->map);
-	for (int i = 0; i < 4; i++)
-		ok &= compare_tensor(c, v, names[i], *fulls[i]);
+	for (size_t i = 0; i < sizeof(fulls) / sizeof(*fulls); i++) {
+		*results[i] = get_act(b, *fulls[i], v->size);
+		ops->free(b->dev, *fulls[i]);
+	}
 	for (size_t i = 0; i < sizeof(subs) / sizeof(*subs); i++)
-		ops->free(c->dev, *subs[i]);
-	for (size_t i = 0; i < sizeof(fulls) / sizeof(*fulls); i++)
-		ops->free(c->dev, *fulls[i]);
-	ops->free(c->dev, r->lse);
-	ops->free(c->dev, r->map);
-	ops->free(c->dev, r->dout);
+		ops->free(b->dev, *subs[i]);
+	ops->free(b->dev, r->lse);
+	ops->free(b->dev, r->map);
+}
+
+/* All a backend makes of the inputs. */
+static void run_file(const struct backend *b, const struct vectors *v,
+		     const struct input *in, struct output *o)
+{
+	const struct lh_ops *ops = b->ops;
+	struct run r = { 0 };
+	void **all[] = { &r.q, &r.k, &r.v, &r.dout, (void **)&r.sq, (void **)&r.sk,
+			 (void **)&r.index, &r.scratch };
+
+	r.q = put_act(b, in->q, v->size);
+	r.k = put_act(b, in->k, v->size);
+	r.v = put_act(b, in->v, v->size);
+	r.sq = device(b, v->BH * v->P * 4);
+	r.sk = device(b, v->BH * v->P * 4);
+	r.index = device(b, v->BH * v->S * 4);
+	r.scratch = device(b, (int64_t)ops->lighthouse_score_scratch_bytes(&v->g, &v->h));
+	ops->lighthouse_score(b->dev, &v->g, &v->h, r.sq, r.sk, r.q, r.k, r.v, NULL,
+			      r.scratch);
+	ops->lighthouse_select(b->dev, &v->g, v->BH, r.index, r.sq, r.sk);
+	o->index = lh_calloc((size_t)(v->BH * v->S), 4);
+	fetch(b, o->index, r.index, v->BH * v->S * 4);
+	o->score_q = get_scores(b, v, r.sq);
+	o->score_k = get_scores(b, v, r.sk);
+	if (in->dout) {
+		r.dout = put_act(b, in->dout, v->size);
+		run_attention(b, v, &r, o);
+	}
+	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+		ops->free(b->dev, *all[i]);
+}
+
+static void output_release(struct output *o)
+{
+	free(o->index);
+	free(o->score_q);
+	free(o->score_k);
+	free(o->out);
+	free(o->dq);
+	free(o->dk);
+	free(o->dv);
+	memset(o, 0, sizeof(*o));
+}
+
+/* Only what `want` has is compared. */
+static bool judge(const struct vectors *v, const char *name, const struct output *got,
+		  const struct output *want, double bar)
+{
+	bool ok = !memcmp(got->index, want->index, (size_t)(v->BH * v->S) * 4);
+
+	printf(" %s S %" PRId64 "  index %s", name, v->S, ok ? "identical" : "DIFFERS");
+	if (want->score_q) {
+		ok &= compare("score_q", got->score_q, want->score_q,
+			      v->BH * v->g.tokens, bar);
+		ok &= compare("score_k", got->score_k, want->score_k,
+			      v->BH * v->g.tokens, bar);
+	}
+	if (want->out) {
+		ok &= compare("out", got->out, want->out, v->size, bar);
+		ok &= compare("d_q", got->dq, want->dq, v->size, bar);
+		ok &= compare("d_k", got->dk, want->dk, v->size, bar);
+		ok &= compare("d_v", got->dv, want->dv, v->size, bar);
+	}
+	printf("  %s\n", ok ? "ok" : "FAILED");
 	return ok;
 }
 
-static bool check_file(const struct checker *c, const struct vectors *v)
+static void *data_of(const struct vectors *v, const char *name, int64_t count)
 {
-	const struct lh_tensor *want = lh_safetensors_find(&v->st, "index");
-	const struct lh_ops *ops = c->ops;
-	struct run r = { 0 };
-	int32_t *index;
-	bool ok = true, same;
+	return has(v, name, LH_TENSOR_F32, count) ?
+		       (void *)(uintptr_t)lh_safetensors_find(&v->st, name)->data : NULL;
+}
 
-	r.q = device(c, lh_safetensors_find(&v->st, "q"));
-	r.k = device(c, lh_safetensors_find(&v->st, "k"));
-	r.v = device(c, lh_safetensors_find(&v->st, "v"));
-	r.sq = device_zero(c, v->BH * v->P * 4);
-	r.sk = device_zero(c, v->BH * v->P * 4);
-	r.index = device_zero(c, want->bytes);
-	r.scratch = device_zero(c, (int64_t)ops->lighthouse_score_scratch_bytes(&v->g, &v->h));
-	ops->lighthouse_score(c->dev, &v->g, &v->h, r.sq, r.sk, r.q, r.k, r.v, NULL,
-			      r.scratch);
-	ops->lighthouse_select(c->dev, &v->g, v->BH, r.index, r.sq, r.sk);
-	index = host(c, r.index, want->bytes);
-	same = !memcmp(index, want->data, (size_t)want->bytes);
-	printf("S %" PRId64 "  index %s", v->S, same ? "identical" : "DIFFERS");
-	if (has(v, "score_q", LH_TENSOR_F32, v->BH * v->g.tokens)) {
-		ok &= compare_scores(c, v, "score_q", r.sq);
-		ok &= compare_scores(c, v, "score_k", r.sk);
+static struct input inputs_of(const struct vectors *v)
+{
+	return (struct input){ data_of(v, "q", v->size), data_of(v, "k", v->size),
+			       data_of(v, "v", v->size), data_of(v, "d_out", v->size) };
+}
+
+static struct output recorded(const struct vectors *v)
+{
+	int64_t level = v->BH * v->g.tokens;
+
+	return (struct output){
+		.index = (void *)(uintptr_t)lh_safetensors_find(&v->st, "index")->data,
+		.score_q = data_of(v, "score_q", level),
+		.score_k = data_of(v, "score_k", level),
+		.out = data_of(v, "out", v->size), .dq = data_of(v, "d_q", v->size),
+		.dk = data_of(v, "d_k", v->size), .dv = data_of(v, "d_v", v->size) };
+}
+
+/* A backend of float32 against the file. */
+static bool check_file(const struct backend *b, const struct vectors *v, double bar)
+{
+	struct output got = { 0 }, want = recorded(v);
+	struct input in = inputs_of(v);
+	bool ok;
+
+	run_file(b, v, &in, &got);
+	ok = judge(v, b->ops->name, &got, &want, bar);
+	output_release(&got);
+	return ok;
+}
+
+#ifdef LH_HAVE_CUDA
+/* bf16 against the CPU, both on rounded inputs. */
+static bool check_rounded(const struct backend *b, const struct backend *cpu,
+			  const struct vectors *v, double bar)
+{
+	struct output got = { 0 }, want = { 0 };
+	struct input file = inputs_of(v), in;
+	const float *from[] = { file.q, file.k, file.v, file.dout };
+	float **to[] = { &in.q, &in.k, &in.v, &in.dout };
+	bool ok;
+
+	for (int t = 0; t < 4; t++) {
+		*to[t] = from[t] ? lh_calloc((size_t)v->size, 4) : NULL;
+		for (int64_t i = 0; from[t] && i < v->size; i++)
+			(*to[t])[i] = rounded(from[t][i]);
 	}
-	if (has(v, "d_out", LH_TENSOR_F32, v->size))
-		ok &= check_attention(c, v, &r);
-	printf("  %s\n", ok && same ? "ok" : "FAILED");
-	ops->free(c->dev, r.scratch);
-	ops->free(c->dev, r.q);
-	ops->free(c->dev, r.k);
-	ops->free(c->dev, r.v);
-	ops->free(c->dev, r.sq);
-	ops->free(c->dev, r.sk);
-	ops->free(c->dev, r.index);
-	free(index);
-	return ok && same;
+	run_file(cpu, v, &in, &want);
+	run_file(b, v, &in, &got);
+	ok = judge(v, b->ops->name, &got, &want, bar);
+	output_release(&got);
+	output_release(&want);
+	for (int t = 0; t < 4; t++)
+		free(*to[t]);
+	return ok;
+}
+#endif
+
+static void open_backend(struct backend *b, const struct lh_ops *ops)
+{
+	struct lh_err err = LH_ERR_INIT;
+
+	b->ops = ops;
+	if (ops->open(&b->dev, 0, &err))
+		die(&err);
+}
+
+static bool check_cpu(const struct vectors *v)
+{
+	struct backend cpu;
+	bool ok;
+
+	open_backend(&cpu, &lh_ops_cpu);
+	ok = check_file(&cpu, v, 2e-6);
+	cpu.ops->close(cpu.dev);
+	return ok;
+}
+
+static bool check_cuda(const struct vectors *v)
+{
+#ifdef LH_HAVE_CUDA
+	struct backend cpu, full, half;
+	bool ok;
+
+	open_backend(&full, &lh_ops_cuda_f32);
+	open_backend(&half, &lh_ops_cuda);
+	open_backend(&cpu, &lh_ops_cpu);
+	ok = check_file(&full, v, 1e-5);
+	printf("   ");
+	ok &= check_rounded(&half, &cpu, v, 1e-2);
+	full.ops->close(full.dev);
+	half.ops->close(half.dev);
+	cpu.ops->close(cpu.dev);
+	return ok;
+#else
+	(void)v;
+	fputs("error: this build has no cuda backend\n", stderr);
+	exit(2);
+#endif
 }
 
 static int usage(void)
@@ -272,25 +446,18 @@ static int usage(void)
 
 int main(int argc, char **argv)
 {
-	struct checker c = { .ops = &lh_ops_cpu, .bar = 2e-6 };
 	struct lh_err err = LH_ERR_INIT;
 	int first = 1, status = 0;
+	bool cuda = false;
 
 	if (argc > 2 && !strcmp(argv[1], "--device")) {
-		if (!strcmp(argv[2], "cuda")) {
-			fputs("error: this build has no cuda backend\n", stderr);
-			return 2;
-		}
-		if (strcmp(argv[2], "cpu"))
+		cuda = !strcmp(argv[2], "cuda");
+		if (!cuda && strcmp(argv[2], "cpu"))
 			return usage();
 		first = 3;
 	}
 	if (first >= argc)
 		return usage();
-	if (c.ops->open(&c.dev, 0, &err)) {
-		fprintf(stderr, "error: %s\n", err.text);
-		return 2;
-	}
 	for (int i = first; i < argc; i++) {
 		struct vectors v = { 0 };
 
@@ -298,12 +465,11 @@ int main(int argc, char **argv)
 			fprintf(stderr, "error: %s\n", err.text);
 			status = 2;
 		} else {
-			printf("%s: ", argv[i]);
-			if (!check_file(&c, &v) && !status)
+			printf("%s:", argv[i]);
+			if (!(cuda ? check_cuda(&v) : check_cpu(&v)) && !status)
 				status = 1;
 		}
 		lh_safetensors_close(&v.st);
 	}
-	c.ops->close(c.dev);
 	return status;
 }
