@@ -3,6 +3,8 @@
  *   lhworker-cpu --attempt DIR    train the job whose attempt directory DIR is
  *   lhworker-cpu --sample CKPT    arguments as JSON on stdin, text on stdout
  *
+ * lhworker-cuda is the same file compiled with LH_WORKER_OPS=lh_ops_cuda.
+ *
  * Training needs the job directory's lock: two workers never share one. */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +23,10 @@
 #include "train/link.h"
 #include "train/loop.h"
 #include "train/sample.h"
+
+#ifndef LH_WORKER_OPS
+#define LH_WORKER_OPS lh_ops_cpu
+#endif
 
 enum { LOCK_WAIT_MS = 20000, LINGER_MS = 3000, NICE = 5, ARGS_MAX_BYTES = 1 << 20,
        FILE_MAX_BYTES = 64 << 20 };
@@ -67,7 +73,7 @@ static int train(const char *dir, const json_t *start, const json_t *spec,
 {
 	char *spool = lh_asprintf("%s/%s", dir, LH_ATTEMPT_SPOOL);
 	char *checkpoints = lh_asprintf("%s/%s", job_dir, LH_JOB_CHECKPOINTS);
-	struct lh_loop_config loop = { .spec = spec, .ops = &lh_ops_cpu,
+	struct lh_loop_config loop = { .spec = spec, .ops = &LH_WORKER_OPS,
 				       .checkpoints = checkpoints, .stop = &stop };
 	struct lh_link_config link = { .spool = spool };
 	struct lh_job job = { 0 };
@@ -183,7 +189,7 @@ static int sample(const char *path, const json_t *json, json_t **result,
 		rc = lh_sample_run(model, job.model.vocab, p.step, &args, print_piece,
 				   NULL, result, err);
 	lh_model_free(model);
-	lh_ops_cpu.close(dev);
+	LH_WORKER_OPS.close(dev);
 	lh_job_release(&job);
 	json_decref(manifest);
 	return rc;

@@ -1,0 +1,149 @@
+/* test_sdpa_plan.c: cuDNN takes our graphs and picks its fast Hopper engines.
+ *
+ * Needs libcudnn and the toolkit's stub of libcuda, no GPU: the device is
+ * described to cuDNN. The program starts itself again with the stub reachable as
+ * libcuda.so.1. Engine numbers are those of cuDNN 9.19; with another version
+ * only the workspace formula is checked. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cudnn_version.h>
+
+#include "sdpa_plan.h"
+
+static const char h100[] =
+	"{\"maxGridSize\":[2147483647,65535,65535],\"maxBlockSize\":[1024,1024,64],"
+	"\"regsPerBlock\":65536,\"multiProcessorCount\":132,\"warpSize\":32,"
+	"\"maxSharedMemoryPerBlock\":49152,\"maxSharedMemoryPerBlockOptin\":232448,"
+	"\"reservedSharedMemoryPerBlock\":1024,\"maxRegistersPerSM\":65536,"
+	"\"maxCtasPerSM\":32,\"maxThreadsPerBlock\":1024,\"maxThreadsPerSM\":2048,"
+	"\"pciDeviceId\":9008,\"isTccDriver\":0,\"supportCoopLaunch\":1,"
+	"\"totalGlobalMem\":85017493504,\"smClockRateKHz\":1980000,"
+	"\"memClockRateKHz\":2619000,\"l2CacheSize\":52428800,\"cudaDeviceId\":0,"
+	"\"deviceVer\":900,\"driverVer\":13000,"
+	"\"deviceName\":\"NVIDIA H100 80GB HBM3\"}";
+
+static struct lh_sdpa_shape shape_of(int heads, int kv_heads, int D, int64_t tokens,
+				     int64_t kv_tokens, bool backward)
+{
+	struct lh_sdpa_shape s = { .batch = 2, .heads = heads, .kv_heads = kv_heads,
+				   .head_dim = D, .tokens = tokens,
+				   .kv_tokens = kv_tokens, .backward = backward };
+
+	/* Packed rows of q, k, v, as a projection writes them. */
+	s.q_row = s.kv_row = (int64_t)(heads + 2 * kv_heads) * D;
+	s.o_row = (int64_t)heads * D;
+	s.mask = tokens == kv_tokens ? LH_SDPA_TOP_LEFT : LH_SDPA_BOTTOM_RIGHT;
+	return s;
+}
+
+static void check(const struct lh_sdpa_shape *s, int64_t engine, int64_t workspace)
+{
+	struct lh_err err = LH_ERR_INIT;
+	int64_t found = 0, bytes = 0;
+
+	if (lh_sdpa_probe(h100, s, &found, &bytes, &err))
+		fail_msg("%s", err.text);
+	if (CUDNN_MAJOR == 9 && CUDNN_MINOR == 19)
+		assert_int_equal(found, engine);
+	assert_int_equal(bytes, workspace);
+}
+
+static void forward_takes_the_hopper_engine(void **state)
+{
+	struct lh_sdpa_shape s = shape_of(8, 8, 128, 4096, 4096, false);
+
+	(void)state;
+	check(&s, 2, 256);
+	s = shape_of(8, 2, 64, 1024, 1024, false);
+	check(&s, 2, 256);
+	s = shape_of(8, 8, 128, 512, 2048, false);
+	check(&s, 2, 256);
+	s.mask = LH_SDPA_SHIFTED;
+	check(&s, 2, 256);
+}
+
+static void backward_takes_the_hopper_engine(void **state)
+{
+	struct lh_sdpa_shape s = shape_of(8, 8, 128, 4096, 4096, true);
+	int64_t grouped;
+
+	(void)state;
+	check(&s, 6, 256);
+	s = shape_of(8, 2, 64, 1024, 1024, true);
+	grouped = 2 * 2LL * 8 * 1024 * (64 + 64);
+	check(&s, 6, 256 + grouped);
+	s = shape_of(8, 8, 128, 512, 2048, true);
+	check(&s, 6, 256);
+}
+
+static void a_million_tokens_are_planned(void **state)
+{
+	struct lh_sdpa_shape s = shape_of(8, 8, 128, 1 << 20, 1 << 20, false);
+
+	(void)state;
+	s.batch = 1;
+	check(&s, 2, 256);
+	s.backward = true;
+	check(&s, 6, 256);
+}
+
+static void foreign_widths_are_refused_with_a_sentence(void **state)
+{
+	struct lh_sdpa_shape s = shape_of(8, 3, 128, 1024, 1024, false);
+	struct lh_err err = LH_ERR_INIT;
+	int64_t engine, bytes;
+
+	(void)state;
+	assert_int_equal(lh_sdpa_probe(h100, &s, &engine, &bytes, &err), LH_EUNSUPPORTED);
+	assert_non_null(strstr(err.text, "cuDNN"));
+}
+
+/* Starts the program again with the toolkit's stub as libcuda.so.1. */
+static void with_stub(char **argv)
+{
+	char dir[] = "/tmp/lh-cuda-stub-XXXXXX", link[80], path[1024];
+	const char *old = getenv("LD_LIBRARY_PATH");
+
+	if (getenv("LH_TEST_STUB"))
+		return;
+	if (!mkdtemp(dir))
+		exit(2);
+	snprintf(link, sizeof(link), "%s/libcuda.so.1", dir);
+	if (symlink(LH_CUDA_LIB "/stubs/libcuda.so", link))
+		exit(2);
+	snprintf(path, sizeof(path), "%s:%s%s%s", dir, LH_CUDA_LIB, old ? ":" : "",
+		 old ? old : "");
+	setenv("LD_LIBRARY_PATH", path, 1);
+	setenv("LH_TEST_STUB", dir, 1);
+	execv("/proc/self/exe", argv);
+	exit(2);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(forward_takes_the_hopper_engine),
+		cmocka_unit_test(backward_takes_the_hopper_engine),
+		cmocka_unit_test(a_million_tokens_are_planned),
+		cmocka_unit_test(foreign_widths_are_refused_with_a_sentence),
+	};
+	char link[80];
+	int failed;
+
+	(void)argc;
+	with_stub(argv);
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	snprintf(link, sizeof(link), "%s/libcuda.so.1", getenv("LH_TEST_STUB"));
+	unlink(link);
+	rmdir(getenv("LH_TEST_STUB"));
+	return failed;
+}
