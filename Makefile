@@ -4,6 +4,9 @@
 #   make demo       the whole thing on real text, in a few minutes
 #   make test       everything that needs no GPU; what .ci/run runs
 #   make bench      timings, never part of the tests
+#   make dist       a tree that runs on another host: BUILD/dist
+#   make test-gpu   what needs a GPU (also: dist/tests/run.sh, no compiler)
+#   make bench-gpu  one layer's times beside their limits
 #   make deps       installs what is missing from Debian's packages (root or sudo)
 #   make help       this list
 #
@@ -12,6 +15,9 @@
 #   SAN=1           AddressSanitizer and UBSan, under BUILD/san
 #   V=1             show whole commands
 #   ARCH=...        -march of the CPU code (x86-64-v3 on x86-64)
+#   NVCC=...        CUDA 13's nvcc (found on PATH or under /usr/local/cuda);
+#                   NVCC= builds without CUDA
+#   CUDA_ARCH=90a   GPUs to build for
 #   PREFIX=DIR      for `make install` (/usr/local)
 #
 # Objects mirror the source tree. Everything but the main()s is one archive;
@@ -29,6 +35,13 @@ SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined \
             -fno-omit-frame-pointer -O1
 endif
 
+# The CUDA backend is built where nvcc is. The sanitizers do not go with it.
+NVCC      ?= $(firstword $(shell command -v nvcc 2>/dev/null) \
+               $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_ARCH ?= 90a
+HAVE_CUDA := $(if $(SAN),,$(if $(NVCC),1))
+CUDA_HOME  = $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
 
@@ -38,7 +51,9 @@ WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
             -Wmissing-prototypes -Wvla -Wno-unknown-pragmas
 CPPFLAGS := -D_GNU_SOURCE -Iinclude -Idaemon -I$(BUILD)/gen
 CFLAGS   := -std=c17 -O2 -g $(WARN)
-LDFLAGS  := -Wl,--as-needed
+# Programs find libraries of a dist tree beside themselves; DT_RPATH because it
+# also holds for libraries of libraries.
+LDFLAGS  := -Wl,--as-needed -Wl,--disable-new-dtags -Wl,-rpath,'$$ORIGIN/../lib'
 # The compute code: vectorised, contracted to FMA, but never reassociated, so
 # that results do not depend on the compiler's mood.
 KERNEL_CFLAGS := -O3 -march=$(ARCH) -ffp-contract=fast -fno-math-errno \
@@ -63,16 +78,24 @@ LIBS_lhctl    = $(shell pkg-config --libs jansson yaml-0.1 libxxhash) -lm -lpthr
 LIBS_lhworker = $(shell pkg-config --libs jansson yaml-0.1 openblas libxxhash) -lm -lpthread
 LIBS_test     = $(shell pkg-config --libs $(PKGS) cmocka) -lm -lpthread
 
-PROGRAMS := $(addprefix $(BUILD)/bin/,lhd lhctl lhkeeper lhworker-cpu)
+# The runtime is linked in; cuBLASLt is the host's, cuDNN is opened when wanted.
+LIBS_cuda = -L$(CUDA_HOME)/lib64 -Wl,-rpath,/usr/local/cuda/lib64 -lcublasLt \
+            -lcudart_static -lstdc++ -ldl -lrt -lpthread
+
+PROGRAMS := $(addprefix $(BUILD)/bin/,lhd lhctl lhkeeper lhworker-cpu \
+              $(if $(HAVE_CUDA),lhworker-cuda))
 
 # Unit tests: tests/DIR/test_*.c, a cmocka program each. Other programs of the
 # tests (checkers, benchmarks) are named here.
-UNIT_SRC := $(sort $(wildcard tests/*/test_*.c))
+UNIT_SRC := $(filter-out $(if $(HAVE_CUDA),,tests/gpu/%),$(sort $(wildcard tests/*/test_*.c)))
 UNITS    := $(UNIT_SRC:tests/%.c=$(BUILD)/tests/%)
 CHECKERS := $(BUILD)/tests/lighthouse-vectors
+GPU_TESTS := $(addprefix $(BUILD)/tests/gpu/,ops bench_gpu)
+CUDA_OBJ := $(patsubst kernels/cuda/%,$(BUILD)/obj/kernels/cuda/%.o, \
+              $(basename $(sort $(wildcard kernels/cuda/*.cu kernels/cuda/*.c))))
 BENCHES  := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all help deps test units demo bench install clean
+.PHONY: all help deps test units demo bench install clean dist test-gpu bench-gpu
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -147,17 +170,89 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB_BASE)
 $(BUILD)/tests/keeper/test_keeper: | $(BUILD)/bin/lhkeeper
 $(BUILD)/tests/train/test_worker: | $(BUILD)/bin/lhkeeper $(BUILD)/bin/lhworker-cpu
 
-$(BUILD)/tests/lighthouse-vectors: $(BUILD)/obj/tests/kernels/lighthouse_vectors.o $(LIB_BASE)
+$(BUILD)/tests/lighthouse-vectors: $(BUILD)/obj/tests/kernels/lighthouse_vectors.o $(LIB_BASE) \
+                                   $(if $(HAVE_CUDA),$(CUDA_OBJ))
 	@mkdir -p $(@D)
 	$(link)
-	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -fopenmp -o $@ $^ $(LIBS_lhworker)
+	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -fopenmp -o $@ $(filter %.o,$^) $(LIB_BASE) \
+	  $(LIBS_lhworker) $(if $(HAVE_CUDA),$(LIBS_cuda))
 
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIB_BASE)
 	@mkdir -p $(@D)
 	$(link)
 	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -fopenmp -o $@ $^ $(LIBS_lhworker)
 
-units: $(UNITS) $(CHECKERS)
+units: $(UNITS) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
+
+# ---- CUDA --------------------------------------------------------------------
+ifdef HAVE_CUDA
+# C++20 for designated initializers of the op tables; the code is C otherwise.
+NVCCFLAGS := -std=c++20 -O3 -lineinfo --compress-mode=size \
+             -gencode=arch=compute_$(CUDA_ARCH),code=sm_$(CUDA_ARCH) \
+             -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror
+
+$(BUILD)/obj/kernels/cuda/%.o: kernels/cuda/%.cu $(GEN)/.done
+	@mkdir -p $(@D)
+	$(call say,NVCC,$<)
+	$(Q)$(NVCC) $(CPPFLAGS) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/kernels/cuda/%.o: kernels/cuda/%.c $(GEN)/.done
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS) -isystem $(CUDA_HOME)/include $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/daemon/train/main-cuda.o: daemon/train/main.c $(GEN)/.done
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -DLH_WORKER_OPS=lh_ops_cuda -MMD -MP -c -o $@ $<
+
+$(BUILD)/bin/lhworker-cuda: $(BUILD)/obj/daemon/train/main-cuda.o $(CUDA_OBJ) $(LIB_BASE)
+	@mkdir -p $(@D)
+	$(link)
+	$(Q)$(CC) $(LDFLAGS) -fopenmp -o $@ $^ $(LIBS_lhworker) $(LIBS_cuda)
+
+$(BUILD)/obj/tests/kernels/lighthouse_vectors.o: CPPFLAGS += -DLH_HAVE_CUDA
+
+$(BUILD)/obj/tests/gpu/%.o: CPPFLAGS += -Ikernels/cuda -isystem $(CUDA_HOME)/include \
+  -DLH_CUDA_LIB='"$(CUDA_HOME)/lib64"'
+
+$(BUILD)/obj/tests/gpu/%.o: tests/gpu/%.cu $(GEN)/.done
+	@mkdir -p $(@D)
+	$(call say,NVCC,$<)
+	$(Q)$(NVCC) $(CPPFLAGS) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/tests/gpu/test_sdpa_plan: $(BUILD)/obj/tests/gpu/test_sdpa_plan.o \
+    $(addprefix $(BUILD)/obj/kernels/cuda/,sdpa_graph.o sdpa_plan.o) $(LIB_BASE)
+	@mkdir -p $(@D)
+	$(link)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_test)
+
+$(BUILD)/tests/gpu/%: $(BUILD)/obj/tests/gpu/%.o $(CUDA_OBJ) $(LIB_BASE)
+	@mkdir -p $(@D)
+	$(link)
+	$(Q)$(CC) $(LDFLAGS) -fopenmp -o $@ $^ $(LIBS_lhworker) $(LIBS_cuda)
+
+test-gpu: dist
+	$(BUILD)/dist/tests/run.sh test
+
+bench-gpu: dist
+	$(BUILD)/dist/tests/run.sh bench
+endif
+
+# ---- a tree for other hosts --------------------------------------------------
+# Programs and the libraries a host may lack: everything but glibc, the driver and
+# CUDA's own, which are the host's.
+HOST_LIBS := linux-vdso|ld-linux|/lib(c|m|dl|rt|pthread|util|resolv)\.so|libcu|libnv
+dist: $(PROGRAMS) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
+	$(Q)rm -rf $(BUILD)/dist
+	$(Q)mkdir -p $(BUILD)/dist/bin $(BUILD)/dist/lib $(BUILD)/dist/tests/vectors
+	$(Q)cp $(PROGRAMS) $(BUILD)/dist/bin
+	$(Q)cp $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS)) tests/gpu/run.sh $(BUILD)/dist/tests
+	$(Q)cp tests/vectors/*.safetensors $(BUILD)/dist/tests/vectors
+	$(Q)ldd $(PROGRAMS) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS)) | \
+	  sed -n 's/.* => \(\/[^ ]*\) .*/\1/p' | sort -u | grep -vE '$(HOST_LIBS)' | \
+	  xargs -I{} cp -L {} $(BUILD)/dist/lib
+	$(Q)strip $(BUILD)/dist/bin/* $(BUILD)/dist/lib/* 2>/dev/null || true
 
 NODE_TESTS := $(sort $(wildcard tests/*.test.mjs tests/*/*.test.mjs))
 

@@ -13,11 +13,13 @@ const LIMIT_MS = 240_000;
 const build = resolve(process.env.LH_BUILD ?? 'build');
 
 // Names are taken from the sources, so that a test that was not built is missed.
-function programs() {
+// What is in tests/gpu is built with the CUDA backend only.
+function programs(dir) {
+  const cuda = existsSync(join(dir, 'bin/lhworker-cuda'));
   const here = resolve('tests');
   const found = [];
   for (const dir of readdirSync(here, { withFileTypes: true })) {
-    if (!dir.isDirectory()) continue;
+    if (!dir.isDirectory() || (dir.name === 'gpu' && !cuda)) continue;
     for (const f of readdirSync(join(here, dir.name)).sort())
       if (/^test_.*\.c$/.test(f)) found.push(join(dir.name, f.slice(0, -2)));
   }
@@ -36,7 +38,7 @@ function run(file, args, env) {
 const SANITIZED = { ASAN_OPTIONS: 'detect_leaks=1:abort_on_error=1', UBSAN_OPTIONS: 'print_stacktrace=1' };
 
 for (const [kind, dir, env] of [['', build, {}], [' (sanitized)', join(build, 'san'), SANITIZED]]) {
-  for (const name of programs()) {
+  for (const name of programs(dir)) {
     test(`${name}${kind}`, async () => {
       const file = join(dir, 'tests', name);
       assert.ok(existsSync(file), `${file} was not built`);
