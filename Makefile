@@ -6,7 +6,7 @@
 #   make bench      timings, never part of the tests
 #   make dist       a tree that runs on another host: BUILD/dist
 #   make test-gpu   what needs a GPU (also: dist/tests/run.sh, no compiler)
-#   make bench-gpu  one layer's times beside their limits
+#   make bench-gpu  a layer's and whole steps' times beside their limits
 #   make deps       installs what is missing from Debian's packages (root or sudo)
 #   make help       this list
 #
@@ -66,7 +66,7 @@ GEN_OUT  := $(addprefix $(GEN)/,lighthouse/err_codes.h err_codes.c \
 
 SRC := $(sort $(wildcard daemon/base/*.c daemon/data/*.c daemon/control/*.c \
          daemon/jobs/*.c daemon/store/*.c daemon/train/*.c kernels/*.c \
-         kernels/cpu/*.c ctl/*.c))
+         kernels/cpu/*.c ctl/*.c) kernels/cuda/sizes.c)
 MAINS := daemon/train/main.c ctl/main.c
 LIB_SRC := $(filter-out $(MAINS),$(SRC))
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) \
@@ -90,9 +90,9 @@ PROGRAMS := $(addprefix $(BUILD)/bin/,lhd lhctl lhkeeper lhworker-cpu \
 UNIT_SRC := $(filter-out $(if $(HAVE_CUDA),,tests/gpu/%),$(sort $(wildcard tests/*/test_*.c)))
 UNITS    := $(UNIT_SRC:tests/%.c=$(BUILD)/tests/%)
 CHECKERS := $(BUILD)/tests/lighthouse-vectors
-GPU_TESTS := $(addprefix $(BUILD)/tests/gpu/,ops bench_gpu)
+GPU_TESTS := $(addprefix $(BUILD)/tests/gpu/,ops bench_layer bench_step)
 CUDA_OBJ := $(patsubst kernels/cuda/%,$(BUILD)/obj/kernels/cuda/%.o, \
-              $(basename $(sort $(wildcard kernels/cuda/*.cu kernels/cuda/*.c))))
+              $(basename $(sort $(filter-out %/sizes.c,$(wildcard kernels/cuda/*.cu kernels/cuda/*.c)))))
 BENCHES  := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
 .PHONY: all help deps test units demo bench install clean dist test-gpu bench-gpu

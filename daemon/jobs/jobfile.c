@@ -192,7 +192,7 @@ static int read_paths(const struct reader *r, const struct lh_node *n, const cha
 static int read_layers(const struct reader *r, const struct lh_node *n, const char *path,
 		       const struct lh_key *key, struct lh_job_phase *p, int layers)
 {
-	bool dense[LH_DENSE_LAYERS_MAX] = { false };
+	bool dense[LH_LAYERS_MAX] = { false };
 	struct lh_key one = *key;
 	int rc, layer;
 

@@ -9,7 +9,7 @@ struct packed { /* q, k, v inside packed rows */
 
 static struct packed unpack(const struct lh_attention_call *a, lh_act *qkv)
 {
-	size_t size = lh_dtype_bytes(a->ops->act_type) * (size_t)a->heads.head_dim;
+	size_t size = lh_dtype_bytes(a->ops->sizes->act_type) * (size_t)a->heads.head_dim;
 	char *p = qkv;
 
 	return (struct packed){
@@ -28,23 +28,28 @@ static void rotate(const struct lh_attention_call *a, const struct packed *x, bo
 		     h->kv_row, a->rope, inverse);
 }
 
-static struct lh_sdpa full_sdpa(const struct lh_attention_call *a)
+struct lh_sdpa lh_attention_sdpa(const struct lh_lighthouse *g, struct lh_heads heads)
 {
-	return (struct lh_sdpa){
-		.heads = a->heads, .kv_tokens = a->heads.tokens,
-		.scale = 1 / sqrtf((float)a->heads.head_dim) };
+	struct lh_sdpa s = { .heads = heads, .kv_tokens = heads.tokens,
+			     .scale = 1 / sqrtf((float)heads.head_dim) };
+
+	if (!g)
+		return s;
+	s.heads.tokens = s.kv_tokens = lh_lighthouse_selected(g);
+	s.heads.kv_heads = heads.heads;
+	s.heads.q_row = s.heads.kv_row = s.heads.o_row =
+		(int64_t)heads.heads * heads.head_dim;
+	return s;
 }
 
-/* SDPA over the sub-sequence: contiguous (B,S,H,D), every head its own K, V. */
-static struct lh_sdpa sub_sdpa(const struct lh_attention_call *a)
+static void gather(const struct lh_attention_call *a,
+		   const struct lh_attention_saved *saved, const void *scored)
 {
-	struct lh_sdpa s = full_sdpa(a);
-	int64_t row = (int64_t)a->heads.heads * a->heads.head_dim;
+	struct packed x = unpack(a, saved->qkv);
 
-	s.heads.tokens = s.kv_tokens = lh_lighthouse_selected(a->lighthouse);
-	s.heads.kv_heads = s.heads.heads;
-	s.heads.q_row = s.heads.kv_row = s.heads.o_row = row;
-	return s;
+	a->ops->lighthouse_gather(a->dev, a->lighthouse, &a->heads, saved->qs, saved->ks,
+				  saved->vs, x.q, x.k, x.v, a->rope, saved->index,
+				  scored);
 }
 
 void lh_attention_forward(const struct lh_attention_call *a,
@@ -55,24 +60,42 @@ void lh_attention_forward(const struct lh_attention_call *a,
 	const struct lh_ops *ops = a->ops;
 	struct packed x = unpack(a, saved->qkv);
 	int64_t BH = (int64_t)a->heads.batch * a->heads.heads;
-	struct lh_sdpa s;
+	struct lh_sdpa s = lh_attention_sdpa(g, a->heads);
 
 	if (!g) {
-		s = full_sdpa(a);
 		rotate(a, &x, false);
 		ops->sdpa(a->dev, &s, saved->o, saved->lse, x.q, x.k, x.v);
 		return;
 	}
-	s = sub_sdpa(a);
 	ops->lighthouse_score(a->dev, g, &a->heads, scratch->score_q, scratch->score_k,
 			      x.q, x.k, x.v, a->rope, scratch->score);
 	ops->lighthouse_select(a->dev, g, BH, saved->index, scratch->score_q,
 			       scratch->score_k);
-	ops->lighthouse_map(a->dev, g, BH, scratch->map, saved->index);
-	ops->lighthouse_gather(a->dev, g, &a->heads, saved->qs, saved->ks, saved->vs,
-			       x.q, x.k, x.v, a->rope, saved->index, scratch->score);
+	gather(a, saved, scratch->score);
 	ops->sdpa(a->dev, &s, saved->os, saved->lse, saved->qs, saved->ks, saved->vs);
-	ops->lighthouse_scatter(a->dev, g, &a->heads, saved->o, saved->os, scratch->map);
+	lh_attention_redo_output(a, saved, scratch);
+}
+
+void lh_attention_redo_inputs(const struct lh_attention_call *a,
+			      const struct lh_attention_saved *saved)
+{
+	struct packed x = unpack(a, saved->qkv);
+
+	if (a->lighthouse)
+		gather(a, saved, NULL);
+	else
+		rotate(a, &x, false);
+}
+
+void lh_attention_redo_output(const struct lh_attention_call *a,
+			      const struct lh_attention_saved *saved,
+			      const struct lh_attention_scratch *scratch)
+{
+	int64_t BH = (int64_t)a->heads.batch * a->heads.heads;
+
+	a->ops->lighthouse_map(a->dev, a->lighthouse, BH, scratch->map, saved->index);
+	a->ops->lighthouse_scatter(a->dev, a->lighthouse, &a->heads, saved->o, saved->os,
+				   scratch->map);
 }
 
 void lh_attention_backward(const struct lh_attention_call *a,
@@ -84,16 +107,14 @@ void lh_attention_backward(const struct lh_attention_call *a,
 	const struct lh_ops *ops = a->ops;
 	struct packed d = unpack(a, dqkv), x = unpack(a, saved->qkv);
 	int64_t BH = (int64_t)a->heads.batch * a->heads.heads;
-	struct lh_sdpa s;
+	struct lh_sdpa s = lh_attention_sdpa(g, a->heads);
 
 	if (!g) {
-		s = full_sdpa(a);
 		ops->sdpa_bwd(a->dev, &s, d.q, d.k, d.v, dout, x.q, x.k, x.v, saved->o,
 			      saved->lse);
 		rotate(a, &d, true);
 		return;
 	}
-	s = sub_sdpa(a);
 	ops->lighthouse_map(a->dev, g, BH, scratch->map, saved->index);
 	ops->lighthouse_scatter_bwd(a->dev, g, &a->heads, scratch->dos, dout,
 				    saved->index);

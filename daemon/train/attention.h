@@ -37,10 +37,22 @@ struct lh_attention_call {
 	const struct lh_lighthouse *lighthouse; /* NULL: full attention */
 };
 
-/* saved->o <- attention of saved->qkv. */
+/* The SDPA of one layer: of the rows themselves, or (g) of the sub-sequence,
+ * contiguous (B,S,H,D), every head with K, V of its own. */
+struct lh_sdpa lh_attention_sdpa(const struct lh_lighthouse *g, struct lh_heads heads);
+
+/* saved->o <- attention of saved->qkv. lse, when it is not NULL, os, qs, ks, vs
+ * and index are what backward needs. */
 void lh_attention_forward(const struct lh_attention_call *a,
 			  const struct lh_attention_saved *saved,
 			  const struct lh_attention_scratch *scratch);
+/* Once more, with lse, index and os as forward left them: what backward needs of
+ * fresh qkv rows (rotation; qs, ks, vs), and o (Lighthouse only). */
+void lh_attention_redo_inputs(const struct lh_attention_call *a,
+			      const struct lh_attention_saved *saved);
+void lh_attention_redo_output(const struct lh_attention_call *a,
+			      const struct lh_attention_saved *saved,
+			      const struct lh_attention_scratch *scratch);
 /* dqkv (R,(H+2G)*D) <- gradient of the rows before rotation, from dout
  * (R,H*D). */
 void lh_attention_backward(const struct lh_attention_call *a,

@@ -50,7 +50,7 @@ int lh_decoder_new(struct lh_decoder **out, struct lh_model *m, int64_t max_toke
 {
 	struct lh_decoder *d = lh_calloc(1, sizeof(*d));
 	const struct lh_job_model *c = &m->c;
-	int64_t n = max_tokens, e = (int64_t)lh_dtype_bytes(m->ops->act_type);
+	int64_t n = max_tokens, e = (int64_t)lh_dtype_bytes(m->ops->sizes->act_type);
 	int64_t hd = (int64_t)c->heads * c->head_dim;
 	struct { void *view; int64_t bytes; } rows[] = {
 		{ &d->x, n * c->dim * e },	 { &d->n, n * c->dim * e },
@@ -94,7 +94,7 @@ void lh_decoder_free(struct lh_decoder *d)
 }
 
 static void linear(struct lh_decoder *d, int64_t rows, lh_act *y, const lh_act *x,
-		   int64_t weight, int64_t out, int64_t in, bool add)
+		   int64_t weight, int64_t out, int64_t in, const lh_act *add)
 {
 	struct lh_linear s = { rows, in, out };
 
@@ -107,7 +107,7 @@ static void decode_layer(struct lh_decoder *d, int i, int64_t n)
 	struct lh_model *m = d->m;
 	const struct lh_job_model *c = &m->c;
 	const struct layer_params *w = &m->layers[i];
-	size_t e = lh_dtype_bytes(m->ops->act_type);
+	size_t e = lh_dtype_bytes(m->ops->sizes->act_type);
 	int64_t row = qkv_width(c), C = c->dim, F = c->ffn_dim, half = c->head_dim / 2;
 	char *keys = (char *)d->cache[i] + e * (size_t)(c->heads * c->head_dim);
 	char *values = keys + e * (size_t)(c->kv_heads * c->head_dim);
@@ -123,17 +123,17 @@ static void decode_layer(struct lh_decoder *d, int i, int64_t n)
 
 	m->ops->rmsnorm(m->dev, n, C, d->n, d->rstd, d->x, weight_at(m, w->norm1),
 			(float)c->norm_eps);
-	linear(d, n, fresh, d->n, w->wqkv, row, C, false);
+	linear(d, n, fresh, d->n, w->wqkv, row, C, NULL);
 	/* q and k heads of a row are neighbours: one rotation does both. */
 	m->ops->rope(m->dev, 1, n, c->heads + c->kv_heads, c->head_dim, fresh, row,
 		     &rope, false);
 	m->ops->sdpa(m->dev, &s, d->o, NULL, fresh, keys, values);
-	linear(d, n, d->x, d->o, w->wo, C, s.heads.o_row, true);
+	linear(d, n, d->x, d->o, w->wo, C, s.heads.o_row, d->x);
 	m->ops->rmsnorm(m->dev, n, C, d->n, d->rstd, d->x, weight_at(m, w->norm2),
 			(float)c->norm_eps);
-	linear(d, n, d->gu, d->n, w->wgu, 2 * F, C, false);
+	linear(d, n, d->gu, d->n, w->wgu, 2 * F, C, NULL);
 	m->ops->swiglu(m->dev, n, F, d->h, d->gu);
-	linear(d, n, d->x, d->h, w->wdown, C, F, true);
+	linear(d, n, d->x, d->h, w->wdown, C, F, d->x);
 }
 
 /* bf16 is the upper half of a float32. */
@@ -152,7 +152,7 @@ static int read_logits(struct lh_decoder *d, float *logits, struct lh_err *err)
 	uint16_t *half;
 	int rc;
 
-	if (d->m->ops->act_type == LH_F32)
+	if (d->m->ops->sizes->act_type == LH_F32)
 		return d->m->ops->fetch(d->m->dev, logits, d->logits, (size_t)V * 4, err);
 	half = lh_calloc((size_t)V, sizeof(*half));
 	rc = d->m->ops->fetch(d->m->dev, half, d->logits, (size_t)V * 2, err);
@@ -165,7 +165,7 @@ int lh_decoder_feed(struct lh_decoder *d, const int32_t *tokens, int64_t n,
 		    float *logits, struct lh_err *err)
 {
 	struct lh_model *m = d->m;
-	size_t e = lh_dtype_bytes(m->ops->act_type);
+	size_t e = lh_dtype_bytes(m->ops->sizes->act_type);
 
 	if (n < 1 || d->used + n > d->max_tokens)
 		return lh_err_set(err, LH_ETOOBIG,
@@ -179,6 +179,6 @@ int lh_decoder_feed(struct lh_decoder *d, const int32_t *tokens, int64_t n,
 	m->ops->rmsnorm(m->dev, 1, m->c.dim, d->n, d->rstd,
 			(char *)d->x + e * (size_t)((n - 1) * m->c.dim),
 			weight_at(m, m->final_norm), (float)m->c.norm_eps);
-	linear(d, 1, d->logits, d->n, m->output, m->c.vocab, m->c.dim, false);
+	linear(d, 1, d->logits, d->n, m->output, m->c.vocab, m->c.dim, NULL);
 	return read_logits(d, logits, err);
 }

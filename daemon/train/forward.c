@@ -1,7 +1,9 @@
 /* forward.c: from tokens to the loss, and its gradient, layer by layer.
  *
- * The residual stream is copied once a sub-layer and added to by the GEMM that
- * ends it; its gradient lives in one buffer that norms add to on the way back. */
+ * The GEMM that ends a sub-layer adds the residual stream; the stream's gradient
+ * lives in one buffer that norms add to on the way back. A layer's backward first
+ * computes again what the mode does not keep (layout.h), each tensor just before
+ * its use: it may share memory with the gradients that come after it. */
 #include "train/model_int.h"
 
 #include <math.h>
@@ -15,7 +17,7 @@ struct pass { /* one forward or backward over (b, t) */
 };
 
 static void linear(const struct pass *p, lh_act *y, const lh_act *x, int64_t weight,
-		   int64_t out, int64_t in, bool add)
+		   int64_t out, int64_t in, const lh_act *add)
 {
 	struct lh_linear s = { p->R, in, out };
 
@@ -30,7 +32,7 @@ static void linear_bwd(const struct pass *p, lh_act *dx, const lh_act *dy,
 	struct lh_model *m = p->m;
 
 	m->ops->linear_dw(m->dev, &s, m->grad + weight, dy, x);
-	m->ops->linear_dx(m->dev, &s, dx, dy, weight_at(m, weight), false);
+	m->ops->linear_dx(m->dev, &s, dx, dy, weight_at(m, weight));
 }
 
 static void norm(const struct pass *p, lh_act *y, float *rstd, const lh_act *x,
@@ -48,110 +50,163 @@ static void norm_bwd(const struct pass *p, const lh_act *dy, const lh_act *x,
 {
 	struct lh_model *m = p->m;
 
-	m->ops->rmsnorm_bwd(m->dev, p->R, m->c.dim, m->s.dx, m->grad + gain, dy, x,
+	m->ops->rmsnorm_bwd(m->dev, p->R, m->c.dim, m->acts.dx, m->grad + gain, dy, x,
 			    weight_at(m, gain), rstd);
 }
 
 static struct lh_attention_call attention_of(const struct pass *p, int layer)
 {
-	const struct lh_attention_mode *mode = p->mode;
-	const struct lh_job_model *c = &p->m->c;
-	bool full = mode->attention == LH_ATTENTION_FULL || mode->dense[layer];
+	const struct lh_model *m = p->m;
+	const struct lh_lighthouse *g = lh_layout_lighthouse(p->mode, layer);
 
-	LH_ASSERT(full || p->t == mode->geometry.tokens);
+	LH_ASSERT(!g || p->t == g->tokens);
 	return (struct lh_attention_call){
-		.ops = p->m->ops, .dev = p->m->dev, .rope = &p->m->rope,
-		.lighthouse = full ? NULL : &mode->geometry,
-		.heads = { .batch = p->b, .tokens = p->t, .heads = c->heads,
-			   .kv_heads = c->kv_heads, .head_dim = c->head_dim,
-			   .q_row = qkv_width(c), .kv_row = qkv_width(c),
-			   .o_row = (int64_t)c->heads * c->head_dim } };
+		.ops = m->ops, .dev = m->dev, .rope = &m->acts.rope, .lighthouse = g,
+		.heads = lh_layout_heads(&m->c, p->b, p->t) };
 }
 
-static void copy_residual(const struct pass *p, lh_act *to, const lh_act *from)
+/* n1, qkv <- x */
+static void project(const struct pass *p, int i)
 {
-	p->m->ops->copy(p->m->dev, to, from,
-			(size_t)(p->R * p->m->c.dim) *
-				lh_dtype_bytes(p->m->ops->act_type));
+	struct lh_layer_acts *a = &p->m->acts.layer[i];
+	const struct layer_params *w = &p->m->layers[i];
+
+	norm(p, a->n1, a->rstd1, a->x, w->norm1);
+	linear(p, a->attention.qkv, a->n1, w->wqkv, qkv_width(&p->m->c), p->m->c.dim,
+	       NULL);
+}
+
+/* mid <- x + o wo */
+static void join(const struct pass *p, int i)
+{
+	struct lh_layer_acts *a = &p->m->acts.layer[i];
+	const struct lh_job_model *c = &p->m->c;
+
+	linear(p, a->mid, a->attention.o, p->m->layers[i].wo, c->dim,
+	       (int64_t)c->heads * c->head_dim, a->x);
+}
+
+/* n2, gu <- mid */
+static void gate(const struct pass *p, int i)
+{
+	struct lh_layer_acts *a = &p->m->acts.layer[i];
+	const struct layer_params *w = &p->m->layers[i];
+
+	norm(p, a->n2, a->rstd2, a->mid, w->norm2);
+	linear(p, a->gu, a->n2, w->wgu, 2 * p->m->c.ffn_dim, p->m->c.dim, NULL);
 }
 
 static void layer_forward(const struct pass *p, int i, lh_act *out)
 {
 	struct lh_model *m = p->m;
-	const struct layer_params *w = &m->layers[i];
-	struct layer_acts *a = &m->acts[i];
-	int64_t C = m->c.dim, F = m->c.ffn_dim;
+	struct lh_layer_acts *a = &m->acts.layer[i];
 	struct lh_attention_call att = attention_of(p, i);
 
-	norm(p, a->n1, a->rstd1, a->x, w->norm1);
-	linear(p, a->attention.qkv, a->n1, w->wqkv, qkv_width(&m->c), C, false);
-	lh_attention_forward(&att, &a->attention, &m->s.attention);
-	copy_residual(p, a->mid, a->x);
-	linear(p, a->mid, a->attention.o, w->wo, C, att.heads.o_row, true);
-	norm(p, a->n2, a->rstd2, a->mid, w->norm2);
-	linear(p, a->gu, a->n2, w->wgu, 2 * F, C, false);
-	m->ops->swiglu(m->dev, p->R, F, a->h, a->gu);
-	copy_residual(p, out, a->mid);
-	linear(p, out, a->h, w->wdown, C, F, true);
+	project(p, i);
+	lh_attention_forward(&att, &a->attention, &m->acts.attention);
+	join(p, i);
+	gate(p, i);
+	m->ops->swiglu(m->dev, p->R, m->c.ffn_dim, a->h, a->gu);
+	linear(p, out, a->h, m->layers[i].wdown, m->c.dim, m->c.ffn_dim, a->mid);
+}
+
+static void mlp_backward(const struct pass *p, int i)
+{
+	struct lh_model *m = p->m;
+	const struct layer_params *w = &m->layers[i];
+	struct lh_acts *s = &m->acts;
+	struct lh_layer_acts *a = &s->layer[i];
+	enum lh_recompute again = p->mode->recompute;
+	int64_t C = m->c.dim, F = m->c.ffn_dim;
+
+	if (again >= LH_RECOMPUTE_MLP)
+		gate(p, i);
+	if (again >= LH_RECOMPUTE_CHEAP)
+		m->ops->swiglu(m->dev, p->R, F, a->h, a->gu);
+	linear_bwd(p, s->half, s->dx, a->h, w->wdown, C, F);
+	m->ops->swiglu_bwd(m->dev, p->R, F, s->wide, s->half, a->gu);
+	if (again == LH_RECOMPUTE_CHEAP)
+		norm(p, a->n2, a->rstd2, a->mid, w->norm2);
+	linear_bwd(p, s->dn, s->wide, a->n2, w->wgu, 2 * F, C);
+	norm_bwd(p, s->dn, a->mid, a->rstd2, w->norm2);
+}
+
+static void attention_backward(const struct pass *p, int i)
+{
+	struct lh_model *m = p->m;
+	const struct layer_params *w = &m->layers[i];
+	struct lh_acts *s = &m->acts;
+	struct lh_layer_acts *a = &s->layer[i];
+	enum lh_recompute again = p->mode->recompute;
+	struct lh_attention_call att = attention_of(p, i);
+
+	if (again >= LH_RECOMPUTE_CHEAP && att.lighthouse)
+		lh_attention_redo_output(&att, &a->attention, &s->attention);
+	linear_bwd(p, s->half, s->dx, a->attention.o, w->wo, m->c.dim, att.heads.o_row);
+	lh_attention_backward(&att, &a->attention, &s->attention, s->wide, s->half);
+	if (again >= LH_RECOMPUTE_CHEAP)
+		norm(p, a->n1, a->rstd1, a->x, w->norm1);
+	linear_bwd(p, s->dn, s->wide, a->n1, w->wqkv, qkv_width(&m->c), m->c.dim);
+	norm_bwd(p, s->dn, a->x, a->rstd1, w->norm1);
 }
 
 static void layer_backward(const struct pass *p, int i)
 {
 	struct lh_model *m = p->m;
-	const struct layer_params *w = &m->layers[i];
-	struct layer_acts *a = &m->acts[i];
-	struct scratch *s = &m->s;
-	int64_t C = m->c.dim, F = m->c.ffn_dim;
+	struct lh_attention_saved *t = &m->acts.layer[i].attention;
 	struct lh_attention_call att = attention_of(p, i);
 
-	linear_bwd(p, s->half, s->dx, a->h, w->wdown, C, F);
-	m->ops->swiglu_bwd(m->dev, p->R, F, s->wide, s->half, a->gu);
-	linear_bwd(p, s->dn, s->wide, a->n2, w->wgu, 2 * F, C);
-	norm_bwd(p, s->dn, a->mid, a->rstd2, w->norm2);
-	linear_bwd(p, s->half, s->dx, a->attention.o, w->wo, C, att.heads.o_row);
-	lh_attention_backward(&att, &a->attention, &s->attention, s->wide, s->half);
-	linear_bwd(p, s->dn, s->wide, a->n1, w->wqkv, qkv_width(&m->c), C);
-	norm_bwd(p, s->dn, a->x, a->rstd1, w->norm1);
+	if (p->mode->recompute == LH_RECOMPUTE_LAYER) {
+		project(p, i);
+		lh_attention_redo_inputs(&att, t);
+		if (att.lighthouse)
+			lh_attention_redo_output(&att, t, &m->acts.attention);
+		join(p, i);
+	}
+	mlp_backward(p, i);
+	attention_backward(p, i);
 }
 
 static void forward(const struct pass *p)
 {
 	struct lh_model *m = p->m;
+	struct lh_acts *a = &m->acts;
 	int L = m->c.layers;
 
-	m->ops->embed(m->dev, p->R, m->c.dim, m->acts[0].x, m->tokens,
+	m->ops->embed(m->dev, p->R, m->c.dim, a->layer[0].x, a->tokens,
 		      weight_at(m, m->embed));
 	for (int i = 0; i < L; i++)
-		layer_forward(p, i, i + 1 < L ? m->acts[i + 1].x : m->last);
-	norm(p, m->nf, m->rstdf, m->last, m->final_norm);
+		layer_forward(p, i, i + 1 < L ? a->layer[i + 1].x : a->last);
+	norm(p, a->nf, a->rstdf, a->last, m->final_norm);
 }
 
 static void backward(const struct pass *p, float scale)
 {
 	struct lh_model *m = p->m;
-	struct scratch *s = &m->s;
-	size_t bytes = (size_t)(p->R * m->c.dim) * lh_dtype_bytes(m->ops->act_type);
+	struct lh_acts *a = &m->acts;
+	size_t bytes = (size_t)(p->R * m->c.dim) * lh_dtype_bytes(m->ops->sizes->act_type);
 
-	m->ops->xent(m->dev, p->R, m->c.dim, m->c.vocab, m->loss, NULL, s->dn,
-		     m->grad + m->output, m->nf, weight_at(m, m->output), m->targets,
-		     scale, s->xent, s->xent_bytes);
-	m->ops->zero(m->dev, s->dx, bytes);
-	norm_bwd(p, s->dn, m->last, m->rstdf, m->final_norm);
+	m->ops->xent(m->dev, p->R, m->c.dim, m->c.vocab, m->loss, NULL, a->dn,
+		     m->grad + m->output, a->nf, weight_at(m, m->output), a->targets,
+		     scale, a->xent, a->xent_bytes);
+	m->ops->zero(m->dev, a->dx, bytes);
+	norm_bwd(p, a->dn, a->last, a->rstdf, m->final_norm);
 	for (int i = m->c.layers - 1; i >= 0; i--)
 		layer_backward(p, i);
-	m->ops->embed_bwd(m->dev, p->R, m->c.dim, m->c.vocab, m->grad + m->embed, s->dx,
-			  m->tokens);
+	m->ops->embed_bwd(m->dev, p->R, m->c.dim, m->c.vocab, m->grad + m->embed, a->dx,
+			  a->tokens);
 }
 
 static struct pass pass_of(struct lh_model *m, const struct lh_attention_mode *mode,
-			   int b, int64_t t, const int32_t *tokens,
+			   bool train, int b, int64_t t, const int32_t *tokens,
 			   const int32_t *targets)
 {
 	size_t bytes = (size_t)(b * t) * sizeof(int32_t);
 
 	LH_ASSERT(b >= 1 && b <= m->B && t >= 1 && t <= m->T);
-	m->ops->put(m->dev, m->tokens, tokens, bytes);
-	m->ops->put(m->dev, m->targets, targets, bytes);
+	lh_model_lay_out(m, mode, train);
+	m->ops->put(m->dev, m->acts.tokens, tokens, bytes);
+	m->ops->put(m->dev, m->acts.targets, targets, bytes);
 	return (struct pass){ m, mode, b, t, b * t };
 }
 
@@ -165,7 +220,7 @@ void lh_model_forward_backward(struct lh_model *m, const struct lh_attention_mod
 			       int b, const int32_t *tokens, const int32_t *targets,
 			       float scale)
 {
-	struct pass p = pass_of(m, mode, b, m->T, tokens, targets);
+	struct pass p = pass_of(m, mode, true, b, m->T, tokens, targets);
 
 	forward(&p);
 	backward(&p, scale);
@@ -175,18 +230,18 @@ int lh_model_loss(struct lh_model *m, const struct lh_attention_mode *mode, int 
 		  int64_t t, const int32_t *tokens, const int32_t *targets, double *loss,
 		  float *row_loss, struct lh_err *err)
 {
-	struct pass p = pass_of(m, mode, b, t, tokens, targets);
+	struct pass p = pass_of(m, mode, false, b, t, tokens, targets);
 	float sum;
 	int rc;
 
 	forward(&p);
 	m->ops->zero(m->dev, m->eval_loss, 4);
-	m->ops->xent(m->dev, p.R, m->c.dim, m->c.vocab, m->eval_loss, m->row_loss, NULL,
-		     NULL, m->nf, weight_at(m, m->output), m->targets, 1, m->s.xent,
-		     m->s.xent_bytes);
+	m->ops->xent(m->dev, p.R, m->c.dim, m->c.vocab, m->eval_loss, m->acts.row_loss,
+		     NULL, NULL, m->acts.nf, weight_at(m, m->output), m->acts.targets, 1,
+		     m->acts.xent, m->acts.xent_bytes);
 	rc = m->ops->fetch(m->dev, &sum, m->eval_loss, 4, err);
 	if (!rc && row_loss)
-		rc = m->ops->fetch(m->dev, row_loss, m->row_loss, (size_t)p.R * 4, err);
+		rc = m->ops->fetch(m->dev, row_loss, m->acts.row_loss, (size_t)p.R * 4, err);
 	*loss = sum;
 	return rc;
 }

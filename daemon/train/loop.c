@@ -17,6 +17,7 @@
 #include "jobs/jobfile.h"
 #include "train/checkpoint.h"
 #include "train/data.h"
+#include "train/layout.h"
 #include "train/model.h"
 #include "train/optim.h"
 #include "train/sample.h"
@@ -65,6 +66,21 @@ static void post_warning(struct loop *l, const char *text)
 {
 	lh_warn("%s", text);
 	post(l, "event", json_pack("{s:s, s:o}", "level", "warn", "text",
+				   text_json(text)));
+}
+
+static void post_plan(struct loop *l, const char *phase, const char *recompute,
+		      const struct lh_layout_bytes *b)
+{
+	char text[256];
+
+	snprintf(text, sizeof(text), "phase '%.60s': recompute %s, %.2f GiB (state %.2f, "
+		 "kept %.2f, scratch %.2f, logits %.2f, device %.2f)", phase, recompute,
+		 (double)b->total / (1 << 30), (double)b->state / (1 << 30),
+		 (double)b->kept / (1 << 30), (double)b->scratch / (1 << 30),
+		 (double)b->loss / (1 << 30), (double)b->device / (1 << 30));
+	lh_info("%s", text);
+	post(l, "event", json_pack("{s:s, s:o}", "level", "info", "text",
 				   text_json(text)));
 }
 
@@ -498,6 +514,30 @@ static int make_checkpoints_dir(const char *dir, struct lh_err *err)
 	return rc;
 }
 
+/* What each phase computes again, so that all of them fit. */
+static int choose_memory(struct loop *l, struct lh_err *err)
+{
+	const struct lh_ops *ops = l->c->ops;
+	int64_t memory = ops->free_bytes(l->dev) + (int64_t)ops->sizes->open_bytes;
+	struct lh_layout layout = { .model = &l->job->model, .sizes = ops->sizes,
+				    .B = l->micro, .T = l->job->data.seq_len,
+				    .train = true };
+
+	for (int i = 0; i < l->job->phase_count; i++) {
+		const char *name = l->job->phases[i].name;
+		struct lh_layout_bytes b;
+		int rc = lh_layout_choose(&layout, &l->modes[i], memory, err);
+
+		if (rc) {
+			lh_err_prefix(err, "phase '%s'", name);
+			return rc;
+		}
+		lh_layout_measure(&layout, &b);
+		post_plan(l, name, lh_recompute_name(l->modes[i].recompute), &b);
+	}
+	return 0;
+}
+
 static int open_all(struct loop *l, struct lh_err *err)
 {
 	const struct lh_job *job = l->job;
@@ -507,20 +547,24 @@ static int open_all(struct loop *l, struct lh_err *err)
 	l->micro = (int)(job->batch.micro_sequences ? job->batch.micro_sequences :
 						      job->batch.sequences);
 	for (int i = 0; i < job->phase_count; i++)
-		lh_attention_mode_of(&l->modes[i], &job->phases[i], T);
+		lh_attention_mode_of(&l->modes[i], job, i);
 	rc = make_checkpoints_dir(l->c->checkpoints, err);
 	if (!rc)
 		rc = l->c->ops->open(&l->dev, job->threads, err);
 	if (!rc)
 		rc = lh_data_open(&l->data, job, err);
 	if (!rc)
+		rc = choose_memory(l, err);
+	if (!rc)
 		rc = lh_model_new(&l->model, l->c->ops, l->dev, &job->model, l->micro, T,
 				  l->modes, job->phase_count, err);
 	if (rc)
 		return rc;
-	lh_info("%s; %" PRId64 " parameters, %" PRId64 " MiB",
-		l->c->ops->describe(l->dev), lh_model_param_count(l->model),
-		lh_model_arena_bytes(l->model) >> 20);
+	lh_info("%s; %" PRId64 " parameters", l->c->ops->describe(l->dev),
+		lh_model_param_count(l->model));
+	rc = lh_model_prepare(l->model, l->modes, job->phase_count, err);
+	if (rc)
+		return rc;
 	l->tokens = lh_calloc((size_t)(l->micro * T), sizeof(*l->tokens));
 	l->targets = lh_calloc((size_t)(l->micro * T), sizeof(*l->targets));
 	rc = restore(l, err);

@@ -11,17 +11,21 @@
 
 #include "train/rng.h"
 
-const struct lh_attention_mode lh_attention_full = { .attention = LH_ATTENTION_FULL };
+const struct lh_attention_mode lh_attention_full = { .attention = LH_ATTENTION_FULL,
+						     .recompute = LH_RECOMPUTE_NONE };
 
-void lh_attention_mode_of(struct lh_attention_mode *mode,
-			  const struct lh_job_phase *phase, int64_t seq_len)
+void lh_attention_mode_of(struct lh_attention_mode *mode, const struct lh_job *job,
+			  int phase)
 {
+	const struct lh_job_phase *p = &job->phases[phase];
+
 	memset(mode, 0, sizeof(*mode));
-	mode->attention = phase->attention;
-	mode->geometry = phase->lighthouse;
-	mode->geometry.tokens = seq_len;
-	for (int i = 0; i < phase->dense_count; i++)
-		mode->dense[phase->dense_layers[i]] = true;
+	mode->attention = p->attention;
+	mode->recompute = job->recompute;
+	mode->geometry = p->lighthouse;
+	mode->geometry.tokens = job->data.seq_len;
+	for (int i = 0; i < p->dense_count; i++)
+		mode->dense[p->dense_layers[i]] = true;
 }
 
 /* ---- parameters ------------------------------------------------------------ */
@@ -87,11 +91,6 @@ int64_t lh_model_param_count(const struct lh_model *m)
 	return m->count;
 }
 
-int64_t lh_model_arena_bytes(const struct lh_model *m)
-{
-	return m->arena_bytes;
-}
-
 /* ---- memory ---------------------------------------------------------------- */
 
 struct plan {
@@ -116,127 +115,12 @@ static void plan_state(struct lh_model *m, struct plan *p)
 	m->grad = take(p, n * 4);
 	m->m = take(p, n * 4);
 	m->v = take(p, n * 4);
-	m->weight = m->ops->act_type == LH_F32 ?
+	m->weight = m->ops->sizes->act_type == LH_F32 ?
 			    (lh_act *)m->param :
-			    take(p, n * (int64_t)lh_dtype_bytes(m->ops->act_type));
+			    take(p, n * (int64_t)lh_dtype_bytes(m->ops->sizes->act_type));
 	m->loss = take(p, 4);
 	m->eval_loss = take(p, 4);
 	m->grad_norm = take(p, 4);
-}
-
-struct sizes { /* largest over the modes, in elements */
-	int64_t selected; /* B*S*H*D */
-	int64_t rows;     /* B*H*max(T, S): lse */
-	int64_t index;    /* B*H*S */
-	int64_t pyramid;  /* B*H*P */
-	size_t score;     /* bytes */
-};
-
-static void grow(int64_t *to, int64_t n)
-{
-	if (n > *to)
-		*to = n;
-}
-
-static struct lh_heads heads_of(const struct lh_model *m, int b, int64_t t)
-{
-	const struct lh_job_model *c = &m->c;
-
-	return (struct lh_heads){
-		.batch = b, .tokens = t, .heads = c->heads, .kv_heads = c->kv_heads,
-		.head_dim = c->head_dim, .q_row = qkv_width(c), .kv_row = qkv_width(c),
-		.o_row = (int64_t)c->heads * c->head_dim };
-}
-
-static struct sizes sizes_of(const struct lh_model *m,
-			     const struct lh_attention_mode *modes, int count)
-{
-	int64_t BH = (int64_t)m->B * m->c.heads;
-	struct sizes z = { .rows = BH * m->T };
-
-	for (int i = 0; i < count; i++) {
-		const struct lh_lighthouse *g = &modes[i].geometry;
-		struct lh_heads h = heads_of(m, m->B, m->T);
-		int64_t S;
-		size_t score;
-
-		if (modes[i].attention != LH_ATTENTION_LIGHTHOUSE)
-			continue;
-		S = lh_lighthouse_selected(g);
-		score = m->ops->lighthouse_score_scratch_bytes(g, &h);
-		grow(&z.selected, BH * S * m->c.head_dim);
-		grow(&z.rows, BH * S);
-		grow(&z.index, BH * S);
-		grow(&z.pyramid, BH * lh_lighthouse_pyramid(g));
-		z.score = score > z.score ? score : z.score;
-	}
-	return z;
-}
-
-static void plan_layer(struct lh_model *m, struct plan *p, struct layer_acts *a,
-		       const struct sizes *z)
-{
-	int64_t R = m->B * m->T, e = (int64_t)lh_dtype_bytes(m->ops->act_type);
-	const struct lh_job_model *c = &m->c;
-
-	a->x = take(p, R * c->dim * e);
-	a->n1 = take(p, R * c->dim * e);
-	a->rstd1 = take(p, R * 4);
-	a->attention.qkv = take(p, R * qkv_width(c) * e);
-	a->attention.o = take(p, R * c->heads * c->head_dim * e);
-	a->attention.lse = take(p, z->rows * 4);
-	a->attention.index = take(p, z->index * 4);
-	a->attention.qs = take(p, z->selected * e);
-	a->attention.ks = take(p, z->selected * e);
-	a->attention.vs = take(p, z->selected * e);
-	a->attention.os = take(p, z->selected * e);
-	a->mid = take(p, R * c->dim * e);
-	a->n2 = take(p, R * c->dim * e);
-	a->rstd2 = take(p, R * 4);
-	a->gu = take(p, R * 2 * c->ffn_dim * e);
-	a->h = take(p, R * c->ffn_dim * e);
-}
-
-static void plan_scratch(struct lh_model *m, struct plan *p, const struct sizes *z)
-{
-	int64_t R = m->B * m->T, e = (int64_t)lh_dtype_bytes(m->ops->act_type);
-	const struct lh_job_model *c = &m->c;
-	int64_t hd = (int64_t)c->heads * c->head_dim, wide = 2 * c->ffn_dim;
-	struct scratch *s = &m->s;
-
-	grow(&wide, qkv_width(c));
-	s->dx = take(p, R * c->dim * e);
-	s->dn = take(p, R * c->dim * e);
-	s->wide = take(p, R * wide * e);
-	s->half = take(p, R * (c->ffn_dim > hd ? c->ffn_dim : hd) * e);
-	s->attention.score_q = take(p, z->pyramid * 4);
-	s->attention.score_k = take(p, z->pyramid * 4);
-	s->attention.score = take(p, (int64_t)z->score);
-	s->attention.map = take(p, z->pyramid * 4);
-	s->attention.dqs = take(p, z->selected * e);
-	s->attention.dks = take(p, z->selected * e);
-	s->attention.dvs = take(p, z->selected * e);
-	s->attention.dos = take(p, z->selected * e);
-	s->xent_bytes = m->ops->xent_scratch_bytes(R, c->dim, c->vocab);
-	s->xent = take(p, (int64_t)s->xent_bytes);
-}
-
-static void plan_acts(struct lh_model *m, struct plan *p, const struct sizes *z)
-{
-	int64_t R = m->B * m->T, e = (int64_t)lh_dtype_bytes(m->ops->act_type);
-	int64_t half = m->c.head_dim / 2;
-
-	m->rope.cos = take(p, m->T * half * 4);
-	m->rope.sin = take(p, m->T * half * 4);
-	m->tokens = take(p, R * 4);
-	m->targets = take(p, R * 4);
-	m->row_loss = take(p, R * 4);
-	for (int i = 0; i < m->c.layers; i++)
-		plan_layer(m, p, &m->acts[i], z);
-	m->last = take(p, R * m->c.dim * e);
-	m->nf = take(p, R * m->c.dim * e);
-	m->rstdf = take(p, R * 4);
-	plan_scratch(m, p, z);
 }
 
 /* Angles t * theta^(-2d/D), d < D/2, in double so that long positions keep their
@@ -254,10 +138,36 @@ static void fill_rope(struct lh_model *m)
 			cosines[t * half + d] = (float)cos(a);
 			sines[t * half + d] = (float)sin(a);
 		}
-	m->ops->put(m->dev, (float *)m->rope.cos, cosines, n * 4);
-	m->ops->put(m->dev, (float *)m->rope.sin, sines, n * 4);
+	m->ops->put(m->dev, (float *)m->acts.rope.cos, cosines, n * 4);
+	m->ops->put(m->dev, (float *)m->acts.rope.sin, sines, n * 4);
 	free(cosines);
 	free(sines);
+}
+
+/* Bytes of activations for whatever the model may be asked to do. */
+static int64_t most_bytes(struct lh_layout l, const struct lh_attention_mode *modes,
+			  int count)
+{
+	int64_t most, bytes;
+
+	l.mode = &lh_attention_full;
+	l.train = false;
+	most = lh_layout_measure(&l, NULL);
+	for (int i = 0; i < 2 * count; i++) {
+		l.mode = &modes[i / 2];
+		l.train = i % 2;
+		bytes = lh_layout_measure(&l, NULL);
+		most = bytes > most ? bytes : most;
+	}
+	return most;
+}
+
+void lh_model_lay_out(struct lh_model *m, const struct lh_attention_mode *mode, bool train)
+{
+	m->layout.mode = mode;
+	m->layout.train = train;
+	LH_ASSERT(lh_layout_measure(&m->layout, NULL) <= m->act_bytes);
+	lh_layout_place(&m->layout, m->act_arena, &m->acts);
 }
 
 int lh_model_new(struct lh_model **out, const struct lh_ops *ops, struct lh_dev *dev,
@@ -266,8 +176,7 @@ int lh_model_new(struct lh_model **out, const struct lh_ops *ops, struct lh_dev 
 		 struct lh_err *err)
 {
 	struct lh_model *m = lh_calloc(1, sizeof(*m));
-	struct plan state = { 0 }, acts = { 0 };
-	struct sizes z;
+	struct plan state = { 0 };
 	int rc;
 
 	m->ops = ops;
@@ -276,29 +185,50 @@ int lh_model_new(struct lh_model **out, const struct lh_ops *ops, struct lh_dev 
 	m->c.preset = NULL;
 	m->B = B;
 	m->T = T;
-	m->acts = lh_calloc((size_t)config->layers, sizeof(*m->acts));
+	m->layout = (struct lh_layout){ .model = &m->c, .sizes = ops->sizes, .B = B,
+					.T = T };
 	build_table(m);
-	z = sizes_of(m, modes, mode_count);
 	plan_state(m, &state);
-	plan_acts(m, &acts, &z);
-	m->arena_bytes = (int64_t)(state.used + acts.used);
+	m->act_bytes = most_bytes(m->layout, modes, mode_count);
 	rc = ops->alloc(dev, &m->state_arena, state.used, err);
 	if (!rc)
-		rc = ops->alloc(dev, &m->act_arena, acts.used, err);
+		rc = ops->alloc(dev, &m->act_arena, (size_t)m->act_bytes, err);
 	if (rc) {
 		lh_err_prefix(err, "the model needs %lld MiB",
-			      (long long)(m->arena_bytes >> 20));
+			      (long long)(((int64_t)state.used + m->act_bytes) >> 20));
 		lh_model_free(m);
 		return rc;
 	}
 	ops->zero(dev, m->state_arena, state.used);
 	state = (struct plan){ .base = m->state_arena };
-	acts = (struct plan){ .base = m->act_arena };
 	plan_state(m, &state);
-	plan_acts(m, &acts, &z);
+	lh_model_lay_out(m, &lh_attention_full, false);
 	fill_rope(m);
 	*out = m;
 	return 0;
+}
+
+int lh_model_prepare(struct lh_model *m, const struct lh_attention_mode *modes,
+		     int count, struct lh_err *err)
+{
+	struct lh_heads heads = lh_layout_heads(&m->c, m->B, m->T);
+	struct lh_sdpa full = lh_attention_sdpa(NULL, heads);
+	int rc = m->ops->sdpa_prepare(m->dev, &full, false, err);
+
+	for (int i = 0; !rc && i < count; i++) {
+		bool dense = modes[i].attention == LH_ATTENTION_FULL, light = !dense;
+
+		for (int y = 0; light && y < m->c.layers; y++)
+			dense |= modes[i].dense[y];
+		if (dense)
+			rc = m->ops->sdpa_prepare(m->dev, &full, true, err);
+		for (int backward = 0; !rc && light && backward < 2; backward++) {
+			struct lh_sdpa s = lh_attention_sdpa(&modes[i].geometry, heads);
+
+			rc = m->ops->sdpa_prepare(m->dev, &s, backward, err);
+		}
+	}
+	return rc;
 }
 
 void lh_model_free(struct lh_model *m)
@@ -307,7 +237,6 @@ void lh_model_free(struct lh_model *m)
 		return;
 	m->ops->free(m->dev, m->state_arena);
 	m->ops->free(m->dev, m->act_arena);
-	free(m->acts);
 	free(m->layers);
 	free(m->table);
 	free(m);

@@ -5,9 +5,9 @@
  * biases. Attention of each layer is full or Lighthouse as the given mode says;
  * both use the same parameters.
  *
- * Memory. Three arenas made at `new`: parameters with gradients and moments;
- * activations of one micro-batch, sized for the largest of the modes given; and
- * scratch. Nothing is allocated later: changing the mode is free.
+ * Memory. Two arenas made at `new`: parameters with gradients and moments; and
+ * activations of one micro-batch, sized for the largest of the modes given, see
+ * layout.h. Nothing is allocated later: changing the mode is free.
  *
  * Parameters lie in one flat float32 array, tensors that decay first, then the
  * norms' gains, so that the optimizer is two calls and a checkpoint is a table.
@@ -25,13 +25,14 @@
 /* How attention is done: a phase of the job, without its limits. */
 struct lh_attention_mode {
 	enum lh_attention attention;
+	enum lh_recompute recompute;    /* of its training steps */
 	struct lh_lighthouse geometry;  /* tokens = T of the model */
-	bool dense[LH_DENSE_LAYERS_MAX];  /* layers that stay full */
+	bool dense[LH_LAYERS_MAX];  /* layers that stay full */
 };
-/* Full attention everywhere: evaluation, recovery, sampling. */
+/* Full attention everywhere: evaluation, recovery, sampling; none recomputed. */
 extern const struct lh_attention_mode lh_attention_full;
-void lh_attention_mode_of(struct lh_attention_mode *mode,
-			  const struct lh_job_phase *phase, int64_t seq_len);
+void lh_attention_mode_of(struct lh_attention_mode *mode, const struct lh_job *job,
+			  int phase);
 
 /* One parameter tensor: offset and count in floats of the flat array. */
 struct lh_param {
@@ -43,8 +44,9 @@ struct lh_param {
 
 struct lh_model;
 
-/* `B` sequences of `T` tokens a micro-batch at most; `modes` are all that will
- * be used besides full attention. Weights are zero until init or load. */
+/* `B` sequences of `T` tokens a micro-batch at most; `modes` (recompute chosen)
+ * are all that forward_backward may be given, the loss may also be of full
+ * attention. Weights are zero until init or load. */
 int lh_model_new(struct lh_model **model, const struct lh_ops *ops, struct lh_dev *dev,
 		 const struct lh_job_model *config, int B, int64_t T,
 		 const struct lh_attention_mode *modes, int mode_count,
@@ -57,7 +59,6 @@ void lh_model_init(struct lh_model *model, uint64_t seed);
 
 const struct lh_param *lh_model_params(const struct lh_model *model, int *count);
 int64_t lh_model_param_count(const struct lh_model *model);
-int64_t lh_model_arena_bytes(const struct lh_model *model);
 
 /* Flat state of param_count floats each, for checkpoints and tests. */
 enum lh_model_state { LH_STATE_PARAM, LH_STATE_MOMENT1, LH_STATE_MOMENT2,
@@ -81,6 +82,9 @@ void lh_model_forward_backward(struct lh_model *model,
 int lh_model_loss(struct lh_model *model, const struct lh_attention_mode *mode, int b,
 		  int64_t t, const int32_t *tokens, const int32_t *targets,
 		  double *loss, float *row_loss, struct lh_err *err);
+/* Finds the kernels of every mode's attention, so that no step waits for it. */
+int lh_model_prepare(struct lh_model *model, const struct lh_attention_mode *modes,
+		     int mode_count, struct lh_err *err);
 /* One AdamW update; *loss and *grad_norm (before clipping) are read back.
  * LH_ENONFINITE when either is not finite: nothing was applied. */
 int lh_model_update(struct lh_model *model, const struct lh_adamw *opt, float *loss,

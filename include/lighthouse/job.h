@@ -17,12 +17,16 @@
 #include "lighthouse/lighthouse.h"
 
 #define LH_PHASES_MAX 16
-#define LH_DENSE_LAYERS_MAX 128
+#define LH_LAYERS_MAX 128
 
 enum lh_device { LH_DEVICE_AUTO, LH_DEVICE_CPU, LH_DEVICE_CUDA };
 enum lh_schedule { LH_SCHEDULE_CONSTANT, LH_SCHEDULE_LINEAR, LH_SCHEDULE_COSINE,
 		   LH_SCHEDULE_WSD };
 enum lh_attention { LH_ATTENTION_FULL, LH_ATTENTION_LIGHTHOUSE };
+/* What backward computes again instead of keeping it, ever more: see
+ * daemon/train/layout.h. */
+enum lh_recompute { LH_RECOMPUTE_AUTO, LH_RECOMPUTE_NONE, LH_RECOMPUTE_CHEAP,
+		    LH_RECOMPUTE_MLP, LH_RECOMPUTE_LAYER };
 enum lh_tokenizer { LH_TOKENIZER_BYTES, LH_TOKENIZER_NONE };
 
 struct lh_job_model {
@@ -77,7 +81,7 @@ struct lh_job_phase {
 	enum lh_attention attention;
 	/* lighthouse only; its tokens field is data.seq_len */
 	struct lh_lighthouse lighthouse;
-	int dense_layers[LH_DENSE_LAYERS_MAX]; /* 0 .. layers-1, sorted, unique */
+	int dense_layers[LH_LAYERS_MAX]; /* 0 .. layers-1, sorted, unique */
 	int dense_count;
 	double lr_factor;
 	struct lh_job_until until;
@@ -99,6 +103,7 @@ struct lh_job {
 	int64_t seed;
 	int threads;         /* CPU worker threads, 0 = all */
 	int restarts;        /* worker losses survived before FAILED */
+	enum lh_recompute recompute;
 	struct lh_job_model model;
 	struct lh_job_data data;
 	struct lh_job_batch batch;

@@ -8,7 +8,7 @@
  * F FFN width, V vocabulary, H query heads, G KV heads (G divides H), D head
  * width (even), and N, L, P, S of lighthouse.h. Row-major, last index fastest.
  *
- * Types. `lh_act` tensors hold ops->act_type (float32 on the CPU, bf16 on
+ * Types. `lh_act` tensors hold ops->sizes->act_type (float32 on the CPU, bf16 on
  * CUDA): activations, their gradients and the compute copy of weights. `float`
  * tensors are float32 everywhere: master weights, weight gradients (always
  * accumulated: "+="), moments, statistics, losses. Token ids are int32.
@@ -35,7 +35,7 @@
 #include "lighthouse/err.h"
 #include "lighthouse/lighthouse.h"
 
-typedef void lh_act; /* elements of ops->act_type */
+typedef void lh_act; /* elements of ops->sizes->act_type */
 
 enum lh_dtype { LH_F32, LH_BF16, LH_I32, LH_DTYPE_COUNT };
 
@@ -92,9 +92,22 @@ struct lh_adamw {
 	float grad_scale; /* gradients are multiplied by this first */
 };
 
+/* What a backend's ops need besides their tensors, in formulas: in every build,
+ * so that a job can be checked where its device is not. */
+struct lh_ops_sizes {
+	enum lh_dtype act_type;
+	/* Scratch that the caller gives to xent and lighthouse_score. */
+	size_t (*xent_bytes)(int64_t R, int64_t C, int64_t V);
+	size_t (*score_bytes)(const struct lh_lighthouse *g, const struct lh_heads *h);
+	/* What sdpa, or sdpa_bwd, makes the device hold for itself. */
+	size_t (*sdpa_bytes)(const struct lh_sdpa *s, bool backward);
+	/* What the device holds from the start: code, libraries, their buffers. */
+	size_t open_bytes;
+};
+
 struct lh_ops {
 	const char *name;          /* "cpu", "cuda" */
-	enum lh_dtype act_type;
+	const struct lh_ops_sizes *sizes;
 
 	/* -- device and memory ------------------------------------------------ */
 	/* threads: CPU threads to use, 0 = all the process may run on. */
@@ -102,6 +115,8 @@ struct lh_ops {
 	void (*close)(struct lh_dev *dev); /* NULL is allowed */
 	/* One line about the device and its libraries, valid until close. */
 	const char *(*describe)(struct lh_dev *dev);
+	/* Bytes that could be allocated now. */
+	int64_t (*free_bytes)(struct lh_dev *dev);
 	/* 256-byte aligned, not zeroed. LH_ETOOBIG when it does not fit. */
 	int (*alloc)(struct lh_dev *dev, void **p, size_t bytes, struct lh_err *err);
 	void (*free)(struct lh_dev *dev, void *p); /* NULL is allowed */
@@ -116,13 +131,13 @@ struct lh_ops {
 	void (*cast)(struct lh_dev *dev, lh_act *dst, const float *src, int64_t n);
 
 	/* -- linear maps ------------------------------------------------------ */
-	/* y (rows,out) <- x (rows,in) . w (out,in)^T  [+ y if add]: the residual
-	 * stream is added by the GEMM itself. */
+	/* y (rows,out) <- x (rows,in) . w (out,in)^T [+ add (rows,out)]: the GEMM
+	 * adds the residual stream itself. add may be NULL, and may be y. */
 	void (*linear)(struct lh_dev *dev, const struct lh_linear *s, lh_act *y,
-		       const lh_act *x, const lh_act *w, bool add);
-	/* dx (rows,in) <- dy (rows,out) . w (out,in)  [+ dx if add] */
+		       const lh_act *x, const lh_act *w, const lh_act *add);
+	/* dx (rows,in) <- dy (rows,out) . w (out,in) */
 	void (*linear_dx)(struct lh_dev *dev, const struct lh_linear *s, lh_act *dx,
-			  const lh_act *dy, const lh_act *w, bool add);
+			  const lh_act *dy, const lh_act *w);
 	/* dw (out,in) += dy (rows,out)^T . x (rows,in) */
 	void (*linear_dw)(struct lh_dev *dev, const struct lh_linear *s, float *dw,
 			  const lh_act *dy, const lh_act *x);
@@ -143,7 +158,7 @@ struct lh_ops {
 	/* y (R,F) <- silu(gu[:, :F]) * gu[:, F:], gu (R,2F) */
 	void (*swiglu)(struct lh_dev *dev, int64_t R, int64_t F, lh_act *y,
 		       const lh_act *gu);
-	/* dgu (R,2F) <- gradient */
+	/* dgu (R,2F) <- gradient; dgu may be gu. */
 	void (*swiglu_bwd)(struct lh_dev *dev, int64_t R, int64_t F, lh_act *dgu,
 			   const lh_act *dy, const lh_act *gu);
 	/* y (R,C) <- w[tokens] ; w (V,C) */
@@ -157,14 +172,17 @@ struct lh_ops {
 	 * loss (1) += scale * sum of nats; row_loss (R) <- nats, 0 where ignored
 	 * (optional, NULL); dx (R,C) <- and dw (V,C) += gradients of scale * sum
 	 * (both NULL: loss only).
-	 * scratch: >= xent_scratch_bytes; it also decides the chunk. */
+	 * scratch: >= sizes->xent_bytes; it also decides the chunk. */
 	void (*xent)(struct lh_dev *dev, int64_t R, int64_t C, int64_t V, float *loss,
 		     float *row_loss, lh_act *dx, float *dw, const lh_act *x,
 		     const lh_act *w, const int32_t *targets, float scale,
 		     void *scratch, size_t scratch_bytes);
-	size_t (*xent_scratch_bytes)(int64_t R, int64_t C, int64_t V);
 
 	/* -- attention -------------------------------------------------------- */
+	/* Finds kernels and memory for calls of this shape, so that the first one
+	 * is as fast as the next. LH_ETOOBIG, LH_EUNSUPPORTED. */
+	int (*sdpa_prepare)(struct lh_dev *dev, const struct lh_sdpa *s, bool backward,
+			    struct lh_err *err);
 	/* o <- softmax(scale q k^T + causal) v; lse (B,H,T) <- log-sum-exp of the
 	 * scaled, masked scores (NULL: not wanted). */
 	void (*sdpa)(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float *lse,
@@ -182,15 +200,13 @@ struct lh_ops {
 
 	/* score_q, score_k (B,H,P): level 0 from the scorer, level l the maximum
 	 * over the window. `v` is read by the dilated scorer only. scratch:
-	 * >= lighthouse_score_scratch_bytes; whatever it holds afterwards may
-	 * spare the gather a reading of q and k. */
+	 * >= sizes->score_bytes; whatever it holds afterwards may spare the
+	 * gather a reading of q and k. */
 	void (*lighthouse_score)(struct lh_dev *dev, const struct lh_lighthouse *g,
 				 const struct lh_heads *h, float *score_q,
 				 float *score_k, const lh_act *q, const lh_act *k,
 				 const lh_act *v, const struct lh_rope *rope,
 				 void *scratch);
-	size_t (*lighthouse_score_scratch_bytes)(const struct lh_lighthouse *g,
-						 const struct lh_heads *h);
 	/* index (BH,S): flat pyramid indices in causal order. NaN ranks as +inf,
 	 * ties go to the smaller index. */
 	void (*lighthouse_select)(struct lh_dev *dev, const struct lh_lighthouse *g,
@@ -232,12 +248,13 @@ struct lh_ops {
 	 * algorithm 2) of n parameters. grad_norm (1) is the global norm before
 	 * grad_scale: gradients are scaled by grad_scale, then clipped to a norm
 	 * of `clip`. Nothing changes when grad_norm is not finite. `copy` (n)
-	 * receives the compute copy; NULL where act_type is float32. */
+	 * receives the compute copy; NULL where activations are float32. */
 	void (*adamw)(struct lh_dev *dev, const struct lh_adamw *s, int64_t n,
 		      float *param, lh_act *copy, float *m, float *v,
 		      const float *grad, const float *grad_norm);
 };
 
+extern const struct lh_ops_sizes lh_sizes_cpu, lh_sizes_cuda, lh_sizes_cuda_f32;
 extern const struct lh_ops lh_ops_cpu;
 extern const struct lh_ops lh_ops_cuda;
 /* The same kernels with float32 activations and slow attention: for tests. */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int dev_open(struct lh_dev **out, int threads, struct lh_err *err)
 {
@@ -31,6 +32,12 @@ static void dev_close(struct lh_dev *dev)
 static const char *dev_describe(struct lh_dev *dev)
 {
 	return dev->text;
+}
+
+static int64_t dev_free_bytes(struct lh_dev *dev)
+{
+	(void)dev;
+	return (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
 }
 
 static int dev_alloc(struct lh_dev *dev, void **p, size_t bytes, struct lh_err *err)
@@ -83,12 +90,34 @@ static void dev_cast(struct lh_dev *dev, lh_act *dst, const float *src, int64_t 
 	memcpy(dst, src, (size_t)n * sizeof(float));
 }
 
+/* Nothing to find: kernels are linked in, scores live on the stack. */
+static int dev_sdpa_prepare(struct lh_dev *dev, const struct lh_sdpa *s, bool backward,
+			    struct lh_err *err)
+{
+	(void)dev, (void)s, (void)backward, (void)err;
+	return 0;
+}
+
+static size_t sdpa_bytes(const struct lh_sdpa *s, bool backward)
+{
+	(void)s, (void)backward;
+	return 0;
+}
+
+const struct lh_ops_sizes lh_sizes_cpu = {
+	.act_type = LH_F32,
+	.xent_bytes = lh_cpu_xent_bytes,
+	.score_bytes = lh_cpu_score_bytes,
+	.sdpa_bytes = sdpa_bytes,
+};
+
 const struct lh_ops lh_ops_cpu = {
 	.name = "cpu",
-	.act_type = LH_F32,
+	.sizes = &lh_sizes_cpu,
 	.open = dev_open,
 	.close = dev_close,
 	.describe = dev_describe,
+	.free_bytes = dev_free_bytes,
 	.alloc = dev_alloc,
 	.free = dev_free,
 	.put = dev_put,
@@ -108,11 +137,10 @@ const struct lh_ops lh_ops_cpu = {
 	.embed = lh_cpu_embed,
 	.embed_bwd = lh_cpu_embed_bwd,
 	.xent = lh_cpu_xent,
-	.xent_scratch_bytes = lh_cpu_xent_scratch_bytes,
+	.sdpa_prepare = dev_sdpa_prepare,
 	.sdpa = lh_cpu_sdpa,
 	.sdpa_bwd = lh_cpu_sdpa_bwd,
 	.lighthouse_score = lh_cpu_lighthouse_score,
-	.lighthouse_score_scratch_bytes = lh_cpu_lighthouse_score_scratch_bytes,
 	.lighthouse_select = lh_cpu_lighthouse_select,
 	.lighthouse_map = lh_cpu_lighthouse_map,
 	.lighthouse_gather = lh_cpu_lighthouse_gather,

@@ -81,8 +81,7 @@ static void score_norm(const struct lh_lighthouse *g, const struct lh_heads *h,
 
 /* Scratch of the dilated scorer: rotated q and k, v, all of H heads, and the
  * output: 4 x (B,N,H,D). */
-size_t lh_cpu_lighthouse_score_scratch_bytes(const struct lh_lighthouse *g,
-					     const struct lh_heads *h)
+size_t lh_cpu_score_bytes(const struct lh_lighthouse *g, const struct lh_heads *h)
 {
 	if (g->scorer == LH_SCORER_NORM)
 		return 0;

@@ -35,10 +35,10 @@ void lh_cpu_swiglu_bwd(struct lh_dev *dev, int64_t R, int64_t F, lh_act *dgu,
 
 #pragma omp simd
 		for (int64_t f = 0; f < F; f++) {
-			float s = 1 / (1 + lh_expf(-g[f]));
+			float s = 1 / (1 + lh_expf(-g[f])), gf = g[f];
 
-			du[f] = d[f] * g[f] * s;
-			dg[f] = d[f] * u[f] * s * (1 + g[f] * (1 - s));
+			dg[f] = d[f] * u[f] * s * (1 + gf * (1 - s));
+			du[f] = d[f] * gf * s;
 		}
 	}
 }

@@ -18,7 +18,7 @@ static int64_t chunk_rows(int64_t R, int64_t V)
 	return rows < 1 ? 1 : rows > R ? R : rows;
 }
 
-size_t lh_cpu_xent_scratch_bytes(int64_t R, int64_t C, int64_t V)
+size_t lh_cpu_xent_bytes(int64_t R, int64_t C, int64_t V)
 {
 	(void)C;
 	return (size_t)(chunk_rows(R, V) * (V + 1)) * sizeof(float);

@@ -23,6 +23,7 @@
 extern "C" {
 #include "lighthouse/ops.h"
 #include "sdpa_plan.h"
+#include "sizes.h"
 }
 
 typedef __nv_bfloat16 bf16;
@@ -60,6 +61,7 @@ int lh_cuda_open_bf16(struct lh_dev **dev, int threads, struct lh_err *err);
 int lh_cuda_open_f32(struct lh_dev **dev, int threads, struct lh_err *err);
 void lh_cuda_close(struct lh_dev *dev);
 const char *lh_cuda_describe(struct lh_dev *dev);
+int64_t lh_cuda_free_bytes(struct lh_dev *dev);
 int lh_cuda_alloc(struct lh_dev *dev, void **p, size_t bytes, struct lh_err *err);
 void lh_cuda_free(struct lh_dev *dev, void *p);
 void lh_cuda_put(struct lh_dev *dev, void *dst, const void *host, size_t bytes);
@@ -69,18 +71,17 @@ int lh_cuda_sync(struct lh_dev *dev, struct lh_err *err);
 void lh_cuda_zero(struct lh_dev *dev, void *p, size_t bytes);
 void lh_cuda_copy(struct lh_dev *dev, void *dst, const void *src, size_t bytes);
 
-/* linear.cu: one GEMM, row-major: c (m,n; stride ldc) = op(a) op(b) [+ c].
- * a is (m,k) or, transposed, (k,m); b is (k,n) or, transposed, (n,k). */
+/* linear.cu: one GEMM, row-major: d (m,n; stride ldd) = op(a) op(b) [+ c, like d
+ * and may be d]. a is (m,k) or, transposed, (k,m); b (k,n) or, transposed, (n,k). */
 enum { LH_GEMM_WORK_BYTES = 64 << 20 };
 struct lh_gemm {
 	int64_t m, n, k;
-	int64_t lda, ldb, ldc;
+	int64_t lda, ldb, ldd;
 	bool ta, tb;
-	bool add;
 	cudaDataType_t in, out;
 };
-void lh_cuda_gemm(struct lh_dev *dev, const struct lh_gemm *g, void *c, const void *a,
-		  const void *b);
+void lh_cuda_gemm(struct lh_dev *dev, const struct lh_gemm *g, void *d, const void *a,
+		  const void *b, const void *c);
 void lh_cuda_gemms_free(struct lh_dev *dev);
 
 template <typename T> constexpr cudaDataType_t lh_cuda_type =
@@ -99,10 +100,10 @@ template <typename T>
 void lh_cuda_cast(struct lh_dev *dev, lh_act *dst, const float *src, int64_t n);
 template <typename T>
 void lh_cuda_linear(struct lh_dev *dev, const struct lh_linear *s, lh_act *y,
-		    const lh_act *x, const lh_act *w, bool add);
+		    const lh_act *x, const lh_act *w, const lh_act *add);
 template <typename T>
 void lh_cuda_linear_dx(struct lh_dev *dev, const struct lh_linear *s, lh_act *dx,
-		       const lh_act *dy, const lh_act *w, bool add);
+		       const lh_act *dy, const lh_act *w);
 template <typename T>
 void lh_cuda_linear_dw(struct lh_dev *dev, const struct lh_linear *s, float *dw,
 		       const lh_act *dy, const lh_act *x);
@@ -134,7 +135,8 @@ void lh_cuda_xent(struct lh_dev *dev, int64_t R, int64_t C, int64_t V, float *lo
 		  const lh_act *w, const int32_t *targets, float scale, void *scratch,
 		  size_t scratch_bytes);
 template <typename T>
-size_t lh_cuda_xent_scratch_bytes(int64_t R, int64_t C, int64_t V);
+int lh_cuda_sdpa_prepare(struct lh_dev *dev, const struct lh_sdpa *s, bool backward,
+			 struct lh_err *err);
 template <typename T>
 void lh_cuda_sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float *lse,
 		  const lh_act *q, const lh_act *k, const lh_act *v);
@@ -148,9 +150,6 @@ void lh_cuda_lighthouse_score(struct lh_dev *dev, const struct lh_lighthouse *g,
 			      const struct lh_heads *h, float *score_q, float *score_k,
 			      const lh_act *q, const lh_act *k, const lh_act *v,
 			      const struct lh_rope *rope, void *scratch);
-template <typename T>
-size_t lh_cuda_lighthouse_score_scratch_bytes(const struct lh_lighthouse *g,
-					      const struct lh_heads *h);
 void lh_cuda_lighthouse_select(struct lh_dev *dev, const struct lh_lighthouse *g,
 			       int64_t BH, int32_t *index, const float *score_q,
 			       const float *score_k);

@@ -172,6 +172,14 @@ const char *lh_cuda_describe(struct lh_dev *dev)
 
 /* ---- memory ---------------------------------------------------------------- */
 
+int64_t lh_cuda_free_bytes(struct lh_dev *dev)
+{
+	size_t left = 0, all = 0;
+
+	check(dev, "free memory", cudaMemGetInfo(&left, &all));
+	return (int64_t)left;
+}
+
 int lh_cuda_alloc(struct lh_dev *dev, void **p, size_t bytes, struct lh_err *err)
 {
 	size_t left = 0, all = 0;

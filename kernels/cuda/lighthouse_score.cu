@@ -7,7 +7,7 @@
  * once, sizeof(T) N (H+G) D bytes (0.5 b when G = H), and rotation tables from
  * cache; writes 2 H P floats and 1/c of the reading: at N = 98304, H D = 1024
  * 0.43 GB, limit 0.15 ms at 3 TB/s.
- * Windows above MEAN_WINDOW are left to max_kernel, level by level, and have no
+ * Windows above LH_CUDA_MEAN_WINDOW are left to max_kernel, level by level, and have no
  * means. Heads of odd widths take a plain kernel, a warp a row.
  *
  * Dilated scorer: q, k, v rotated and spread to H heads, SDPA inside each
@@ -16,7 +16,7 @@
 
 #include <math.h>
 
-enum { MEAN_WINDOW = 64, THREADS = 256 };
+enum { THREADS = 256 };
 
 /* One tensor to score: rows of `heads` heads; head e scores the query heads
  * e * repeat .. e * repeat + repeat - 1. */
@@ -239,7 +239,7 @@ static int top_of(const struct pyramid *y)
 {
 	int l = 0;
 
-	while (l + 1 < y->levels && y->window[l + 1] <= MEAN_WINDOW)
+	while (l + 1 < y->levels && y->window[l + 1] <= LH_CUDA_MEAN_WINDOW)
 		l++;
 	return l;
 }
@@ -249,7 +249,7 @@ bool lh_cuda_means(const struct lh_lighthouse *g, const struct lh_heads *h, cons
 		   const T *k)
 {
 	return g->scorer == LH_SCORER_NORM && lanes_of<T>(h, q, k) &&
-	       lh_lighthouse_window(g, g->levels - 1) <= MEAN_WINDOW;
+	       lh_lighthouse_window(g, g->levels - 1) <= LH_CUDA_MEAN_WINDOW;
 }
 
 template <typename T, int TPR, int LV>
@@ -333,20 +333,6 @@ expand_kernel(T *__restrict__ out, const T *__restrict__ x, int64_t items, int64
 }
 
 template <typename T>
-size_t lh_cuda_lighthouse_score_scratch_bytes(const struct lh_lighthouse *g,
-					      const struct lh_heads *h)
-{
-	size_t rows = (size_t)h->batch * (size_t)g->tokens, D = (size_t)h->head_dim;
-
-	if (g->scorer == LH_SCORER_DILATED)
-		return 4 * rows * (size_t)h->heads * D * sizeof(T);
-	if (lh_lighthouse_window(g, g->levels - 1) > MEAN_WINDOW)
-		return 0;
-	return rows / (size_t)lh_lighthouse_window(g, g->levels - 1) *
-	       (size_t)(h->heads + h->kv_heads) * D * sizeof(T);
-}
-
-template <typename T>
 static void expand(struct lh_dev *dev, const struct lh_heads *h, T *out, const T *x,
 		   int64_t row, int heads, const struct lh_rope *rope)
 {
@@ -424,8 +410,6 @@ void lh_cuda_lighthouse_score(struct lh_dev *dev, const struct lh_lighthouse *g,
 #define INSTANCE(T)                                                                   \
 	template bool lh_cuda_means<T>(const struct lh_lighthouse *,                  \
 				       const struct lh_heads *, const T *, const T *); \
-	template size_t lh_cuda_lighthouse_score_scratch_bytes<T>(                    \
-		const struct lh_lighthouse *, const struct lh_heads *);               \
 	template void lh_cuda_lighthouse_score<T>(                                    \
 		struct lh_dev *, const struct lh_lighthouse *,                        \
 		const struct lh_heads *, float *, float *, const lh_act *,            \

@@ -16,7 +16,7 @@
 struct gemm_key {
 	int64_t m, n, k, lda, ldb, ldc;
 	int32_t ta, tb, add, in, out;
-	int32_t align_a, align_b, align_c;
+	int32_t align_a, align_b, align_c, align_d;
 };
 
 struct gemm_plan {
@@ -40,17 +40,18 @@ static int alignment(const void *p)
 	return a;
 }
 
-static struct gemm_key key_of(const struct lh_gemm *g, const void *c, const void *a,
-			      const void *b)
+static struct gemm_key key_of(const struct lh_gemm *g, const void *d, const void *a,
+			      const void *b, const void *c)
 {
 	struct gemm_key k;
 
 	memset(&k, 0, sizeof(k)); /* compared as bytes */
 	k.m = g->m, k.n = g->n, k.k = g->k;
-	k.lda = g->lda, k.ldb = g->ldb, k.ldc = g->ldc;
-	k.ta = g->ta, k.tb = g->tb, k.add = g->add;
+	k.lda = g->lda, k.ldb = g->ldb, k.ldc = g->ldd;
+	k.ta = g->ta, k.tb = g->tb, k.add = !!c;
 	k.in = g->in, k.out = g->out;
-	k.align_a = alignment(a), k.align_b = alignment(b), k.align_c = alignment(c);
+	k.align_a = alignment(a), k.align_b = alignment(b), k.align_d = alignment(d);
+	k.align_c = c ? alignment(c) : k.align_d;
 	return k;
 }
 
@@ -113,7 +114,7 @@ static cublasStatus_t prefer(cublasLtMatmulPreference_t pref, const struct gemm_
 		{ CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, (uint64_t)k->align_b, 4 },
 		{ CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, (uint64_t)k->align_a, 4 },
 		{ CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, (uint64_t)k->align_c, 4 },
-		{ CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, (uint64_t)k->align_c, 4 },
+		{ CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, (uint64_t)k->align_d, 4 },
 	};
 	cublasStatus_t rc = CUBLAS_STATUS_SUCCESS;
 
@@ -192,12 +193,12 @@ void lh_cuda_gemms_free(struct lh_dev *dev)
 	dev->gemms = NULL;
 }
 
-void lh_cuda_gemm(struct lh_dev *dev, const struct lh_gemm *g, void *c, const void *a,
-		  const void *b)
+void lh_cuda_gemm(struct lh_dev *dev, const struct lh_gemm *g, void *d, const void *a,
+		  const void *b, const void *c)
 {
-	struct gemm_key key = key_of(g, c, a, b);
+	struct gemm_key key = key_of(g, d, a, b, c);
 	const struct gemm_plan *p;
-	float one = 1, beta = g->add ? 1 : 0;
+	float one = 1, beta = c ? 1 : 0;
 	cublasStatus_t rc;
 
 	if (!g->m || !g->n)
@@ -205,8 +206,8 @@ void lh_cuda_gemm(struct lh_dev *dev, const struct lh_gemm *g, void *c, const vo
 	p = plan_of(dev, &key);
 	if (!p)
 		return;
-	rc = cublasLtMatmul(dev->lt, p->desc, &one, b, p->b, a, p->a, &beta, c, p->c, c,
-			    p->c, &p->algo, dev->gemm_work, LH_GEMM_WORK_BYTES,
+	rc = cublasLtMatmul(dev->lt, p->desc, &one, b, p->b, a, p->a, &beta,
+			    c ? c : d, p->c, d, p->c, &p->algo, dev->gemm_work, LH_GEMM_WORK_BYTES,
 			    dev->stream);
 	if (rc)
 		lh_cuda_fail(dev, "cublasLtMatmul", cublasLtGetStatusName(rc));
@@ -214,22 +215,22 @@ void lh_cuda_gemm(struct lh_dev *dev, const struct lh_gemm *g, void *c, const vo
 
 template <typename T>
 void lh_cuda_linear(struct lh_dev *dev, const struct lh_linear *s, lh_act *y,
-		    const lh_act *x, const lh_act *w, bool add)
+		    const lh_act *x, const lh_act *w, const lh_act *add)
 {
 	struct lh_gemm g = { s->rows, s->out, s->in, s->in, s->in, s->out, false, true,
-			     add, lh_cuda_type<T>, lh_cuda_type<T> };
+			     lh_cuda_type<T>, lh_cuda_type<T> };
 
-	lh_cuda_gemm(dev, &g, y, x, w);
+	lh_cuda_gemm(dev, &g, y, x, w, add);
 }
 
 template <typename T>
 void lh_cuda_linear_dx(struct lh_dev *dev, const struct lh_linear *s, lh_act *dx,
-		       const lh_act *dy, const lh_act *w, bool add)
+		       const lh_act *dy, const lh_act *w)
 {
 	struct lh_gemm g = { s->rows, s->in, s->out, s->out, s->in, s->in, false, false,
-			     add, lh_cuda_type<T>, lh_cuda_type<T> };
+			     lh_cuda_type<T>, lh_cuda_type<T> };
 
-	lh_cuda_gemm(dev, &g, dx, dy, w);
+	lh_cuda_gemm(dev, &g, dx, dy, w, NULL);
 }
 
 template <typename T>
@@ -237,18 +238,18 @@ void lh_cuda_linear_dw(struct lh_dev *dev, const struct lh_linear *s, float *dw,
 		       const lh_act *dy, const lh_act *x)
 {
 	struct lh_gemm g = { s->out, s->in, s->rows, s->out, s->in, s->in, true, false,
-			     true, lh_cuda_type<T>, CUDA_R_32F };
+			     lh_cuda_type<T>, CUDA_R_32F };
 
-	lh_cuda_gemm(dev, &g, dw, dy, x);
+	lh_cuda_gemm(dev, &g, dw, dy, x, dw);
 }
 
 #define INSTANCE(T)                                                                   \
 	template void lh_cuda_linear<T>(struct lh_dev *, const struct lh_linear *,    \
 					lh_act *, const lh_act *, const lh_act *,     \
-					bool);                                        \
+					const lh_act *);                              \
 	template void lh_cuda_linear_dx<T>(struct lh_dev *, const struct lh_linear *, \
-					   lh_act *, const lh_act *, const lh_act *,  \
-					   bool);                                     \
+					   lh_act *, const lh_act *,                  \
+					   const lh_act *);                           \
 	template void lh_cuda_linear_dw<T>(struct lh_dev *, const struct lh_linear *, \
 					   float *, const lh_act *, const lh_act *);
 INSTANCE(bf16)

@@ -1,10 +1,11 @@
 /* ops.cu: the two tables of the CUDA backend, from one set of templates. */
 #include "cuda.h"
 
-#define TABLE(NAME, T, TYPE, OPEN)                                                    \
+#define TABLE(NAME, T, SIZES, OPEN)                                                   \
 	{                                                                             \
-		.name = NAME, .act_type = TYPE,                                       \
+		.name = NAME, .sizes = &SIZES,                                        \
 		.open = OPEN, .close = lh_cuda_close, .describe = lh_cuda_describe,   \
+		.free_bytes = lh_cuda_free_bytes,                                     \
 		.alloc = lh_cuda_alloc, .free = lh_cuda_free, .put = lh_cuda_put,     \
 		.fetch = lh_cuda_fetch, .sync = lh_cuda_sync, .zero = lh_cuda_zero,   \
 		.copy = lh_cuda_copy, .cast = lh_cuda_cast<T>,                        \
@@ -14,11 +15,9 @@
 		.swiglu = lh_cuda_swiglu<T>, .swiglu_bwd = lh_cuda_swiglu_bwd<T>,     \
 		.embed = lh_cuda_embed<T>, .embed_bwd = lh_cuda_embed_bwd<T>,         \
 		.xent = lh_cuda_xent<T>,                                              \
-		.xent_scratch_bytes = lh_cuda_xent_scratch_bytes<T>,                  \
+		.sdpa_prepare = lh_cuda_sdpa_prepare<T>,                              \
 		.sdpa = lh_cuda_sdpa<T>, .sdpa_bwd = lh_cuda_sdpa_bwd<T>,             \
 		.lighthouse_score = lh_cuda_lighthouse_score<T>,                      \
-		.lighthouse_score_scratch_bytes =                                     \
-			lh_cuda_lighthouse_score_scratch_bytes<T>,                    \
 		.lighthouse_select = lh_cuda_lighthouse_select,                       \
 		.lighthouse_map = lh_cuda_lighthouse_map,                             \
 		.lighthouse_gather = lh_cuda_lighthouse_gather<T>,                    \
@@ -30,7 +29,7 @@
 
 extern "C" {
 extern const struct lh_ops lh_ops_cuda =
-	TABLE("cuda", bf16, LH_BF16, lh_cuda_open_bf16);
+	TABLE("cuda", bf16, lh_sizes_cuda, lh_cuda_open_bf16);
 extern const struct lh_ops lh_ops_cuda_f32 =
-	TABLE("cuda-f32", float, LH_F32, lh_cuda_open_f32);
+	TABLE("cuda-f32", float, lh_sizes_cuda_f32, lh_cuda_open_f32);
 }

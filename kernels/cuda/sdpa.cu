@@ -16,7 +16,7 @@
 
 #include "sdpa_slow.cuh"
 
-enum { TILE = 128 };
+enum { TILE = LH_CUDA_SDPA_TILE };
 
 /* ---- the slow path --------------------------------------------------------- */
 
@@ -100,7 +100,7 @@ static void slow_backward(struct lh_dev *dev, const struct lh_sdpa *s, slow_bwd<
 template <typename T> static bool is_fast(const struct lh_dev *dev, const struct lh_sdpa *s)
 {
 	return sizeof(T) == 2 && dev->plans && s->heads.tokens >= TILE &&
-	       lh_sdpa_supports(s->heads.head_dim);
+	       lh_cuda_sdpa_fused_width(s->heads.head_dim);
 }
 
 static int64_t pad(int64_t tokens)
@@ -336,6 +336,27 @@ static void fast_backward(struct lh_dev *dev, const struct lh_sdpa *s,
 
 /* ---- entries --------------------------------------------------------------- */
 
+/* Plans as for aligned operands, and makes the scratch of such a call. */
+template <typename T>
+int lh_cuda_sdpa_prepare(struct lh_dev *dev, const struct lh_sdpa *s, bool backward,
+			 struct lh_err *err)
+{
+	struct lh_sdpa_tensors t = { };
+	struct backward c = { };
+	struct fast f;
+
+	if (is_fast<T>(dev, s) && !prepare(dev, &f, s, backward, true)) {
+		if (backward)
+			place_backward(dev, &f, &t, &c);
+		else
+			place_forward(dev, &f, &t, NULL, NULL, NULL, NULL, NULL);
+		lh_cuda_scratch(dev, f.used);
+	}
+	if (!dev->failure[0])
+		return 0;
+	return lh_err_set(err, LH_ETOOBIG, "%s", dev->failure);
+}
+
 template <typename T>
 void lh_cuda_sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float *lse,
 		  const lh_act *q, const lh_act *k, const lh_act *v)
@@ -375,6 +396,8 @@ void lh_cuda_sdpa_bwd(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *dq,
 }
 
 #define INSTANCE(T)                                                                   \
+	template int lh_cuda_sdpa_prepare<T>(struct lh_dev *, const struct lh_sdpa *, \
+					     bool, struct lh_err *);                  \
 	template void lh_cuda_sdpa<T>(struct lh_dev *, const struct lh_sdpa *,        \
 				      lh_act *, float *, const lh_act *,              \
 				      const lh_act *, const lh_act *);                \

@@ -148,11 +148,6 @@ const char *lh_sdpa_plans_version(const struct lh_sdpa_plans *p)
 	return p->cudnn.version;
 }
 
-bool lh_sdpa_supports(int head_dim)
-{
-	return head_dim % 8 == 0 && head_dim >= 32 && head_dim <= 256;
-}
-
 /* ---- planning -------------------------------------------------------------- */
 
 /* configs (CONFIGS) <- engine configurations, best first; returns how many.

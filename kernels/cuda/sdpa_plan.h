@@ -8,8 +8,8 @@
  * All tensors bf16, [batch, heads, tokens, head_dim] with unit stride along
  * head_dim, rows of a token `*_row` elements apart, sequences following each
  * other; lse and delta float32 [batch, heads, tokens]. Addresses and strides are
- * multiples of 16 bytes, tokens and kv_tokens multiples of 128: see
- * lh_sdpa_supports. Plain C, no CUDA types; one thread per object.
+ * multiples of 16 bytes, tokens and kv_tokens multiples of 128;
+ * head_dim as lh_cuda_sdpa_fused_width (sizes.h) allows. Plain C, no CUDA types; one thread per object.
  */
 #ifndef LIGHTHOUSE_CUDA_SDPA_PLAN_H
 #define LIGHTHOUSE_CUDA_SDPA_PLAN_H
@@ -58,9 +58,6 @@ struct lh_sdpa_plan;
 int lh_sdpa_plans_new(struct lh_sdpa_plans **plans, void *stream, struct lh_err *err);
 void lh_sdpa_plans_free(struct lh_sdpa_plans *plans); /* NULL is allowed */
 const char *lh_sdpa_plans_version(const struct lh_sdpa_plans *plans);
-
-/* Whether cuDNN takes heads of this width. */
-bool lh_sdpa_supports(int head_dim);
 
 /* Finds or builds the plan of a shape (compared as bytes: zero it first). */
 int lh_sdpa_plans_get(struct lh_sdpa_plans *plans, const struct lh_sdpa_shape *shape,

@@ -1,6 +1,7 @@
 /* swiglu.cu: y = silu(g) u with silu(g) = g s, s = 1 / (1 + exp(-g)), and its
  * gradient du = dy silu(g), dg = dy u s (1 + g (1 - s)).
  *
+ * Backward may be in place: a thread writes what it alone has read.
  * Moves 3 sizeof(T) R F bytes forward, 5 backward. */
 #include "vec.cuh"
 
@@ -29,8 +30,7 @@ swiglu_kernel(T *__restrict__ y, const T *__restrict__ gu, int64_t F)
 
 template <typename T, int W>
 __global__ void __launch_bounds__(256)
-swiglu_bwd_kernel(T *__restrict__ dgu, const T *__restrict__ dy,
-		  const T *__restrict__ gu, int64_t F)
+swiglu_bwd_kernel(T *dgu, const T *__restrict__ dy, const T *gu, int64_t F)
 {
 	int64_t f = ((int64_t)blockIdx.x * 256 + threadIdx.x) * W;
 	int64_t at = (int64_t)blockIdx.y * 2 * F + f;

@@ -11,27 +11,7 @@
  * Scratch: R floats of nats, then chunk rows of V rounded up to 8. */
 #include "vec.cuh"
 
-enum { THREADS = 512, LOGIT_BYTES = 1 << 30 };
-
-static int64_t stride_of(int64_t V)
-{
-	return (V + 7) / 8 * 8;
-}
-
-static size_t nats_bytes(int64_t R)
-{
-	return ((size_t)R * sizeof(float) + 255) / 256 * 256;
-}
-
-/* Rows whose logits take LOGIT_BYTES, whole tiles of the GEMMs. */
-template <typename T> size_t lh_cuda_xent_scratch_bytes(int64_t R, int64_t C, int64_t V)
-{
-	int64_t row = stride_of(V) * (int64_t)sizeof(T), rows = LOGIT_BYTES / row;
-
-	(void)C;
-	rows = rows > 256 ? rows / 256 * 256 : rows < 1 ? 1 : rows;
-	return nats_bytes(R) + (size_t)((rows > R ? R : rows) * row);
-}
+enum { THREADS = 512 };
 
 struct stat { /* of a part of a row: its maximum, sum of exp(z - max) */
 	float max, sum;
@@ -140,13 +120,13 @@ template <typename T>
 static void gradients(struct lh_dev *dev, const struct xent *e, int64_t n, T *dx,
 		      float *dw, const T *x, const T *w)
 {
-	struct lh_gemm gx = { n, e->C, e->V, e->ldz, e->C, e->C, false, false, false,
+	struct lh_gemm gx = { n, e->C, e->V, e->ldz, e->C, e->C, false, false,
 			      lh_cuda_type<T>, lh_cuda_type<T> };
-	struct lh_gemm gw = { e->V, e->C, n, e->ldz, e->C, e->C, true, false, true,
+	struct lh_gemm gw = { e->V, e->C, n, e->ldz, e->C, e->C, true, false,
 			      lh_cuda_type<T>, CUDA_R_32F };
 
-	lh_cuda_gemm(dev, &gx, dx, e->z, w);
-	lh_cuda_gemm(dev, &gw, dw, e->z, x);
+	lh_cuda_gemm(dev, &gx, dx, e->z, w, NULL);
+	lh_cuda_gemm(dev, &gw, dw, e->z, x, dw);
 }
 
 template <typename T>
@@ -155,20 +135,21 @@ void lh_cuda_xent(struct lh_dev *dev, int64_t R, int64_t C, int64_t V, float *lo
 		  const lh_act *w, const int32_t *targets, float scale, void *scratch,
 		  size_t scratch_bytes)
 {
-	struct xent e = { R, C, V, stride_of(V), 0, NULL, (float *)scratch };
+	size_t nats_bytes = lh_cuda_xent_nats_bytes(R);
+	struct xent e = { R, C, V, lh_cuda_xent_stride(V), 0, NULL, (float *)scratch };
 	const T *xs = (const T *)x, *ws = (const T *)w;
 	bool grad = dx;
 
-	LH_ASSERT(!dx == !dw && scratch_bytes >= nats_bytes(R));
-	e.z = (char *)scratch + nats_bytes(R);
-	e.chunk = (int64_t)((scratch_bytes - nats_bytes(R)) / sizeof(T)) / e.ldz;
+	LH_ASSERT(!dx == !dw && scratch_bytes >= nats_bytes);
+	e.z = (char *)scratch + nats_bytes;
+	e.chunk = (int64_t)((scratch_bytes - nats_bytes) / sizeof(T)) / e.ldz;
 	LH_ASSERT(e.chunk >= 1);
 	for (int64_t r = 0; r < R; r += e.chunk) {
 		int64_t n = R - r < e.chunk ? R - r : e.chunk;
-		struct lh_gemm g = { n, V, C, C, C, e.ldz, false, true, false,
+		struct lh_gemm g = { n, V, C, C, C, e.ldz, false, true,
 				     lh_cuda_type<T>, lh_cuda_type<T> };
 
-		lh_cuda_gemm(dev, &g, e.z, xs + r * C, ws);
+		lh_cuda_gemm(dev, &g, e.z, xs + r * C, ws, NULL);
 		rows_kernel<T, VEC<T>><<<(unsigned)n, THREADS, 0, dev->stream>>>(
 			(T *)e.z, e.ldz, V, e.nats + r, row_loss ? row_loss + r : NULL,
 			targets + r, scale, grad);
@@ -180,7 +161,6 @@ void lh_cuda_xent(struct lh_dev *dev, int64_t R, int64_t C, int64_t V, float *lo
 }
 
 #define INSTANCE(T)                                                                   \
-	template size_t lh_cuda_xent_scratch_bytes<T>(int64_t, int64_t, int64_t);     \
 	template void lh_cuda_xent<T>(struct lh_dev *, int64_t, int64_t, int64_t,     \
 				      float *, float *, lh_act *, float *,            \
 				      const lh_act *, const lh_act *,                 \

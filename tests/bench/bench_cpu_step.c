@@ -133,6 +133,7 @@ static void growth(void)
 	for (int64_t T = 1024; T <= 16384; T *= 2) {
 		struct lh_attention_mode mode = {
 			.attention = LH_ATTENTION_LIGHTHOUSE,
+			.recompute = LH_RECOMPUTE_NONE,
 			.geometry = { .tokens = T, .levels = 3, .pool = 4, .topk = T / 64,
 				      .tile = (int)(T / 64 < 128 ? T / 64 : 128) } };
 		double full = step_s(&c, 1, T, &lh_attention_full);

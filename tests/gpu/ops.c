@@ -114,7 +114,7 @@ static void *values_of(const struct arg *a, bool half)
 
 static size_t element(const struct side *s, const struct arg *a)
 {
-	return a->kind == ACT ? lh_dtype_bytes(s->ops->act_type) : 4;
+	return a->kind == ACT ? lh_dtype_bytes(s->ops->sizes->act_type) : 4;
 }
 
 /* The argument in backend memory between guards; *p is its first element. */
@@ -208,7 +208,7 @@ static double error_of(const struct arg *a, const void *got, const void *want)
 
 static void check(const struct side *gpu, const struct test *t)
 {
-	bool half = gpu->ops->act_type == LH_BF16, whole, same = true, ok = true;
+	bool half = gpu->ops->sizes->act_type == LH_BF16, whole, same = true, ok = true;
 	void *in[ARGS], *want[ARGS], *got[ARGS], *again[ARGS];
 	double bar = half ? 1e-2 : 1e-5, worst = 0;
 
@@ -282,7 +282,7 @@ static void call_linear(const struct lh_ops *o, struct lh_dev *dev, void **p,
 {
 	struct lh_linear s = linear_of(t);
 
-	o->linear(dev, &s, p[0], p[1], p[2], t->flag);
+	o->linear(dev, &s, p[0], p[1], p[2], t->d[3] ? p[t->d[3] == 1 ? 0 : 3] : NULL);
 }
 
 static void call_linear_dx(const struct lh_ops *o, struct lh_dev *dev, void **p,
@@ -290,7 +290,7 @@ static void call_linear_dx(const struct lh_ops *o, struct lh_dev *dev, void **p,
 {
 	struct lh_linear s = linear_of(t);
 
-	o->linear_dx(dev, &s, p[0], p[1], p[2], t->flag);
+	o->linear_dx(dev, &s, p[0], p[1], p[2]);
 }
 
 static void call_linear_dw(const struct lh_ops *o, struct lh_dev *dev, void **p,
@@ -311,17 +311,19 @@ static void linears(const struct side *gpus)
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
 		for (int k = 0; k < 5; k++) {
 			int64_t r = shapes[i][0], in = shapes[i][1], out = shapes[i][2];
-			struct test t = { .d = { r, in, out }, .flag = k % 2 };
+			/* k < 3: nothing, y itself, another tensor is added. */
+			struct test t = { .d = { r, in, out, k < 3 ? k : 0 } };
 
 			add(&t, k < 4 ? ACT : F32,
-			    k < 2 ? r * out : k < 4 ? r * in : out * in, true);
-			add(&t, ACT, k < 2 ? r * in : r * out, false);
+			    k < 3 ? r * out : k < 4 ? r * in : out * in, true);
+			add(&t, ACT, k < 3 ? r * in : r * out, false);
 			add(&t, ACT, k < 4 ? out * in : r * in, false);
-			t.call = k < 2 ? call_linear :
+			if (k == 2)
+				add(&t, ACT, r * out, false);
+			t.call = k < 3 ? call_linear :
 				 k < 4 ? call_linear_dx : call_linear_dw;
-			t.flag = k < 4 && k % 2;
 			name(&t, text, sizeof(text),
-			     k < 2 ? "linear" : k < 4 ? "linear_dx" : "linear_dw");
+			     k < 3 ? "linear" : k < 4 ? "linear_dx" : "linear_dw");
 			both(&t, gpus);
 		}
 }
@@ -486,7 +488,7 @@ static void embeds(const struct side *gpus)
 static void call_xent(const struct lh_ops *o, struct lh_dev *dev, void **p,
 		      const struct test *t)
 {
-	size_t bytes = o->xent_scratch_bytes(t->d[0], t->d[1], t->d[2]);
+	size_t bytes = o->sizes->xent_bytes(t->d[0], t->d[1], t->d[2]);
 	struct lh_err err = LH_ERR_INIT;
 	void *scratch;
 
@@ -542,7 +544,7 @@ static void call_adamw(const struct lh_ops *o, struct lh_dev *dev, void **p,
 	struct lh_adamw s = { .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f,
 			      .weight_decay = 0.1f, .step = 3, .clip = 1,
 			      .grad_scale = 0.5f };
-	bool half = o->act_type == LH_BF16;
+	bool half = o->sizes->act_type == LH_BF16;
 	int64_t at = t->d[1];
 	char *copy = (char *)p[5] + at * (half ? 2 : 4);
 
@@ -699,7 +701,7 @@ static void call_score(const struct lh_ops *o, struct lh_dev *dev, void **p,
 	struct lh_err err = LH_ERR_INIT;
 	void *scratch;
 
-	if (o->alloc(dev, &scratch, o->lighthouse_score_scratch_bytes(&t->g, &t->h),
+	if (o->alloc(dev, &scratch, o->sizes->score_bytes(&t->g, &t->h),
 		     &err))
 		die(&err);
 	o->lighthouse_score(dev, &t->g, &t->h, p[0], p[1], p[2], p[3], p[4],
@@ -728,7 +730,7 @@ static void call_gather(const struct lh_ops *o, struct lh_dev *dev, void **p,
 
 	if (t->flag) {
 		if (o->alloc(dev, &scratch,
-			     o->lighthouse_score_scratch_bytes(&t->g, &t->h), &err))
+			     o->sizes->score_bytes(&t->g, &t->h), &err))
 			die(&err);
 		o->lighthouse_score(dev, &t->g, &t->h, p[9], p[10], p[3], p[4], p[5], r,
 				    scratch);

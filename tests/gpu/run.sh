@@ -5,7 +5,7 @@
 #
 # Needs a driver, cuBLASLt and cuDNN of CUDA 13 on this host, no compiler. Their
 # directories are found beside the toolkit or in Python's nvidia packages; set
-# LD_LIBRARY_PATH for any other place. Writes bench.json to $OUT when it is set.
+# LD_LIBRARY_PATH for any other place. Writes layer.json and step.json to $OUT when it is set.
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-all}
 [ $# -gt 0 ] && shift
@@ -38,6 +38,7 @@ if [ "$what" != bench ]; then
 	section "recorded vectors" "$here/lighthouse-vectors" --device cuda "$here"/vectors/*.safetensors
 fi
 if [ "$what" != test ]; then
-	section "one layer" "$here/bench_gpu" ${OUT:+--json "$OUT/bench.json"} "$@"
+	section "one layer" "$here/bench_layer" ${OUT:+--json "$OUT/layer.json"} "$@"
+	section "whole steps" "$here/bench_step" ${OUT:+--json "$OUT/step.json"}
 fi
 exit $status

@@ -27,6 +27,7 @@ static const struct { const char *path, *text; } good[] = {
 	{ "seed", "seed: 3" },
 	{ "threads", "threads: 2" },
 	{ "restarts", "restarts: 1" },
+	{ "recompute", "recompute: cheap" },
 	{ "model", "model:" },
 	{ "model.preset", "  preset: demo" },
 	{ "model.vocab", "  vocab: 300" },

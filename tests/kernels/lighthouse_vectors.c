@@ -86,7 +86,7 @@ static float rounded(float x)
 /* n activations on the device. */
 static lh_act *put_act(const struct backend *b, const float *x, int64_t n)
 {
-	bool half = b->ops->act_type == LH_BF16;
+	bool half = b->ops->sizes->act_type == LH_BF16;
 	lh_act *p = device(b, n * (half ? 2 : 4));
 	uint16_t *low;
 
@@ -112,7 +112,7 @@ static float *get_act(const struct backend *b, const lh_act *p, int64_t n)
 	float *x = lh_calloc((size_t)n, 4);
 	uint16_t *low;
 
-	if (b->ops->act_type == LH_F32) {
+	if (b->ops->sizes->act_type == LH_F32) {
 		fetch(b, x, p, n * 4);
 		return x;
 	}
@@ -230,7 +230,7 @@ static void run_attention(const struct backend *b, const struct vectors *v,
 	const struct lh_ops *ops = b->ops;
 	struct lh_sdpa s = { .heads = v->h, .kv_tokens = v->S,
 			     .scale = 1 / sqrtf((float)v->h.head_dim) };
-	int64_t act = (int64_t)lh_dtype_bytes(ops->act_type);
+	int64_t act = (int64_t)lh_dtype_bytes(ops->sizes->act_type);
 	int64_t sub = v->BH * v->S * v->h.head_dim * act, full = v->size * act;
 	lh_act **subs[] = { &r->qs, &r->ks, &r->vs, &r->os, &r->dos, &r->dqs, &r->dks,
 			    &r->dvs };
@@ -279,7 +279,7 @@ static void run_file(const struct backend *b, const struct vectors *v,
 	r.sq = device(b, v->BH * v->P * 4);
 	r.sk = device(b, v->BH * v->P * 4);
 	r.index = device(b, v->BH * v->S * 4);
-	r.scratch = device(b, (int64_t)ops->lighthouse_score_scratch_bytes(&v->g, &v->h));
+	r.scratch = device(b, (int64_t)ops->sizes->score_bytes(&v->g, &v->h));
 	ops->lighthouse_score(b->dev, &v->g, &v->h, r.sq, r.sk, r.q, r.k, r.v, NULL,
 			      r.scratch);
 	ops->lighthouse_select(b->dev, &v->g, v->BH, r.index, r.sq, r.sk);

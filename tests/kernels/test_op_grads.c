@@ -53,12 +53,12 @@ static const struct lh_linear linear_shape = { R, C, O };
 
 static void linear_f(float **x, float *y)
 {
-	ops->linear(dev, &linear_shape, y, x[0], x[1], false);
+	ops->linear(dev, &linear_shape, y, x[0], x[1], NULL);
 }
 
 static void linear_b(float **x, const float *dy, float **dx)
 {
-	ops->linear_dx(dev, &linear_shape, dx[0], dy, x[1], false);
+	ops->linear_dx(dev, &linear_shape, dx[0], dy, x[1]);
 	ops->linear_dw(dev, &linear_shape, dx[1], dy, x[0]);
 }
 

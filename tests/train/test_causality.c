@@ -68,6 +68,7 @@ static void full_attention_is_causal(void **state)
 static void lighthouse_attention_is_causal_with_its_selection_held(void **state)
 {
 	struct lh_attention_mode mode = {
+		.recompute = LH_RECOMPUTE_NONE,
 		.attention = LH_ATTENTION_LIGHTHOUSE,
 		.geometry = { .tokens = T, .levels = 3, .pool = 4, .topk = 8, .tile = 4,
 			      .dilation = 4 } };

@@ -42,6 +42,7 @@ static void setup_init(struct setup *s, bool lighthouse, bool tied, int kv_heads
 				      .ffn_dim = 24, .tied = tied,
 				      .rope_theta = 10000, .norm_eps = 1e-5,
 				      .init_std = 0.3 };
+	s->mode.recompute = LH_RECOMPUTE_NONE;
 	if (lighthouse) {
 		s->mode.attention = LH_ATTENTION_LIGHTHOUSE;
 		s->mode.geometry = (struct lh_lighthouse){
@@ -179,6 +180,39 @@ static void gradient_of_lighthouse_attention_tied_with_grouped_heads(void **stat
 	check(true, true, 2);
 }
 
+/* What is computed again comes out as it was: the same gradient, bit for bit. */
+static void recomputation_changes_no_bit(void **state)
+{
+	(void)state;
+	for (int lighthouse = 0; lighthouse < 2; lighthouse++) {
+		struct lh_err err = LH_ERR_INIT;
+		float *kept = NULL, *again;
+		struct setup s;
+		int64_t n;
+
+		setup_init(&s, lighthouse, false, 2);
+		n = lh_model_param_count(s.m);
+		again = lh_calloc((size_t)n, 4);
+		for (int r = LH_RECOMPUTE_NONE; r <= LH_RECOMPUTE_LAYER; r++) {
+			s.mode.recompute = (enum lh_recompute)r;
+			lh_model_zero_grad(s.m);
+			lh_model_forward_backward(s.m, &s.mode, B, s.tokens, s.targets,
+						  1);
+			assert_int_equal(lh_model_read(s.m, LH_STATE_GRAD, 0, n, again,
+						       &err), 0);
+			if (kept) {
+				assert_memory_equal(kept, again, (size_t)n * 4);
+				continue;
+			}
+			kept = again;
+			again = lh_calloc((size_t)n, 4);
+		}
+		free(kept);
+		free(again);
+		lh_model_free(s.m);
+	}
+}
+
 /* Five steps twice: the same bits. */
 static void training_repeats_bit_for_bit(void **state)
 {
@@ -257,6 +291,7 @@ int main(void)
 		cmocka_unit_test(gradient_of_lighthouse_attention),
 		cmocka_unit_test(
 			gradient_of_lighthouse_attention_tied_with_grouped_heads),
+		cmocka_unit_test(recomputation_changes_no_bit),
 		cmocka_unit_test(training_repeats_bit_for_bit),
 		cmocka_unit_test(a_gradient_that_is_not_finite_is_not_applied),
 	};

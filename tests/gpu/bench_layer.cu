@@ -1,6 +1,6 @@
-/* bench_gpu.cu: what one Lighthouse layer costs on this GPU, beside its limits.
+/* bench_layer.cu: what one Lighthouse layer costs on this GPU, beside its limits.
  *
- *   bench_gpu [--json FILE] [N...]      N: 8192 32768 98304 262144 by default
+ *   bench_layer [--json FILE] [N...]      N: 8192 ... 1048576 by default
  *
  * B = 1, H = 8, D = 128, L = 3, p = 4, m = 128, k = N / 128 (128 at least),
  * bf16, random data. Milliseconds are medians by CUDA events after warm-up; each
@@ -14,7 +14,7 @@
 #include <string.h>
 #include <vector>
 
-#include "cuda.h"
+#include "noise.cuh"
 
 static const int H = 8, D = 128;
 static const int64_t ROW = H * D;
@@ -55,28 +55,11 @@ static void *device(const struct bench *b, int64_t bytes)
 	return p;
 }
 
-/* About normal: the sum of four uniforms of a hash of the position. */
-__global__ void noise_kernel(bf16 *x, int64_t n, uint64_t seed)
-{
-	int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-	uint64_t z = (seed << 40) + (uint64_t)i;
-	float sum = 0;
-
-	if (i >= n)
-		return;
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-	z ^= z >> 31;
-	for (int k = 0; k < 4; k++)
-		sum += (float)((z >> (16 * k)) & 0xffff) / 65536.0f - 0.5f;
-	x[i] = __float2bfloat16(sum * 1.7f);
-}
-
 static lh_act *noise(const struct bench *b, int64_t n, uint64_t seed)
 {
 	bf16 *x = (bf16 *)device(b, n * 2);
 
-	noise_kernel<<<(unsigned)((n + 255) / 256), 256, 0, b->dev->stream>>>(x, n, seed);
+	noise_fill(b->dev, x, n, seed);
 	return x;
 }
 
@@ -176,7 +159,7 @@ static void layer_init(const struct bench *b, struct layer *y, int64_t N)
 	y->full_lse = (float *)keep(y, device(b, H * N * 4));
 	y->index = (int32_t *)keep(y, device(b, H * y->S * 4));
 	y->map = (int32_t *)keep(y, device(b, H * y->P * 4));
-	y->scratch = keep(y, device(b, (int64_t)lh_ops_cuda.lighthouse_score_scratch_bytes(
+	y->scratch = keep(y, device(b, (int64_t)lh_sizes_cuda.score_bytes(
 					       &y->g, &y->h)));
 	for (int64_t t = 0; t < N; t++)
 		for (int d = 0; d < D / 2; d++)
@@ -354,7 +337,7 @@ int main(int argc, char **argv)
 		}
 	}
 	if (lengths.empty())
-		lengths = { 8192, 32768, 98304, 262144 };
+		lengths = { 8192, 32768, 98304, 262144, 524288, 1048576 };
 	if (lh_ops_cuda.open(&b.dev, 0, &err)) {
 		fprintf(stderr, "error: %s\nhint: %s\n", err.text, err.hint);
 		return 2;

@@ -1,0 +1,288 @@
+/* layout.c: see layout.h. One walk serves both: with no arena it counts. */
+#include "train/layout.h"
+
+#include <string.h>
+
+enum purpose { KEPT, SCRATCH, LOSS, PURPOSES };
+
+struct walk {
+	const struct lh_layout *l;
+	char *base; /* NULL while counting */
+	int64_t used[PURPOSES];
+	int64_t at;
+	int64_t R, e;
+	enum lh_recompute recompute;
+};
+
+/* Next `bytes` of the arena, 256-byte aligned. */
+static void *take(struct walk *w, enum purpose purpose, int64_t bytes)
+{
+	char *p = w->base ? w->base + w->at : NULL;
+
+	bytes = (bytes + 255) / 256 * 256;
+	w->used[purpose] += bytes;
+	w->at += bytes;
+	return p;
+}
+
+/* (R,cols) of activations. */
+static void *rows(struct walk *w, enum purpose purpose, int64_t cols)
+{
+	return take(w, purpose, w->R * cols * w->e);
+}
+
+static int64_t qkv_width(const struct lh_job_model *c)
+{
+	return (int64_t)(c->heads + 2 * c->kv_heads) * c->head_dim;
+}
+
+static int64_t max(int64_t a, int64_t b)
+{
+	return a > b ? a : b;
+}
+
+const struct lh_lighthouse *lh_layout_lighthouse(const struct lh_attention_mode *mode,
+						 int layer)
+{
+	bool full = mode->attention == LH_ATTENTION_FULL || mode->dense[layer];
+
+	return full ? NULL : &mode->geometry;
+}
+
+struct lh_heads lh_layout_heads(const struct lh_job_model *c, int B, int64_t T)
+{
+	return (struct lh_heads){
+		.batch = B, .tokens = T, .heads = c->heads, .kv_heads = c->kv_heads,
+		.head_dim = c->head_dim, .q_row = qkv_width(c), .kv_row = qkv_width(c),
+		.o_row = (int64_t)c->heads * c->head_dim };
+}
+
+/* What every layer shares. */
+struct shared {
+	lh_act *x, *mid, *qkv, *qs, *ks, *vs, *os;
+	float *rstd, *lse;
+	int32_t *index;
+};
+
+static bool has(const struct lh_layout *l, bool lighthouse)
+{
+	for (int i = 0; i < l->model->layers; i++)
+		if (!lh_layout_lighthouse(l->mode, i) != lighthouse)
+			return true;
+	return false;
+}
+
+/* Tensors that are not kept and have no gradient to share memory with. */
+static void place_shared(struct walk *w, struct shared *s, struct lh_acts *a)
+{
+	const struct lh_job_model *c = w->l->model;
+	const struct lh_lighthouse *g = &w->l->mode->geometry;
+	bool again = w->recompute == LH_RECOMPUTE_LAYER || !w->l->train;
+	int64_t BH = (int64_t)w->l->B * c->heads;
+
+	memset(s, 0, sizeof(*s));
+	if (again)
+		s->mid = rows(w, SCRATCH, c->dim);
+	if (!w->l->train) {
+		s->x = rows(w, SCRATCH, c->dim);
+		s->rstd = take(w, SCRATCH, w->R * 4);
+	}
+	/* Without a backward pass nothing else is in `wide` when qkv is. */
+	s->qkv = again && w->l->train && has(w->l, false) ?
+			 rows(w, SCRATCH, qkv_width(c)) : a->wide;
+	if (!has(w->l, true))
+		return;
+	if (again) {
+		int64_t n = BH * lh_lighthouse_selected(g);
+
+		s->qs = take(w, SCRATCH, n * c->head_dim * w->e);
+		s->ks = take(w, SCRATCH, n * c->head_dim * w->e);
+		s->vs = take(w, SCRATCH, n * c->head_dim * w->e);
+		if (!w->l->train) {
+			s->os = take(w, SCRATCH, n * c->head_dim * w->e);
+			s->index = take(w, SCRATCH, n * 4);
+		}
+	}
+}
+
+static void place_attention(struct walk *w, struct lh_attention_saved *t,
+			    const struct shared *s, const struct lh_acts *a,
+			    const struct lh_lighthouse *g)
+{
+	const struct lh_job_model *c = w->l->model;
+	int64_t BH = (int64_t)w->l->B * c->heads, D = c->head_dim;
+	int64_t n = BH * (g ? lh_lighthouse_selected(g) : w->l->T);
+	bool train = w->l->train, rare = train && w->recompute < LH_RECOMPUTE_LAYER;
+
+	t->lse = train ? take(w, KEPT, n * 4) : NULL;
+	if (!g) {
+		t->qkv = rare ? rows(w, KEPT, qkv_width(c)) : s->qkv;
+		t->o = train ? rows(w, KEPT, c->heads * D) : a->half;
+		return;
+	}
+	t->qkv = a->wide; /* dead after the gather */
+	t->o = train && w->recompute == LH_RECOMPUTE_NONE ? rows(w, KEPT, c->heads * D) :
+							    a->half;
+	t->index = train ? take(w, KEPT, n * 4) : s->index;
+	t->qs = rare ? take(w, KEPT, n * D * w->e) : s->qs;
+	t->ks = rare ? take(w, KEPT, n * D * w->e) : s->ks;
+	t->vs = rare ? take(w, KEPT, n * D * w->e) : s->vs;
+	t->os = train ? take(w, KEPT, n * D * w->e) : s->os;
+}
+
+static void place_layer(struct walk *w, int i, const struct shared *s, struct lh_acts *a)
+{
+	const struct lh_job_model *c = w->l->model;
+	struct lh_layer_acts *y = &a->layer[i];
+	bool train = w->l->train;
+	/* The least recomputation at which a tensor goes. */
+	bool norms = train && w->recompute < LH_RECOMPUTE_CHEAP;
+	bool mlp = train && w->recompute < LH_RECOMPUTE_MLP;
+	bool mid = train && w->recompute < LH_RECOMPUTE_LAYER;
+
+	memset(y, 0, sizeof(*y));
+	y->x = train ? rows(w, KEPT, c->dim) : s->x;
+	y->rstd1 = train ? take(w, KEPT, w->R * 4) : s->rstd;
+	y->rstd2 = train ? take(w, KEPT, w->R * 4) : s->rstd;
+	y->n1 = norms ? rows(w, KEPT, c->dim) : a->dn;
+	place_attention(w, &y->attention, s, a, lh_layout_lighthouse(w->l->mode, i));
+	y->mid = mid ? rows(w, KEPT, c->dim) : s->mid;
+	y->n2 = norms ? rows(w, KEPT, c->dim) : a->dn;
+	y->gu = mlp ? rows(w, KEPT, 2 * c->ffn_dim) : a->wide;
+	y->h = norms ? rows(w, KEPT, c->ffn_dim) : a->half;
+}
+
+static void place_attention_scratch(struct walk *w, struct lh_attention_scratch *s)
+{
+	const struct lh_layout *l = w->l;
+	const struct lh_lighthouse *g = &l->mode->geometry;
+	struct lh_heads h = lh_layout_heads(l->model, l->B, l->T);
+	int64_t BH = (int64_t)l->B * l->model->heads, P, n;
+
+	if (!has(l, true))
+		return;
+	P = BH * lh_lighthouse_pyramid(g) * 4;
+	n = BH * lh_lighthouse_selected(g) * l->model->head_dim * w->e;
+	s->score_q = take(w, SCRATCH, P);
+	s->score_k = take(w, SCRATCH, P);
+	s->score = take(w, SCRATCH, (int64_t)l->sizes->score_bytes(g, &h));
+	s->map = take(w, SCRATCH, P);
+	if (!l->train)
+		return;
+	s->dqs = take(w, SCRATCH, n);
+	s->dks = take(w, SCRATCH, n);
+	s->dvs = take(w, SCRATCH, n);
+	s->dos = take(w, SCRATCH, n);
+}
+
+static void place(struct walk *w, struct lh_acts *a)
+{
+	const struct lh_layout *l = w->l;
+	const struct lh_job_model *c = l->model;
+	int64_t hd = (int64_t)c->heads * c->head_dim, table = l->T * c->head_dim / 2 * 4;
+	struct shared s;
+
+	a->rope.cos = take(w, KEPT, table);
+	a->rope.sin = take(w, KEPT, table);
+	a->tokens = take(w, KEPT, w->R * 4);
+	a->targets = take(w, KEPT, w->R * 4);
+	a->row_loss = take(w, KEPT, w->R * 4);
+	a->dx = l->train ? rows(w, SCRATCH, c->dim) : NULL;
+	a->dn = rows(w, SCRATCH, c->dim);
+	a->wide = rows(w, SCRATCH, max(2 * c->ffn_dim, qkv_width(c)));
+	a->half = rows(w, SCRATCH, max(max(c->ffn_dim, hd), c->dim));
+	place_shared(w, &s, a);
+	for (int i = 0; i < c->layers; i++)
+		place_layer(w, i, &s, a);
+	/* Layers write into the next one's x, which may be their own. */
+	a->last = l->train ? rows(w, KEPT, c->dim) : s.x;
+	a->nf = a->half;
+	a->rstdf = take(w, KEPT, w->R * 4);
+	place_attention_scratch(w, &a->attention);
+	a->xent_bytes = l->sizes->xent_bytes(w->R, c->dim, c->vocab);
+	a->xent = take(w, LOSS, (int64_t)a->xent_bytes);
+}
+
+static struct walk walk_of(const struct lh_layout *l, void *arena)
+{
+	LH_ASSERT(l->mode->recompute != LH_RECOMPUTE_AUTO);
+	return (struct walk){ .l = l, .base = arena, .R = l->B * l->T,
+			      .e = (int64_t)lh_dtype_bytes(l->sizes->act_type),
+			      .recompute = l->mode->recompute };
+}
+
+const char *lh_recompute_name(enum lh_recompute r)
+{
+	static const char *const names[] = { "auto", "none", "cheap", "mlp", "layer" };
+
+	return names[r];
+}
+
+/* Master weights, gradients, two moments, and the compute copy if it is one. */
+static int64_t state_bytes(const struct lh_layout *l)
+{
+	int64_t copy = l->sizes->act_type == LH_F32 ? 0 : 2;
+
+	return lh_job_model_params(l->model) * (4 * 4 + copy);
+}
+
+static int64_t device_bytes(const struct lh_layout *l)
+{
+	int64_t most = 0;
+
+	for (int i = 0; i < l->model->layers; i++) {
+		const struct lh_lighthouse *g = lh_layout_lighthouse(l->mode, i);
+		struct lh_sdpa s = lh_attention_sdpa(g, lh_layout_heads(l->model, l->B, l->T));
+
+		most = max(most, (int64_t)l->sizes->sdpa_bytes(&s, l->train));
+	}
+	return most + (int64_t)l->sizes->open_bytes;
+}
+
+int64_t lh_layout_measure(const struct lh_layout *l, struct lh_layout_bytes *bytes)
+{
+	struct walk w = walk_of(l, NULL);
+	struct lh_acts acts = { 0 };
+
+	place(&w, &acts);
+	if (!bytes)
+		return w.at;
+	*bytes = (struct lh_layout_bytes){
+		.state = state_bytes(l),
+		.kept = w.used[KEPT], .scratch = w.used[SCRATCH], .loss = w.used[LOSS],
+		.device = device_bytes(l) };
+	bytes->total = bytes->state + w.at + bytes->device;
+	return w.at;
+}
+
+void lh_layout_place(const struct lh_layout *l, void *arena, struct lh_acts *acts)
+{
+	struct walk w = walk_of(l, arena);
+
+	memset(acts, 0, sizeof(*acts));
+	place(&w, acts);
+}
+
+int lh_layout_choose(struct lh_layout *l, struct lh_attention_mode *mode,
+		     int64_t memory_bytes, struct lh_err *err)
+{
+	bool free_choice = mode->recompute == LH_RECOMPUTE_AUTO;
+	struct lh_layout_bytes b;
+
+	if (free_choice)
+		mode->recompute = LH_RECOMPUTE_NONE;
+	l->mode = mode;
+	for (;; mode->recompute++) {
+		lh_layout_measure(l, &b);
+		if (b.total <= memory_bytes)
+			return 0;
+		if (!free_choice || mode->recompute == LH_RECOMPUTE_LAYER)
+			break;
+	}
+	lh_err_set(err, LH_ETOOBIG, "%.2f GiB are needed with recompute: %s, the device has "
+		   "%.2f", (double)b.total / (1 << 30), lh_recompute_name(mode->recompute),
+		   (double)memory_bytes / (1 << 30));
+	return lh_err_hint(err, free_choice || mode->recompute == LH_RECOMPUTE_LAYER ?
+				   "a smaller model, seq_len or micro_sequences" :
+				   "recompute: auto takes what fits");
+}
