@@ -189,6 +189,7 @@ static int run_info(struct ctl *c)
 	printf("database: %s\n", lh_escape(safe, sizeof(safe), ctl_str(r, "database")));
 	printf("%" PRId64 " jobs, %" PRId64 " workers, %" PRId64 " clients\n",
 	       ctl_int(r, "jobs"), ctl_int(r, "workers"), ctl_int(r, "clients"));
+	printf("GPU: %s\n", lh_escape(safe, sizeof(safe), ctl_str(r, "gpu")));
 	json_decref(r);
 	return CTL_DONE;
 }

@@ -10,6 +10,7 @@
 void rpc_daemon_info(struct lh_call *call)
 {
 	struct lh_control *c = lh_control_of(call);
+	const struct lh_gpu *gpu = lh_jobs_gpu(c->jobs);
 	json_t *r = json_object();
 
 	json_object_set_new(r, "version", json_string(LH_VERSION));
@@ -23,6 +24,8 @@ void rpc_daemon_info(struct lh_call *call)
 	json_object_set_new(r, "jobs", json_integer(lh_jobs_count(c->jobs)));
 	json_object_set_new(r, "clients",
 			    json_integer(lh_server_clients(c->server)));
+	json_object_set_new(r, "gpu", json_string(gpu->usable ? gpu->name :
+								gpu->why.text));
 	json_object_set_new(r, "workers", json_integer(lh_jobs_workers(c->jobs)));
 	lh_reply_ok(call, r);
 }

@@ -34,6 +34,7 @@ static void reply(struct lh_call *call, json_t *result, const struct lh_err *err
 struct submit {
 	uv_work_t req;
 	struct lh_call *call;
+	const struct lh_gpu *gpu;
 	struct lh_jobfile_source src; /* strings are the call's */
 	const char **set;
 	struct lh_job job;
@@ -53,6 +54,8 @@ static void resolve(uv_work_t *req)
 	struct submit *s = req->data;
 
 	s->rc = lh_jobfile_load(&s->job, &s->src, &s->err);
+	if (!s->rc)
+		s->rc = lh_gpu_place(s->gpu, &s->job, &s->err);
 }
 
 static void reply_checked(struct submit *s)
@@ -115,6 +118,7 @@ void rpc_job_submit(struct lh_call *call)
 	s = lh_calloc(1, sizeof(*s));
 	s->req.data = s;
 	s->call = call;
+	s->gpu = lh_jobs_gpu(lh_control_of(call)->jobs);
 	s->src.yaml = lh_call_str(call, "yaml", "");
 	s->src.yaml_bytes = strlen(s->src.yaml);
 	s->src.file = lh_call_str(call, "file", NULL);

@@ -146,7 +146,8 @@ static int read_path(const struct reader *r, const struct lh_node *n, const char
 	return 0;
 }
 
-/* A path or glob into job->data.train; a glob must match something. */
+/* A path or glob into job->data.train; a glob must match something. Without a
+ * base_dir it is taken as it stands. */
 static int add_paths(const struct reader *r, const struct lh_node *n, const char *path,
 		     const struct lh_key *key, struct lh_job_data *d)
 {
@@ -158,7 +159,7 @@ static int add_paths(const struct reader *r, const struct lh_node *n, const char
 		return rc;
 	if (!*pattern) {
 		rc = refuse(r, n, path, key, "a path");
-	} else if (!strpbrk(pattern, "*?[")) {
+	} else if (!r->base_dir || !strpbrk(pattern, "*?[")) {
 		d->train = lh_realloc(d->train, (size_t)(d->train_count + 1) *
 							sizeof(*d->train));
 		d->train[d->train_count++] = lh_strdup(pattern);
@@ -505,10 +506,11 @@ int lh_jobfile_load(struct lh_job *job, const struct lh_jobfile_source *src,
 		rc = root->kind == LH_NODE_MAP ?
 			     lh_node_override(root, src->set[i], err) : 0;
 	if (!rc)
-		rc = lh_jobfile_read(job, root, src->base_dir, err);
+		rc = lh_jobfile_read(job, root, src->without_data ? NULL : src->base_dir,
+				     err);
 	if (!rc)
 		rc = lh_jobfile_check(job, root, err);
-	if (!rc)
+	if (!rc && !src->without_data)
 		rc = lh_jobfile_check_data(job, root, err);
 	if (rc)
 		lh_job_release(job);

@@ -27,6 +27,7 @@ struct lh_jobfile_source {
 	const char *base_dir;     /* absolute; relative data paths start here */
 	const char *const *set;   /* overrides "a.b=value", "phases.0.topk=256" */
 	int set_count;
+	bool without_data;        /* data paths stay as written, nothing is opened */
 };
 
 /* Fills a zeroed job, or returns LH_EJOBFILE, LH_EDATA (and leaves it empty). */

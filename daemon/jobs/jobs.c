@@ -155,6 +155,11 @@ static void free_all(struct lh_jobs *jobs)
 	free(jobs);
 }
 
+const struct lh_gpu *lh_jobs_gpu(const struct lh_jobs *jobs)
+{
+	return &jobs->gpu;
+}
+
 int lh_jobs_open(struct lh_jobs **out, uv_loop_t *loop, struct lh_store *store,
 		 const struct lh_jobs_config *config, lh_event_sink sink,
 		 void *sink_arg, struct lh_err *err)
@@ -169,6 +174,12 @@ int lh_jobs_open(struct lh_jobs **out, uv_loop_t *loop, struct lh_store *store,
 	jobs->bin_dir = lh_strdup(config->bin_dir);
 	jobs->socket_path = lh_asprintf("%s/%s", config->state_dir,
 					LH_STATE_WORKER_SOCKET);
+	lh_gpu_find(&jobs->gpu, config->bin_dir);
+	if (jobs->gpu.usable)
+		lh_info("GPU: %s, %.1f GiB", jobs->gpu.name,
+			(double)jobs->gpu.memory_bytes / (1 << 30));
+	else
+		lh_info("no GPU: %s", jobs->gpu.why.text);
 	jobs->slots = config->slots;
 	jobs->stop_grace_ms = config->stop_grace_ms;
 	jobs->kill_grace_ms = config->kill_grace_ms;

@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "jobs/gpu.h"
 #include "lighthouse/err.h"
 #include "lighthouse/job.h"
 #include "store/store.h"
@@ -94,6 +95,7 @@ char *lh_jobs_dir(struct lh_jobs *jobs, int64_t job); /* heap, or NULL */
 bool lh_jobs_exists(struct lh_jobs *jobs, int64_t job);
 int lh_jobs_count(const struct lh_jobs *jobs);
 int lh_jobs_workers(const struct lh_jobs *jobs);   /* connected */
+const struct lh_gpu *lh_jobs_gpu(const struct lh_jobs *jobs); /* any thread */
 int64_t lh_jobs_last_event(const struct lh_jobs *jobs);
 
 #endif

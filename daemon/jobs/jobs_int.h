@@ -39,6 +39,7 @@ struct lh_jobs {
 	struct lh_store *store;
 	struct lh_journal *journal;
 	char *state_dir, *bin_dir, *socket_path;
+	struct lh_gpu gpu; /* found at the start, then only read */
 	int slots;
 	int64_t stop_grace_ms, kill_grace_ms, generation;
 

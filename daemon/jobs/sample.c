@@ -317,10 +317,8 @@ static void give_input(struct lh_sample *s)
 
 static int spawn(struct lh_sample *s)
 {
-	struct lh_job_run *run = lh_jobs_find(s->jobs, s->job);
-	char *program = lh_asprintf("%s/%s", s->jobs->bin_dir,
-				    run->spec.device == LH_DEVICE_CUDA ? "lhworker-cuda" :
-									 "lhworker-cpu");
+	/* The CPU's: a GPU may be full of another job. */
+	char *program = lh_asprintf("%s/lhworker-cpu", s->jobs->bin_dir);
 	char *args[] = { program, "--sample", s->checkpoint, NULL };
 	uv_stdio_container_t io[3] = {
 		{ .flags = UV_CREATE_PIPE | UV_READABLE_PIPE,

@@ -17,7 +17,7 @@
 #include "jobs/jobfile.h"
 #include "train/checkpoint.h"
 #include "train/data.h"
-#include "train/layout.h"
+#include "train/estimate.h"
 #include "train/model.h"
 #include "train/optim.h"
 #include "train/sample.h"
@@ -69,13 +69,14 @@ static void post_warning(struct loop *l, const char *text)
 				   text_json(text)));
 }
 
-static void post_plan(struct loop *l, const char *phase, const char *recompute,
-		      const struct lh_layout_bytes *b)
+static void post_plan(struct loop *l, const char *phase,
+		      const struct lh_estimate_phase *p)
 {
+	const struct lh_layout_bytes *b = &p->bytes;
 	char text[256];
 
 	snprintf(text, sizeof(text), "phase '%.60s': recompute %s, %.2f GiB (state %.2f, "
-		 "kept %.2f, scratch %.2f, logits %.2f, device %.2f)", phase, recompute,
+		 "kept %.2f, scratch %.2f, logits %.2f, device %.2f)", phase, lh_recompute_name(p->recompute),
 		 (double)b->total / (1 << 30), (double)b->state / (1 << 30),
 		 (double)b->kept / (1 << 30), (double)b->scratch / (1 << 30),
 		 (double)b->loss / (1 << 30), (double)b->device / (1 << 30));
@@ -519,23 +520,14 @@ static int choose_memory(struct loop *l, struct lh_err *err)
 {
 	const struct lh_ops *ops = l->c->ops;
 	int64_t memory = ops->free_bytes(l->dev) + (int64_t)ops->sizes->open_bytes;
-	struct lh_layout layout = { .model = &l->job->model, .sizes = ops->sizes,
-				    .B = l->micro, .T = l->job->data.seq_len,
-				    .train = true };
+	struct lh_estimate e;
+	int rc = lh_estimate_job(&e, l->job, ops->sizes, NULL, memory, err);
 
-	for (int i = 0; i < l->job->phase_count; i++) {
-		const char *name = l->job->phases[i].name;
-		struct lh_layout_bytes b;
-		int rc = lh_layout_choose(&layout, &l->modes[i], memory, err);
-
-		if (rc) {
-			lh_err_prefix(err, "phase '%s'", name);
-			return rc;
-		}
-		lh_layout_measure(&layout, &b);
-		post_plan(l, name, lh_recompute_name(l->modes[i].recompute), &b);
+	for (int i = 0; !rc && i < l->job->phase_count; i++) {
+		l->modes[i].recompute = e.phase[i].recompute;
+		post_plan(l, l->job->phases[i].name, &e.phase[i]);
 	}
-	return 0;
+	return rc;
 }
 
 static int open_all(struct loop *l, struct lh_err *err)

@@ -2,6 +2,8 @@
  *
  *   lhworker-cpu --attempt DIR    train the job whose attempt directory DIR is
  *   lhworker-cpu --sample CKPT    arguments as JSON on stdin, text on stdout
+ *   lhworker-cpu --probe          the device as JSON: {name, memory_bytes}, or
+ *                                 {text, hint} and exit code 1
  *
  * lhworker-cuda is the same file compiled with LH_WORKER_OPS=lh_ops_cuda.
  *
@@ -213,10 +215,27 @@ static int run_sample(const char *path)
 	return 1;
 }
 
+/* ---- the device ------------------------------------------------------------ */
+
+static int run_probe(void)
+{
+	struct lh_device_info info;
+	struct lh_err err = LH_ERR_INIT;
+	int rc = LH_WORKER_OPS.probe(&info, &err);
+
+	if (rc)
+		print_json_take(json_pack("{s:s, s:s}", "text", err.text, "hint",
+					  err.hint));
+	else
+		print_json_take(json_pack("{s:s, s:I}", "name", info.name, "memory_bytes",
+					  (json_int_t)info.memory_bytes));
+	return rc < 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const char usage[] =
-		"usage: lhworker-cpu --attempt DIR | --sample CHECKPOINT\n"
+		"usage: lhworker-cpu --attempt DIR | --sample CHECKPOINT | --probe\n"
 		"\nTrains one job, or samples from a checkpoint. lhd starts it; by hand:\n"
 		"  echo '{\"prompt\": \"int \"}' | lhworker-cpu --sample "
 		"STATE/jobs/1/checkpoints/step-0000000100\n";
@@ -232,6 +251,8 @@ int main(int argc, char **argv)
 		puts(LH_VERSION);
 		return 0;
 	}
+	if (argc == 2 && !strcmp(argv[1], "--probe"))
+		return run_probe();
 	if (argc == 3 && !strcmp(argv[1], "--attempt"))
 		return run_attempt(argv[2]);
 	if (argc == 3 && !strcmp(argv[1], "--sample"))

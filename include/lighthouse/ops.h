@@ -105,11 +105,19 @@ struct lh_ops_sizes {
 	size_t open_bytes;
 };
 
+/* A device before it is opened. */
+struct lh_device_info {
+	char name[128];       /* "NVIDIA H100 80GB HBM3" */
+	int64_t memory_bytes; /* of the whole device */
+};
+
 struct lh_ops {
 	const char *name;          /* "cpu", "cuda" */
 	const struct lh_ops_sizes *sizes;
 
 	/* -- device and memory ------------------------------------------------ */
+	/* Whether open would find what it needs; takes no memory of the device. */
+	int (*probe)(struct lh_device_info *info, struct lh_err *err);
 	/* threads: CPU threads to use, 0 = all the process may run on. */
 	int (*open)(struct lh_dev **dev, int threads, struct lh_err *err);
 	void (*close)(struct lh_dev *dev); /* NULL is allowed */

@@ -40,7 +40,6 @@ void lh_cpu_xent(struct lh_dev *dev, int64_t R, int64_t C, int64_t V, float *los
 		 float *row_loss, lh_act *dx, float *dw, const lh_act *x,
 		 const lh_act *w, const int32_t *targets, float scale, void *scratch,
 		 size_t scratch_bytes);
-size_t lh_cpu_xent_bytes(int64_t R, int64_t C, int64_t V);
 void lh_cpu_sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float *lse,
 		 const lh_act *q, const lh_act *k, const lh_act *v);
 void lh_cpu_sdpa_bwd(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *dq,
@@ -51,7 +50,6 @@ void lh_cpu_lighthouse_score(struct lh_dev *dev, const struct lh_lighthouse *g,
 			     const struct lh_heads *h, float *score_q, float *score_k,
 			     const lh_act *q, const lh_act *k, const lh_act *v,
 			     const struct lh_rope *rope, void *scratch);
-size_t lh_cpu_score_bytes(const struct lh_lighthouse *g, const struct lh_heads *h);
 void lh_cpu_lighthouse_select(struct lh_dev *dev, const struct lh_lighthouse *g,
 			      int64_t BH, int32_t *index, const float *score_q,
 			      const float *score_k);

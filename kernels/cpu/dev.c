@@ -34,6 +34,14 @@ static const char *dev_describe(struct lh_dev *dev)
 	return dev->text;
 }
 
+static int dev_probe(struct lh_device_info *info, struct lh_err *err)
+{
+	(void)err;
+	snprintf(info->name, sizeof(info->name), "%d CPUs", omp_get_num_procs());
+	info->memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+	return 0;
+}
+
 static int64_t dev_free_bytes(struct lh_dev *dev)
 {
 	(void)dev;
@@ -98,22 +106,10 @@ static int dev_sdpa_prepare(struct lh_dev *dev, const struct lh_sdpa *s, bool ba
 	return 0;
 }
 
-static size_t sdpa_bytes(const struct lh_sdpa *s, bool backward)
-{
-	(void)s, (void)backward;
-	return 0;
-}
-
-const struct lh_ops_sizes lh_sizes_cpu = {
-	.act_type = LH_F32,
-	.xent_bytes = lh_cpu_xent_bytes,
-	.score_bytes = lh_cpu_score_bytes,
-	.sdpa_bytes = sdpa_bytes,
-};
-
 const struct lh_ops lh_ops_cpu = {
 	.name = "cpu",
 	.sizes = &lh_sizes_cpu,
+	.probe = dev_probe,
 	.open = dev_open,
 	.close = dev_close,
 	.describe = dev_describe,

@@ -79,16 +79,6 @@ static void score_norm(const struct lh_lighthouse *g, const struct lh_heads *h,
 		}
 }
 
-/* Scratch of the dilated scorer: rotated q and k, v, all of H heads, and the
- * output: 4 x (B,N,H,D). */
-size_t lh_cpu_score_bytes(const struct lh_lighthouse *g, const struct lh_heads *h)
-{
-	if (g->scorer == LH_SCORER_NORM)
-		return 0;
-	return 4 * (size_t)(h->batch * g->tokens) * (size_t)h->heads *
-	       (size_t)h->head_dim * sizeof(float);
-}
-
 /* out (B,N,H,D) <- rows of `heads` heads, each repeated for its group. */
 static void expand(const struct lh_heads *h, float *out, const float *x, int64_t row,
 		   int heads, const struct lh_rope *rope)

@@ -3,26 +3,11 @@
  * For a chunk: logits = x w^T; per row, nats = log sum exp - logit of the
  * target, and the logits become scale (softmax - onehot) in place; then
  * dx = that . w and dw += that^T . x. Only one chunk of logits ever exists.
- * Scratch: chunk x V logits, then one float a row. */
+ * Scratch (sizes.c): chunk x V logits, then one float a row. */
 #include "cpu.h"
 #include "math.h"
 
 #include <cblas.h>
-
-enum { CHUNK_FLOATS = 1 << 22 }; /* 16 MiB of logits */
-
-static int64_t chunk_rows(int64_t R, int64_t V)
-{
-	int64_t rows = CHUNK_FLOATS / V;
-
-	return rows < 1 ? 1 : rows > R ? R : rows;
-}
-
-size_t lh_cpu_xent_bytes(int64_t R, int64_t C, int64_t V)
-{
-	(void)C;
-	return (size_t)(chunk_rows(R, V) * (V + 1)) * sizeof(float);
-}
 
 /* Nats of one row; z (V) becomes scale * (softmax - onehot). */
 static float row_xent(float *z, int64_t V, int32_t target, float scale)

@@ -57,6 +57,7 @@ void lh_cuda_launched(struct lh_dev *dev, const char *what);
  * remembering that there is no memory. The next op may overwrite it. */
 void *lh_cuda_scratch(struct lh_dev *dev, size_t bytes);
 
+int lh_cuda_probe(struct lh_device_info *info, struct lh_err *err);
 int lh_cuda_open_bf16(struct lh_dev **dev, int threads, struct lh_err *err);
 int lh_cuda_open_f32(struct lh_dev **dev, int threads, struct lh_err *err);
 void lh_cuda_close(struct lh_dev *dev);

@@ -77,22 +77,46 @@ static int open_stages(struct lh_dev *dev)
 	return 0;
 }
 
+/* The properties of the current device, if this build runs on it. */
+static int look_at_device(int *number, cudaDeviceProp *prop, struct lh_err *err)
+{
+	cudaError_t rc = cudaGetDevice(number);
+
+	if (rc == cudaSuccess)
+		rc = cudaGetDeviceProperties(prop, *number);
+	if (rc != cudaSuccess)
+		return refuse(NULL, err, "cuda device", rc);
+	if (prop->major == 9)
+		return 0;
+	lh_err_set(err, LH_EUNSUPPORTED,
+		   "'%s' has compute capability %d.%d, this build is for 9.0", prop->name,
+		   prop->major, prop->minor);
+	return lh_err_hint(err, "an H100 or H200, or 'device: cpu'");
+}
+
+int lh_cuda_probe(struct lh_device_info *info, struct lh_err *err)
+{
+	cudaDeviceProp prop;
+	int number, rc = look_at_device(&number, &prop, err);
+
+	if (!rc)
+		rc = lh_sdpa_check_library(err);
+	if (rc)
+		return rc;
+	snprintf(info->name, sizeof(info->name), "%.127s", prop.name);
+	info->memory_bytes = (int64_t)prop.totalGlobalMem;
+	return 0;
+}
+
 static int open_device(struct lh_dev *dev, bool with_cudnn, struct lh_err *err)
 {
 	cudaDeviceProp prop;
-	cudaError_t rc = cudaGetDevice(&dev->number);
-	int code;
+	cudaError_t rc;
+	int code = look_at_device(&dev->number, &prop, err);
 
-	if (rc == cudaSuccess)
-		rc = cudaGetDeviceProperties(&prop, dev->number);
-	if (rc != cudaSuccess)
-		return refuse(dev, err, "cuda device", rc);
-	if (prop.major != 9) {
-		lh_err_set(err, LH_EUNSUPPORTED,
-			   "'%s' has compute capability %d.%d, this build is for 9.0",
-			   prop.name, prop.major, prop.minor);
+	if (code) {
 		lh_cuda_close(dev);
-		return lh_err_hint(err, "an H100 or H200, or 'device: cpu'");
+		return code;
 	}
 	dev->sms = prop.multiProcessorCount;
 	rc = cudaStreamCreateWithFlags(&dev->stream, cudaStreamNonBlocking);

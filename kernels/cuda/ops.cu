@@ -4,7 +4,8 @@
 #define TABLE(NAME, T, SIZES, OPEN)                                                   \
 	{                                                                             \
 		.name = NAME, .sizes = &SIZES,                                        \
-		.open = OPEN, .close = lh_cuda_close, .describe = lh_cuda_describe,   \
+		.probe = lh_cuda_probe, .open = OPEN, .close = lh_cuda_close,         \
+		.describe = lh_cuda_describe,                                         \
 		.free_bytes = lh_cuda_free_bytes,                                     \
 		.alloc = lh_cuda_alloc, .free = lh_cuda_free, .put = lh_cuda_put,     \
 		.fetch = lh_cuda_fetch, .sync = lh_cuda_sync, .zero = lh_cuda_zero,   \

@@ -95,6 +95,16 @@ static int open_cudnn(struct lh_cudnn *c, struct lh_err *err)
 	return missing(err, why);
 }
 
+int lh_sdpa_check_library(struct lh_err *err)
+{
+	struct lh_cudnn c = { 0 };
+	int rc = open_cudnn(&c, err);
+
+	if (!rc)
+		close_cudnn(&c);
+	return rc;
+}
+
 int lh_sdpa_plans_new(struct lh_sdpa_plans **out, void *stream, struct lh_err *err)
 {
 	struct lh_sdpa_plans *p = lh_calloc(1, sizeof(*p));

@@ -53,6 +53,8 @@ struct lh_sdpa_tensors {
 struct lh_sdpa_plans;
 struct lh_sdpa_plan;
 
+/* Whether cuDNN is there and new enough; errors as of lh_sdpa_plans_new. */
+int lh_sdpa_check_library(struct lh_err *err);
 /* Opens cuDNN; `stream` is a cudaStream_t. LH_EUNSUPPORTED names the library,
  * the version found and the one needed. */
 int lh_sdpa_plans_new(struct lh_sdpa_plans **plans, void *stream, struct lh_err *err);

@@ -153,6 +153,14 @@ int lh_jobs_count(const struct lh_jobs *j)
 	return 3;
 }
 
+const struct lh_gpu *lh_jobs_gpu(const struct lh_jobs *j)
+{
+	static const struct lh_gpu none = { .why = { .text = "no GPU in this test" } };
+
+	(void)j;
+	return &none;
+}
+
 int lh_jobs_workers(const struct lh_jobs *j)
 {
 	(void)j;

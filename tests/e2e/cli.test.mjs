@@ -46,6 +46,44 @@ test('without a daemon every command that needs one exits with 3 and says how to
   }
 });
 
+test('estimate: bytes that add up and times, without daemon, GPU or data', (t) => {
+  const file = join(scratch(t), 'job.yaml');
+  writeFileSync(file, `name: big
+model: { preset: llama-268m }
+data: { train: none/here/*.lhs, tokenizer: none, seq_len: 98304 }
+batch: { sequences: 1 }
+optimizer: { lr: 1e-3 }
+phases:
+  - { name: light, attention: lighthouse, dense_layers: [0, 1, -2, -1], until: { steps: 10 } }
+  - { name: recovery, attention: full, until: { steps: 10 } }
+`);
+  const estimate = (...args) => {
+    const r = lhctl(['estimate', file, '--json', ...args]);
+    assert.equal(r.status, 0, r.stderr);
+    return JSON.parse(r.stdout);
+  };
+  let before;
+  for (const recompute of ['none', 'cheap', 'mlp', 'layer']) {
+    const e = estimate('--set', `recompute=${recompute}`);
+    assert.deepEqual(e.phases.map((p) => p.name), ['light', 'recovery']);
+    for (const [i, p] of e.phases.entries()) {
+      const { total, ...parts } = p.bytes;
+      assert.equal(p.recompute, recompute);
+      assert.equal(total, Object.values(parts).reduce((a, b) => a + b));
+      if (before) assert.ok(total < before[i].bytes.total && p.step_s > before[i].step_s, `${recompute} ${p.name}`);
+    }
+    assert.ok(e.phases[0].step_s < e.phases[1].step_s / 3);
+    before = e.phases;
+  }
+  // auto takes the least that fits, each phase for itself.
+  assert.deepEqual(estimate('--memory', '70').phases.map((p) => p.recompute), ['none', 'cheap']);
+  const r = lhctl(['estimate', file, '--memory', '17']);
+  assert.equal(r.status, 1);
+  assert.match(r.stderr, /phase 'recovery'.*GiB are needed with recompute: layer[\s\S]*hint: /);
+  assert.match(lhctl(['estimate', file]).stdout, /phase 'light': recompute none.*tokens\/s/);
+  assert.equal(lhctl(['estimate', file, '--gpu', 'b300']).status, 2);
+});
+
 /** Ids of a shard. */
 function ids(path) {
   const b = readFileSync(path);

@@ -272,7 +272,7 @@ static void unknown_and_repeated_keys_are_refused(void **state)
 	(void)state;
 	text = text_with(line_of("model.dim"), "  dimm: 32");
 	assert_true(load(&job, text, strlen(text), NULL, 0, &err) < 0);
-	assert_non_null(strstr(err.text, "x.yaml:9: model.dimm"));
+	assert_non_null(strstr(err.text, "x.yaml:10: model.dimm"));
 	assert_non_null(strstr(err.hint, "'model.dim'"));
 	free(text);
 	text = text_with(line_of("seed"), "name: again");

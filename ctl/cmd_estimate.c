@@ -1,0 +1,129 @@
+/* cmd_estimate.c: bytes and time of a job, by arithmetic: no daemon, no GPU. */
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/log.h"
+#include "commands.h"
+#include "jobs/jobfile.h"
+#include "train/estimate.h"
+
+enum { FILE_MAX_BYTES = 1000000 };
+
+static const struct ctl_option options[] = {
+	{ "set", 0, "KEY=VALUE", true, "override a key, as in recompute=layer" },
+	{ "gpu", 0, "NAME", false, "h100 or h200 (h100)" },
+	{ "memory", 0, "GIB", false, "of the device, instead of the GPU's own" },
+	{ "json", 0, NULL, false, "as data" },
+	{ NULL },
+};
+
+static json_t *bytes_json(const struct lh_layout_bytes *b)
+{
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "state", (json_int_t)b->state,
+			 "kept", (json_int_t)b->kept, "scratch", (json_int_t)b->scratch,
+			 "loss", (json_int_t)b->loss, "device", (json_int_t)b->device,
+			 "total", (json_int_t)b->total);
+}
+
+static int print_json(const struct lh_job *job, const struct lh_estimate *e)
+{
+	json_t *phases = json_array();
+	double tokens = (double)(job->batch.sequences * job->data.seq_len);
+
+	for (int i = 0; i < job->phase_count; i++) {
+		const struct lh_estimate_phase *p = &e->phase[i];
+
+		json_array_append_new(
+			phases,
+			json_pack("{s:s, s:s, s:o, s:f, s:f}", "name", job->phases[i].name,
+				  "recompute", lh_recompute_name(p->recompute), "bytes",
+				  bytes_json(&p->bytes), "step_s", p->step_s,
+				  "tokens_per_s", tokens / p->step_s));
+	}
+	return ctl_print_json_take(
+		json_pack("{s:s, s:I, s:I, s:o}", "name", job->name, "params",
+			  (json_int_t)lh_job_model_params(&job->model), "bytes",
+			  (json_int_t)e->bytes, "phases", phases));
+}
+
+static void print_text(const struct lh_job *job, const struct lh_estimate *e,
+		       const struct lh_chip *chip)
+{
+	double tokens = (double)(job->batch.sequences * job->data.seq_len), G = 1 << 30;
+	char safe[300];
+
+	printf("'%s' on %s: %.1f M parameters, %.2f GiB at most\n",
+	       lh_escape(safe, sizeof(safe), job->name), chip->name,
+	       (double)lh_job_model_params(&job->model) / 1e6, (double)e->bytes / G);
+	for (int i = 0; i < job->phase_count; i++) {
+		const struct lh_estimate_phase *p = &e->phase[i];
+		const struct lh_layout_bytes *b = &p->bytes;
+
+		printf("phase '%s': recompute %s, %.2f GiB, %.3g s a step, %.0f tokens/s\n",
+		       lh_escape(safe, sizeof(safe), job->phases[i].name),
+		       lh_recompute_name(p->recompute), (double)b->total / G, p->step_s,
+		       tokens / p->step_s);
+		printf("  GiB: weights and optimizer %.2f, kept for backward %.2f, scratch "
+		       "%.2f, logits %.2f, device %.2f\n", (double)b->state / G,
+		       (double)b->kept / G, (double)b->scratch / G, (double)b->loss / G,
+		       (double)b->device / G);
+	}
+}
+
+static int estimate(const struct ctl *c, const struct lh_job *job)
+{
+	const struct lh_chip *chip = lh_chip_find(ctl_opt(c, "gpu") ? ctl_opt(c, "gpu") :
+								      "h100");
+	double gib = ctl_opt_number(c, "memory", 0, 0.001, 1e6);
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_estimate e;
+
+	if (!chip)
+		return ctl_usage(c->command, "'%s' is not known; there are %s",
+				 ctl_opt(c, "gpu"), lh_chip_names());
+	if (lh_estimate_job(&e, job, &lh_sizes_cuda, chip,
+			    gib > 0 ? (int64_t)(gib * (1 << 30)) : chip->memory_bytes, &err))
+		return ctl_fail(&err);
+	if (ctl_opt(c, "json"))
+		return print_json(job, &e);
+	print_text(job, &e, chip);
+	return CTL_DONE;
+}
+
+static int run(struct ctl *c)
+{
+	struct lh_jobfile_source src = { .file = c->args[0], .base_dir = "/",
+					 .set = (const char *const *)c->repeated,
+					 .set_count = c->repeated_count,
+					 .without_data = true };
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_job job = { 0 };
+	char *text;
+	int rc;
+
+	if (lh_fs_read(c->args[0], FILE_MAX_BYTES, &text, &src.yaml_bytes, &err)) {
+		lh_err_hint(&err, "ctl/examples/demo.yaml is a job file to start from");
+		return ctl_fail(&err);
+	}
+	src.yaml = text;
+	if (lh_jobfile_load(&job, &src, &err))
+		rc = ctl_fail(&err);
+	else
+		rc = estimate(c, &job);
+	lh_job_release(&job);
+	free(text);
+	return rc;
+}
+
+const struct ctl_command ctl_cmd_estimate = {
+	"estimate", "JOB.yaml",
+	"Print what a job would need on a GPU, and how fast it would run.\n"
+	"By arithmetic alone: needs no daemon, no GPU and none of the data files. What\n"
+	"is printed for memory is what the worker will ask for.",
+	"  lhctl estimate job.yaml\n"
+	"  lhctl estimate job.yaml --gpu h200 --set data.seq_len=524288\n",
+	1, 1, options, run };

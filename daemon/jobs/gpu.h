@@ -1,0 +1,29 @@
+/* gpu.h: the GPU of this machine, as lhd knows it, and where a job goes.
+ *
+ * lhd links no CUDA: it asks `lhworker-cuda --probe` once, at its start. Whether a
+ * job fits is checked for every phase when it is submitted, by the arithmetic
+ * that the worker uses too (train/estimate.h), so that the last phase cannot turn
+ * out not to fit days later.
+ */
+#ifndef LIGHTHOUSE_GPU_H
+#define LIGHTHOUSE_GPU_H
+
+#include "lighthouse/err.h"
+#include "lighthouse/job.h"
+
+struct lh_gpu {
+	bool usable;
+	char name[128];
+	int64_t memory_bytes;
+	struct lh_err why; /* when it is not usable */
+};
+
+/* Blocks for as long as the probe takes, seconds at most. */
+void lh_gpu_find(struct lh_gpu *gpu, const char *bin_dir);
+
+/* device auto becomes cpu or cuda; cuda without a usable GPU is refused with the
+ * reason (LH_EUNSUPPORTED), and so is a job with a phase that does not fit
+ * (LH_ETOOBIG). */
+int lh_gpu_place(const struct lh_gpu *gpu, struct lh_job *job, struct lh_err *err);
+
+#endif

@@ -1,0 +1,133 @@
+/* estimate.c: see estimate.h. */
+#include "train/estimate.h"
+
+#include <string.h>
+
+/* tests/bench/results/cuda.md has the measurements. */
+static const struct lh_chip chips[] = {
+	{ "h100", (int64_t)79 << 30, 670e12, 590e12, 545e12, 2.3e12 },
+	{ "h200", (int64_t)139 << 30, 700e12, 610e12, 560e12, 3.2e12 },
+};
+
+const struct lh_chip *lh_chip_find(const char *name)
+{
+	for (size_t i = 0; i < sizeof(chips) / sizeof(*chips); i++)
+		if (!strcmp(chips[i].name, name))
+			return &chips[i];
+	return NULL;
+}
+
+const char *lh_chip_names(void)
+{
+	return "h100, h200";
+}
+
+/* Seconds of one micro-batch in a layout, and of the optimizer. Letters as in
+ * lighthouse/ops.h. */
+struct count {
+	const struct lh_chip *chip;
+	const struct lh_layout *l;
+	double R, C, F, HD, QKV;
+	double e; /* bytes of an activation */
+};
+
+static double elementwise(const struct count *c, double columns)
+{
+	return c->R * columns * c->e / c->chip->bytes_per_s;
+}
+
+static double gemm(const struct count *c, double weights, int times)
+{
+	return times * 2 * c->R * weights / c->chip->gemm_flops;
+}
+
+/* Attention of S tokens: half of the square, 4 products' worth of operations
+ * forward, 10 backward. Short ones do not fill the chip. */
+static double sdpa(const struct count *c, double S, bool backward)
+{
+	double square = c->l->B * S * S * c->HD, fill = S / (S + 1200);
+
+	return backward ? 5 * square / (c->chip->sdpa_bwd_flops * fill) :
+			  2 * square / (c->chip->sdpa_flops * fill);
+}
+
+/* A layer forward and backward, with what is computed again. */
+static double layer_s(const struct count *c, const struct lh_lighthouse *g)
+{
+	enum lh_recompute again = c->l->mode->recompute;
+	double S = g ? (double)lh_lighthouse_selected(g) : (double)c->l->T, s;
+
+	s = gemm(c, c->C * (c->QKV + c->HD + 3 * c->F), 3);
+	s += sdpa(c, S, false) + sdpa(c, S, true);
+	s += elementwise(c, 4 * c->C + 3 * c->F);         /* norms, swiglu */
+	s += elementwise(c, 8 * c->C + 5 * c->F);         /* their backward */
+	/* Rotation, or the pyramid and back: 5 times b of the layer's bench. */
+	s += elementwise(c, g ? 5 * 4 * c->HD : 2 * 2 * (c->QKV - c->HD));
+	if (again >= LH_RECOMPUTE_CHEAP)
+		s += elementwise(c, 4 * c->C + 3 * c->F + (g ? 2 * c->HD : 0));
+	if (again >= LH_RECOMPUTE_MLP)
+		s += gemm(c, 2 * c->C * c->F, 1);
+	if (again == LH_RECOMPUTE_LAYER)
+		s += gemm(c, c->C * (c->QKV + c->HD), 1) +
+		     elementwise(c, 2 * c->C + (g ? 7 * c->HD : 2 * c->QKV));
+	return s + 60e-6; /* some thirty launches, and their tails */
+}
+
+static double step_s(const struct lh_job *job, const struct lh_chip *chip,
+		     const struct lh_layout *l)
+{
+	const struct lh_job_model *m = &job->model;
+	struct count c = {
+		.chip = chip, .l = l, .R = (double)l->B * (double)l->T,
+		.C = (double)m->dim, .F = (double)m->ffn_dim,
+		.HD = (double)m->heads * m->head_dim,
+		.QKV = (double)(m->heads + 2 * m->kv_heads) * m->head_dim,
+		.e = (double)lh_dtype_bytes(l->sizes->act_type) };
+	double micro = 0, params = (double)lh_job_model_params(m), V = (double)m->vocab;
+
+	for (int i = 0; i < m->layers; i++)
+		micro += layer_s(&c, lh_layout_lighthouse(l->mode, i));
+	micro += gemm(&c, c.C * V, 3) + elementwise(&c, 4 * V + 8 * c.C);
+	/* Gradients cleared and measured; weights and moments read and written. */
+	return micro * (double)job->batch.sequences / l->B +
+	       params * 38 / chip->bytes_per_s;
+}
+
+int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
+		    const struct lh_ops_sizes *sizes, const struct lh_chip *chip,
+		    int64_t memory_bytes, struct lh_err *err)
+{
+	int64_t micro = job->batch.micro_sequences ? job->batch.micro_sequences :
+						     job->batch.sequences;
+	struct lh_layout l = { .model = &job->model, .sizes = sizes, .B = (int)micro,
+			       .T = job->data.seq_len };
+	struct lh_attention_mode full = lh_attention_full;
+	struct lh_layout_bytes evaluation;
+	int rc = lh_layout_choose(&l, &full, memory_bytes, err);
+
+	memset(out, 0, sizeof(*out));
+	if (rc) {
+		lh_err_prefix(err, "evaluation");
+		return rc;
+	}
+	lh_layout_measure(&l, &evaluation);
+	out->bytes = evaluation.total;
+	l.train = true;
+	for (int i = 0; i < job->phase_count; i++) {
+		struct lh_estimate_phase *p = &out->phase[i];
+		struct lh_attention_mode mode;
+
+		lh_attention_mode_of(&mode, job, i);
+		rc = lh_layout_choose(&l, &mode, memory_bytes, err);
+		if (rc) {
+			lh_err_prefix(err, "phase '%s'", job->phases[i].name);
+			return rc;
+		}
+		p->recompute = mode.recompute;
+		lh_layout_measure(&l, &p->bytes);
+		p->step_s = chip ? step_s(job, chip, &l) : 0;
+		if (p->bytes.total > out->bytes)
+			out->bytes = p->bytes.total;
+	}
+	return 0;
+}

@@ -1,0 +1,39 @@
+/* sizes.c: bytes that the CPU's ops need besides their tensors. Without OpenBLAS,
+ * for programs that only count. */
+#include "lighthouse/ops.h"
+
+static const int64_t LOGIT_FLOATS = 1 << 22; /* 16 MiB exist at once */
+
+/* Chunk x V logits, then one float a row. */
+static size_t xent_bytes(int64_t R, int64_t C, int64_t V)
+{
+	int64_t rows = LOGIT_FLOATS / V;
+
+	(void)C;
+	rows = rows < 1 ? 1 : rows > R ? R : rows;
+	return (size_t)(rows * (V + 1)) * sizeof(float);
+}
+
+/* Of the dilated scorer: rotated q and k, v, all of H heads, and the output:
+ * 4 x (B,N,H,D). */
+static size_t score_bytes(const struct lh_lighthouse *g, const struct lh_heads *h)
+{
+	if (g->scorer == LH_SCORER_NORM)
+		return 0;
+	return 4 * (size_t)(h->batch * g->tokens) * (size_t)h->heads *
+	       (size_t)h->head_dim * sizeof(float);
+}
+
+/* Scores live on the stack. */
+static size_t sdpa_bytes(const struct lh_sdpa *s, bool backward)
+{
+	(void)s, (void)backward;
+	return 0;
+}
+
+const struct lh_ops_sizes lh_sizes_cpu = {
+	.act_type = LH_F32,
+	.xent_bytes = xent_bytes,
+	.score_bytes = score_bytes,
+	.sdpa_bytes = sdpa_bytes,
+};

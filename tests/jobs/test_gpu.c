@@ -1,0 +1,155 @@
+/* test_gpu.c: the probe of the GPU and the place of a job, with scripts that
+ * answer as lhworker-cuda does on machines of all kinds. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "jobs/gpu.h"
+
+static char dir[] = "/tmp/lh-gpu-XXXXXX", program[64];
+
+static int setup(void **state)
+{
+	(void)state;
+	if (!mkdtemp(dir))
+		return -1;
+	snprintf(program, sizeof(program), "%s/lhworker-cuda", dir);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	unlink(program);
+	return rmdir(dir);
+}
+
+/* A worker that does this for --probe. */
+static void find_with(struct lh_gpu *gpu, const char *script)
+{
+	FILE *f = fopen(program, "w");
+
+	assert_non_null(f);
+	fprintf(f, "#!/bin/sh\n[ \"$1\" = --probe ] || exit 2\n%s\n", script);
+	fclose(f);
+	assert_int_equal(chmod(program, 0755), 0);
+	lh_gpu_find(gpu, dir);
+}
+
+static struct lh_job small_job(enum lh_device device)
+{
+	struct lh_job job = { .device = device, .phase_count = 1 };
+
+	job.model = (struct lh_job_model){ .vocab = 257, .dim = 64, .layers = 2,
+					   .heads = 2, .kv_heads = 2, .head_dim = 32,
+					   .ffn_dim = 128 };
+	job.data.seq_len = 256;
+	job.batch.sequences = 1;
+	job.phases[0].name = (char *)"only";
+	return job;
+}
+
+static void a_usable_gpu_takes_jobs(void **state)
+{
+	struct lh_job job = small_job(LH_DEVICE_AUTO);
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_gpu gpu;
+
+	(void)state;
+	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": 85000000000}'");
+	assert_true(gpu.usable);
+	assert_string_equal(gpu.name, "NVIDIA Test");
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
+	assert_int_equal(job.device, LH_DEVICE_CUDA);
+	job.device = LH_DEVICE_CPU;
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
+	assert_int_equal(job.device, LH_DEVICE_CPU);
+}
+
+static void every_phase_must_fit(void **state)
+{
+	struct lh_job job = small_job(LH_DEVICE_CUDA);
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_gpu gpu;
+
+	(void)state;
+	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": 2000000000}'");
+	job.data.seq_len = 1 << 16;
+	job.phase_count = 2;
+	job.phases[0].attention = LH_ATTENTION_LIGHTHOUSE;
+	job.phases[0].lighthouse = (struct lh_lighthouse){
+		.tokens = 1 << 16, .levels = 3, .pool = 4, .topk = 512, .tile = 128 };
+	job.phases[1].name = (char *)"recovery";
+	job.recompute = LH_RECOMPUTE_AUTO;
+	while (!lh_gpu_place(&gpu, &job, &err))
+		assert_true(++job.model.layers < LH_LAYERS_MAX);
+	/* One layer too many for the second phase; the first alone fits. */
+	assert_true(job.model.layers > 2);
+	assert_int_equal(err.code, LH_ETOOBIG);
+	assert_non_null(strstr(err.text, "phase 'recovery'"));
+	assert_true(*err.hint);
+	job.phase_count = 1;
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
+}
+
+static void no_gpu_says_why(void **state)
+{
+	static const struct {
+		const char *script, *why;
+	} cases[] = {
+		{ "echo '{\"text\": \"no driver\", \"hint\": \"get one\"}'; exit 1", "no driver" },
+		{ "exit 127", "cannot run here" },
+		{ "kill -9 $$", "cannot run here" },
+		{ "echo nonsense", "not understood" },
+		{ "", "not understood" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct lh_job job = small_job(LH_DEVICE_CUDA);
+		struct lh_err err = LH_ERR_INIT;
+		struct lh_gpu gpu;
+
+		find_with(&gpu, cases[i].script);
+		assert_false(gpu.usable);
+		assert_int_equal(lh_gpu_place(&gpu, &job, &err), LH_EUNSUPPORTED);
+		if (!strstr(err.text, cases[i].why))
+			fail_msg("'%s' does not tell of '%s'", err.text, cases[i].why);
+		assert_true(*err.hint);
+		job.device = LH_DEVICE_AUTO;
+		assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
+		assert_int_equal(job.device, LH_DEVICE_CPU);
+	}
+}
+
+static void a_build_without_cuda_says_so(void **state)
+{
+	struct lh_gpu gpu;
+
+	(void)state;
+	unlink(program);
+	lh_gpu_find(&gpu, dir);
+	assert_false(gpu.usable);
+	assert_non_null(strstr(gpu.why.text, "there is no"));
+	assert_non_null(strstr(gpu.why.hint, "nvcc"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_usable_gpu_takes_jobs),
+		cmocka_unit_test(every_phase_must_fit),
+		cmocka_unit_test(no_gpu_says_why),
+		cmocka_unit_test(a_build_without_cuda_says_so),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
