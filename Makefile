@@ -90,7 +90,7 @@ PROGRAMS := $(addprefix $(BUILD)/bin/,lhd lhctl lhkeeper lhworker-cpu \
 UNIT_SRC := $(filter-out $(if $(HAVE_CUDA),,tests/gpu/%),$(sort $(wildcard tests/*/test_*.c)))
 UNITS    := $(UNIT_SRC:tests/%.c=$(BUILD)/tests/%)
 CHECKERS := $(BUILD)/tests/lighthouse-vectors
-GPU_TESTS := $(addprefix $(BUILD)/tests/gpu/,ops bench_layer bench_step)
+GPU_TESTS := $(addprefix $(BUILD)/tests/gpu/,ops model large bench_layer bench_step)
 CUDA_OBJ := $(patsubst kernels/cuda/%,$(BUILD)/obj/kernels/cuda/%.o, \
               $(basename $(sort $(filter-out %/sizes.c,$(wildcard kernels/cuda/*.cu kernels/cuda/*.c)))))
 BENCHES  := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
@@ -128,6 +128,9 @@ $(BUILD)/obj/kernels/%.o: kernels/%.c $(GEN)/.done
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(KERNEL_CFLAGS) $(SANFLAGS) -MMD -MP -c -o $@ $<
+
+# Fills weights with all CPUs.
+$(BUILD)/obj/daemon/train/model.o: CFLAGS += -fopenmp
 
 $(BUILD)/obj/%.o: %.c $(GEN)/.done
 	@mkdir -p $(@D)
@@ -247,7 +250,7 @@ dist: $(PROGRAMS) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
 	$(Q)rm -rf $(BUILD)/dist
 	$(Q)mkdir -p $(BUILD)/dist/bin $(BUILD)/dist/lib $(BUILD)/dist/tests/vectors
 	$(Q)cp $(PROGRAMS) $(BUILD)/dist/bin
-	$(Q)cp $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS)) tests/gpu/run.sh $(BUILD)/dist/tests
+	$(Q)cp $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS)) tests/gpu/run.sh tests/gpu/live.sh $(BUILD)/dist/tests
 	$(Q)cp tests/vectors/*.safetensors $(BUILD)/dist/tests/vectors
 	$(Q)ldd $(PROGRAMS) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS)) | \
 	  sed -n 's/.* => \(\/[^ ]*\) .*/\1/p' | sort -u | grep -vE '$(HOST_LIBS)' | \

@@ -3,6 +3,23 @@
 
 #include <string.h>
 
+const struct lh_attention_mode lh_attention_full = { .attention = LH_ATTENTION_FULL,
+						     .recompute = LH_RECOMPUTE_NONE };
+
+void lh_attention_mode_of(struct lh_attention_mode *mode, const struct lh_job *job,
+			  int phase)
+{
+	const struct lh_job_phase *p = &job->phases[phase];
+
+	memset(mode, 0, sizeof(*mode));
+	mode->attention = p->attention;
+	mode->recompute = job->recompute;
+	mode->geometry = p->lighthouse;
+	mode->geometry.tokens = job->data.seq_len;
+	for (int i = 0; i < p->dense_count; i++)
+		mode->dense[p->dense_layers[i]] = true;
+}
+
 enum purpose { KEPT, SCRATCH, LOSS, PURPOSES };
 
 struct walk {

@@ -11,23 +11,6 @@
 
 #include "train/rng.h"
 
-const struct lh_attention_mode lh_attention_full = { .attention = LH_ATTENTION_FULL,
-						     .recompute = LH_RECOMPUTE_NONE };
-
-void lh_attention_mode_of(struct lh_attention_mode *mode, const struct lh_job *job,
-			  int phase)
-{
-	const struct lh_job_phase *p = &job->phases[phase];
-
-	memset(mode, 0, sizeof(*mode));
-	mode->attention = p->attention;
-	mode->recompute = job->recompute;
-	mode->geometry = p->lighthouse;
-	mode->geometry.tokens = job->data.seq_len;
-	for (int i = 0; i < p->dense_count; i++)
-		mode->dense[p->dense_layers[i]] = true;
-}
-
 /* ---- parameters ------------------------------------------------------------ */
 
 static int64_t add_param(struct lh_model *m, int64_t rows, int64_t cols, bool decays,
@@ -296,14 +279,15 @@ void lh_model_init(struct lh_model *m, uint64_t seed)
 	for (int i = 0; i < m->table_count; i++) {
 		const struct lh_param *p = &m->table[i];
 		float *host = lh_calloc((size_t)p->count + 3, 4);
+		double std = std_of(m, p);
 
+#pragma omp parallel for
 		for (int64_t j = 0; j < p->count; j += 4) {
 			if (p->decays)
 				lh_rng_normal(seed, LH_RNG_INIT,
 					      (uint64_t)(p->offset + j), host + j);
 			for (int64_t k = j; k < j + 4; k++)
-				host[k] = p->decays ?
-						  (float)(host[k] * std_of(m, p)) : 1;
+				host[k] = p->decays ? (float)(host[k] * std) : 1;
 		}
 		lh_model_write(m, LH_STATE_PARAM, p->offset, p->count, host);
 		free(host);

@@ -3,8 +3,9 @@
  *
  * A block owns a tile. From the coarsest level down it finds the m/2 best
  * candidates by query score and, among the others, m/2 by key score, without
- * sorting: the rank of the last winner is built two bits at a time by counting
- * (16 rounds), equals are taken from the left by prefix sums. Winners are kept
+ * sorting: a bound is built two bits at a time by counting until it parts the
+ * winners from the rest (about 10 rounds, 16 at most), equals are taken from the
+ * left by prefix sums. Winners are kept
  * as ascending lists; the candidates of the next level are their children.
  *
  * Rows: the causal order is the post-order of the tree, so the row of an entry
@@ -13,7 +14,7 @@
  * (a search in the level's list). Nothing is sorted by position.
  *
  * Bytes are few (the coarser scores once, S and P ints); the time is the
- * latency of about 80 barriers a level: 10-20 us whatever N. */
+ * latency of about 60 barriers a level: 8-15 us whatever N. */
 #include "lighthouse.cuh"
 
 enum { MAX_THREADS = 1024, SHARED_MAX = 200 << 10, ROUNDS = 16 };
@@ -67,8 +68,9 @@ __device__ __forceinline__ int32_t warp_total(int32_t x)
 	return (int32_t)__reduce_add_sync(ALL, (unsigned)x);
 }
 
-/* The `want`-th largest key among candidates not won yet, and in *above how
- * many are larger. */
+/* A key, and in *above how many candidates that are not won yet have a larger one:
+ * the `want`-th largest, or as soon as exactly `want` are known to be larger than
+ * something, that. */
 __device__ static uint32_t nth_key(const tile &t, int32_t n, int32_t want,
 				   int32_t *above)
 {
@@ -101,16 +103,22 @@ __device__ static uint32_t nth_key(const tile &t, int32_t n, int32_t want,
 		__syncthreads();
 		/* The largest digit at which enough keys are at or above. */
 		uint32_t digit = 3;
-		int32_t before = 0;
+		int32_t before = 0, at = -1;
 
 		for (int k = 0; k < 3; k++) {
-			if (over + counts[round][k] >= want)
+			at = counts[round][k];
+			if (over + at >= want)
 				break;
-			before = counts[round][k];
+			before = at;
 			digit--;
 		}
-		over += before;
 		prefix |= digit << shift;
+		if (digit && over + at == want) {
+			over = want;
+			prefix--;
+			break;
+		}
+		over += before;
 	}
 	__syncthreads(); /* counts are done with */
 	*above = over;

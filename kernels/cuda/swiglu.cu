@@ -10,60 +10,81 @@ __device__ __forceinline__ float sigmoid(float g)
 	return 1 / (1 + __expf(-g));
 }
 
-template <typename T, int W>
-__global__ void __launch_bounds__(256)
-swiglu_kernel(T *__restrict__ y, const T *__restrict__ gu, int64_t F)
+enum { THREADS = 256 };
+
+/* Item i of R rows of F / W: where its gate lies; its up is F elements further. */
+__device__ __forceinline__ int64_t gate_at(uint32_t i, uint32_t per_row, int W)
 {
-	int64_t f = ((int64_t)blockIdx.x * 256 + threadIdx.x) * W;
-	const T *in = gu + (int64_t)blockIdx.y * 2 * F + f;
+	uint32_t r = i / per_row;
+
+	return ((int64_t)r * per_row + i) * W;
+}
+
+template <typename T, int W>
+__global__ void __launch_bounds__(THREADS)
+swiglu_kernel(T *__restrict__ y, const T *__restrict__ gu, uint32_t items,
+	      uint32_t per_row)
+{
+	uint32_t i = blockIdx.x * THREADS + threadIdx.x;
+	const T *in = gu + gate_at(i, per_row, W);
 	float g[W], u[W];
 
-	if (f >= F)
+	if (i >= items)
 		return;
 	load<T, W>(g, in);
-	load<T, W>(u, in + F);
+	load<T, W>(u, in + per_row * W);
 #pragma unroll
-	for (int i = 0; i < W; i++)
-		g[i] = g[i] * sigmoid(g[i]) * u[i];
-	store<T, W>(y + (int64_t)blockIdx.y * F + f, g);
+	for (int k = 0; k < W; k++)
+		g[k] = g[k] * sigmoid(g[k]) * u[k];
+	store<T, W>(y + (int64_t)i * W, g);
 }
 
 template <typename T, int W>
-__global__ void __launch_bounds__(256)
-swiglu_bwd_kernel(T *dgu, const T *__restrict__ dy, const T *gu, int64_t F)
+__global__ void __launch_bounds__(THREADS)
+swiglu_bwd_kernel(T *dgu, const T *__restrict__ dy, const T *gu, uint32_t items,
+		  uint32_t per_row)
 {
-	int64_t f = ((int64_t)blockIdx.x * 256 + threadIdx.x) * W;
-	int64_t at = (int64_t)blockIdx.y * 2 * F + f;
+	uint32_t i = blockIdx.x * THREADS + threadIdx.x;
+	int64_t at = gate_at(i, per_row, W);
 	float g[W], u[W], d[W];
 
-	if (f >= F)
+	if (i >= items)
 		return;
 	load<T, W>(g, gu + at);
-	load<T, W>(u, gu + at + F);
-	load<T, W>(d, dy + (int64_t)blockIdx.y * F + f);
+	load<T, W>(u, gu + at + per_row * W);
+	load<T, W>(d, dy + (int64_t)i * W);
 #pragma unroll
-	for (int i = 0; i < W; i++) {
-		float s = sigmoid(g[i]), gi = g[i];
+	for (int k = 0; k < W; k++) {
+		float s = sigmoid(g[k]), gk = g[k];
 
-		g[i] = d[i] * u[i] * s * (1 + gi * (1 - s));
-		u[i] = d[i] * gi * s;
+		g[k] = d[k] * u[k] * s * (1 + gk * (1 - s));
+		u[k] = d[k] * gk * s;
 	}
 	store<T, W>(dgu + at, g);
-	store<T, W>(dgu + at + F, u);
+	store<T, W>(dgu + at + per_row * W, u);
 }
 
-/* Rows are blockIdx.y, at most 65535 a launch. */
-static const int64_t ROWS = 65535;
+/* Rows a launch, so that items fit 32 bits with room for a last block. */
+static int64_t rows_a_launch(int64_t R, int64_t per_row)
+{
+	int64_t most = ((int64_t)1 << 31) / per_row;
+
+	LH_ASSERT(most >= 1);
+	return R < most ? R : most;
+}
 
 template <typename T, int W>
 static void forward(struct lh_dev *dev, int64_t R, int64_t F, T *y, const T *gu)
 {
-	for (int64_t r = 0; r < R; r += ROWS) {
-		dim3 grid((unsigned)lh_ceil(F / W, 256),
-			  (unsigned)(R - r < ROWS ? R - r : ROWS));
+	int64_t step = rows_a_launch(R, F / W);
 
-		swiglu_kernel<T, W><<<grid, 256, 0, dev->stream>>>(y + r * F,
-								   gu + r * 2 * F, F);
+	for (int64_t r = 0; r < R; r += step) {
+		int64_t items = (R - r < step ? R - r : step) * (F / W);
+
+		swiglu_kernel<T, W>
+			<<<(unsigned)lh_ceil(items, THREADS), THREADS, 0, dev->stream>>>(
+				y + r * F, gu + r * 2 * F, (uint32_t)items,
+				(uint32_t)(F / W));
 	}
 }
 
@@ -71,12 +92,15 @@ template <typename T, int W>
 static void backward(struct lh_dev *dev, int64_t R, int64_t F, T *dgu, const T *dy,
 		     const T *gu)
 {
-	for (int64_t r = 0; r < R; r += ROWS) {
-		dim3 grid((unsigned)lh_ceil(F / W, 256),
-			  (unsigned)(R - r < ROWS ? R - r : ROWS));
+	int64_t step = rows_a_launch(R, F / W);
 
-		swiglu_bwd_kernel<T, W><<<grid, 256, 0, dev->stream>>>(
-			dgu + r * 2 * F, dy + r * F, gu + r * 2 * F, F);
+	for (int64_t r = 0; r < R; r += step) {
+		int64_t items = (R - r < step ? R - r : step) * (F / W);
+
+		swiglu_bwd_kernel<T, W>
+			<<<(unsigned)lh_ceil(items, THREADS), THREADS, 0, dev->stream>>>(
+				dgu + r * 2 * F, dy + r * F, gu + r * 2 * F,
+				(uint32_t)items, (uint32_t)(F / W));
 	}
 }
 
