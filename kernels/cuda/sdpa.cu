@@ -334,6 +334,30 @@ static void fast_backward(struct lh_dev *dev, const struct lh_sdpa *s,
 	copy_rows(dev, &f, &rk, c->dv, t.dv, false);
 }
 
+/* In pieces that are not wide; see sizes.h. */
+static void wide_backward(struct lh_dev *dev, const struct lh_sdpa *s,
+			  const struct backward *c)
+{
+	struct lh_sdpa piece = lh_cuda_sdpa_piece(s);
+	const struct lh_heads *h = &s->heads, *p = &piece.heads;
+	int group = h->heads / h->kv_heads;
+
+	for (int64_t b = 0; b < h->batch; b += p->batch)
+		for (int64_t g = 0; g < h->kv_heads; g += p->kv_heads) {
+			int64_t q = b * h->tokens * h->q_row + g * group * h->head_dim;
+			int64_t o = b * h->tokens * h->o_row + g * group * h->head_dim;
+			int64_t k = b * s->kv_tokens * h->kv_row + g * h->head_dim;
+			struct backward part = {
+				(bf16 *)c->dq + q, (bf16 *)c->dk + k, (bf16 *)c->dv + k,
+				(const bf16 *)c->dout + o, (const bf16 *)c->q + q,
+				(const bf16 *)c->k + k, (const bf16 *)c->v + k,
+				(const bf16 *)c->o + o,
+				c->lse + (b * h->heads + g * group) * h->tokens };
+
+			fast_backward(dev, &piece, &part, false);
+		}
+}
+
 /* ---- entries --------------------------------------------------------------- */
 
 /* Plans as for aligned operands, and makes the scratch of such a call. */
@@ -341,11 +365,13 @@ template <typename T>
 int lh_cuda_sdpa_prepare(struct lh_dev *dev, const struct lh_sdpa *s, bool backward,
 			 struct lh_err *err)
 {
+	bool wide = backward && lh_cuda_sdpa_is_wide(s);
+	struct lh_sdpa piece = wide ? lh_cuda_sdpa_piece(s) : *s;
 	struct lh_sdpa_tensors t = { };
 	struct backward c = { };
 	struct fast f;
 
-	if (is_fast<T>(dev, s) && !prepare(dev, &f, s, backward, true)) {
+	if (is_fast<T>(dev, s) && !prepare(dev, &f, &piece, backward, !wide)) {
 		if (backward)
 			place_backward(dev, &f, &t, &c);
 		else
@@ -389,7 +415,9 @@ void lh_cuda_sdpa_bwd(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *dq,
 		       lh_aligned<T>(dv, h->kv_row) && lh_aligned<T>(dout, h->o_row);
 
 	LH_ASSERT(s->kv_tokens >= h->tokens && h->heads % h->kv_heads == 0);
-	if (is_fast<T>(dev, s))
+	if (is_fast<T>(dev, s) && lh_cuda_sdpa_is_wide(s))
+		wide_backward(dev, s, &c);
+	else if (is_fast<T>(dev, s))
 		fast_backward(dev, s, &c, aligned);
 	else
 		slow_backward<T>(dev, s, t, (const T *)o);

@@ -47,12 +47,48 @@ bool lh_cuda_sdpa_fused_width(int head_dim)
 	return head_dim % 8 == 0 && head_dim >= 32 && head_dim <= 256;
 }
 
+static const int64_t WIDE = (int64_t)1 << 31;
+
+static int64_t max(int64_t a, int64_t b)
+{
+	return a > b ? a : b;
+}
+
+bool lh_cuda_sdpa_is_wide(const struct lh_sdpa *s)
+{
+	const struct lh_heads *h = &s->heads;
+
+	return h->batch * max(h->tokens * max(h->q_row, h->o_row),
+			      s->kv_tokens * h->kv_row) >= WIDE;
+}
+
+struct lh_sdpa lh_cuda_sdpa_piece(const struct lh_sdpa *s)
+{
+	struct lh_sdpa p = *s;
+	struct lh_heads *h = &p.heads;
+
+	while (h->batch * max(h->tokens * h->heads, p.kv_tokens * h->kv_heads) *
+		       h->head_dim >= WIDE) {
+		if (h->batch > 1) {
+			h->batch = 1;
+			continue;
+		}
+		if (h->kv_heads % 2)
+			break;
+		h->heads /= 2;
+		h->kv_heads /= 2;
+	}
+	return p;
+}
+
 /* Of the fused attention: cuDNN's own workspace (its query heads' dk and dv
  * before they are summed), statistics, the float32 sum of dq, and padded copies
  * where the lengths are not whole tiles. */
 static size_t sdpa_bytes(const struct lh_sdpa *s, bool backward)
 {
-	const struct lh_heads *h = &s->heads;
+	bool wide = backward && lh_cuda_sdpa_is_wide(s);
+	struct lh_sdpa piece = wide ? lh_cuda_sdpa_piece(s) : *s;
+	const struct lh_heads *h = &piece.heads;
 	int64_t T = ceil_to(h->tokens, LH_CUDA_SDPA_TILE);
 	int64_t S = ceil_to(s->kv_tokens, LH_CUDA_SDPA_TILE);
 	int64_t stats = (int64_t)h->batch * h->heads * T * 4;
@@ -66,7 +102,7 @@ static size_t sdpa_bytes(const struct lh_sdpa *s, bool backward)
 		bytes += 2 * kv / h->kv_heads * h->heads;
 	if (backward)
 		bytes += stats * h->head_dim;
-	if (T != h->tokens || S != s->kv_tokens)
+	if (T != h->tokens || S != s->kv_tokens || wide)
 		bytes += backward ? stats + 4 * q + 4 * kv : 2 * q + 2 * kv;
 	return (size_t)bytes;
 }

@@ -19,6 +19,12 @@ enum {
 /* Whether cuDNN takes heads of this width. */
 bool lh_cuda_sdpa_fused_width(int head_dim);
 
+/* cuDNN's backward counts elements in 32 bits: tensors that reach over 2^31 of them
+ * go through contiguous copies, of as many sequences and heads at once as stay
+ * below (the piece). */
+bool lh_cuda_sdpa_is_wide(const struct lh_sdpa *s);
+struct lh_sdpa lh_cuda_sdpa_piece(const struct lh_sdpa *s);
+
 /* lh_cuda_xent: rows of nats come first, then logits with rows of `stride`. */
 int64_t lh_cuda_xent_stride(int64_t V);
 size_t lh_cuda_xent_nats_bytes(int64_t R);

@@ -35,6 +35,9 @@ section() {
 
 if [ "$what" != bench ]; then
 	section "ops against the CPU" "$here/ops"
+	section "the model against the CPU" "$here/model"
+	section "a million tokens" "$here/large"
+	section "a live job" "$here/live.sh"
 	section "recorded vectors" "$here/lighthouse-vectors" --device cuda "$here"/vectors/*.safetensors
 fi
 if [ "$what" != test ]; then
