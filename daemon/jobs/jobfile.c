@@ -585,12 +585,6 @@ static void put_path_take(json_t *object, const char *path, json_t *value)
 	put_path_take(inner, dot + 1, value);
 }
 
-/* Keys of Lighthouse attention; they mean nothing in a full phase. */
-static bool is_lighthouse_key(const struct lh_key *key)
-{
-	return strstr(key->doc, "(lighthouse)") != NULL;
-}
-
 json_t *lh_jobfile_to_json(const struct lh_job *job)
 {
 	json_t *root = json_object(), *phases = json_array();
@@ -604,7 +598,7 @@ json_t *lh_jobfile_to_json(const struct lh_job *job)
 
 		for (int k = 0; k < lh_phase_keys_count; k++)
 			if (p->attention == LH_ATTENTION_LIGHTHOUSE ||
-			    !is_lighthouse_key(&lh_phase_keys[k]))
+			    !lh_phase_keys[k].lighthouse)
 				put_path_take(phase, lh_phase_keys[k].path,
 					      value_of(&lh_phase_keys[k], p, job));
 		json_array_append_new(phases, phase);

@@ -102,7 +102,7 @@ static int check_full(int i, const struct lh_node *root, struct lh_err *err)
 		snprintf(path, sizeof(path), "phases.%d", i);
 		phase = lh_node_find(root, path);
 		n = lh_node_get(phase, key->path);
-		if (!n || !strstr(key->doc, "(lighthouse)"))
+		if (!n || !key->lighthouse)
 			continue;
 		lh_err_set(err, LH_EJOBFILE, "means nothing in a phase of full attention");
 		lh_err_hint(err, "remove it, or attention: lighthouse");

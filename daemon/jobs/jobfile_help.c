@@ -26,6 +26,8 @@ static void print_key(FILE *f, const struct lh_key *k, const char *prefix)
 	fprintf(f, "  %-28s %s", path, k->doc);
 	if (*kind)
 		fprintf(f, " [%s]", kind);
+	if (k->lighthouse)
+		fprintf(f, " (lighthouse)");
 	if (k->required)
 		fprintf(f, " (required)");
 	else if (*k->fallback)

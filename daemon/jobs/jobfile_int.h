@@ -22,6 +22,7 @@ struct lh_key {
 	double min_number, max_number; /* LH_KEY_NUMBER */
 	size_t max_bytes;     /* LH_KEY_STRING, LH_KEY_PATH */
 	bool required;
+	bool lighthouse;      /* means nothing in a phase of full attention */
 	const char *fallback; /* as it would stand in the file */
 	const char *names[8]; /* LH_KEY_ENUM, in the order of the enum */
 	const char *doc;

@@ -67,8 +67,9 @@ static void row_of(FILE *f, json_t *row, const char *owner)
 	}
 	fprintf(f, ",\n\t  .max_bytes = ");
 	bound(f, row, "max_bytes", "4096");
-	fprintf(f, ", .required = %s,\n\t  .fallback = ",
-		json_is_true(json_object_get(row, "required")) ? "true" : "false");
+	fprintf(f, ", .required = %s, .lighthouse = %s,\n\t  .fallback = ",
+		json_is_true(json_object_get(row, "required")) ? "true" : "false",
+		json_is_true(json_object_get(row, "lighthouse")) ? "true" : "false");
 	gen_string(f, text(row, "default", ""));
 	fprintf(f, ",\n\t  .names = { ");
 	json_array_foreach (values, i, v)
