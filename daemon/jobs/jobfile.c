@@ -12,11 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fs.h"
 #include "jobs/jobfile_int.h"
 
 struct reader {
 	const struct lh_node *root;
-	const char *base_dir; /* NULL: paths are absolute already */
+	const char *base_dir; /* NULL: paths are taken as they stand */
 	struct lh_err *err;
 };
 
@@ -146,36 +147,96 @@ static int read_path(const struct reader *r, const struct lh_node *n, const char
 	return 0;
 }
 
-/* A path or glob into job->data.train; a glob must match something. Without a
- * base_dir it is taken as it stands. */
-static int add_paths(const struct reader *r, const struct lh_node *n, const char *path,
-		     const struct lh_key *key, struct lh_job_data *d)
+/* A glob under base_dir, whose own bytes stand for themselves. */
+static char *glob_pattern(const struct reader *r, const char *text)
 {
-	char *pattern = NULL;
-	glob_t g = { 0 };
-	int rc = read_path(r, n, path, key, &pattern);
+	char *out = lh_alloc(2 * strlen(r->base_dir) + strlen(text) + 2), *o = out;
 
-	if (rc)
-		return rc;
-	if (!*pattern) {
-		rc = refuse(r, n, path, key, "a path");
-	} else if (!r->base_dir || !strpbrk(pattern, "*?[")) {
-		d->train = lh_realloc(d->train, (size_t)(d->train_count + 1) *
-							sizeof(*d->train));
-		d->train[d->train_count++] = lh_strdup(pattern);
-	} else if (glob(pattern, 0, NULL, &g)) {
-		lh_err_set(r->err, LH_EDATA, "no file matches '%s'", pattern);
+	for (const char *b = r->base_dir; *text != '/' && *b; b++) {
+		if (strchr("*?[\\", *b))
+			*o++ = '\\';
+		*o++ = *b;
+	}
+	sprintf(o, "%s%s", *text == '/' ? "" : "/", text);
+	return out;
+}
+
+/* The name must survive JSON, or the worker would train on less than asked. */
+static int add_shard(const struct reader *r, const struct lh_node *n, const char *path,
+		     struct lh_job_data *d, const char *file)
+{
+	json_t *name = json_string(file);
+
+	if (!name) {
+		lh_err_set(r->err, LH_EDATA, "the name of '%.200s' is not UTF-8", file);
+		lh_err_hint(r->err, "rename the file");
+		return lh_node_blame(n, path, r->err);
+	}
+	json_decref(name);
+	d->train = lh_realloc(d->train,
+			      (size_t)(d->train_count + 1) * sizeof(*d->train));
+	d->train[d->train_count++] = lh_strdup(file);
+	return 0;
+}
+
+static int add_glob(const struct reader *r, const struct lh_node *n, const char *path,
+		    struct lh_job_data *d)
+{
+	char *pattern = glob_pattern(r, n->text);
+	glob_t g = { 0 };
+	int rc = 0;
+
+	if (glob(pattern, 0, NULL, &g)) {
+		lh_err_set(r->err, LH_EDATA, "no file matches '%.200s'", pattern);
 		lh_err_hint(r->err, "paths are relative to the job file");
 		rc = lh_node_blame(n, path, r->err);
-	} else {
-		d->train = lh_realloc(d->train, ((size_t)d->train_count + g.gl_pathc) *
-							sizeof(*d->train));
-		for (size_t i = 0; i < g.gl_pathc; i++)
-			d->train[d->train_count++] = lh_strdup(g.gl_pathv[i]);
 	}
+	for (size_t i = 0; !rc && i < g.gl_pathc; i++)
+		rc = add_shard(r, n, path, d, g.gl_pathv[i]);
 	globfree(&g);
 	free(pattern);
 	return rc;
+}
+
+/* A path or glob into job->data.train. A file that is there is itself, whatever
+ * its name. Without a base_dir a path is taken as it stands. */
+static int add_paths(const struct reader *r, const struct lh_node *n, const char *path,
+		     const struct lh_key *key, struct lh_job_data *d)
+{
+	char *file = NULL;
+	int rc = read_path(r, n, path, key, &file);
+
+	if (rc)
+		return rc;
+	if (!*file)
+		rc = refuse(r, n, path, key, "a path");
+	else if (r->base_dir && strpbrk(n->text, "*?[") && !lh_fs_exists(file))
+		rc = add_glob(r, n, path, d);
+	else
+		rc = add_shard(r, n, path, d, file);
+	free(file);
+	return rc;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* In order of name, each once: a shard that two globs match is trained on once. */
+static void sort_paths(struct lh_job_data *d)
+{
+	int kept = 0;
+
+	if (d->train_count)
+		qsort(d->train, (size_t)d->train_count, sizeof(*d->train), by_name);
+	for (int i = 0; i < d->train_count; i++) {
+		if (kept && !strcmp(d->train[kept - 1], d->train[i]))
+			free(d->train[i]);
+		else
+			d->train[kept++] = d->train[i];
+	}
+	d->train_count = kept;
 }
 
 static int read_paths(const struct reader *r, const struct lh_node *n, const char *path,
@@ -184,10 +245,15 @@ static int read_paths(const struct reader *r, const struct lh_node *n, const cha
 	int rc = 0;
 
 	if (n->kind != LH_NODE_LIST)
-		return add_paths(r, n, path, key, &job->data);
-	for (int i = 0; !rc && i < n->count; i++)
+		rc = add_paths(r, n, path, key, &job->data);
+	else if (!n->count)
+		rc = refuse(r, n, path, key, "a path or a list of them");
+	for (int i = 0; !rc && n->kind == LH_NODE_LIST && i < n->count; i++)
 		rc = add_paths(r, n->child[i], path, key, &job->data);
-	return rc || n->count ? rc : refuse(r, n, path, key, "a path or a list of them");
+	/* A resolved list stays as it is: a cursor in a checkpoint counts on it. */
+	if (r->base_dir)
+		sort_paths(&job->data);
+	return rc;
 }
 
 static int read_layers(const struct reader *r, const struct lh_node *n, const char *path,

@@ -406,27 +406,82 @@ static void data_that_does_not_fit_is_refused(void **state)
 	free(path);
 }
 
+/* 600 ids, 0 .. ids-1 over and over. */
+static int write_shard(const char *name, int ids)
+{
+	char *path = lh_asprintf("%s/%s", dir, name);
+	struct lh_shard_writer *w;
+	int32_t all[600];
+	int rc;
+
+	for (int j = 0; j < 600; j++)
+		all[j] = j % ids;
+	rc = lh_shard_writer_new(&w, path, (uint32_t)ids, LH_SHARD_NO_SEPARATOR, NULL);
+	if (!rc)
+		rc = lh_shard_writer_add(w, all, 600, NULL);
+	if (!rc)
+		rc = lh_shard_writer_commit(w, 1, NULL);
+	free(path);
+	return rc;
+}
+
+static void shards_are_found_once_whatever_their_names(void **state)
+{
+	static const char *const all[] = { "data.train=['[odd]/b*.bin', '[odd]/*.bin', "
+					   "'[odd]/a[1].bin']" };
+	static const char *const foreign[] = { "data.train='raw/*.bin'" };
+	char *text = text_with(-1, NULL), *odd = lh_asprintf("%s/[odd]", dir);
+	struct lh_jobfile_source src = { .yaml = text, .yaml_bytes = strlen(text),
+					 .base_dir = odd };
+	struct lh_job job, back = { 0 };
+	struct lh_err err;
+	json_t *json;
+
+	(void)state;
+	assert_int_equal(write_shard("[odd]/b.bin", 200), 0);
+	assert_int_equal(write_shard("[odd]/a[1].bin", 200), 0);
+	/* "[odd]" in a pattern of the file is a glob; the file itself is not. */
+	assert_true(load(&job, text, strlen(text), all, 1, &err) < 0);
+	assert_non_null(strstr(err.text, "no file matches"));
+	src.set = (const char *[]){ "data.train=['b*.bin', '*.bin', 'a[1].bin']",
+				    "data.validation=b.bin" };
+	src.set_count = 2;
+	if (lh_jobfile_load(&job, &src, &err))
+		fail_msg("refused: %s", err.text);
+	assert_int_equal(job.data.train_count, 2);
+	assert_non_null(strstr(job.data.train[0], "/[odd]/a[1].bin"));
+	assert_non_null(strstr(job.data.train[1], "/[odd]/b.bin"));
+	json = lh_jobfile_to_json(&job);
+	if (lh_jobfile_from_json(&back, json, &err))
+		fail_msg("from JSON: %s", err.text);
+	assert_int_equal(back.data.train_count, 2);
+	assert_string_equal(back.data.train[0], job.data.train[0]);
+	json_decref(json);
+	lh_job_release(&back);
+	lh_job_release(&job);
+	/* JSON cannot carry this name: the worker would not see the shard. */
+	assert_int_equal(write_shard("raw/\xff.bin", 200), 0);
+	assert_true(load(&job, text, strlen(text), foreign, 1, &err) < 0);
+	assert_non_null(strstr(err.text, "not UTF-8"));
+	free(odd);
+	free(text);
+}
+
 static int setup(void **state)
 {
-	static const char *const names[] = { "train.bin", "val.bin" };
-
 	(void)state;
 	if (!mkdtemp(dir))
 		return -1;
 	for (int i = 0; i < 2; i++) {
-		char *path = lh_asprintf("%s/%s", dir, names[i]);
-		struct lh_shard_writer *w;
-		int32_t ids[600];
+		char *path = lh_asprintf("%s/%s", dir, i ? "raw" : "[odd]");
+		int rc = lh_fs_mkdirs(path, NULL);
 
-		for (int j = 0; j < 600; j++)
-			ids[j] = j % 300;
-		if (lh_shard_writer_new(&w, path, 300, 256, NULL) ||
-		    lh_shard_writer_add(w, ids, 600, NULL) ||
-		    lh_shard_writer_commit(w, 1, NULL))
-			return -1;
 		free(path);
+		if (rc)
+			return rc;
 	}
-	return 0;
+	return write_shard("train.bin", 300) || write_shard("val.bin", 300) ||
+	       write_shard("zeros.bin", 1);
 }
 
 static int teardown(void **state)
@@ -444,6 +499,7 @@ int main(void)
 		cmocka_unit_test(what_keys_decide_together_is_checked),
 		cmocka_unit_test(the_preconditions_of_lighthouse_attention_are_checked),
 		cmocka_unit_test(unknown_and_repeated_keys_are_refused),
+		cmocka_unit_test(shards_are_found_once_whatever_their_names),
 		cmocka_unit_test(what_is_no_job_file_is_refused),
 		cmocka_unit_test(overrides_follow_the_same_rules),
 		cmocka_unit_test(data_that_does_not_fit_is_refused),
