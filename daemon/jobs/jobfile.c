@@ -38,12 +38,28 @@ static void *field(void *base, const struct lh_key *key)
 	return (char *)base + key->offset;
 }
 
+static bool is_one_of(const char *text, const char *const *words)
+{
+	while (*words && strcmp(text, *words))
+		words++;
+	return *words;
+}
+
 /* ---- one value ------------------------------------------------------------- */
+
+/* Decimal, with one spelling a number: YAML readers disagree about 010. */
+static bool is_integer(const char *text)
+{
+	const char *digits = text + (*text == '-');
+
+	return *digits && strspn(digits, "0123456789") == strlen(digits) &&
+	       (*digits != '0' || !strcmp(text, "0"));
+}
 
 static int read_integer(const struct reader *r, const struct lh_node *n,
 			const char *path, const struct lh_key *key, void *out)
 {
-	char allowed[96], *end;
+	char allowed[96];
 	long long v;
 
 	if (key->max == INT64_C(1) << 53)
@@ -51,12 +67,11 @@ static int read_integer(const struct reader *r, const struct lh_node *n,
 	else
 		snprintf(allowed, sizeof(allowed), "an integer from %" PRId64 " to %" PRId64,
 			 key->min, key->max);
-	if (n->kind != LH_NODE_SCALAR || n->quoted || !*n->text ||
-	    strspn(n->text, "+-0123456789") != strlen(n->text))
+	if (n->kind != LH_NODE_SCALAR || n->quoted || !is_integer(n->text))
 		return refuse(r, n, path, key, allowed);
 	errno = 0;
-	v = strtoll(n->text, &end, 10);
-	if (errno || *end || v < key->min || v > key->max)
+	v = strtoll(n->text, NULL, 10);
+	if (errno || v < key->min || v > key->max)
 		return refuse(r, n, path, key, allowed);
 	if (key->bytes == sizeof(int))
 		*(int *)out = (int)v;
@@ -114,12 +129,14 @@ static int read_enum(const struct reader *r, const struct lh_node *n, const char
 static int read_string(const struct reader *r, const struct lh_node *n,
 		       const char *path, const struct lh_key *key, char **out)
 {
+	/* What YAML takes for no text unless it stands in quotes. */
+	static const char *const words[] = { "", "~", "null", "true", "false", NULL };
 	char allowed[96];
 
 	snprintf(allowed, sizeof(allowed), "a text of %s%zu bytes",
 		 key->required ? "1 to " : "at most ", key->max_bytes);
 	if (n->kind != LH_NODE_SCALAR || strlen(n->text) > key->max_bytes ||
-	    (key->required && !*n->text) || (!n->quoted && !strcmp(n->text, "null")))
+	    (key->required && !*n->text) || (!n->quoted && is_one_of(n->text, words)))
 		return refuse(r, n, path, key, allowed);
 	free(*out);
 	*out = lh_strdup(n->text);
@@ -433,6 +450,7 @@ static int read_fallback(const struct reader *r, const struct lh_key *key, void 
 	if (key->type == LH_KEY_LAYERS)
 		return 0;
 	n.text = lh_strdup(value);
+	n.quoted = key->type == LH_KEY_STRING || key->type == LH_KEY_PATH;
 	rc = read_value(r, &n, path, key, base, job);
 	free(n.text);
 	return rc;

@@ -162,6 +162,8 @@ static void refused_for_type(const struct lh_key *k, const char *path)
 		refused_with(path, "seven", "found 'seven'");
 		refused_with(path, "1.5", "found '1.5'");
 		refused_with(path, "'1'", "found '1'");
+		refused_with(path, "010", "found '010'");
+		refused_with(path, "1_0", "found '1_0'");
 		refused_with(path, "99999999999999999999", "an integer");
 		snprintf(value, sizeof(value), "%" PRId64, k->min - 1);
 		if (k->min > INT64_MIN)
@@ -190,6 +192,9 @@ static void refused_for_type(const struct lh_key *k, const char *path)
 	case LH_KEY_STRING:
 	case LH_KEY_PATH:
 		refused_with(path, "[a]", "a list");
+		refused_with(path, "null", "found 'null'");
+		refused_with(path, "~", "found '~'");
+		refused_with(path, "true", "found 'true'");
 		break;
 	case LH_KEY_PATHS:
 		refused_with(path, "none.bin", "none.bin");
