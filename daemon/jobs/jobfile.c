@@ -18,6 +18,7 @@
 struct reader {
 	const struct lh_node *root;
 	const char *base_dir; /* NULL: paths are taken as they stand */
+	const char *prefix;   /* of paths in messages: "" or "phases.0." */
 	struct lh_err *err;
 };
 
@@ -362,7 +363,42 @@ static bool known(const struct lh_key *keys, int count, const char *path, bool *
 	return *section;
 }
 
-/* Every key of the tree under `n` is in the table. `skip`: a key that is read
+static int refuse_unknown(const struct reader *r, const struct lh_node *n,
+			  const struct lh_key *keys, int count, const char *path)
+{
+	char *shown = lh_asprintf("%s%.100s", r->prefix, path);
+	int best = 0;
+
+	for (int k = 1; k < count; k++)
+		if (distance(keys[k].path, path) < distance(keys[best].path, path))
+			best = k;
+	lh_err_set(r->err, LH_EJOBFILE, "there is no such key");
+	if (strchr(n->key, '.'))
+		lh_err_hint(r->err, "keys of a section stand inside it, as in "
+			    "checkpoint: { keep: 3 }; dots are for --set");
+	else
+		lh_err_hint(r->err, "did you mean '%s'? 'lhctl help job' lists all keys",
+			    keys[best].path);
+	lh_node_blame(n, shown, r->err);
+	free(shown);
+	return r->err->code;
+}
+
+static int refuse_no_section(const struct reader *r, const struct lh_node *n,
+			     const char *path)
+{
+	char *shown = lh_asprintf("%s%s", r->prefix, path);
+
+	lh_err_set(r->err, LH_EJOBFILE, "found '%.80s', a section of keys is allowed",
+		   n->kind == LH_NODE_LIST ? "a list" : n->text);
+	lh_err_hint(r->err, "'lhctl help job' lists the keys of '%s'", path);
+	lh_node_blame(n, shown, r->err);
+	free(shown);
+	return r->err->code;
+}
+
+/* Every key of the tree under `n` is in the table, one level a section: a key
+ * "a.b" would match the table and yet never be read. `skip`: a key that is read
  * elsewhere. */
 static int check_known(const struct reader *r, const struct lh_node *n,
 		       const struct lh_key *keys, int count, const char *prefix,
@@ -372,29 +408,20 @@ static int check_known(const struct reader *r, const struct lh_node *n,
 		const struct lh_node *c = n->child[i];
 		char *path = lh_asprintf("%s%s", prefix, c->key), *inner;
 		bool section;
-		int rc = 0, best = 0;
+		int rc = 0;
 
 		if (skip && !strcmp(path, skip)) {
 			free(path);
 			continue;
 		}
-		if (!known(keys, count, path, &section)) {
-			for (int k = 1; k < count; k++)
-				if (distance(keys[k].path, path) <
-				    distance(keys[best].path, path))
-					best = k;
-			lh_err_set(r->err, LH_EJOBFILE, "there is no such key");
-			lh_err_hint(r->err, "did you mean '%s'? 'lhctl help job' lists "
-				    "all keys", keys[best].path);
-			rc = lh_node_blame(c, path, r->err);
+		if (strchr(c->key, '.') || !known(keys, count, path, &section)) {
+			rc = refuse_unknown(r, c, keys, count, path);
 		} else if (section && c->kind == LH_NODE_MAP) {
 			inner = lh_asprintf("%s.", path);
 			rc = check_known(r, c, keys, count, inner, NULL);
 			free(inner);
 		} else if (section) {
-			lh_err_set(r->err, LH_EJOBFILE, "found a value, a section of keys "
-				   "is allowed");
-			rc = lh_node_blame(c, path, r->err);
+			rc = refuse_no_section(r, c, path);
 		}
 		free(path);
 		if (rc)
@@ -458,11 +485,11 @@ static int read_fallback(const struct reader *r, const struct lh_key *key, void 
 
 static int read_keys(const struct reader *r, const struct lh_node *section,
 		     const struct lh_key *keys, int count, void *base,
-		     struct lh_job *job, const char *prefix)
+		     struct lh_job *job)
 {
 	for (int i = 0; i < count; i++) {
 		const struct lh_node *n = exact(section, keys[i].path);
-		char *path = lh_asprintf("%s%s", prefix, keys[i].path);
+		char *path = lh_asprintf("%s%s", r->prefix, keys[i].path);
 		int rc = n ? read_value(r, n, path, &keys[i], base, job) :
 			     read_fallback(r, &keys[i], base, job, section, path);
 
@@ -490,6 +517,31 @@ static void expand_until(struct lh_node *phase)
 	lh_node_put_take(until, "manual", manual);
 }
 
+static int read_phase(const struct reader *outer, struct lh_node *n, struct lh_job *job,
+		      int i)
+{
+	char prefix[32];
+	struct reader r = *outer;
+	int rc;
+
+	snprintf(prefix, sizeof(prefix), "phases.%d.", i);
+	r.prefix = prefix;
+	if (n->kind != LH_NODE_MAP) {
+		lh_err_set(r.err, LH_EJOBFILE, "a phase is a section of keys");
+		lh_err_hint(r.err, "- { name: recovery, attention: full, until: { "
+				   "steps: 1000 } }");
+		return lh_node_blame(n, "phases", r.err);
+	}
+	expand_until(n);
+	rc = check_known(&r, n, lh_phase_keys, lh_phase_keys_count, "", NULL);
+	if (rc)
+		return rc;
+	job->phase_count++; /* what is half read is released too */
+	rc = read_keys(&r, n, lh_phase_keys, lh_phase_keys_count, &job->phases[i], job);
+	job->phases[i].lighthouse.tokens = job->data.seq_len;
+	return rc;
+}
+
 static int read_phases(const struct reader *r, struct lh_job *job)
 {
 	const struct lh_node *list = lh_node_get(r->root, "phases");
@@ -503,25 +555,10 @@ static int read_phases(const struct reader *r, struct lh_job *job)
 		return lh_node_blame(list ? list : r->root, "phases", r->err);
 	}
 	for (int i = 0; i < list->count; i++) {
-		struct lh_node *n = list->child[i];
-		char prefix[32];
-		int rc;
+		int rc = read_phase(r, list->child[i], job, i);
 
-		snprintf(prefix, sizeof(prefix), "phases.%d.", i);
-		if (n->kind != LH_NODE_MAP) {
-			lh_err_set(r->err, LH_EJOBFILE, "a phase is a section of keys");
-			return lh_node_blame(n, "phases", r->err);
-		}
-		expand_until(n);
-		rc = check_known(r, n, lh_phase_keys, lh_phase_keys_count, "", NULL);
 		if (rc)
 			return rc;
-		job->phase_count++; /* what is half read is released too */
-		rc = read_keys(r, n, lh_phase_keys, lh_phase_keys_count, &job->phases[i],
-			       job, prefix);
-		if (rc)
-			return rc;
-		job->phases[i].lighthouse.tokens = job->data.seq_len;
 	}
 	return 0;
 }
@@ -549,7 +586,7 @@ static int check_preset(const struct reader *r, const struct lh_job *job)
 int lh_jobfile_read(struct lh_job *job, const struct lh_node *root,
 		    const char *base_dir, struct lh_err *err)
 {
-	struct reader r = { root, base_dir, err };
+	struct reader r = { root, base_dir, "", err };
 	const struct lh_node *preset = exact(root, "model.preset");
 	int rc;
 
@@ -567,7 +604,7 @@ int lh_jobfile_read(struct lh_job *job, const struct lh_node *root,
 	if (job->model.preset)
 		rc = check_preset(&r, job);
 	if (!rc)
-		rc = read_keys(&r, root, lh_job_keys, lh_job_keys_count, job, job, "");
+		rc = read_keys(&r, root, lh_job_keys, lh_job_keys_count, job, job);
 	if (rc)
 		return rc;
 	if (!job->model.kv_heads)

@@ -296,6 +296,38 @@ static void unknown_and_repeated_keys_are_refused(void **state)
 	free(text);
 }
 
+static void a_key_with_dots_is_no_section(void **state)
+{
+	struct lh_job job;
+	struct lh_err err;
+	char *text;
+
+	(void)state;
+	text = text_with(line_of("seed"), "checkpoint.keep: 9");
+	assert_true(load(&job, text, strlen(text), NULL, 0, &err) < 0);
+	assert_non_null(strstr(err.text, "x.yaml:3: checkpoint.keep: there is no such key"));
+	assert_non_null(strstr(err.hint, "inside"));
+	free(text);
+	text = text_with(line_of("phases.0.levels"), "    until.steps: 9");
+	assert_true(load(&job, text, strlen(text), NULL, 0, &err) < 0);
+	assert_non_null(strstr(err.text, "phases.0.until.steps: there is no such key"));
+	free(text);
+}
+
+static void a_section_is_no_value(void **state)
+{
+	struct lh_job job;
+	struct lh_err err;
+	char *text = text_with(line_of("seed"), "checkpoint: 5\nseed: 3");
+
+	(void)state;
+	*strstr(text, "\ncheckpoint:\n") = '\0';
+	assert_true(load(&job, text, strlen(text), NULL, 0, &err) < 0);
+	assert_non_null(strstr(err.text, "x.yaml:3: checkpoint: found '5', a section"));
+	assert_non_null(strstr(err.hint, "checkpoint"));
+	free(text);
+}
+
 static void what_is_no_job_file_is_refused(void **state)
 {
 	static const struct { const char *text; size_t bytes; const char *says; } bad[] = {
@@ -504,6 +536,8 @@ int main(void)
 		cmocka_unit_test(what_keys_decide_together_is_checked),
 		cmocka_unit_test(the_preconditions_of_lighthouse_attention_are_checked),
 		cmocka_unit_test(unknown_and_repeated_keys_are_refused),
+		cmocka_unit_test(a_key_with_dots_is_no_section),
+		cmocka_unit_test(a_section_is_no_value),
 		cmocka_unit_test(shards_are_found_once_whatever_their_names),
 		cmocka_unit_test(what_is_no_job_file_is_refused),
 		cmocka_unit_test(overrides_follow_the_same_rules),
