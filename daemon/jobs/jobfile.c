@@ -631,6 +631,8 @@ int lh_jobfile_load(struct lh_job *job, const struct lh_jobfile_source *src,
 				     err);
 	if (!rc)
 		rc = lh_jobfile_check(job, root, err);
+	if (!rc)
+		rc = lh_jobfile_check_phase_names(job, root, err);
 	if (!rc && !src->without_data)
 		rc = lh_jobfile_check_data(job, root, err);
 	if (rc)

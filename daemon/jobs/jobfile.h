@@ -38,7 +38,8 @@ int lh_jobfile_load(struct lh_job *job, const struct lh_jobfile_source *src,
  * New reference. */
 json_t *lh_jobfile_to_json(const struct lh_job *job);
 
-/* The inverse, for the worker; the same strictness, data files not opened. */
+/* The inverse, for the worker; the same strictness, but data files are not
+ * opened and the names of phases are taken as they are. */
 int lh_jobfile_from_json(struct lh_job *job, const json_t *json,
 			 struct lh_err *err);
 

@@ -16,18 +16,20 @@ static int blame(const struct lh_node *root, const char *path, struct lh_err *er
 	return lh_node_blame(lh_node_find(root, path), path, err);
 }
 
-static int check_name(const struct lh_job *job, const struct lh_node *root,
+/* A name of a job or phase: one that a terminal, a command line and a path can
+ * take, and that no job number or phase index can be mistaken for. */
+static int check_name(const char *name, const struct lh_node *root, const char *path,
 		      struct lh_err *err)
 {
 	const char *ok = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
 
-	if (strspn(job->name, ok) == strlen(job->name) &&
-	    strspn(job->name, "0123456789") != strlen(job->name))
+	if (strspn(name, ok) == strlen(name) &&
+	    strspn(name, "0123456789") != strlen(name))
 		return 0;
 	lh_err_set(err, LH_EJOBFILE, "found '%s', letters, digits, '.', '_' and '-' are "
-		   "allowed, and not digits alone", job->name);
-	lh_err_hint(err, "a job is also known by its number");
-	return blame(root, "name", err);
+		   "allowed, and not digits alone", name);
+	lh_err_hint(err, "jobs and phases are also known by their numbers");
+	return blame(root, path, err);
 }
 
 static int check_model(const struct lh_job *job, const struct lh_node *root,
@@ -151,7 +153,7 @@ static int check_phase(const struct lh_job *job, int i, const struct lh_node *ro
 int lh_jobfile_check(const struct lh_job *job, const struct lh_node *root,
 		     struct lh_err *err)
 {
-	int rc = check_name(job, root, err);
+	int rc = check_name(job->name, root, "name", err);
 
 	if (!rc)
 		rc = check_model(job, root, err);
@@ -160,6 +162,19 @@ int lh_jobfile_check(const struct lh_job *job, const struct lh_node *root,
 	for (int i = 0; !rc && i < job->phase_count; i++)
 		rc = check_phase(job, i, root, err);
 	return rc ? rc : check_schedule(job, root, err);
+}
+
+int lh_jobfile_check_phase_names(const struct lh_job *job, const struct lh_node *root,
+				 struct lh_err *err)
+{
+	char path[80];
+
+	for (int i = 0; i < job->phase_count; i++) {
+		snprintf(path, sizeof(path), "phases.%d.name", i);
+		if (check_name(job->phases[i].name, root, path, err))
+			return err->code;
+	}
+	return 0;
 }
 
 /* ---- data ------------------------------------------------------------------ */

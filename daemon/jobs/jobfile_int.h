@@ -69,6 +69,10 @@ int lh_jobfile_read(struct lh_job *job, const struct lh_node *root,
 /* What several keys decide together. `root` gives the lines. */
 int lh_jobfile_check(const struct lh_job *job, const struct lh_node *root,
 		     struct lh_err *err);
+/* For a job file only: lhd must load every job it has accepted, and there were
+ * days when phases could be named anything. */
+int lh_jobfile_check_phase_names(const struct lh_job *job, const struct lh_node *root,
+				 struct lh_err *err);
 int lh_jobfile_check_data(const struct lh_job *job, const struct lh_node *root,
 			  struct lh_err *err);
 

@@ -248,6 +248,8 @@ static void what_keys_decide_together_is_checked(void **state)
 	(void)state;
 	refused_with("name", "a b", "letters");
 	refused_with("name", "17", "not digits alone");
+	refused_with("phases.0.name", "'1'", "not digits alone");
+	refused_with("phases.0.name", "\"a\\e[2J\"", "letters");
 	refused_with("model.preset", "llama-9z", "llama-530m");
 	refused_with("model.kv_heads", "3", "does not divide");
 	refused_with("model.head_dim", "7", "even");
@@ -504,6 +506,31 @@ static void shards_are_found_once_whatever_their_names(void **state)
 	free(text);
 }
 
+static void an_accepted_job_is_read_back_as_it_is(void **state)
+{
+	char *text = text_with(-1, NULL);
+	struct lh_job job, back = { 0 };
+	json_t *json, *phase;
+	struct lh_err err;
+
+	(void)state;
+	assert_int_equal(load(&job, text, strlen(text), NULL, 0, &err), 0);
+	json = lh_jobfile_to_json(&job);
+	phase = json_array_get(json_object_get(json, "phases"), 0);
+	json_object_set_new(phase, "name", json_string("1 a"));
+	json_object_set_new(json_object_get(json, "data"), "train",
+			    json_pack("[s, s, s]", "/b*.bin", "/a.bin", "/a.bin"));
+	if (lh_jobfile_from_json(&back, json, &err))
+		fail_msg("from JSON: %s", err.text);
+	assert_string_equal(back.phases[0].name, "1 a");
+	assert_int_equal(back.data.train_count, 3);
+	assert_string_equal(back.data.train[0], "/b*.bin");
+	json_decref(json);
+	lh_job_release(&back);
+	lh_job_release(&job);
+	free(text);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -539,6 +566,7 @@ int main(void)
 		cmocka_unit_test(a_key_with_dots_is_no_section),
 		cmocka_unit_test(a_section_is_no_value),
 		cmocka_unit_test(shards_are_found_once_whatever_their_names),
+		cmocka_unit_test(an_accepted_job_is_read_back_as_it_is),
 		cmocka_unit_test(what_is_no_job_file_is_refused),
 		cmocka_unit_test(overrides_follow_the_same_rules),
 		cmocka_unit_test(data_that_does_not_fit_is_refused),
