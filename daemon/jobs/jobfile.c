@@ -609,7 +609,7 @@ int lh_jobfile_read(struct lh_job *job, const struct lh_node *root,
 		return rc;
 	if (!job->model.kv_heads)
 		job->model.kv_heads = job->model.heads;
-	if (!job->model.head_dim)
+	if (!job->model.head_dim && job->model.dim % job->model.heads == 0)
 		job->model.head_dim = (int)(job->model.dim / job->model.heads);
 	return read_phases(&r, job);
 }

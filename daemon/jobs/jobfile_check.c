@@ -43,6 +43,12 @@ static int check_model(const struct lh_job *job, const struct lh_node *root,
 		lh_err_hint(err, "kv_heads 0 means as many as heads");
 		return blame(root, "model.kv_heads", err);
 	}
+	if (!m->head_dim) {
+		lh_err_set(err, LH_EJOBFILE, "found %d, which does not divide dim (%" PRId64
+			   ")", m->heads, m->dim);
+		lh_err_hint(err, "another number of heads, or a head_dim of your own");
+		return blame(root, "model.heads", err);
+	}
 	if (m->head_dim < 2 || m->head_dim % 2) {
 		lh_err_set(err, LH_EJOBFILE, "the width of a head is %d, an even number from "
 			   "2 is allowed", m->head_dim);

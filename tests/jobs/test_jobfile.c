@@ -330,6 +330,24 @@ static void a_section_is_no_value(void **state)
 	free(text);
 }
 
+static void dim_is_not_rounded_to_fit_the_heads(void **state)
+{
+	static const char *const odd[] = { "model.heads=5", "model.kv_heads=5",
+					   "model.head_dim=0" };
+	char *text = text_with(-1, NULL);
+	struct lh_job job;
+	struct lh_err err;
+
+	(void)state;
+	assert_true(load(&job, text, strlen(text), odd, 3, &err) < 0);
+	assert_non_null(strstr(err.text, "model.heads: found 5, which does not divide dim"));
+	/* Given by hand, any width will do. */
+	assert_int_equal(load(&job, text, strlen(text), odd, 2, &err), 0);
+	assert_int_equal(job.model.head_dim, 8);
+	lh_job_release(&job);
+	free(text);
+}
+
 static void what_is_no_job_file_is_refused(void **state)
 {
 	static const struct { const char *text; size_t bytes; const char *says; } bad[] = {
@@ -565,6 +583,7 @@ int main(void)
 		cmocka_unit_test(unknown_and_repeated_keys_are_refused),
 		cmocka_unit_test(a_key_with_dots_is_no_section),
 		cmocka_unit_test(a_section_is_no_value),
+		cmocka_unit_test(dim_is_not_rounded_to_fit_the_heads),
 		cmocka_unit_test(shards_are_found_once_whatever_their_names),
 		cmocka_unit_test(an_accepted_job_is_read_back_as_it_is),
 		cmocka_unit_test(what_is_no_job_file_is_refused),
