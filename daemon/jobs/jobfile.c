@@ -577,7 +577,7 @@ static int check_preset(const struct reader *r, const struct lh_job *job)
 	}
 	if (!*job->model.preset)
 		return 0;
-	lh_err_set(r->err, LH_EJOBFILE, "found '%s', one of %s is allowed",
+	lh_err_set(r->err, LH_EJOBFILE, "found '%.80s', one of %s is allowed",
 		   job->model.preset, all);
 	lh_err_hint(r->err, "without a preset every dimension is given by hand");
 	return lh_node_blame(exact(r->root, "model.preset"), "model.preset", r->err);

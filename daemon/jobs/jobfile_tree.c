@@ -63,14 +63,22 @@ void lh_node_put_take(struct lh_node *map, const char *key, struct lh_node *chil
 	append_take(map, child);
 }
 
+/* What fits beside a message: of a long path, its end. */
+static const char *shown(const char *origin)
+{
+	size_t n = strlen(origin);
+
+	return n > 160 ? origin + n - 160 : origin;
+}
+
 int lh_node_blame(const struct lh_node *n, const char *path, struct lh_err *err)
 {
 	if (path && *path)
 		lh_err_prefix(err, "%s", path);
 	if (n && n->origin && n->line)
-		return lh_err_prefix(err, "%s:%d", n->origin, n->line);
+		return lh_err_prefix(err, "%s:%d", shown(n->origin), n->line);
 	if (n && n->origin)
-		return lh_err_prefix(err, "--set '%s'", n->origin);
+		return lh_err_prefix(err, "--set '%.160s'", n->origin);
 	return err->code;
 }
 
@@ -85,7 +93,7 @@ struct parse {
 
 static int refuse(struct parse *p, int line, const char *hint, const char *what)
 {
-	lh_err_set(p->err, LH_EJOBFILE, "%s:%d: %s", p->origin, line, what);
+	lh_err_set(p->err, LH_EJOBFILE, "%s:%d: %s", shown(p->origin), line, what);
 	return lh_err_hint(p->err, "%s", hint);
 }
 
@@ -93,7 +101,7 @@ static int next_event(struct parse *p, yaml_event_t *e)
 {
 	if (yaml_parser_parse(&p->parser, e))
 		return 0;
-	lh_err_set(p->err, LH_EJOBFILE, "%s:%zu: not YAML: %s", p->origin,
+	lh_err_set(p->err, LH_EJOBFILE, "%s:%zu: not YAML: %s", shown(p->origin),
 		   p->parser.problem_mark.line + 1,
 		   p->parser.problem ? p->parser.problem : "invalid bytes");
 	return lh_err_hint(p->err, "'lhctl help job' shows a job file");
@@ -268,7 +276,7 @@ int lh_node_from_yaml(struct lh_node **out, const char *text, size_t bytes,
 	*out = NULL;
 	if (bytes > TEXT_MAX_BYTES) {
 		lh_err_set(err, LH_EJOBFILE, "%s: %zu bytes, at most %d are allowed",
-			   origin, bytes, TEXT_MAX_BYTES);
+			   shown(origin), bytes, TEXT_MAX_BYTES);
 		return lh_err_hint(err, "is this a job file?");
 	}
 	if (!yaml_parser_initialize(&p.parser))
@@ -358,7 +366,7 @@ const struct lh_node *lh_node_find(const struct lh_node *root, const char *path)
 
 static int bad_override(const char *set, const char *hint, struct lh_err *err)
 {
-	lh_err_set(err, LH_EJOBFILE, "--set '%s': no such place in the job file", set);
+	lh_err_set(err, LH_EJOBFILE, "--set '%.160s': no such place in the job file", set);
 	return lh_err_hint(err, "%s", hint);
 }
 

@@ -348,6 +348,34 @@ static void dim_is_not_rounded_to_fit_the_heads(void **state)
 	free(text);
 }
 
+static void long_input_does_not_hide_what_is_allowed(void **state)
+{
+	static char set[3000], file[3000];
+	const char *sets[] = { set };
+	char *text = text_with(line_of("device"), "device: moon");
+	struct lh_jobfile_source src = { .yaml = text, .yaml_bytes = strlen(text),
+					 .file = file, .base_dir = dir };
+	struct lh_job job = { 0 };
+	struct lh_err err = LH_ERR_INIT;
+
+	(void)state;
+	memset(file, 'd', sizeof(file) - 1);
+	assert_true(lh_jobfile_load(&job, &src, &err) < 0);
+	assert_non_null(strstr(err.text, "d:2: device: found 'moon', auto, cpu or cuda is"));
+	free(text);
+	text = text_with(-1, NULL);
+	memset(set, '9', sizeof(set) - 1);
+	memcpy(set, "checkpoint.keep=", 16);
+	assert_true(load(&job, text, strlen(text), sets, 1, &err) < 0);
+	assert_non_null(strstr(err.text, "checkpoint.keep: found '9"));
+	assert_non_null(strstr(err.text, "is allowed"));
+	memset(set, 'p', sizeof(set) - 1);
+	memcpy(set, "model.preset=", 13);
+	assert_true(load(&job, text, strlen(text), sets, 1, &err) < 0);
+	assert_non_null(strstr(err.text, "llama-530m"));
+	free(text);
+}
+
 static void what_is_no_job_file_is_refused(void **state)
 {
 	static const struct { const char *text; size_t bytes; const char *says; } bad[] = {
@@ -584,6 +612,7 @@ int main(void)
 		cmocka_unit_test(a_key_with_dots_is_no_section),
 		cmocka_unit_test(a_section_is_no_value),
 		cmocka_unit_test(dim_is_not_rounded_to_fit_the_heads),
+		cmocka_unit_test(long_input_does_not_hide_what_is_allowed),
 		cmocka_unit_test(shards_are_found_once_whatever_their_names),
 		cmocka_unit_test(an_accepted_job_is_read_back_as_it_is),
 		cmocka_unit_test(what_is_no_job_file_is_refused),
