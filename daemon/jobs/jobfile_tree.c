@@ -370,6 +370,28 @@ static int bad_override(const char *set, const char *hint, struct lh_err *err)
 	return lh_err_hint(err, "%s", hint);
 }
 
+/* A value off the command line has no line, at any depth. */
+static void set_origin(struct lh_node *n, const char *set)
+{
+	n->line = 0;
+	n->origin = set;
+	for (int i = 0; i < n->count; i++)
+		set_origin(n->child[i], set);
+}
+
+static int parse_override(struct lh_node **value, const char *set, const char *text,
+			  struct lh_err *err)
+{
+	if (!text[strspn(text, " \t\n")]) {
+		lh_err_set(err, LH_EJOBFILE, "--set '%.160s': there is no value", set);
+		return lh_err_hint(err, "an empty text is written KEY='\"\"'");
+	}
+	if (lh_node_from_yaml(value, text, strlen(text), "value", err))
+		return lh_err_prefix(err, "--set '%.160s'", set);
+	set_origin(*value, set);
+	return 0;
+}
+
 int lh_node_override(struct lh_node *root, const char *set, struct lh_err *err)
 {
 	const char *eq = strchr(set, '='), *word = set;
@@ -402,11 +424,9 @@ int lh_node_override(struct lh_node *root, const char *set, struct lh_err *err)
 		return bad_override(set, "name a key of one phase", err);
 	if (at->kind != LH_NODE_MAP)
 		return bad_override(set, "that is a value, not a section", err);
-	rc = lh_node_from_yaml(&value, eq + 1, strlen(eq + 1), "--set", err);
+	rc = parse_override(&value, set, eq + 1, err);
 	if (rc)
 		return rc;
-	value->line = 0;
-	value->origin = set;
 	lh_node_put_take(at, key, value);
 	return 0;
 }

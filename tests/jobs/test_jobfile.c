@@ -423,6 +423,9 @@ static void overrides_follow_the_same_rules(void **state)
 		{ "phases.nobody.topk=1", "no such place" },
 		{ "phases.topk=1", "no such place" },
 		{ "nothing", "no such place" },
+		{ "checkpoint.keep=", "there is no value" },
+		{ "checkpoint.keep=[1", "checkpoint.keep=[1': value:" },
+		{ "checkpoint={kept: 1}", "checkpoint.kept: there is no such key" },
 		{ "=1", "no such place" },
 		{ "name.x=1", "no such place" },
 	};
