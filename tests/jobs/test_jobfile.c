@@ -376,6 +376,37 @@ static void long_input_does_not_hide_what_is_allowed(void **state)
 	free(text);
 }
 
+static void presets_have_the_size_they_say(void **state)
+{
+	static const struct { const char *name; int64_t params; } sizes[] = {
+		{ "demo", 3475968 },        { "llama-39m", 38811136 },
+		{ "llama-268m", 268497920 }, { "llama-530m", 530117632 },
+		{ "llama-1b", 1235814400 }, { "llama-8b", 8030261248 },
+	};
+
+	(void)state;
+	for (const struct lh_preset *p = lh_presets; p->name; p++) {
+		char *text = lh_asprintf(
+			"{ name: a, model: { preset: %s }, data: { train: zeros.bin, "
+			"seq_len: 64 }, batch: { sequences: 1 }, optimizer: { lr: 1 }, "
+			"phases: [{ name: a, attention: full, until: manual }] }", p->name);
+		struct lh_job job;
+		struct lh_err err;
+		size_t i = 0;
+
+		while (i < sizeof(sizes) / sizeof(sizes[0]) &&
+		       strcmp(sizes[i].name, p->name))
+			i++;
+		if (i == sizeof(sizes) / sizeof(sizes[0]))
+			fail_msg("preset '%s' has no size here: add it", p->name);
+		if (load(&job, text, strlen(text), NULL, 0, &err))
+			fail_msg("preset '%s': %s", p->name, err.text);
+		assert_int_equal(lh_job_model_params(&job.model), sizes[i].params);
+		lh_job_release(&job);
+		free(text);
+	}
+}
+
 static void what_is_no_job_file_is_refused(void **state)
 {
 	static const struct { const char *text; size_t bytes; const char *says; } bad[] = {
@@ -452,18 +483,25 @@ static void the_resolved_job_survives_json(void **state)
 {
 	char *text = text_with(-1, NULL);
 	struct lh_job job, back = { 0 };
+	static const char *const digits[] = { "optimizer.lr=0.30000000000000004" };
 	json_t *json, *again;
+	char *written;
 	struct lh_err err;
 
 	(void)state;
-	if (load(&job, text, strlen(text), NULL, 0, &err))
+	if (load(&job, text, strlen(text), digits, 1, &err))
 		fail_msg("the good file is refused: %s", err.text);
 	assert_int_equal(job.phases[0].dense_count, 2);
 	assert_int_equal(job.phases[0].dense_layers[1], 3);
 	assert_int_equal(lh_jobfile_total_steps(&job), 25);
 	json = lh_jobfile_to_json(&job);
-	if (lh_jobfile_from_json(&back, json, &err))
+	written = json_dumps(json, 0);
+	again = json_loads(written, 0, NULL);
+	if (lh_jobfile_from_json(&back, again, &err))
 		fail_msg("from JSON: %s", err.text);
+	assert_true(back.optimizer.lr == job.optimizer.lr);
+	json_decref(again);
+	free(written);
 	again = lh_jobfile_to_json(&back);
 	assert_true(json_equal(json, again));
 	json_decref(json);
@@ -616,6 +654,7 @@ int main(void)
 		cmocka_unit_test(a_section_is_no_value),
 		cmocka_unit_test(dim_is_not_rounded_to_fit_the_heads),
 		cmocka_unit_test(long_input_does_not_hide_what_is_allowed),
+		cmocka_unit_test(presets_have_the_size_they_say),
 		cmocka_unit_test(shards_are_found_once_whatever_their_names),
 		cmocka_unit_test(an_accepted_job_is_read_back_as_it_is),
 		cmocka_unit_test(what_is_no_job_file_is_refused),
