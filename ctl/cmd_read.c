@@ -184,7 +184,7 @@ static int run_info(struct ctl *c)
 	if (!r)
 		return rc;
 	ctl_time(when, ctl_int(r, "started_ms"));
-	printf("lhd %s, pid %" PRId64 ", since %s\n", ctl_str(r, "version"),
+	printf("lhd %s, pid %" PRId64 ", since %s\n", ctl_safe(r, "version"),
 	       ctl_int(r, "pid"), when);
 	printf("database: %s\n", lh_escape(safe, sizeof(safe), ctl_str(r, "database")));
 	printf("%" PRId64 " jobs, %" PRId64 " workers, %" PRId64 " clients\n",

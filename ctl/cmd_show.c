@@ -16,8 +16,8 @@ static void print_summary(const json_t *j, const char *directory)
 {
 	char safe[600], eta[32], when[32];
 
-	printf("job %lld '%s': %s (%s)\n", (long long)ctl_int(j, "job"), ctl_str(j, "name"),
-	       ctl_str(j, "state"), lh_escape(safe, sizeof(safe), ctl_str(j, "reason")));
+	printf("job %lld '%s': %s (%s)\n", (long long)ctl_int(j, "job"),
+	       ctl_safe(j, "name"), ctl_safe(j, "state"), ctl_safe(j, "reason"));
 	ctl_time(when, ctl_int(j, "submitted_ms"));
 	printf("submitted %s, priority %lld, attempt %lld, %lld restarts\n", when,
 	       (long long)ctl_int(j, "priority"), (long long)ctl_int(j, "attempt"),
@@ -42,7 +42,7 @@ static void print_phases(const json_t *show)
 
 	json_array_foreach (json_object_get(show, "phases"), i, p) {
 		printf("%c phase %zu '%s': %s attention", (int64_t)i == now ? '*' : ' ', i,
-		       ctl_str(p, "name"), ctl_str(p, "attention"));
+		       ctl_safe(p, "name"), ctl_safe(p, "attention"));
 		if (ctl_has(p, "steps"))
 			printf(", %lld steps", (long long)ctl_int(p, "steps"));
 		if (ctl_has(p, "first_step"))
@@ -73,15 +73,14 @@ static void print_evaluations(const json_t *show)
 
 static void print_checkpoints(const json_t *show)
 {
-	char safe[600];
 	json_t *c;
 	size_t i;
 
 	json_array_foreach (json_object_get(show, "checkpoints"), i, c)
 		printf("checkpoint at step %lld: %.1f MB in %.0f ms (%s) %s\n",
 		       (long long)ctl_int(c, "step"), (double)ctl_int(c, "bytes") / 1e6,
-		       ctl_real(c, "duration_ms"), ctl_str(c, "reason"),
-		       lh_escape(safe, sizeof(safe), ctl_str(c, "path")));
+		       ctl_real(c, "duration_ms"), ctl_safe(c, "reason"),
+		       ctl_safe(c, "path"));
 }
 
 static int run(struct ctl *c)

@@ -49,21 +49,14 @@ static bool reached(const struct goal *g, const json_t *job)
 	return ctl_int(job, "step") >= g->step;
 }
 
-static bool has_ended(const json_t *job)
-{
-	const char *s = ctl_str(job, "state");
-
-	return !strcmp(s, "DONE") || !strcmp(s, "FAILED") || !strcmp(s, "CANCELLED");
-}
-
 static int answer(const struct ctl *c, json_t *job, bool good)
 {
 	if (ctl_opt(c, "json"))
 		ctl_print_json_take(json_incref(job));
 	else
 		printf("job %lld is %s in phase '%s' at step %lld\n",
-		       (long long)ctl_int(job, "job"), ctl_str(job, "state"),
-		       ctl_str(job, "phase_name"), (long long)ctl_int(job, "step"));
+		       (long long)ctl_int(job, "job"), ctl_safe(job, "state"),
+		       ctl_safe(job, "phase_name"), (long long)ctl_int(job, "step"));
 	return good ? CTL_DONE : CTL_JOB_ENDED;
 }
 
@@ -80,7 +73,7 @@ static int wait_for(const struct ctl *c, struct ctl_client *k, int64_t id,
 
 		if (!job)
 			return ctl_fail(err);
-		if (reached(g, job) || has_ended(job)) {
+		if (reached(g, job) || ctl_has_ended(job)) {
 			rc = answer(c, job, reached(g, job));
 			json_decref(job);
 			return rc;

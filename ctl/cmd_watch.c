@@ -100,23 +100,16 @@ static void draw(struct watch *w, const json_t *job)
 		snprintf(total, sizeof(total), "/%lld",
 			 (long long)ctl_int(job, "total_steps"));
 	clear_line(w);
-	printf("%s  step %lld%s", ctl_str(job, "phase_name"),
+	printf("%s  step %lld%s", ctl_safe(job, "phase_name"),
 	       (long long)ctl_int(job, "step"), total);
 	if (ctl_has(job, "loss"))
 		printf("  loss %.4f  %.0f tokens/s  %s left", ctl_real(job, "loss"),
 		       ctl_real(job, "tokens_per_s"), eta);
 	if (strcmp(ctl_str(job, "state"), "RUNNING"))
-		printf("  %s", ctl_str(job, "state"));
+		printf("  %s", ctl_safe(job, "state"));
 	fflush(stdout);
 	w->drawn = true;
 	w->drawn_us = lh_clock_us();
-}
-
-static bool has_ended(const json_t *job)
-{
-	const char *s = ctl_str(job, "state");
-
-	return !strcmp(s, "DONE") || !strcmp(s, "FAILED") || !strcmp(s, "CANCELLED");
 }
 
 static int follow(struct ctl_client *k, struct watch *w, int64_t id, struct lh_err *err)
@@ -167,8 +160,8 @@ static int run(struct ctl *c)
 			       &err);
 	if (!job) {
 		rc = ctl_fail(&err);
-	} else if (has_ended(job)) {
-		printf("job %lld is %s\n", (long long)id, ctl_str(job, "state"));
+	} else if (ctl_has_ended(job)) {
+		printf("job %lld is %s\n", (long long)id, ctl_safe(job, "state"));
 		rc = strcmp(ctl_str(job, "state"), "DONE") ? CTL_JOB_ENDED : CTL_DONE;
 	} else {
 		rc = follow(k, &w, id, &err);

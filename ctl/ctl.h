@@ -88,13 +88,17 @@ void ctl_table_addf(struct ctl_table *t, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 /* Aligned with heads on a terminal, tab-separated without on a pipe; frees. */
 void ctl_table_print_take(struct ctl_table *t);
-/* Prints as JSON on stdout; takes it. Returns CTL_DONE. */
+/* Prints as JSON on stdout; takes it. A terminal gets ASCII alone: some of what
+ * JSON leaves as it is steers one. Returns CTL_DONE. */
 int ctl_print_json_take(json_t *value);
 void ctl_duration(char out[32], double seconds); /* "1h 02m", "41 s" */
 void ctl_time(char out[32], int64_t ms);         /* local, to the second */
 int64_t ctl_int(const json_t *o, const char *key);
 double ctl_real(const json_t *o, const char *key); /* NaN when null */
 const char *ctl_str(const json_t *o, const char *key); /* "" when absent */
+/* The same, safe to print; one of four buffers, used in turn. */
+const char *ctl_safe(const json_t *o, const char *key);
 bool ctl_has(const json_t *o, const char *key);  /* there and not null */
+bool ctl_has_ended(const json_t *job);           /* DONE, FAILED, CANCELLED */
 
 #endif

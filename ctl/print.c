@@ -83,10 +83,17 @@ void ctl_table_print_take(struct ctl_table *t)
 	free(t);
 }
 
+static void print_json(const json_t *value, size_t layout)
+{
+	json_dumpf(value, stdout,
+		   layout | JSON_REAL_PRECISION(17) |
+			   (isatty(STDOUT_FILENO) ? JSON_ENSURE_ASCII : 0));
+	putchar('\n');
+}
+
 int ctl_print_json_take(json_t *value)
 {
-	json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
-	putchar('\n');
+	print_json(value, JSON_INDENT(2));
 	json_decref(value);
 	return CTL_DONE;
 }
@@ -133,9 +140,25 @@ const char *ctl_str(const json_t *o, const char *key)
 	return s ? s : "";
 }
 
+const char *ctl_safe(const json_t *o, const char *key)
+{
+	static char safe[4][CELL_MAX_BYTES];
+	static int turn;
+
+	turn = (turn + 1) % 4;
+	return lh_escape(safe[turn], CELL_MAX_BYTES, ctl_str(o, key));
+}
+
 bool ctl_has(const json_t *o, const char *key)
 {
 	const json_t *v = json_object_get(o, key);
 
 	return v && !json_is_null(v);
+}
+
+bool ctl_has_ended(const json_t *job)
+{
+	const char *s = ctl_str(job, "state");
+
+	return !strcmp(s, "DONE") || !strcmp(s, "FAILED") || !strcmp(s, "CANCELLED");
 }

@@ -1,0 +1,58 @@
+// ctl.test.mjs: lhctl against a fake daemon: what it makes of hostile names, of
+// silence, of refusals, and of notifications that were lost.
+import { test } from 'node:test';
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { bin, scratch } from './lib/lhd.mjs';
+import { fakeDaemon, job, lhctl } from './lib/fake.mjs';
+
+const EVIL = 'a\x1b[2Jb\u009b31mc\x07';
+const harmless = (text, where) => assert.doesNotMatch(text, /[\x00-\x08\x0b-\x1f\x7f-\x9f]/, where);
+const show = (summary) => ({ summary, phases: [{ name: summary.phase_name, attention: 'full', steps: 5, first_step: 0 }],
+  attempts: [], evaluations: [], checkpoints: [], spec: {}, directory: '/x' });
+/** The methods that every steering command asks first; `more` adds and replaces. */
+const steered = (more = {}) => ({
+  'job.subscribe': () => ({ subscription: 1, last_event: 0 }),
+  'job.get': () => job(), 'job.show': () => show(job()),
+  'job.journal': () => ({ commands: [] }),
+  'job.pause': () => ({ command: 9, job: 1, state: 'accepted' }), ...more });
+const outcome = (kind, command = 9) => ({ subscription: 1, id: 3, job: 1, attempt: 1, step: 5, time_ms: 1, kind: `command.${kind}`,
+  text: `pause ${kind} at step 5`, data: { command, verb: 'pause', outcome: kind, text: '', hint: 'try again' } });
+
+test('names of jobs and phases cannot steer the terminal', async (t) => {
+  const evil = job({ name: EVIL, phase_name: EVIL, reason: EVIL, state: 'DONE' });
+  const d = await fakeDaemon(t, scratch(t), steered({ 'job.list': () => ({ jobs: [evil] }), 'job.get': () => evil, 'job.show': () => show(evil) }));
+  for (const args of [['ls'], ['show', '1'], ['wait', '1'], ['watch', '1']]) {
+    const r = await lhctl(d.state, args);
+    assert.equal(r.code, 0, `${args}: ${r.err}`);
+    harmless(r.out + r.err, args.join(' '));
+  }
+});
+
+test('a refusal is a sentence and a hint, and exits with 1', async (t) => {
+  const d = await fakeDaemon(t, scratch(t), steered({ 'job.pause': () => {
+    throw { code: -32006, message: `job 1 is ${EVIL}`, data: { name: 'LH_ESTATE', hint: 'look first' } };
+  } }));
+  const r = await lhctl(d.state, ['pause', '1']);
+  assert.equal(r.code, 1);
+  assert.match(r.err, /^error: job 1 is a\\x1b/m);
+  assert.match(r.err, /^hint: look first$/m);
+  harmless(r.err);
+});
+
+test('each command has a request id of its own', async (t) => {
+  const d = await fakeDaemon(t, scratch(t), steered());
+  for (let i = 0; i < 2; i++) await lhctl(d.state, ['pause', '1', '--no-wait']);
+  const ids = d.calls.filter((c) => c.method === 'job.pause').map((c) => c.params.request_id);
+  for (const id of ids) assert.match(id, /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  assert.notEqual(ids[0], ids[1]);
+});
+
+test('a daemon that goes away while it is waited for is told from a job that ended', async (t) => {
+  const d = await fakeDaemon(t, scratch(t), steered({ 'job.pause': (p, peer) => { peer.socket.destroy(); } }));
+  const r = await lhctl(d.state, ['pause', '1']);
+  assert.equal(r.code, 3);
+  assert.match(r.err, /^error: .*\nhint: /m);
+});
