@@ -13,6 +13,7 @@
 #include "base/frame.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/statedir.h"
 #include "ctl.h"
 #include "lighthouse/proto.h"
 
@@ -33,29 +34,56 @@ static int unreachable(struct lh_err *err, const char *what)
 	return lh_err_hint(err, "is lhd still running?");
 }
 
-struct ctl_client *ctl_connect(const struct ctl *c)
+static char *state_dir(const struct ctl *c, struct lh_err *err)
 {
-	char *path = lh_asprintf("%s/%s", c->state, LH_STATE_CONTROL_SOCKET);
+	const char *given = getenv("LIGHTHOUSE_STATE");
+
+	if (c->state)
+		return lh_strdup(c->state);
+	return given && *given ? lh_strdup(given) : lh_statedir_default(err);
+}
+
+static int dial(struct ctl_client *k, const char *state)
+{
+	char *path = lh_asprintf("%s/%s", state, LH_STATE_CONTROL_SOCKET);
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	struct ctl_client *k = lh_calloc(1, sizeof(*k));
 	bool fits = strlen(path) < sizeof(a.sun_path);
+	int rc = -1;
 
 	k->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fits)
 		memcpy(a.sun_path, path, strlen(path) + 1);
-	if (k->fd < 0 || !fits || connect(k->fd, (struct sockaddr *)&a, sizeof(a))) {
+	if (k->fd >= 0 && fits)
+		rc = connect(k->fd, (struct sockaddr *)&a, sizeof(a));
+	if (rc) {
 		fprintf(stderr, "error: no daemon at '%s': %s\n", path,
 			fits ? strerror(errno) : "the path is too long for a socket");
-		fprintf(stderr, "hint: start it: lhd --state %s\n", c->state);
+		fprintf(stderr, "hint: start it: lhd --state %s\n", state);
 		if (k->fd >= 0)
 			close(k->fd);
-		free(k);
-		free(path);
+	}
+	free(path);
+	return rc;
+}
+
+struct ctl_client *ctl_connect(const struct ctl *c)
+{
+	struct lh_err err = LH_ERR_INIT;
+	char *state = state_dir(c, &err);
+	struct ctl_client *k;
+
+	if (!state) {
+		ctl_fail(&err);
 		return NULL;
 	}
-	lh_frame_init(&k->in, LINE_MAX_BYTES);
-	k->next_id = 1;
-	free(path);
+	k = lh_calloc(1, sizeof(*k));
+	if (dial(k, state)) {
+		free(k);
+		k = NULL;
+	} else {
+		lh_frame_init(&k->in, LINE_MAX_BYTES);
+	}
+	free(state);
 	return k;
 }
 

@@ -27,7 +27,7 @@ struct ctl_option {
 
 struct ctl {
 	const struct ctl_command *command;
-	const char *state;  /* state directory */
+	const char *state;  /* state directory; NULL: the default */
 	const char **args;  /* operands */
 	int arg_count;
 	const char *values[64]; /* of options, in the order of the table */

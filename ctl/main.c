@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "commands.h"
 #include "ctl.h"
@@ -76,20 +75,6 @@ static int help(int argc, char **argv)
 	return CTL_DONE;
 }
 
-static char *default_state(void)
-{
-	const char *state = getenv("LIGHTHOUSE_STATE"), *home = getenv("HOME");
-	const char *base = getenv("XDG_STATE_HOME");
-
-	if (state && *state)
-		return lh_strdup(state);
-	if (base && *base == '/')
-		return lh_asprintf("%s/lighthouse", base);
-	if (getuid() == 0 || !home)
-		return lh_strdup("/var/lib/lighthouse");
-	return lh_asprintf("%s/.local/state/lighthouse", home);
-}
-
 static int run(const char *state, const char *name, int argc, char **argv)
 {
 	struct ctl c = { .state = state, .command = find(name) };
@@ -109,16 +94,14 @@ static int run(const char *state, const char *name, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	char *state = default_state();
+	const char *state = NULL;
 	int i = 1, rc;
 
 	if (i + 1 < argc && !strcmp(argv[i], "--state")) {
-		free(state);
-		state = lh_strdup(argv[i + 1]);
+		state = argv[i + 1];
 		i += 2;
 	} else if (i < argc && !strncmp(argv[i], "--state=", 8)) {
-		free(state);
-		state = lh_strdup(argv[i] + 8);
+		state = argv[i] + 8;
 		i++;
 	}
 	if (i >= argc) {
@@ -135,6 +118,5 @@ int main(int argc, char **argv)
 	} else {
 		rc = run(state, argv[i], argc - i - 1, argv + i + 1);
 	}
-	free(state);
 	return rc;
 }

@@ -56,3 +56,10 @@ test('a daemon that goes away while it is waited for is told from a job that end
   assert.equal(r.code, 3);
   assert.match(r.err, /^error: .*\nhint: /m);
 });
+
+test('lhctl and lhd look for the state directory in the same place', async () => {
+  const r = await lhctl(null, ['ls'], { env: { LIGHTHOUSE_STATE: '', XDG_STATE_HOME: '/nowhere/state', HOME: '/nowhere' } });
+  assert.equal(r.code, 3);
+  const where = process.getuid() === 0 ? '/var/lib/lighthouse' : '/nowhere/state/lighthouse';
+  assert.ok(r.err.includes(`'${where}/control.sock'`), r.err);
+});
