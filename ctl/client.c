@@ -253,10 +253,9 @@ json_t *ctl_steer_params(const struct ctl *c, int64_t job)
 	json_t *params;
 
 	make_uuid(uuid);
-	params = json_pack("{s:s, s:s, s:s}", "program", "lhctl", "request_id",
-			   id ? id : uuid, "message", message ? message : "");
-	if (!params)
-		exit(ctl_usage(c->command, "the message is not valid UTF-8"));
+	params = json_pack("{s:s, s:o, s:o}", "program", "lhctl", "request_id",
+			   ctl_text(c, "the request id", id ? id : uuid), "message",
+			   ctl_text(c, "the message", message ? message : ""));
 	if (job)
 		json_object_set_new(params, "job", json_integer(job));
 	return params;

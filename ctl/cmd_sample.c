@@ -47,26 +47,29 @@ static void on_note(void *arg, const char *method, json_t *params)
 		put_text(ctl_str(params, "text"));
 }
 
-/* The prompt, echoed first so that the text reads whole; heap, or NULL. */
+/* The prompt; heap. What the model would not see whole is refused: exits 2. */
 static char *prompt_of(const struct ctl *c)
 {
 	const char *text = ctl_opt(c, "prompt");
-	char *out = lh_calloc(PROMPT_MAX_BYTES + 1, 1);
-	size_t n;
+	char *out = lh_calloc(PROMPT_MAX_BYTES + 2, 1);
+	size_t n = 0;
 
-	if (text && strcmp(text, "-")) {
-		snprintf(out, PROMPT_MAX_BYTES, "%s", text);
-		return out;
-	}
-	n = text ? fread(out, 1, PROMPT_MAX_BYTES, stdin) : 0;
-	out[n] = '\0';
+	if (text && !strcmp(text, "-"))
+		n = fread(out, 1, PROMPT_MAX_BYTES + 1, stdin);
+	else if (text)
+		n = (size_t)snprintf(out, PROMPT_MAX_BYTES + 2, "%s", text);
+	if (n > PROMPT_MAX_BYTES)
+		exit(ctl_usage(c->command, "the prompt has more than %d bytes",
+			       PROMPT_MAX_BYTES));
+	if (strlen(out) != n)
+		exit(ctl_usage(c->command, "the prompt holds a NUL byte"));
 	return out;
 }
 
 static json_t *params_of(const struct ctl *c, int64_t job, const char *prompt)
 {
-	return json_pack("{s:I, s:s, s:I, s:f, s:I, s:I}", "job", (json_int_t)job,
-			 "prompt", prompt, "max_tokens",
+	return json_pack("{s:I, s:o, s:I, s:f, s:I, s:I}", "job", (json_int_t)job,
+			 "prompt", ctl_text(c, "the prompt", prompt), "max_tokens",
 			 (json_int_t)ctl_opt_int(c, "tokens", 200, 1, 65536),
 			 "temperature", ctl_opt_number(c, "temperature", 0.8, 0, 100),
 			 "top_k", (json_int_t)ctl_opt_int(c, "top-k", 40, 0, 1000000),
@@ -86,12 +89,10 @@ static int run(struct ctl *c)
 		return CTL_UNREACHABLE;
 	job = ctl_job(k, c->args[0]);
 	prompt = prompt_of(c);
-	params = job ? params_of(c, job, prompt) : NULL;
-	if (job && !params) {
-		rc = ctl_usage(c->command, "the prompt is not valid UTF-8");
-	} else if (job) {
+	if (job) {
+		params = params_of(c, job, prompt);
 		if (!ctl_opt(c, "json")) {
-			put_text(prompt);
+			put_text(prompt); /* so that the text reads whole */
 			ctl_on_note(k, on_note, NULL);
 		}
 		result = ctl_call(k, "job.sample", params, &err);

@@ -116,7 +116,7 @@ static int steer(struct ctl *c, const char *method, const char *phase)
 		goto done;
 	params = ctl_steer_params(c, o.job);
 	if (phase)
-		json_object_set_new(params, "phase", json_string(phase));
+		json_object_set_new(params, "phase", ctl_text(c, "the phase", phase));
 	o.heard = json_array();
 	ctl_on_note(k, on_note, &o);
 	sub = ctl_call(k, "job.subscribe", json_pack("{s:I}", "job", (json_int_t)o.job),

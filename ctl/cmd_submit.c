@@ -31,16 +31,19 @@ static char *directory_of(const char *path)
 	return real;
 }
 
-static json_t *params_of(const struct ctl *c, const char *text, size_t bytes,
-			 const char *dir)
+/* `yaml` is borrowed. What JSON cannot carry exits 2: a parameter that is dropped
+ * would submit another job than was asked for. */
+static json_t *params_of(const struct ctl *c, json_t *yaml, const char *dir)
 {
 	json_t *params = ctl_steer_params(c, 0), *set = json_array();
 
 	for (int i = 0; i < c->repeated_count; i++)
-		json_array_append_new(set, json_string(c->repeated[i]));
-	json_object_set_new(params, "yaml", json_stringn(text, bytes));
-	json_object_set_new(params, "file", json_string(c->args[0]));
-	json_object_set_new(params, "base_dir", json_string(dir));
+		json_array_append_new(set, ctl_text(c, "an override", c->repeated[i]));
+	json_object_set(params, "yaml", yaml);
+	json_object_set_new(params, "file",
+			    ctl_text(c, "the name of the job file", c->args[0]));
+	json_object_set_new(params, "base_dir",
+			    ctl_text(c, "the job file's directory", dir));
 	json_object_set_new(params, "set", set);
 	json_object_set_new(params, "priority",
 			    json_integer(ctl_opt_int(c, "priority", 0, -1000, 1000)));
@@ -48,17 +51,18 @@ static json_t *params_of(const struct ctl *c, const char *text, size_t bytes,
 	return params;
 }
 
-static int submit(const struct ctl *c, const char *text, size_t bytes, const char *dir,
-		  struct lh_err *err)
+static int submit(const struct ctl *c, json_t *yaml, const char *dir, struct lh_err *err)
 {
+	json_t *params = params_of(c, yaml, dir), *result;
 	struct ctl_client *k = ctl_connect(c);
 	char safe[256];
-	json_t *result;
 	int rc = CTL_DONE;
 
-	if (!k)
+	if (!k) {
+		json_decref(params);
 		return CTL_UNREACHABLE;
-	result = ctl_call(k, "job.submit", params_of(c, text, bytes, dir), err);
+	}
+	result = ctl_call(k, "job.submit", params, err);
 	ctl_disconnect(k);
 	if (!result)
 		return ctl_fail(err);
@@ -81,6 +85,7 @@ static int run(struct ctl *c)
 	struct lh_err err = LH_ERR_INIT;
 	char *text, *dir;
 	size_t bytes;
+	json_t *yaml;
 	int rc;
 
 	if (lh_fs_read(c->args[0], FILE_MAX_BYTES, &text, &bytes, &err)) {
@@ -88,13 +93,16 @@ static int run(struct ctl *c)
 		return ctl_fail(&err);
 	}
 	dir = directory_of(c->args[0]);
-	if (memchr(text, 0, bytes)) {
-		lh_err_set(&err, LH_EJOBFILE, "'%s' holds a NUL byte", c->args[0]);
+	yaml = json_stringn(text, bytes);
+	if (!yaml || memchr(text, 0, bytes)) {
+		lh_err_set(&err, LH_EJOBFILE, "'%s' %s", c->args[0],
+			   yaml ? "holds a NUL byte" : "is not UTF-8");
 		lh_err_hint(&err, "is this a job file?");
 		rc = ctl_fail(&err);
 	} else {
-		rc = submit(c, text, bytes, dir ? dir : "/", &err);
+		rc = submit(c, yaml, dir ? dir : "/", &err);
 	}
+	json_decref(yaml);
 	free(dir);
 	free(text);
 	return rc;

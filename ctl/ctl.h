@@ -56,6 +56,9 @@ void ctl_print_help(const struct ctl_command *command);
 /* Prints to stderr and returns CTL_USAGE. */
 int ctl_usage(const struct ctl_command *command, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+/* Text of the command line as JSON (new reference), never NULL: what is not UTF-8
+ * exits 2, since JSON would drop it. `what` names it: "the message". */
+json_t *ctl_text(const struct ctl *c, const char *what, const char *text);
 
 /* ---- client.c: one connection, blocking. */
 struct ctl_client;

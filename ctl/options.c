@@ -67,6 +67,15 @@ double ctl_opt_number(const struct ctl *c, const char *name, double absent, doub
 	return v;
 }
 
+json_t *ctl_text(const struct ctl *c, const char *what, const char *text)
+{
+	json_t *value = json_string(text);
+
+	if (!value)
+		exit(ctl_usage(c->command, "%s is not valid UTF-8", what));
+	return value;
+}
+
 static void print_option(const struct ctl_option *o)
 {
 	char left[64];

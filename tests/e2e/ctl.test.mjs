@@ -57,6 +57,34 @@ test('a daemon that goes away while it is waited for is told from a job that end
   assert.match(r.err, /^error: .*\nhint: /m);
 });
 
+test('submit refuses what is no text, and never drops an override', async (t) => {
+  const dir = scratch(t);
+  const d = await fakeDaemon(t, dir, steered({ 'job.submit': () => ({ job: 1, name: 'x', state: 'QUEUED', command: 1, spec: {}, params: 1 }) }));
+  const file = join(dir, 'job.yaml');
+  writeFileSync(file, Buffer.from([0x61, 0x3a, 0x20, 0xff, 0x0a]));
+  const r = await lhctl(d.state, ['submit', file]);
+  assert.equal(r.code, 1);
+  assert.match(r.err, /job\.yaml.*UTF-8/);
+  writeFileSync(file, 'name: x');
+  for (const args of [`submit ${file} --set "$bad"`, `submit ${file} -m "$bad"`, 'switch 1 "$bad"', 'sample 1 --prompt "$bad"']) {
+    const sh = spawnSync('sh', ['-c', `bad=$(printf 'name=\\377'); exec ${bin('lhctl')} --state ${d.state} ${args}`], { encoding: 'utf8', timeout: 20_000 });
+    assert.equal(sh.status, 2, `${args}: ${sh.stderr}`);
+    assert.match(sh.stderr, /UTF-8/);
+  }
+  await new Promise((r) => setTimeout(r, 50));
+  assert.deepEqual(d.calls, []);
+});
+
+test('sample refuses a prompt that is too long instead of cutting it', async (t) => {
+  const d = await fakeDaemon(t, scratch(t), steered({ 'job.sample': () => ({ text: 'x', tokens: 1, step: 1 }) }));
+  const r = await lhctl(d.state, ['sample', '1', '--prompt', '-'], { input: 'x'.repeat(70_000) });
+  assert.equal(r.code, 2);
+  assert.match(r.err, /65536/);
+  assert.equal((await lhctl(d.state, ['sample', '1', '--prompt', 'x'.repeat(65_537)])).code, 2);
+  assert.equal((await lhctl(d.state, ['sample', '1', '--prompt', '-'], { input: 'a\0b' })).code, 2);
+  assert.equal((await lhctl(d.state, ['sample', '1', '--prompt', '-'], { input: 'x'.repeat(65_536) })).code, 0);
+});
+
 test('lhctl and lhd look for the state directory in the same place', async () => {
   const r = await lhctl(null, ['ls'], { env: { LIGHTHOUSE_STATE: '', XDG_STATE_HOME: '/nowhere/state', HOME: '/nowhere' } });
   assert.equal(r.code, 3);
