@@ -1,6 +1,7 @@
 /* client.c: a blocking connection to lhd. */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,15 +18,16 @@
 #include "ctl.h"
 #include "lighthouse/proto.h"
 
-enum { LINE_MAX_BYTES = 256 << 20 };
+enum { LINE_MAX_BYTES = 256 << 20, CALL_LEAST_US = 2000000 };
 
 struct ctl_client {
 	int fd;
-	int64_t next_id;
+	int64_t end_us;   /* the deadline; INT64_MAX: none */
 	struct lh_frame in;
 	ctl_note note;
 	void *arg;
-	json_t *reply; /* of the call that waits */
+	int64_t id;       /* of the newest call */
+	json_t *reply;    /* to it, once it has come */
 };
 
 static int unreachable(struct lh_err *err, const char *what)
@@ -82,6 +84,7 @@ struct ctl_client *ctl_connect(const struct ctl *c)
 		k = NULL;
 	} else {
 		lh_frame_init(&k->in, LINE_MAX_BYTES);
+		k->end_us = INT64_MAX;
 	}
 	free(state);
 	return k;
@@ -91,7 +94,14 @@ void ctl_disconnect(struct ctl_client *k)
 {
 	close(k->fd);
 	lh_frame_release(&k->in);
+	json_decref(k->reply);
 	free(k);
+}
+
+void ctl_deadline(struct ctl_client *k, double timeout_s)
+{
+	k->end_us = timeout_s < 0 ? INT64_MAX :
+				    lh_clock_us() + (int64_t)(timeout_s * 1e6);
 }
 
 void ctl_on_note(struct ctl_client *k, ctl_note note, void *arg)
@@ -100,35 +110,68 @@ void ctl_on_note(struct ctl_client *k, ctl_note note, void *arg)
 	k->arg = arg;
 }
 
+/* An answer to a call that was given up, at its deadline, is dropped. An error with
+ * id null is of a request whose id could not be read: ours. */
 static void take(struct ctl_client *k, const char *line, size_t len)
 {
-	json_t *m = json_loadb(line, len, 0, NULL);
+	json_t *m = json_loadb(line, len, 0, NULL), *id = json_object_get(m, "id");
 	const char *method = json_string_value(json_object_get(m, "method"));
 
 	if (method && k->note)
 		k->note(k->arg, method, json_object_get(m, "params"));
-	else if (m && !method)
+	else if (!method && !k->reply &&
+		 (json_integer_value(id) == k->id || json_is_null(id)))
 		k->reply = json_incref(m);
 	json_decref(m);
 }
 
-int ctl_listen(struct ctl_client *k, int timeout_ms, struct lh_err *err)
+/* Until bytes can be read. 0 or LH_ETIMEOUT. */
+static int await_bytes(struct ctl_client *k, int64_t end_us, struct lh_err *err)
 {
 	struct pollfd p = { .fd = k->fd, .events = POLLIN };
+	int rc = 0;
+
+	while (!rc) {
+		int64_t left_ms = (end_us - lh_clock_us() + 999) / 1000;
+
+		if (left_ms <= 0)
+			break;
+		/* A poll cannot last as long as some deadlines. */
+		rc = poll(&p, 1, left_ms < INT_MAX ? (int)left_ms : INT_MAX);
+	}
+	return rc > 0 ? 0 : lh_err_set(err, LH_ETIMEOUT, "nothing came in time");
+}
+
+static int listen_until(struct ctl_client *k, int64_t end_us, struct lh_err *err)
+{
 	char buf[65536], *line;
 	size_t len;
 	ssize_t n;
-	int rc = poll(&p, 1, timeout_ms);
+	int rc = await_bytes(k, end_us, err);
 
-	if (rc <= 0)
-		return lh_err_set(err, LH_ETIMEOUT, "nothing came in time");
+	if (rc)
+		return rc;
 	n = recv(k->fd, buf, sizeof(buf), 0);
 	if (n <= 0)
 		return unreachable(err, n ? strerror(errno) : "it closed the connection");
 	lh_frame_push(&k->in, buf, (size_t)n);
-	while (lh_frame_next(&k->in, &line, &len) > 0)
+	while ((rc = lh_frame_next(&k->in, &line, &len)) > 0)
 		take(k, line, len);
-	return 0;
+	if (rc < 0) {
+		lh_err_set(err, LH_EPROTO, "the daemon sent a line of more than %d MiB",
+			   LINE_MAX_BYTES >> 20);
+		lh_err_hint(err, "--limit asks for less");
+	}
+	return rc;
+}
+
+int ctl_listen(struct ctl_client *k, int timeout_ms, struct lh_err *err)
+{
+	int64_t end_us = k->end_us;
+
+	if (timeout_ms >= 0 && lh_clock_us() + timeout_ms * INT64_C(1000) < end_us)
+		end_us = lh_clock_us() + timeout_ms * INT64_C(1000);
+	return listen_until(k, end_us, err);
 }
 
 static int send_line_take(struct ctl_client *k, json_t *request, struct lh_err *err)
@@ -170,22 +213,25 @@ json_t *ctl_call(struct ctl_client *k, const char *method, json_t *params,
 		 struct lh_err *err)
 {
 	json_t *request = json_pack("{s:s, s:I, s:s, s:o}", "jsonrpc", "2.0", "id",
-				    (json_int_t)k->next_id++, "method", method, "params",
+				    (json_int_t)++k->id, "method", method, "params",
 				    params ? params : json_object());
+	int64_t least_us = lh_clock_us() + CALL_LEAST_US;
 	json_t *result;
 
 	if (!request)
 		LH_BUG("a request that is no JSON");
+	json_decref(k->reply); /* late, to a call that was given up */
+	k->reply = NULL;
 	if (send_line_take(k, request, err))
 		return NULL;
-	while (!k->reply) {
-		int rc = ctl_listen(k, -1, err);
-
-		if (rc == LH_EUNREACHABLE || (rc && errno == EINTR))
+	while (!k->reply)
+		if (listen_until(k, k->end_us > least_us ? k->end_us : least_us, err))
 			return NULL;
-	}
 	result = json_incref(json_object_get(k->reply, "result"));
-	if (!result)
+	if (!result && !json_object_get(k->reply, "error"))
+		lh_err_set(err, LH_EPROTO, "the answer to '%s' is neither a "
+			   "result nor an error", method);
+	else if (!result)
 		refusal(json_object_get(k->reply, "error"), err);
 	json_decref(k->reply);
 	k->reply = NULL;
@@ -204,30 +250,29 @@ int ctl_fail(const struct lh_err *err)
 					      CTL_REFUSED;
 }
 
-int64_t ctl_job(struct ctl_client *k, const char *operand)
+int ctl_job(struct ctl_client *k, const char *operand, int64_t *id)
 {
 	struct lh_err err = LH_ERR_INIT;
-	int64_t found = 0;
 	json_t *result, *job;
 	size_t i;
 
+	*id = 0;
 	if (*operand && strspn(operand, "0123456789") == strlen(operand))
-		return strtoll(operand, NULL, 10);
+		*id = strtoll(operand, NULL, 10);
+	if (*id > 0)
+		return CTL_DONE;
 	result = ctl_call(k, "job.list", NULL, &err);
-	if (!result) {
-		ctl_fail(&err);
-		return 0;
-	}
+	if (!result)
+		return ctl_fail(&err);
 	json_array_foreach (json_object_get(result, "jobs"), i, job)
 		if (!strcmp(ctl_str(job, "name"), operand))
-			found = ctl_int(job, "job");
+			*id = ctl_int(job, "job");
 	json_decref(result);
-	if (!found) {
-		lh_err_set(&err, LH_ENOTFOUND, "there is no job '%s'", operand);
-		lh_err_hint(&err, "'lhctl ls' lists the jobs");
-		ctl_fail(&err);
-	}
-	return found;
+	if (*id)
+		return CTL_DONE;
+	lh_err_set(&err, LH_ENOTFOUND, "there is no job '%s'", operand);
+	lh_err_hint(&err, "'lhctl ls' lists the jobs");
+	return ctl_fail(&err);
 }
 
 /* A random UUID (version 4): a retry of this very request is harmless. */

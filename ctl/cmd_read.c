@@ -37,8 +37,7 @@ static json_t *ask(struct ctl *c, const char *method, json_t *params, int *rc)
 
 	*rc = k ? CTL_DONE : CTL_UNREACHABLE;
 	if (k && c->arg_count) {
-		job = ctl_job(k, c->args[0]);
-		*rc = job ? CTL_DONE : CTL_REFUSED;
+		*rc = ctl_job(k, c->args[0], &job);
 		json_object_set_new(params, "job", json_integer(job));
 	}
 	if (*rc == CTL_DONE) {

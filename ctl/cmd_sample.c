@@ -83,13 +83,13 @@ static int run(struct ctl *c)
 	char *prompt;
 	json_t *params, *result = NULL;
 	int64_t job;
-	int rc = CTL_DONE;
+	int rc;
 
 	if (!k)
 		return CTL_UNREACHABLE;
-	job = ctl_job(k, c->args[0]);
+	rc = ctl_job(k, c->args[0], &job);
 	prompt = prompt_of(c);
-	if (job) {
+	if (rc == CTL_DONE) {
 		params = params_of(c, job, prompt);
 		if (!ctl_opt(c, "json")) {
 			put_text(prompt); /* so that the text reads whole */
@@ -102,8 +102,6 @@ static int run(struct ctl *c)
 			rc = ctl_print_json_take(json_incref(result));
 		else
 			putchar('\n');
-	} else {
-		rc = CTL_REFUSED;
 	}
 	json_decref(result);
 	free(prompt);

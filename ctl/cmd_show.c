@@ -87,17 +87,21 @@ static int run(struct ctl *c)
 {
 	struct ctl_client *k = ctl_connect(c);
 	struct lh_err err = LH_ERR_INIT;
-	json_t *show;
+	json_t *show = NULL;
 	int64_t job;
+	int rc;
 
 	if (!k)
 		return CTL_UNREACHABLE;
-	job = ctl_job(k, c->args[0]);
-	show = job ? ctl_call(k, "job.show", json_pack("{s:I}", "job", (json_int_t)job),
-			      &err) : NULL;
+	rc = ctl_job(k, c->args[0], &job);
+	if (rc == CTL_DONE) {
+		show = ctl_call(k, "job.show", json_pack("{s:I}", "job", (json_int_t)job),
+				&err);
+		rc = show ? rc : ctl_fail(&err);
+	}
 	ctl_disconnect(k);
 	if (!show)
-		return job ? ctl_fail(&err) : CTL_REFUSED;
+		return rc;
 	if (ctl_opt(c, "json"))
 		return ctl_print_json_take(show);
 	if (!ctl_opt(c, "evaluations")) {

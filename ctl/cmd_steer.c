@@ -78,14 +78,15 @@ static void look_at_journal(struct ctl_client *k, struct outcome *o, struct lh_e
 static int wait_outcome(const struct ctl *c, struct ctl_client *k, struct outcome *o,
 			struct lh_err *err)
 {
-	double timeout_s = ctl_opt_number(c, "timeout", -1, 0, 1e9);
 	char safe[800];
 
 	if (ctl_opt(c, "request-id"))
 		look_at_journal(k, o, err);
 	for (look_at_heard(o); !o->known; look_at_heard(o)) {
-		int rc = ctl_listen(k, timeout_s < 0 ? -1 : (int)(timeout_s * 1000), err);
+		int rc = ctl_listen(k, -1, err);
 
+		if (rc == LH_ETIMEOUT && !ctl_opt(c, "timeout"))
+			continue; /* a signal */
 		if (rc) {
 			lh_err_hint(err, "command %lld stays accepted; 'lhctl journal' "
 				    "tells its outcome", (long long)o->command);
@@ -103,16 +104,18 @@ static int wait_outcome(const struct ctl *c, struct ctl_client *k, struct outcom
 
 static int steer(struct ctl *c, const char *method, const char *phase)
 {
+	double timeout_s = ctl_opt_number(c, "timeout", -1, 0, 1e9);
 	struct ctl_client *k = ctl_connect(c);
 	struct outcome o = { 0 };
 	struct lh_err err = LH_ERR_INIT;
 	json_t *params, *result = NULL, *sub = NULL;
-	int rc = CTL_REFUSED;
+	int rc;
 
 	if (!k)
 		return CTL_UNREACHABLE;
-	o.job = ctl_job(k, c->args[0]);
-	if (!o.job)
+	ctl_deadline(k, timeout_s);
+	rc = ctl_job(k, c->args[0], &o.job);
+	if (rc)
 		goto done;
 	params = ctl_steer_params(c, o.job);
 	if (phase)

@@ -1,10 +1,8 @@
 /* cmd_wait.c: until a job is where somebody wants it. */
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/fs.h"
 #include "commands.h"
 
 static const struct ctl_option options[] = {
@@ -63,9 +61,6 @@ static int answer(const struct ctl *c, json_t *job, bool good)
 static int wait_for(const struct ctl *c, struct ctl_client *k, int64_t id,
 		    const struct goal *g, struct lh_err *err)
 {
-	double timeout_s = ctl_opt_number(c, "timeout", -1, 0, 1e9);
-	int64_t end_us = lh_clock_us() + (int64_t)(timeout_s * 1e6), left_us;
-
 	for (;;) {
 		json_t *job = ctl_call(k, "job.get",
 				       json_pack("{s:I}", "job", (json_int_t)id), err);
@@ -79,22 +74,23 @@ static int wait_for(const struct ctl *c, struct ctl_client *k, int64_t id,
 			return rc;
 		}
 		json_decref(job);
-		left_us = timeout_s < 0 ? INT_MAX : end_us - lh_clock_us();
-		if (left_us <= 0) {
-			lh_err_set(err, LH_ETIMEOUT, "it did not happen within %g s",
-				   timeout_s);
+		rc = ctl_listen(k, -1, err);
+		if (rc == LH_ETIMEOUT && !ctl_opt(c, "timeout"))
+			continue; /* a signal */
+		if (rc == LH_ETIMEOUT) {
+			lh_err_set(err, rc, "it did not happen within %s s",
+				   ctl_opt(c, "timeout"));
 			lh_err_hint(err, "'lhctl show %lld' tells where the job is",
 				    (long long)id);
-			return ctl_fail(err);
 		}
-		rc = ctl_listen(k, timeout_s < 0 ? -1 : (int)(left_us / 1000 + 1), err);
-		if (rc == LH_EUNREACHABLE)
+		if (rc)
 			return ctl_fail(err);
 	}
 }
 
 static int run(struct ctl *c)
 {
+	double timeout_s = ctl_opt_number(c, "timeout", -1, 0, 1e9);
 	struct lh_err err = LH_ERR_INIT;
 	struct ctl_client *k;
 	struct goal g;
@@ -107,9 +103,9 @@ static int run(struct ctl *c)
 	k = ctl_connect(c);
 	if (!k)
 		return CTL_UNREACHABLE;
-	rc = CTL_REFUSED;
-	id = ctl_job(k, c->args[0]);
-	if (id) {
+	ctl_deadline(k, timeout_s);
+	rc = ctl_job(k, c->args[0], &id);
+	if (!rc) {
 		/* Anything that happens to the job wakes us to look. */
 		sub = ctl_call(k, "job.subscribe",
 			       json_pack("{s:I, s:b}", "job", (json_int_t)id, "steps",

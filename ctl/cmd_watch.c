@@ -118,7 +118,7 @@ static int follow(struct ctl_client *k, struct watch *w, int64_t id, struct lh_e
 		int rc = ctl_listen(k, 500, err);
 		json_t *job;
 
-		if (rc == LH_EUNREACHABLE)
+		if (rc && rc != LH_ETIMEOUT)
 			return ctl_fail(err);
 		if (!w->terminal || w->ended || lh_clock_us() < w->drawn_us + REDRAW_US)
 			continue;
@@ -142,13 +142,13 @@ static int run(struct ctl *c)
 	struct lh_err err = LH_ERR_INIT;
 	json_t *sub, *job = NULL;
 	int64_t id;
-	int rc = CTL_REFUSED;
+	int rc;
 
 	if (!k)
 		return CTL_UNREACHABLE;
 	sigaction(SIGINT, &sa, NULL);
-	id = ctl_job(k, c->args[0]);
-	if (!id) {
+	rc = ctl_job(k, c->args[0], &id);
+	if (rc) {
 		ctl_disconnect(k);
 		return rc;
 	}

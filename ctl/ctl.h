@@ -68,18 +68,23 @@ typedef void (*ctl_note)(void *arg, const char *method, json_t *params);
 struct ctl_client *ctl_connect(const struct ctl *c);
 void ctl_disconnect(struct ctl_client *k);
 void ctl_on_note(struct ctl_client *k, ctl_note note, void *arg);
+/* From now on calls and listening end with LH_ETIMEOUT once timeout_s have
+ * passed, whatever comes; negative: no limit. A call has 2 s all the same, so
+ * that a timeout of 0 still asks. */
+void ctl_deadline(struct ctl_client *k, double timeout_s);
 /* Takes `params`. The result (new reference), or NULL and *err: the daemon's
- * refusal, or LH_EUNREACHABLE. Notifications that come meanwhile go to note. */
+ * refusal, LH_EUNREACHABLE, LH_EPROTO for what is no answer, LH_ETIMEOUT after the
+ * deadline or when a signal came. Notifications that come meanwhile go to note. */
 json_t *ctl_call(struct ctl_client *k, const char *method, json_t *params,
 		 struct lh_err *err);
-/* Waits for notifications, timeout_ms at most (-1: for ever). 0, LH_ETIMEOUT, or
- * LH_EUNREACHABLE. Interrupted by a signal: LH_ETIMEOUT. */
+/* Waits for notifications, timeout_ms at most (-1: until the deadline, if there is
+ * one). 0, LH_ETIMEOUT (also when a signal came), LH_EUNREACHABLE or LH_EPROTO. */
 int ctl_listen(struct ctl_client *k, int timeout_ms, struct lh_err *err);
 /* Prints "error: ..." and "hint: ..."; the exit code that fits. */
 int ctl_fail(const struct lh_err *err);
-/* Number of the job an operand names: a number, or the newest of that name. 0
- * after printing why. */
-int64_t ctl_job(struct ctl_client *k, const char *operand);
+/* Number of the job an operand names: a number, or the newest of that name.
+ * CTL_DONE, or the code to exit with after printing why. */
+int ctl_job(struct ctl_client *k, const char *operand, int64_t *id);
 /* For the journal: {job, program, request_id, message}. */
 json_t *ctl_steer_params(const struct ctl *c, int64_t job);
 

@@ -50,6 +50,49 @@ test('each command has a request id of its own', async (t) => {
   assert.notEqual(ids[0], ids[1]);
 });
 
+test('--timeout of a command counts from the start, whatever else happens', async (t) => {
+  const d = await fakeDaemon(t, scratch(t), steered({ 'job.pause': (p, peer) => {
+    const timer = setInterval(() => peer.note('event', outcome('applied', 8)), 50);
+    peer.socket.once('close', () => clearInterval(timer));
+    return { command: 9, job: 1, state: 'accepted' };
+  } }));
+  assert.equal((await lhctl(d.state, ['pause', '1', '--timeout', '0.5'])).code, 4);
+});
+
+test('--timeout holds when the daemon is silent, whatever it was asked', async (t) => {
+  const silent = () => undefined;
+  const d = await fakeDaemon(t, scratch(t), steered({ 'job.list': silent, 'job.get': silent, 'job.pause': silent }));
+  for (const args of [['wait', '1'], ['wait', 'one'], ['pause', '1']]) {
+    const r = await lhctl(d.state, [...args, '--timeout', '0.1']);
+    assert.equal(r.code, 4, `${args}: ${r.err}`);
+  }
+});
+
+test('wait: a timeout of 0 still looks once', async (t) => {
+  const d = await fakeDaemon(t, scratch(t), steered());
+  assert.equal((await lhctl(d.state, ['wait', '1', '--for', 'state=RUNNING', '--timeout', '0'])).code, 0);
+  assert.equal((await lhctl(d.state, ['wait', '1', '--for', 'state=DONE', '--timeout', '0'])).code, 4);
+});
+
+test('wait: a very long timeout is still one', async (t) => {
+  let asked = 0;
+  const d = await fakeDaemon(t, scratch(t), steered({
+    'job.subscribe': (p, peer) => {
+      setTimeout(() => peer.note('event', outcome('applied')), 100);
+      return { subscription: 1, last_event: 0 };
+    },
+    'job.get': () => job({ state: asked++ ? 'DONE' : 'RUNNING' }) }));
+  assert.equal((await lhctl(d.state, ['wait', '1', '--timeout', '1e9'])).code, 0);
+  assert.ok(asked < 4, `asked ${asked} times: it did not wait`);
+});
+
+test('an answer that is neither result nor error is named', async (t) => {
+  const d = await fakeDaemon(t, scratch(t), steered({ 'job.list': (p, peer) => { peer.socket.write('{"jsonrpc": "2.0", "id": 1}\n'); } }));
+  const r = await lhctl(d.state, ['ls']);
+  assert.equal(r.code, 1);
+  assert.match(r.err, /^error: .*job\.list/);
+});
+
 test('a daemon that goes away while it is waited for is told from a job that ended', async (t) => {
   const d = await fakeDaemon(t, scratch(t), steered({ 'job.pause': (p, peer) => { peer.socket.destroy(); } }));
   const r = await lhctl(d.state, ['pause', '1']);
