@@ -2,7 +2,8 @@
  *
  * A command is accepted first and done at the next step boundary; these wait for
  * the outcome unless told not to. They listen before they ask, so that the
- * outcome cannot be missed. */
+ * outcome cannot be missed; when the daemon says that events were lost, the
+ * journal has it. */
 #include <stdio.h>
 #include <string.h>
 
@@ -14,13 +15,14 @@ static const struct ctl_option options[] = {
 	{ "no-wait", 0, NULL, false, "do not wait for the outcome" },
 	{ "request-id", 0, "UUID", false, "repeating a request with its id is harmless" },
 	{ "timeout", 0, "S", false, "seconds to wait for the outcome (no limit)" },
-	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	{ "json", 0, NULL, false, "the daemon's answer, as data; the exit status has the "
+	  "outcome" },
 	{ NULL },
 };
 
 struct outcome {
 	int64_t command, job;
-	bool known, applied;
+	bool known, applied, lost;
 	char text[400], hint[256];
 	json_t *heard; /* outcomes of any command, not looked at yet */
 };
@@ -35,6 +37,8 @@ static void on_note(void *arg, const char *method, json_t *params)
 	if (!strcmp(method, "event") && (!strcmp(kind, "command.applied") ||
 					 !strcmp(kind, "command.refused")))
 		json_array_append(o->heard, params);
+	else if (!strcmp(method, "lost") && ctl_int(params, "events"))
+		o->lost = true;
 }
 
 static void settle(struct outcome *o, bool applied, const char *text, const char *hint)
@@ -60,9 +64,11 @@ static void look_at_heard(struct outcome *o)
 	json_array_clear(o->heard);
 }
 
-/* A request that was repeated may have had its outcome long ago. */
+/* For an outcome whose event was lost, or came long ago: of a request that was
+ * repeated. */
 static void look_at_journal(struct ctl_client *k, struct outcome *o, struct lh_err *err)
 {
+	o->lost = false;
 	json_t *result = ctl_call(k, "job.journal",
 				  json_pack("{s:I, s:i}", "job", (json_int_t)o->job,
 					    "limit", 10000), err), *c;
@@ -80,11 +86,14 @@ static int wait_outcome(const struct ctl *c, struct ctl_client *k, struct outcom
 {
 	char safe[800];
 
-	if (ctl_opt(c, "request-id"))
-		look_at_journal(k, o, err);
+	o->lost |= ctl_opt(c, "request-id") != NULL;
 	for (look_at_heard(o); !o->known; look_at_heard(o)) {
-		int rc = ctl_listen(k, -1, err);
+		int rc = 0;
 
+		if (o->lost)
+			look_at_journal(k, o, err);
+		else
+			rc = ctl_listen(k, -1, err);
 		if (rc == LH_ETIMEOUT && !ctl_opt(c, "timeout"))
 			continue; /* a signal */
 		if (rc) {
@@ -98,7 +107,8 @@ static int wait_outcome(const struct ctl *c, struct ctl_client *k, struct outcom
 		lh_err_hint(err, "%s", o->hint);
 		return ctl_fail(err);
 	}
-	printf("applied: %s\n", lh_escape(safe, sizeof(safe), o->text));
+	if (!ctl_opt(c, "json"))
+		printf("applied: %s\n", lh_escape(safe, sizeof(safe), o->text));
 	return CTL_DONE;
 }
 
@@ -124,19 +134,22 @@ static int steer(struct ctl *c, const char *method, const char *phase)
 	ctl_on_note(k, on_note, &o);
 	sub = ctl_call(k, "job.subscribe", json_pack("{s:I}", "job", (json_int_t)o.job),
 		       &err);
-	result = sub ? ctl_call(k, method, params, &err) : NULL;
+	result = sub ? ctl_call(k, method, json_incref(params), &err) : NULL;
+	json_decref(params);
 	if (!result) {
 		rc = ctl_fail(&err);
 		goto done;
 	}
 	o.command = ctl_int(result, "command");
 	rc = CTL_DONE;
-	if (!ctl_opt(c, "no-wait") && !ctl_opt(c, "json"))
-		rc = wait_outcome(c, k, &o, &err);
-	else if (ctl_opt(c, "json"))
+	if (ctl_opt(c, "json"))
 		rc = ctl_print_json_take(json_incref(result));
-	else
+	else if (ctl_opt(c, "no-wait"))
 		printf("accepted as command %lld\n", (long long)o.command);
+	if (!ctl_opt(c, "no-wait")) {
+		fflush(stdout);
+		rc = wait_outcome(c, k, &o, &err);
+	}
 done:
 	json_decref(o.heard);
 	json_decref(sub);

@@ -27,7 +27,7 @@ static void on_interrupt(int signum)
 
 struct watch {
 	bool terminal, json, ended, drawn, failed;
-	json_t *last;    /* newest step, or NULL */
+	bool look;       /* events were lost: the end may be among them */
 	int64_t drawn_us;
 };
 
@@ -38,18 +38,29 @@ static void clear_line(struct watch *w)
 	w->drawn = false;
 }
 
+static void look_at_state(struct watch *w, const char *state)
+{
+	w->failed = !strcmp(state, "FAILED") || !strcmp(state, "CANCELLED");
+	w->ended = w->failed || !strcmp(state, "DONE");
+}
+
 static void print_event(struct watch *w, const json_t *e)
 {
-	const char *kind = ctl_str(e, "kind"), *to;
 	char safe[1200];
 
 	clear_line(w);
-	printf("%-16s %s\n", kind, lh_escape(safe, sizeof(safe), ctl_str(e, "text")));
-	if (strcmp(kind, "job.state"))
-		return;
-	to = ctl_str(json_object_get(e, "data"), "to");
-	w->failed = !strcmp(to, "FAILED") || !strcmp(to, "CANCELLED");
-	w->ended = w->failed || !strcmp(to, "DONE");
+	printf("%-16s %s\n", ctl_safe(e, "kind"),
+	       lh_escape(safe, sizeof(safe), ctl_str(e, "text")));
+}
+
+/* The daemon drops what a slow reader has not taken; the store has it all. */
+static void print_lost(struct watch *w, const json_t *lost)
+{
+	clear_line(w);
+	fflush(stdout);
+	fprintf(stderr, "not shown: %lld steps, %lld events; 'lhctl steps' and 'lhctl "
+		"events' have them\n", (long long)ctl_int(lost, "steps"),
+		(long long)ctl_int(lost, "events"));
 }
 
 static void print_step(const json_t *s)
@@ -65,27 +76,17 @@ static void on_note(void *arg, const char *method, json_t *params)
 {
 	struct watch *w = arg;
 
-	if (w->json) {
-		json_dumpf(params, stdout, JSON_COMPACT);
-		putchar('\n');
-	}
-	if (!strcmp(method, "event")) {
-		const char *kind = ctl_str(params, "kind");
-
-		if (!w->json)
-			print_event(w, params);
-		else if (!strcmp(kind, "job.state")) {
-			const char *to = ctl_str(json_object_get(params, "data"), "to");
-
-			w->failed = !strcmp(to, "FAILED") || !strcmp(to, "CANCELLED");
-			w->ended = w->failed || !strcmp(to, "DONE");
-		}
-	} else if (!strcmp(method, "step")) {
-		json_decref(w->last);
-		w->last = json_incref(params);
-		if (!w->terminal && !w->json)
-			print_step(params);
-	}
+	if (w->json)
+		ctl_print_json_line(params);
+	else if (!strcmp(method, "event"))
+		print_event(w, params);
+	else if (!strcmp(method, "lost"))
+		print_lost(w, params);
+	else if (!strcmp(method, "step") && !w->terminal)
+		print_step(params);
+	if (!strcmp(method, "event") && !strcmp(ctl_str(params, "kind"), "job.state"))
+		look_at_state(w, ctl_str(json_object_get(params, "data"), "to"));
+	w->look |= !strcmp(method, "lost") && ctl_int(params, "events");
 	if (!w->terminal)
 		fflush(stdout);
 }
@@ -120,13 +121,17 @@ static int follow(struct ctl_client *k, struct watch *w, int64_t id, struct lh_e
 
 		if (rc && rc != LH_ETIMEOUT)
 			return ctl_fail(err);
-		if (!w->terminal || w->ended || lh_clock_us() < w->drawn_us + REDRAW_US)
+		if (w->ended || (!w->look && (!w->terminal || lh_clock_us() <
+							w->drawn_us + REDRAW_US)))
 			continue;
 		job = ctl_call(k, "job.get", json_pack("{s:I}", "job", (json_int_t)id), err);
-		if (!job)
-			return interrupted ? CTL_DONE : ctl_fail(err);
-		if (!w->ended)
+		if (!job && !interrupted)
+			return ctl_fail(err);
+		if (job && w->look && !w->ended)
+			look_at_state(w, ctl_str(job, "state"));
+		if (job && w->terminal && !w->ended)
 			draw(w, job);
+		w->look = false;
 		json_decref(job);
 	}
 	clear_line(w);
@@ -161,12 +166,12 @@ static int run(struct ctl *c)
 	if (!job) {
 		rc = ctl_fail(&err);
 	} else if (ctl_has_ended(job)) {
-		printf("job %lld is %s\n", (long long)id, ctl_safe(job, "state"));
+		fprintf(w.json ? stderr : stdout, "job %lld is %s\n", (long long)id,
+			ctl_safe(job, "state"));
 		rc = strcmp(ctl_str(job, "state"), "DONE") ? CTL_JOB_ENDED : CTL_DONE;
 	} else {
 		rc = follow(k, &w, id, &err);
 	}
-	json_decref(w.last);
 	json_decref(sub);
 	json_decref(job);
 	ctl_disconnect(k);

@@ -99,6 +99,8 @@ void ctl_table_print_take(struct ctl_table *t);
 /* Prints as JSON on stdout; takes it. A terminal gets ASCII alone: some of what
  * JSON leaves as it is steers one. Returns CTL_DONE. */
 int ctl_print_json_take(json_t *value);
+/* The same on one line. */
+void ctl_print_json_line(const json_t *value);
 void ctl_duration(char out[32], double seconds); /* "1h 02m", "41 s" */
 void ctl_time(char out[32], int64_t ms);         /* local, to the second */
 int64_t ctl_int(const json_t *o, const char *key);

@@ -98,6 +98,11 @@ int ctl_print_json_take(json_t *value)
 	return CTL_DONE;
 }
 
+void ctl_print_json_line(const json_t *value)
+{
+	print_json(value, JSON_COMPACT);
+}
+
 void ctl_duration(char out[32], double s)
 {
 	if (!isfinite(s) || s < 0)

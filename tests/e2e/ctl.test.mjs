@@ -42,12 +42,39 @@ test('a refusal is a sentence and a hint, and exits with 1', async (t) => {
   harmless(r.err);
 });
 
+test('a command waits for its outcome, with --json too, and not with --no-wait', async (t) => {
+  for (const [kind, code] of [['applied', 0], ['refused', 1]]) {
+    for (const more of [[], ['--json']]) {
+      const d = await fakeDaemon(t, scratch(t), steered({ 'job.pause': (p, peer) => {
+        setTimeout(() => { peer.note('event', outcome(kind, 8)); peer.note('event', outcome(kind)); }, 50);
+        return { command: 9, job: 1, state: 'accepted' };
+      } }));
+      const r = await lhctl(d.state, ['pause', '1', ...more]);
+      assert.equal(r.code, code, `${kind} ${more}: ${r.out}${r.err}`);
+      if (more.length) assert.deepEqual(JSON.parse(r.out), { command: 9, job: 1, state: 'accepted' });
+    }
+  }
+  const d = await fakeDaemon(t, scratch(t), steered());
+  assert.equal((await lhctl(d.state, ['pause', '1', '--no-wait'])).code, 0);
+});
+
 test('each command has a request id of its own', async (t) => {
   const d = await fakeDaemon(t, scratch(t), steered());
   for (let i = 0; i < 2; i++) await lhctl(d.state, ['pause', '1', '--no-wait']);
   const ids = d.calls.filter((c) => c.method === 'job.pause').map((c) => c.params.request_id);
   for (const id of ids) assert.match(id, /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
   assert.notEqual(ids[0], ids[1]);
+});
+
+test('an outcome whose event was lost is found in the journal', async (t) => {
+  const d = await fakeDaemon(t, scratch(t), steered({
+    'job.journal': () => ({ commands: [{ command: 9, job: 1, method: 'job.pause', outcome: 'applied', text: 'done' }] }),
+    'job.pause': (p, peer) => {
+      setTimeout(() => peer.note('lost', { subscription: 1, events: 4, steps: 0 }), 50);
+      return { command: 9, job: 1, state: 'accepted' };
+    } }));
+  const r = await lhctl(d.state, ['pause', '1']);
+  assert.equal(r.code, 0, r.err);
 });
 
 test('--timeout of a command counts from the start, whatever else happens', async (t) => {
@@ -84,6 +111,38 @@ test('wait: a very long timeout is still one', async (t) => {
     'job.get': () => job({ state: asked++ ? 'DONE' : 'RUNNING' }) }));
   assert.equal((await lhctl(d.state, ['wait', '1', '--timeout', '1e9'])).code, 0);
   assert.ok(asked < 4, `asked ${asked} times: it did not wait`);
+});
+
+test('watch says what it could not show', async (t) => {
+  const d = await fakeDaemon(t, scratch(t), steered({ 'job.subscribe': (p, peer) => {
+    setTimeout(() => {
+      peer.note('lost', { subscription: 1, events: 0, steps: 900 });
+      peer.note('event', { subscription: 1, id: 4, job: 1, attempt: 1, step: 9, time_ms: 1, kind: 'job.state',
+        text: 'STOPPING -> DONE', data: { from: 'STOPPING', to: 'DONE' } });
+    }, 50);
+    return { subscription: 1, last_event: 0 };
+  } }));
+  const r = await lhctl(d.state, ['watch', '1']);
+  assert.equal(r.code, 0);
+  assert.match(r.err, /900 steps/);
+});
+
+test('watch sees the end of a job when the event of it was lost', async (t) => {
+  let asked = 0;
+  const d = await fakeDaemon(t, scratch(t), steered({
+    'job.subscribe': (p, peer) => {
+      setTimeout(() => peer.note('lost', { subscription: 1, events: 2, steps: 0 }), 100);
+      return { subscription: 1, last_event: 0 };
+    },
+    'job.get': () => job({ state: asked++ ? 'FAILED' : 'RUNNING' }) }));
+  assert.equal((await lhctl(d.state, ['watch', '1'])).code, 5);
+});
+
+test('watch --json prints nothing but JSON', async (t) => {
+  const d = await fakeDaemon(t, scratch(t), steered({ 'job.get': () => job({ state: 'DONE' }) }));
+  const r = await lhctl(d.state, ['watch', '1', '--json']);
+  assert.deepEqual([r.code, r.out], [0, '']);
+  assert.match(r.err, /DONE/);
 });
 
 test('an answer that is neither result nor error is named', async (t) => {
