@@ -41,12 +41,14 @@ static int run(struct ctl *c)
 	static const char *const heads[] = { "JOB", "NAME", "STATE", "PHASE", "STEP", "LOSS",
 					     "TOKENS/S", "LEFT" };
 	const char *state = ctl_opt(c, "for-state");
-	struct ctl_client *k = ctl_connect(c);
 	struct lh_err err = LH_ERR_INIT;
+	struct ctl_client *k;
 	struct ctl_table *t;
 	json_t *result, *job;
 	size_t i;
 
+	ctl_check_state(c, state);
+	k = ctl_connect(c);
 	if (!k)
 		return CTL_UNREACHABLE;
 	result = ctl_call(k, "job.list", state ? json_pack("{s:s}", "state", state) : NULL,

@@ -35,7 +35,40 @@ static int parse_goal(const struct ctl *c, struct goal *g)
 	else
 		return ctl_usage(c->command, "--for is '%s', state=STATE, phase=NAME or "
 				 "step=N is allowed", what);
+	ctl_check_state(c, g->state);
 	return 0;
+}
+
+/* A phase the job does not have is no reason to wait until the job ends. */
+static int check_phase(struct ctl_client *k, int64_t id, const char *phase,
+		       struct lh_err *err)
+{
+	json_t *show = ctl_call(k, "job.show", json_pack("{s:I}", "job", (json_int_t)id),
+				err), *p;
+	char all[200] = "";
+	bool found = false;
+	size_t i, used = 0;
+
+	if (!show)
+		return err->code;
+	json_array_foreach (json_object_get(show, "phases"), i, p) {
+		found |= !strcmp(ctl_str(p, "name"), phase);
+		snprintf(all + used, sizeof(all) - used, "%s%s", i ? ", " : "",
+			 ctl_str(p, "name"));
+		used = strlen(all);
+	}
+	json_decref(show);
+	if (found)
+		return 0;
+	lh_err_set(err, LH_ENOTFOUND, "job %lld has no phase '%.64s'", (long long)id, phase);
+	return lh_err_hint(err, "its phases are %s", all);
+}
+
+/* In the queue a job has a phase, but is not in it. */
+static bool in_phase(const json_t *job, const char *phase)
+{
+	return !strcmp(ctl_str(job, "phase_name"), phase) && ctl_int(job, "attempt") > 0 &&
+	       strcmp(ctl_str(job, "state"), "QUEUED");
 }
 
 static bool reached(const struct goal *g, const json_t *job)
@@ -43,7 +76,7 @@ static bool reached(const struct goal *g, const json_t *job)
 	if (g->state)
 		return !strcmp(ctl_str(job, "state"), g->state);
 	if (g->phase)
-		return !strcmp(ctl_str(job, "phase_name"), g->phase);
+		return in_phase(job, g->phase);
 	return ctl_int(job, "step") >= g->step;
 }
 
@@ -105,7 +138,9 @@ static int run(struct ctl *c)
 		return CTL_UNREACHABLE;
 	ctl_deadline(k, timeout_s);
 	rc = ctl_job(k, c->args[0], &id);
-	if (!rc) {
+	if (!rc && g.phase && check_phase(k, id, g.phase, &err)) {
+		rc = ctl_fail(&err);
+	} else if (!rc) {
 		/* Anything that happens to the job wakes us to look. */
 		sub = ctl_call(k, "job.subscribe",
 			       json_pack("{s:I, s:b}", "job", (json_int_t)id, "steps",

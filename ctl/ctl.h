@@ -59,6 +59,8 @@ int ctl_usage(const struct ctl_command *command, const char *fmt, ...)
 /* Text of the command line as JSON (new reference), never NULL: what is not UTF-8
  * exits 2, since JSON would drop it. `what` names it: "the message". */
 json_t *ctl_text(const struct ctl *c, const char *what, const char *text);
+/* Exits 2 unless `state` is the name of a job's state; NULL is fine. */
+void ctl_check_state(const struct ctl *c, const char *state);
 
 /* ---- client.c: one connection, blocking. */
 struct ctl_client;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "ctl.h"
+#include "lighthouse/job.h"
 
 static int slot(const struct ctl *c, const char *name)
 {
@@ -74,6 +75,21 @@ json_t *ctl_text(const struct ctl *c, const char *what, const char *text)
 	if (!value)
 		exit(ctl_usage(c->command, "%s is not valid UTF-8", what));
 	return value;
+}
+
+void ctl_check_state(const struct ctl *c, const char *state)
+{
+	static const char *const names[] = { LH_JOB_STATE_NAMES };
+	char all[160] = "";
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (!state || !strcmp(state, names[i]))
+			return;
+		strcat(all, i ? ", " : "");
+		strcat(all, names[i]);
+	}
+	exit(ctl_usage(c->command, "no job has a state '%s'; the states are %s", state,
+		       all));
 }
 
 static void print_option(const struct ctl_option *o)

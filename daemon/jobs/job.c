@@ -55,10 +55,7 @@
 #include "base/log.h"
 #include "jobs/jobfile.h"
 
-static const char *const state_names[] = {
-	"QUEUED",   "STARTING",   "RUNNING", "PAUSED", "SWITCHING",
-	"STOPPING", "RESTARTING", "DONE",    "FAILED", "CANCELLED",
-};
+static const char *const state_names[] = { LH_JOB_STATE_NAMES };
 _Static_assert(sizeof(state_names) / sizeof(*state_names) == LH_JOB_STATES, "a name a state");
 
 static const char *const wanted_names[] = { "run", "pause", "cancel" };

@@ -120,4 +120,9 @@ void lh_job_release(struct lh_job *job);
 /* Parameters of the model, and how many of them are embedding or output. */
 int64_t lh_job_model_params(const struct lh_job_model *m);
 
+/* Names of a job's states, in the order of enum lh_job_state (daemon/jobs/job.h). */
+#define LH_JOB_STATE_NAMES                                              \
+	"QUEUED", "STARTING", "RUNNING", "PAUSED", "SWITCHING",         \
+	"STOPPING", "RESTARTING", "DONE", "FAILED", "CANCELLED"
+
 #endif

@@ -95,6 +95,27 @@ test('--timeout holds when the daemon is silent, whatever it was asked', async (
   }
 });
 
+test('wait: a state or phase that cannot come is refused at once', async (t) => {
+  const d = await fakeDaemon(t, scratch(t), steered());
+  assert.equal((await lhctl(d.state, ['ls', '--for-state', 'RUNING'])).code, 2);
+  assert.equal((await lhctl(d.state, ['wait', '1', '--for', 'state=RUNING'])).code, 2);
+  const r = await lhctl(d.state, ['wait', '1', '--for', 'phase=secnd']);
+  assert.equal(r.code, 1);
+  assert.match(r.err, /secnd[\s\S]*hint: .*first/);
+});
+
+test('wait: a phase is not reached while the job is in the queue', async (t) => {
+  const queued = job({ state: 'QUEUED', attempt: 0, step: 0 });
+  const d = await fakeDaemon(t, scratch(t), steered({ 'job.get': () => queued, 'job.show': () => show(queued) }));
+  assert.equal((await lhctl(d.state, ['wait', '1', '--for', 'phase=first', '--timeout', '0.3'])).code, 4);
+});
+
+test('wait: a phase was not reached by a job that was cancelled in the queue', async (t) => {
+  const gone = job({ state: 'CANCELLED', attempt: 0, step: 0 });
+  const d = await fakeDaemon(t, scratch(t), steered({ 'job.get': () => gone, 'job.show': () => show(gone) }));
+  assert.equal((await lhctl(d.state, ['wait', '1', '--for', 'phase=first'])).code, 5);
+});
+
 test('wait: a timeout of 0 still looks once', async (t) => {
   const d = await fakeDaemon(t, scratch(t), steered());
   assert.equal((await lhctl(d.state, ['wait', '1', '--for', 'state=RUNNING', '--timeout', '0'])).code, 0);
