@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -172,6 +173,48 @@ int ctl_listen(struct ctl_client *k, int timeout_ms, struct lh_err *err)
 	if (timeout_ms >= 0 && lh_clock_us() + timeout_ms * INT64_C(1000) < end_us)
 		end_us = lh_clock_us() + timeout_ms * INT64_C(1000);
 	return listen_until(k, end_us, err);
+}
+
+/* Whether the lock of the state directory names this process. */
+static bool owns_state(const char *state, pid_t pid)
+{
+	char *file = lh_asprintf("%s/%s", state, LH_STATE_LOCK), *text = NULL;
+	size_t n;
+	bool yes = !lh_fs_read(file, 64, &text, &n, NULL) && atol(text) == pid;
+
+	free(text);
+	free(file);
+	return yes;
+}
+
+/* Of the lhd at the other end; -1 when it has ended or is none. */
+static int open_pidfd(const char *state, int fd)
+{
+	struct ucred peer;
+	socklen_t n = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) ||
+	    !owns_state(state, peer.pid))
+		return -1;
+	return (int)syscall(SYS_pidfd_open, peer.pid, 0);
+}
+
+void ctl_await_end(const struct ctl *c, struct ctl_client *k)
+{
+	struct lh_err err = LH_ERR_INIT;
+	char *state = state_dir(c, &err);
+	struct pollfd p = { .fd = open_pidfd(state, k->fd), .events = POLLIN };
+	int rc;
+
+	do
+		rc = ctl_listen(k, -1, &err);
+	while (!rc || rc == LH_ETIMEOUT);
+	/* It closes its database after its connections, and then the next may start. */
+	while (p.fd >= 0 && poll(&p, 1, -1) < 0 && errno == EINTR)
+		;
+	if (p.fd >= 0)
+		close(p.fd);
+	free(state);
 }
 
 static int send_line_take(struct ctl_client *k, json_t *request, struct lh_err *err)

@@ -25,6 +25,11 @@ static const struct ctl_option info_options[] = {
 	{ "json", 0, NULL, false, "the daemon's answer, as data" },
 	{ NULL },
 };
+static const struct ctl_option stop_options[] = {
+	{ "no-wait", 0, NULL, false, "do not wait until it has ended" },
+	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	{ NULL },
+};
 
 /* Calls a method about the optional job operand. NULL after printing why; *rc is
  * the code to exit with. With --json it prints and gives NULL too. */
@@ -195,15 +200,26 @@ static int run_info(struct ctl *c)
 
 static int run_stop(struct ctl *c)
 {
+	struct ctl_client *k = ctl_connect(c);
+	struct lh_err err = LH_ERR_INIT;
 	json_t *r;
-	int rc;
+	int rc = CTL_DONE;
 
-	r = ask(c, "daemon.stop", json_object(), &rc);
+	if (!k)
+		return CTL_UNREACHABLE;
+	r = ctl_call(k, "daemon.stop", NULL, &err);
 	if (!r)
-		return rc;
-	puts("stopping: workers save their state; the next lhd goes on with it");
+		rc = ctl_fail(&err);
+	else if (ctl_opt(c, "json"))
+		ctl_print_json_take(json_incref(r));
+	else
+		puts("stopping: workers save their state; the next lhd goes on with it");
+	fflush(stdout);
+	if (r && !ctl_opt(c, "no-wait"))
+		ctl_await_end(c, k);
 	json_decref(r);
-	return CTL_DONE;
+	ctl_disconnect(k);
+	return rc;
 }
 
 const struct ctl_command ctl_cmd_steps = {
@@ -221,5 +237,6 @@ const struct ctl_command ctl_cmd_info = {
 	info_options, run_info };
 const struct ctl_command ctl_cmd_stop = {
 	"stop", "",
-	"Stop the daemon.\nIts workers write checkpoints and end first.", "  lhctl stop\n", 0,
-	0, info_options, run_stop };
+	"Stop the daemon and wait until it has ended.\n"
+	"Its workers write checkpoints and end first. Ctrl-C ends the waiting only.",
+	"  lhctl stop\n  lhctl stop --no-wait\n", 0, 0, stop_options, run_stop };

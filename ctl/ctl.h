@@ -82,6 +82,9 @@ json_t *ctl_call(struct ctl_client *k, const char *method, json_t *params,
 /* Waits for notifications, timeout_ms at most (-1: until the deadline, if there is
  * one). 0, LH_ETIMEOUT (also when a signal came), LH_EUNREACHABLE or LH_EPROTO. */
 int ctl_listen(struct ctl_client *k, int timeout_ms, struct lh_err *err);
+/* Waits until the daemon has closed the connection and, if it is the one that owns
+ * the state directory, its process has ended. */
+void ctl_await_end(const struct ctl *c, struct ctl_client *k);
 /* Prints "error: ..." and "hint: ..."; the exit code that fits. */
 int ctl_fail(const struct lh_err *err);
 /* Number of the job an operand names: a number, or the newest of that name.

@@ -208,6 +208,18 @@ test('sample refuses a prompt that is too long instead of cutting it', async (t)
   assert.equal((await lhctl(d.state, ['sample', '1', '--prompt', '-'], { input: 'x'.repeat(65_536) })).code, 0);
 });
 
+test('stop returns once the daemon has ended', async (t) => {
+  const d = await fakeDaemon(t, scratch(t), { 'daemon.stop': () => {
+    setTimeout(() => { closed = true; d.close(); }, 300);
+    return { state: 'stopping' };
+  } });
+  let closed = false;
+  assert.equal((await lhctl(d.state, ['stop', '--no-wait'])).code, 0);
+  assert.ok(!closed, 'it waited');
+  assert.equal((await lhctl(d.state, ['stop'])).code, 0);
+  assert.ok(closed, 'it did not wait');
+});
+
 test('lhctl and lhd look for the state directory in the same place', async () => {
   const r = await lhctl(null, ['ls'], { env: { LIGHTHOUSE_STATE: '', XDG_STATE_HOME: '/nowhere/state', HOME: '/nowhere' } });
   assert.equal(r.code, 3);
