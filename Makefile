@@ -225,7 +225,7 @@ $(BUILD)/obj/tests/gpu/%.o: tests/gpu/%.cu $(GEN)/.done
 	$(Q)$(NVCC) $(CPPFLAGS) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
 
 $(BUILD)/tests/gpu/test_sdpa_plan: $(BUILD)/obj/tests/gpu/test_sdpa_plan.o \
-    $(addprefix $(BUILD)/obj/kernels/cuda/,sdpa_graph.o sdpa_plan.o) $(LIB_BASE)
+    $(addprefix $(BUILD)/obj/kernels/cuda/,sdpa_graph.o sdpa_plan.o cache.o) $(LIB_BASE)
 	@mkdir -p $(@D)
 	$(link)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_test)

@@ -99,18 +99,21 @@ static void replay_read(void *arg, int rc, const struct lh_err *err)
 {
 	struct starting *s = arg;
 	struct lh_worker *w = s->w;
+	char *cache;
 	json_t *start;
 
 	if (is_over(w, rc ? err : NULL)) {
 		starting_free(s);
 		return;
 	}
-	start = json_pack("{s:I, s:I, s:s, s:I, s:s, s:b, s:O}", "job",
+	cache = lh_asprintf("%s/%s", w->jobs->state_dir, LH_STATE_CACHE);
+	start = json_pack("{s:I, s:I, s:s, s:I, s:s, s:s, s:b, s:O}", "job",
 			  (json_int_t)w->run->id, "attempt", (json_int_t)w->attempt, "token",
 			  w->token, "generation", (json_int_t)w->jobs->generation, "socket",
-			  w->jobs->socket_path, "paused", w->run->wanted == LH_WANT_PAUSE,
+			  w->jobs->socket_path, "cache", cache, "paused", w->run->wanted == LH_WANT_PAUSE,
 			  "replay", s->replay);
 	LH_ASSERT(start);
+	free(cache);
 	s->text = json_dumps(start, JSON_INDENT(1));
 	s->path = lh_asprintf("%s/%s", w->dir, LH_ATTEMPT_START);
 	json_decref(start);

@@ -543,6 +543,9 @@ static int open_all(struct loop *l, struct lh_err *err)
 	rc = make_checkpoints_dir(l->c->checkpoints, err);
 	if (!rc)
 		rc = l->c->ops->open(&l->dev, job->threads, err);
+	/* Only time is lost without it. */
+	if (!rc && l->c->cache && !lh_fs_mkdirs(l->c->cache, NULL))
+		l->c->ops->cache(l->dev, l->c->cache);
 	if (!rc)
 		rc = lh_data_open(&l->data, job, err);
 	if (!rc)

@@ -24,6 +24,7 @@ struct lh_loop_config {
 	int64_t attempt;
 	bool paused;                   /* start paused */
 	const json_t *replay;          /* array, see proto.h */
+	const char *cache;             /* directory for what the device finds out, or NULL */
 	volatile sig_atomic_t *stop;   /* set by SIGTERM: end as "stopped" */
 };
 

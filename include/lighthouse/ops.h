@@ -123,6 +123,9 @@ struct lh_ops {
 	void (*close)(struct lh_dev *dev); /* NULL is allowed */
 	/* One line about the device and its libraries, valid until close. */
 	const char *(*describe)(struct lh_dev *dev);
+	/* Where what is found out about the device may be kept from run to run: an
+	 * existing directory. What is in it and does not fit is replaced. */
+	void (*cache)(struct lh_dev *dev, const char *dir);
 	/* Bytes that could be allocated now. */
 	int64_t (*free_bytes)(struct lh_dev *dev);
 	/* 256-byte aligned, not zeroed. LH_ETOOBIG when it does not fit. */

@@ -59,6 +59,7 @@
 #define LH_STATE_DB "lighthouse.db"
 #define LH_STATE_CONTROL_SOCKET "control.sock"
 #define LH_STATE_WORKER_SOCKET "worker.sock"
+#define LH_STATE_CACHE "cache"             /* kernels chosen for this machine */
 #define LH_STATE_JOBS "jobs"               /* jobs/<id>/ */
 
 /* Files of a job directory, jobs/<id>/. */
@@ -74,7 +75,7 @@
 #define LH_ATTEMPT_PID "pid.json"          /* {pid, start_time, keeper_pid, keeper_start_time} */
 #define LH_ATTEMPT_EXIT "exit.json"        /* {code, signal, started_ms, ended_ms}, by the keeper */
 
-/* start.json: {job, attempt, token, generation, socket (absolute path),
+/* start.json: {job, attempt, token, generation, socket, cache (absolute paths),
  * paused (bool: start paused), replay: [{id, verb, args, step}]}.
  * `replay` lists commands of earlier attempts that were applied, in order: a
  * worker resuming at step s re-applies those with step >= s, each at its step,

@@ -42,6 +42,11 @@ static int dev_probe(struct lh_device_info *info, struct lh_err *err)
 	return 0;
 }
 
+static void dev_cache(struct lh_dev *dev, const char *dir)
+{
+	(void)dev, (void)dir;
+}
+
 static int64_t dev_free_bytes(struct lh_dev *dev)
 {
 	(void)dev;
@@ -113,6 +118,7 @@ const struct lh_ops lh_ops_cpu = {
 	.open = dev_open,
 	.close = dev_close,
 	.describe = dev_describe,
+	.cache = dev_cache,
 	.free_bytes = dev_free_bytes,
 	.alloc = dev_alloc,
 	.free = dev_free,

@@ -30,7 +30,7 @@ typedef __nv_bfloat16 bf16;
 
 enum { LH_CUDA_STAGES = 2, LH_CUDA_STAGE_BYTES = 4 << 20 };
 
-struct lh_gemm_cache; /* linear.cu */
+struct lh_gemm_cache; /* gemm.cu */
 
 struct lh_dev {
 	int number;               /* CUDA device */
@@ -46,6 +46,7 @@ struct lh_dev {
 	cudaEvent_t staged[LH_CUDA_STAGES];
 	int next_stage;
 	char failure[512];        /* "" or the first failure */
+	char gpu[128];            /* its name */
 	char text[256];
 };
 
@@ -63,6 +64,7 @@ int lh_cuda_open_f32(struct lh_dev **dev, int threads, struct lh_err *err);
 void lh_cuda_close(struct lh_dev *dev);
 const char *lh_cuda_describe(struct lh_dev *dev);
 int64_t lh_cuda_free_bytes(struct lh_dev *dev);
+void lh_cuda_cache(struct lh_dev *dev, const char *dir);
 int lh_cuda_alloc(struct lh_dev *dev, void **p, size_t bytes, struct lh_err *err);
 void lh_cuda_free(struct lh_dev *dev, void *p);
 void lh_cuda_put(struct lh_dev *dev, void *dst, const void *host, size_t bytes);
@@ -72,7 +74,7 @@ int lh_cuda_sync(struct lh_dev *dev, struct lh_err *err);
 void lh_cuda_zero(struct lh_dev *dev, void *p, size_t bytes);
 void lh_cuda_copy(struct lh_dev *dev, void *dst, const void *src, size_t bytes);
 
-/* linear.cu: one GEMM, row-major: d (m,n; stride ldd) = op(a) op(b) [+ c, like d
+/* gemm.cu: one GEMM, row-major: d (m,n; stride ldd) = op(a) op(b) [+ c, like d
  * and may be d]. a is (m,k) or, transposed, (k,m); b (k,n) or, transposed, (n,k). */
 enum { LH_GEMM_WORK_BYTES = 64 << 20 };
 struct lh_gemm {
@@ -83,6 +85,8 @@ struct lh_gemm {
 };
 void lh_cuda_gemm(struct lh_dev *dev, const struct lh_gemm *g, void *d, const void *a,
 		  const void *b, const void *c);
+/* Keeps choices in a file of `dir`, and takes those that are there. */
+void lh_cuda_gemms_cache(struct lh_dev *dev, const char *dir, const char *gpu);
 void lh_cuda_gemms_free(struct lh_dev *dev);
 
 template <typename T> constexpr cudaDataType_t lh_cuda_type =

@@ -119,6 +119,7 @@ static int open_device(struct lh_dev *dev, bool with_cudnn, struct lh_err *err)
 		return code;
 	}
 	dev->sms = prop.multiProcessorCount;
+	snprintf(dev->gpu, sizeof(dev->gpu), "%.127s", prop.name);
 	rc = cudaStreamCreateWithFlags(&dev->stream, cudaStreamNonBlocking);
 	if (rc == cudaSuccess && open_stages(dev))
 		rc = cudaGetLastError();
@@ -192,6 +193,13 @@ void lh_cuda_close(struct lh_dev *dev)
 const char *lh_cuda_describe(struct lh_dev *dev)
 {
 	return dev->text;
+}
+
+void lh_cuda_cache(struct lh_dev *dev, const char *dir)
+{
+	lh_cuda_gemms_cache(dev, dir, dev->gpu);
+	if (dev->plans)
+		lh_sdpa_plans_cache(dev->plans, dir, dev->gpu);
 }
 
 /* ---- memory ---------------------------------------------------------------- */

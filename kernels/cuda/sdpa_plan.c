@@ -4,6 +4,7 @@
  * that finalizes. On Hopper with cuDNN 9.19 that is engine 2 forward and 6
  * backward; other engines are several times slower, which the description of
  * the device then shows. */
+#include "cache.h"
 #include "sdpa_int.h"
 
 #include <dlfcn.h>
@@ -27,6 +28,7 @@ struct lh_sdpa_plans {
 	cudnnHandle_t handle;
 	struct lh_sdpa_plan **plan;
 	int count;
+	char *dir, *gpu; /* of plans on disk; NULL: none */
 };
 
 /* ---- the library ----------------------------------------------------------- */
@@ -150,6 +152,8 @@ void lh_sdpa_plans_free(struct lh_sdpa_plans *p)
 		p->cudnn.destroy(p->handle);
 	close_cudnn(&p->cudnn);
 	free(p->plan);
+	free(p->dir);
+	free(p->gpu);
 	free(p);
 }
 
@@ -233,6 +237,86 @@ static int finish_plan(struct lh_sdpa_plan *p)
 	return g->failed;
 }
 
+/* ---- plans on disk --------------------------------------------------------- */
+
+void lh_sdpa_plans_cache(struct lh_sdpa_plans *p, const char *dir, const char *gpu)
+{
+	if (p->dir)
+		return;
+	p->dir = lh_strdup(dir);
+	p->gpu = lh_strdup(gpu);
+}
+
+static char *file_of(const struct lh_sdpa_plans *plans, const struct lh_sdpa_shape *s)
+{
+	return lh_cache_name(lh_asprintf(
+		"sdpa-%s-%s-%s-b%d-h%d.%d-d%d-t%" PRId64 ".%" PRId64 "-r%" PRId64 ".%" PRId64
+		".%" PRId64 "-m%d.json", plans->cudnn.version, plans->gpu,
+		s->backward ? "bwd" : "fwd", s->batch, s->heads, s->kv_heads, s->head_dim,
+		s->tokens, s->kv_tokens, s->q_row, s->kv_row, s->o_row, s->mask));
+}
+
+/* The plan from its file; false when there is none that works. */
+static bool load_plan(const struct lh_sdpa_plans *plans, struct lh_sdpa_plan *p)
+{
+	struct lh_sdpa_graph *g = &p->graph;
+	const struct lh_cudnn *c = g->cudnn;
+	char *file, *text;
+	size_t bytes = 0;
+	int64_t n;
+	bool good;
+
+	if (!plans->dir)
+		return false;
+	file = file_of(plans, &p->shape);
+	text = lh_cache_read(plans->dir, file, &bytes);
+	free(file);
+	if (!text)
+		return false;
+	p->plan = lh_sdpa_make(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+	good = !g->failed &&
+	       !c->set(p->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
+		       CUDNN_TYPE_CHAR, (int64_t)bytes, text) &&
+	       !c->set(p->plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1,
+		       &g->handle) &&
+	       !c->finalize(p->plan) &&
+	       !c->get(p->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64,
+		       1, &n, &p->workspace);
+	free(text);
+	return good;
+}
+
+static void save_plan(const struct lh_sdpa_plans *plans, const struct lh_sdpa_plan *p)
+{
+	const struct lh_cudnn *c = p->graph.cudnn;
+	int64_t bytes = 0;
+	char *text, *file;
+
+	if (!plans->dir ||
+	    c->get(p->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, 0,
+		   &bytes, NULL) || bytes <= 0)
+		return;
+	text = lh_alloc((size_t)bytes);
+	file = file_of(plans, &p->shape);
+	if (!c->get(p->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
+		    bytes, &bytes, text))
+		lh_cache_write(plans->dir, file, text, (size_t)bytes);
+	free(file);
+	free(text);
+}
+
+static int build_plan(const struct lh_sdpa_plans *plans, struct lh_sdpa_plan *p)
+{
+	int rc = lh_sdpa_graph_build(&p->graph, &p->shape);
+
+	if (rc || load_plan(plans, p))
+		return rc;
+	rc = finish_plan(p);
+	if (!rc)
+		save_plan(plans, p);
+	return rc;
+}
+
 static int refuse_shape(const struct lh_sdpa_shape *s, struct lh_err *err)
 {
 	lh_err_prefix(err, "attention of %d sequences, %" PRId64 " x %" PRId64
@@ -256,7 +340,7 @@ int lh_sdpa_plans_get(struct lh_sdpa_plans *plans, const struct lh_sdpa_shape *s
 	p->graph.cudnn = &plans->cudnn;
 	p->graph.handle = plans->handle;
 	p->graph.err = err;
-	if (lh_sdpa_graph_build(&p->graph, shape) || finish_plan(p)) {
+	if (build_plan(plans, p)) {
 		plan_free(p);
 		return refuse_shape(shape, err);
 	}

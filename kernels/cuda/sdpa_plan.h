@@ -61,6 +61,8 @@ int lh_sdpa_plans_new(struct lh_sdpa_plans **plans, void *stream, struct lh_err 
 void lh_sdpa_plans_free(struct lh_sdpa_plans *plans); /* NULL is allowed */
 const char *lh_sdpa_plans_version(const struct lh_sdpa_plans *plans);
 
+/* Keeps plans as files of `dir`: reloading one takes milliseconds. */
+void lh_sdpa_plans_cache(struct lh_sdpa_plans *plans, const char *dir, const char *gpu);
 /* Finds or builds the plan of a shape (compared as bytes: zero it first). */
 int lh_sdpa_plans_get(struct lh_sdpa_plans *plans, const struct lh_sdpa_shape *shape,
 		      const struct lh_sdpa_plan **plan, struct lh_err *err);
