@@ -167,9 +167,9 @@ static void on_checkpoint(struct lh_worker *w, struct lh_batch *b, const json_t 
 					 LH_INT(bytes), LH_REAL(ms), LH_TEXT(reason) },
 		     9);
 	lh_batch_event_take(b, w->run->id, w->attempt, step, "job.checkpoint",
-			    json_pack("{s:s, s:I, s:f, s:s}", "path", path, "bytes",
-				      (json_int_t)bytes, "duration_ms", ms, "reason",
-				      reason),
+			    json_pack("{s:s, s:I, s:f, s:f, s:s}", "path", path, "bytes",
+				      (json_int_t)bytes, "duration_ms", ms, "stall_ms",
+				      finite_number(r, "stall_ms"), "reason", reason),
 			    "checkpoint of step %" PRId64 " (%s)", step, reason);
 }
 

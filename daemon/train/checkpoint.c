@@ -32,27 +32,53 @@ enum { PARTS = sizeof(parts) / sizeof(parts[0]) };
 
 /* ---- saving ---------------------------------------------------------------- */
 
-static int append_state(struct lh_safetensors_writer *w, struct lh_model *m,
-			enum lh_model_state state, const struct lh_param *p,
-			struct lh_err *err)
+int lh_snapshot_new(struct lh_snapshot *s, const struct lh_ops *ops, struct lh_dev *dev,
+		    struct lh_model *model, struct lh_err *err)
 {
-	float *host = lh_alloc((size_t)p->count * 4);
-	int rc = lh_model_read(m, state, p->offset, p->count, host, err);
+	size_t bytes = (size_t)lh_model_param_count(model) * 4;
 
-	if (!rc)
-		rc = lh_safetensors_append(w, host, (size_t)p->count * 4, err);
-	free(host);
+	*s = (struct lh_snapshot){ .ops = ops, .dev = dev, .model = model };
+	for (int i = 0; i < 3; i++) {
+		s->state[i] = ops->host_alloc(dev, bytes);
+		if (s->state[i])
+			continue;
+		lh_snapshot_free(s);
+		lh_err_set(err, LH_ETOOBIG, "checkpoints need %zu MiB of host memory",
+			   3 * bytes >> 20);
+		return lh_err_hint(err, "12 bytes a parameter; free some, or a smaller "
+				   "model");
+	}
+	return 0;
+}
+
+void lh_snapshot_free(struct lh_snapshot *s)
+{
+	for (int i = 0; i < 3; i++)
+		if (s->state[i])
+			s->ops->host_free(s->dev, s->state[i]);
+	memset(s, 0, sizeof(*s));
+}
+
+int lh_snapshot_take(struct lh_snapshot *s, struct lh_err *err)
+{
+	int64_t n = lh_model_param_count(s->model);
+	int rc = 0;
+
+	for (int i = LH_STATE_PARAM; !rc && i <= LH_STATE_MOMENT2; i++)
+		rc = lh_model_read(s->model, (enum lh_model_state)i, 0, n, s->state[i],
+				   err);
 	return rc;
 }
 
 /* Writes one part; adds its line to `files`. */
-static int save_part(const char *dir, const struct part *part, struct lh_model *m,
-		     json_t *files, int64_t *total, struct lh_err *err)
+static int save_part(const char *dir, const struct part *part,
+		     const struct lh_snapshot *snapshot, json_t *files, int64_t *total,
+		     struct lh_err *err)
 {
 	char *path = lh_asprintf("%s/%s", dir, part->file), name[80];
 	struct lh_safetensors_writer *w = lh_safetensors_writer_new();
 	int count, rc;
-	const struct lh_param *p = lh_model_params(m, &count);
+	const struct lh_param *p = lh_model_params(snapshot->model, &count);
 	int64_t bytes;
 	uint64_t hash;
 
@@ -68,7 +94,9 @@ static int save_part(const char *dir, const struct part *part, struct lh_model *
 	free(path);
 	for (int s = 0; !rc && s < part->states; s++)
 		for (int i = 0; !rc && i < count; i++)
-			rc = append_state(w, m, part->state[s], &p[i], err);
+			rc = lh_safetensors_append(
+				w, snapshot->state[part->state[s]] + p[i].offset,
+				(size_t)p[i].count * 4, err);
 	if (rc) {
 		lh_safetensors_abort(w);
 		return rc;
@@ -97,8 +125,8 @@ static json_t *manifest_of(const struct lh_progress *p, const json_t *spec,
 			 (json_t *)spec);
 }
 
-static int save_all(const char *tmp, struct lh_model *m, const struct lh_progress *p,
-		    const json_t *spec, int64_t *bytes, struct lh_err *err)
+static int save_all(const char *tmp, const struct lh_snapshot *s,
+		    const struct lh_progress *p, const json_t *spec, int64_t *bytes, struct lh_err *err)
 {
 	json_t *files = json_object(), *manifest;
 	char *path, *text;
@@ -106,7 +134,7 @@ static int save_all(const char *tmp, struct lh_model *m, const struct lh_progres
 
 	*bytes = 0;
 	for (int i = 0; !rc && i < PARTS; i++)
-		rc = save_part(tmp, &parts[i], m, files, bytes, err);
+		rc = save_part(tmp, &parts[i], s, files, bytes, err);
 	if (rc) {
 		json_decref(files);
 		return rc;
@@ -144,16 +172,16 @@ static int publish(const char *tmp, const char *final, struct lh_err *err)
 			  strerror(errno));
 }
 
-int lh_checkpoint_save(const char *dir, struct lh_model *m, const struct lh_progress *p,
-		       const json_t *spec, char **path, int64_t *bytes,
-		       struct lh_err *err)
+int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
+		       const struct lh_progress *p, const json_t *spec, char **path,
+		       int64_t *bytes, struct lh_err *err)
 {
 	char *final = lh_asprintf("%s/step-%010" PRId64, dir, p->step);
 	char *tmp = lh_asprintf("%s.tmp", final);
 	int rc = lh_fs_remove_tree(tmp, err);
 
 	if (!rc)
-		rc = save_all(tmp, m, p, spec, bytes, err);
+		rc = save_all(tmp, s, p, spec, bytes, err);
 	if (!rc)
 		rc = publish(tmp, final, err);
 	if (!rc)

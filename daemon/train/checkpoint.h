@@ -5,7 +5,7 @@
  * the files with size and xxh64. It is written as step-N.tmp, synced and renamed.
  * Loading takes the newest that matches its manifest; a damaged one is reported
  * and set aside as step-N.damaged, where it is never counted among those that
- * are kept, and never deleted. Training thread.
+ * are kept, and never deleted. Training thread, but for lh_checkpoint_save.
  */
 #ifndef LIGHTHOUSE_CHECKPOINT_H
 #define LIGHTHOUSE_CHECKPOINT_H
@@ -28,9 +28,24 @@ struct lh_progress {
 	int64_t total_steps;   /* as known now, -1 not known */
 };
 
+/* The state in host memory, as it was at lh_snapshot_take. */
+struct lh_snapshot {
+	const struct lh_ops *ops;
+	struct lh_dev *dev;
+	struct lh_model *model;
+	float *state[3]; /* (params) by enum lh_model_state: weights, moments */
+};
+
+/* Takes the memory, 12 bytes a parameter, from ops->host_alloc: LH_ETOOBIG. */
+int lh_snapshot_new(struct lh_snapshot *s, const struct lh_ops *ops, struct lh_dev *dev,
+		    struct lh_model *model, struct lh_err *err);
+void lh_snapshot_free(struct lh_snapshot *s);
+int lh_snapshot_take(struct lh_snapshot *s, struct lh_err *err);
+
 /* Writes DIR/step-N for p->step; replaces one of the same step. *path is the
- * caller's. `spec` is the resolved job. */
-int lh_checkpoint_save(const char *dir, struct lh_model *model,
+ * caller's. `spec` is the resolved job. Any thread: uses the snapshot alone, and of
+ * its model only what never changes. */
+int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
 		       const struct lh_progress *p, const json_t *spec, char **path,
 		       int64_t *bytes, struct lh_err *err);
 

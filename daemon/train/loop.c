@@ -21,6 +21,7 @@
 #include "train/model.h"
 #include "train/optim.h"
 #include "train/sample.h"
+#include "train/saver.h"
 
 enum ending { GOING, DONE, CANCELLED, STOPPED, FAILED };
 static const char *const ending_names[] = { "", "done", "cancelled", "stopped",
@@ -33,12 +34,13 @@ struct loop {
 	struct lh_link *link;
 	struct lh_dev *dev;
 	struct lh_model *model;
+	struct lh_saver *saver;
 	struct lh_data data;
 	struct lh_attention_mode modes[LH_PHASES_MAX];
 	int micro;               /* sequences of a micro-batch */
 	int32_t *tokens, *targets; /* (micro, seq_len) */
 	struct lh_progress p;
-	int64_t saved_step;      /* of the newest checkpoint, -1 none */
+	int64_t saved_step;      /* of the newest checkpoint, begun at least; -1 none */
 	bool paused;
 	enum ending ending;
 };
@@ -100,25 +102,48 @@ static void post_state(struct loop *l, const char *state, const char *reason,
 
 /* ---- checkpoints and evaluation -------------------------------------------- */
 
-static int save(struct loop *l, const char *reason, struct lh_err *err)
+/* Tells of a save that has ended; `wait`: of the one under way. */
+static int take_save(struct loop *l, bool wait, struct lh_err *err)
 {
-	int64_t bytes, start_us = lh_clock_us();
-	char *path;
+	struct lh_saved s;
+	json_t *record;
+
+	if (!lh_saver_take(l->saver, wait, &s))
+		return 0;
+	if (s.rc) {
+		*err = s.err;
+		return s.rc;
+	}
+	record = json_pack("{s:s, s:I, s:o, s:I, s:f, s:f, s:s}", "t", "checkpoint", "step",
+			   (json_int_t)s.step, "path", text_json(s.path), "bytes",
+			   (json_int_t)s.bytes, "duration_ms", s.duration_ms, "stall_ms",
+			   s.stall_ms, "reason", s.reason);
+	LH_ASSERT(record);
+	lh_link_post_take(l->link, record);
+	free(s.path);
+	return 0;
+}
+
+/* The state of this boundary; written while training goes on. */
+static int begin_save(struct loop *l, const char *reason, struct lh_err *err)
+{
 	int rc;
 
 	status(l, "saving");
-	rc = lh_checkpoint_save(l->c->checkpoints, l->model, &l->p, l->c->spec, &path,
-				&bytes, err);
-	if (rc)
-		return rc;
-	l->saved_step = l->p.step;
-	lh_checkpoint_retain(l->c->checkpoints, l->job->checkpoint.keep);
-	post(l, "checkpoint",
-	     json_pack("{s:o, s:I, s:f, s:s}", "path", text_json(path), "bytes",
-		       (json_int_t)bytes, "duration_ms",
-		       (double)(lh_clock_us() - start_us) / 1000, "reason", reason));
-	free(path);
-	return 0;
+	rc = take_save(l, true, err);
+	if (!rc)
+		rc = lh_saver_begin(l->saver, &l->p, reason, err);
+	if (!rc)
+		l->saved_step = l->p.step;
+	return rc;
+}
+
+/* The same, safe on disk before anything else happens. */
+static int save(struct loop *l, const char *reason, struct lh_err *err)
+{
+	int rc = begin_save(l, reason, err);
+
+	return rc ? rc : take_save(l, true, err);
 }
 
 /* Full attention over the validation split; training state is not touched. */
@@ -178,7 +203,7 @@ static int enter_phase(struct loop *l, int phase, const char *reason, int64_t co
 	int rc;
 
 	post_state(l, "switching", reason, command);
-	rc = l->saved_step == l->p.step ? 0 : save(l, "switch", err);
+	rc = l->saved_step == l->p.step ? 0 : begin_save(l, "switch", err);
 	if (!rc)
 		rc = evaluate(l, "before_switch", err);
 	if (rc)
@@ -253,8 +278,9 @@ static int set_paused(struct loop *l, bool paused, int64_t id, struct lh_err *no
 			   paused ? "paused already" : "not paused");
 		return 0;
 	}
-	if (paused && l->saved_step != l->p.step)
-		rc = save(l, "pause", err);
+	if (paused)
+		rc = l->saved_step == l->p.step ? take_save(l, true, err) :
+						  save(l, "pause", err);
 	if (rc)
 		return rc;
 	l->paused = paused;
@@ -444,7 +470,9 @@ static int boundary(struct loop *l, struct lh_err *err)
 	int rc = 0;
 
 	if (every && l->p.step % every == 0 && l->p.step && l->saved_step != l->p.step)
-		rc = save(l, "interval", err);
+		rc = begin_save(l, "interval", err);
+	if (!rc)
+		rc = take_save(l, false, err);
 	if (!rc)
 		rc = replay_here(l, err);
 	while (!rc && !l->ending &&
@@ -530,6 +558,15 @@ static int choose_memory(struct loop *l, struct lh_err *err)
 	return rc;
 }
 
+static int open_saver(struct loop *l, struct lh_err *err)
+{
+	struct lh_saver_config c = { .ops = l->c->ops, .dev = l->dev, .model = l->model,
+				     .dir = l->c->checkpoints, .spec = l->c->spec,
+				     .keep = l->job->checkpoint.keep };
+
+	return lh_saver_new(&l->saver, &c, err);
+}
+
 static int open_all(struct loop *l, struct lh_err *err)
 {
 	const struct lh_job *job = l->job;
@@ -558,6 +595,8 @@ static int open_all(struct loop *l, struct lh_err *err)
 	lh_info("%s; %" PRId64 " parameters", l->c->ops->describe(l->dev),
 		lh_model_param_count(l->model));
 	rc = lh_model_prepare(l->model, l->modes, job->phase_count, err);
+	if (!rc)
+		rc = open_saver(l, err);
 	if (rc)
 		return rc;
 	l->tokens = lh_calloc((size_t)(l->micro * T), sizeof(*l->tokens));
@@ -574,6 +613,7 @@ static void close_all(struct loop *l)
 {
 	free(l->tokens);
 	free(l->targets);
+	lh_saver_free(l->saver);
 	lh_model_free(l->model);
 	lh_data_close(&l->data);
 	l->c->ops->close(l->dev);
@@ -582,11 +622,10 @@ static void close_all(struct loop *l)
 /* The last evaluation and checkpoint of a job that did not fail. */
 static int finish(struct loop *l, struct lh_err *err)
 {
-	int rc = 0;
+	int rc;
 
 	post_state(l, "stopping", ending_names[l->ending], 0);
-	if (l->saved_step != l->p.step)
-		rc = save(l, "end", err);
+	rc = l->saved_step == l->p.step ? take_save(l, true, err) : save(l, "end", err);
 	if (!rc && l->ending == DONE)
 		rc = evaluate(l, "end", err);
 	return rc;

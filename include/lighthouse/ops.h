@@ -131,6 +131,9 @@ struct lh_ops {
 	/* 256-byte aligned, not zeroed. LH_ETOOBIG when it does not fit. */
 	int (*alloc)(struct lh_dev *dev, void **p, size_t bytes, struct lh_err *err);
 	void (*free)(struct lh_dev *dev, void *p); /* NULL is allowed */
+	/* Host memory that fetch is fastest to; NULL when it is not to be had. */
+	void *(*host_alloc)(struct lh_dev *dev, size_t bytes);
+	void (*host_free)(struct lh_dev *dev, void *p);
 	void (*put)(struct lh_dev *dev, void *dst, const void *host, size_t bytes);
 	/* Waits until `src` is computed, then copies it out. */
 	int (*fetch)(struct lh_dev *dev, void *host, const void *src, size_t bytes,

@@ -28,7 +28,7 @@
  *                 data_epoch
  *     eval        phase attention ("full"|"lighthouse") loss tokens reason
  *                 ("start"|"interval"|"before_switch"|"after_switch"|"end")
- *     checkpoint  path bytes duration_ms reason
+ *     checkpoint  path bytes duration_ms stall_ms reason; step is the one saved
  *     phase       phase (index) name reason command
  *     state       state ("running"|"paused"|"switching"|"stopping") reason
  *                 command

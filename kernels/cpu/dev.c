@@ -71,6 +71,12 @@ static void dev_free(struct lh_dev *dev, void *p)
 	free(p);
 }
 
+static void *dev_host_alloc(struct lh_dev *dev, size_t bytes)
+{
+	(void)dev;
+	return malloc(bytes);
+}
+
 static void dev_put(struct lh_dev *dev, void *dst, const void *host, size_t bytes)
 {
 	(void)dev;
@@ -122,6 +128,8 @@ const struct lh_ops lh_ops_cpu = {
 	.free_bytes = dev_free_bytes,
 	.alloc = dev_alloc,
 	.free = dev_free,
+	.host_alloc = dev_host_alloc,
+	.host_free = dev_free,
 	.put = dev_put,
 	.fetch = dev_fetch,
 	.sync = dev_sync,

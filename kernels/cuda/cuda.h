@@ -67,6 +67,8 @@ int64_t lh_cuda_free_bytes(struct lh_dev *dev);
 void lh_cuda_cache(struct lh_dev *dev, const char *dir);
 int lh_cuda_alloc(struct lh_dev *dev, void **p, size_t bytes, struct lh_err *err);
 void lh_cuda_free(struct lh_dev *dev, void *p);
+void *lh_cuda_host_alloc(struct lh_dev *dev, size_t bytes);
+void lh_cuda_host_free(struct lh_dev *dev, void *p);
 void lh_cuda_put(struct lh_dev *dev, void *dst, const void *host, size_t bytes);
 int lh_cuda_fetch(struct lh_dev *dev, void *host, const void *src, size_t bytes,
 		  struct lh_err *err);

@@ -236,6 +236,22 @@ void lh_cuda_free(struct lh_dev *dev, void *p)
 	check(dev, "free", cudaFree(p));
 }
 
+void *lh_cuda_host_alloc(struct lh_dev *dev, size_t bytes)
+{
+	void *p = NULL;
+
+	(void)dev;
+	if (cudaHostAlloc(&p, bytes, cudaHostAllocDefault) == cudaSuccess)
+		return p;
+	cudaGetLastError();
+	return NULL;
+}
+
+void lh_cuda_host_free(struct lh_dev *dev, void *p)
+{
+	check(dev, "free", cudaFreeHost(p));
+}
+
 void lh_cuda_put(struct lh_dev *dev, void *dst, const void *host, size_t bytes)
 {
 	int i = dev->next_stage;

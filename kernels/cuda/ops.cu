@@ -7,7 +7,9 @@
 		.probe = lh_cuda_probe, .open = OPEN, .close = lh_cuda_close,         \
 		.describe = lh_cuda_describe,                                         \
 		.cache = lh_cuda_cache, .free_bytes = lh_cuda_free_bytes,             \
-		.alloc = lh_cuda_alloc, .free = lh_cuda_free, .put = lh_cuda_put,     \
+		.alloc = lh_cuda_alloc, .free = lh_cuda_free,                         \
+		.host_alloc = lh_cuda_host_alloc, .host_free = lh_cuda_host_free,     \
+		.put = lh_cuda_put,                                                   \
 		.fetch = lh_cuda_fetch, .sync = lh_cuda_sync, .zero = lh_cuda_zero,   \
 		.copy = lh_cuda_copy, .cast = lh_cuda_cast<T>,                        \
 		.linear = lh_cuda_linear<T>, .linear_dx = lh_cuda_linear_dx<T>,       \

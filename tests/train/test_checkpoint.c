@@ -19,6 +19,7 @@ static const enum lh_model_state states[] = { LH_STATE_PARAM, LH_STATE_MOMENT1,
 
 static struct lh_dev *dev;
 static struct lh_model *model;
+static struct lh_snapshot snapshot;
 static json_t *spec;
 static int damaged_count;
 static char damaged_text[2048];
@@ -36,11 +37,13 @@ static int setup(void **state)
 	spec = json_pack("{s:s, s:[i, i]}", "name", "tiny", "list", 1, 2);
 	damaged_count = 0;
 	*damaged_text = '\0';
-	return lh_model_new(&model, &lh_ops_cpu, dev, &c, 1, 4, NULL, 0, &err);
+	return lh_model_new(&model, &lh_ops_cpu, dev, &c, 1, 4, NULL, 0, &err) ||
+	       lh_snapshot_new(&snapshot, &lh_ops_cpu, dev, model, &err);
 }
 
 static int teardown(void **state)
 {
+	lh_snapshot_free(&snapshot);
 	lh_model_free(model);
 	lh_ops_cpu.close(dev);
 	json_decref(spec);
@@ -95,11 +98,12 @@ static void save(int64_t step)
 	char *path;
 
 	fill((uint64_t)step);
-	if (lh_checkpoint_save(scratch_dir, model, &p, spec, &path, &bytes, &err))
+	assert_int_equal(lh_snapshot_take(&snapshot, &err), 0);
+	fill(0); /* what is written is the snapshot */
+	if (lh_checkpoint_save(scratch_dir, &snapshot, &p, spec, &path, &bytes, &err))
 		fail_msg("%s", err.text);
 	assert_true(bytes > lh_model_param_count(model) * 12);
 	free(path);
-	fill(0);
 }
 
 static void on_damaged(void *arg, const char *path, const struct lh_err *why)
@@ -429,7 +433,7 @@ static void a_save_that_cannot_be_written_is_an_error(void **state)
 	/* A file where the directory should be made: works as root too. */
 	scratch_write("blocked", "x", 1);
 	path = scratch_path("blocked");
-	assert_int_equal(lh_checkpoint_save(path, model, &p, spec, &path, &bytes, &err),
+	assert_int_equal(lh_checkpoint_save(path, &snapshot, &p, spec, &path, &bytes, &err),
 			 LH_EIO);
 	assert_non_null(strstr(err.text, "blocked"));
 	free(path);

@@ -1,0 +1,103 @@
+/* saver.c: see saver.h. One thread for each save: they are seconds apart at
+ * least. */
+#include "train/saver.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fs.h"
+
+struct lh_saver {
+	struct lh_saver_config c;
+	json_t *spec;         /* the thread's own: references are not counted atomically */
+	struct lh_snapshot snapshot;
+	struct lh_progress progress;
+	pthread_t thread;
+	bool busy;            /* a thread is to be joined */
+	atomic_bool written;  /* and has nothing left to do */
+	int64_t start_us;
+	struct lh_saved saved;
+};
+
+int lh_saver_new(struct lh_saver **out, const struct lh_saver_config *config,
+		 struct lh_err *err)
+{
+	struct lh_saver *s = lh_calloc(1, sizeof(*s));
+	int rc;
+
+	s->c = *config;
+	s->spec = json_deep_copy(config->spec);
+	rc = lh_snapshot_new(&s->snapshot, config->ops, config->dev, config->model, err);
+	if (rc) {
+		lh_saver_free(s);
+		s = NULL;
+	}
+	*out = s;
+	return rc;
+}
+
+void lh_saver_free(struct lh_saver *s)
+{
+	if (!s)
+		return;
+	if (s->busy) {
+		pthread_join(s->thread, NULL);
+		free(s->saved.path);
+	}
+	lh_snapshot_free(&s->snapshot);
+	json_decref(s->spec);
+	free(s);
+}
+
+static void *write_out(void *arg)
+{
+	struct lh_saver *s = arg;
+
+	s->saved.rc = lh_checkpoint_save(s->c.dir, &s->snapshot, &s->progress, s->spec,
+					 &s->saved.path, &s->saved.bytes, &s->saved.err);
+	if (!s->saved.rc)
+		lh_checkpoint_retain(s->c.dir, s->c.keep);
+	s->saved.duration_ms = (double)(lh_clock_us() - s->start_us) / 1000;
+	atomic_store(&s->written, true);
+	return NULL;
+}
+
+int lh_saver_begin(struct lh_saver *s, const struct lh_progress *p, const char *reason,
+		   struct lh_err *err)
+{
+	int rc;
+
+	LH_ASSERT(!s->busy);
+	s->start_us = lh_clock_us();
+	rc = lh_snapshot_take(&s->snapshot, err);
+	if (rc)
+		return rc;
+	s->progress = *p;
+	s->saved = (struct lh_saved){ .step = p->step, .reason = reason,
+				      .err = LH_ERR_INIT };
+	s->saved.stall_ms = (double)(lh_clock_us() - s->start_us) / 1000;
+	atomic_store(&s->written, false);
+	rc = pthread_create(&s->thread, NULL, write_out, s);
+	if (rc)
+		return lh_err_set(err, LH_EIO, "no thread for a checkpoint: %s",
+				  strerror(rc));
+	s->busy = true;
+	return 0;
+}
+
+bool lh_saver_is_busy(const struct lh_saver *s)
+{
+	return s->busy;
+}
+
+bool lh_saver_take(struct lh_saver *s, bool wait, struct lh_saved *saved)
+{
+	if (!s->busy || (!wait && !atomic_load(&s->written)))
+		return false;
+	pthread_join(s->thread, NULL);
+	s->busy = false;
+	*saved = s->saved;
+	return true;
+}

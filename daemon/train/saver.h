@@ -1,0 +1,49 @@
+/* saver.h: checkpoints written while training goes on.
+ *
+ * At a step boundary the state is copied into host memory, and a thread writes it
+ * from there. That memory is as large as weights and moments, 12 bytes a
+ * parameter, and is taken once; a save that comes while one is being written
+ * waits for it. Training thread only; the thread inside is the saver's own.
+ */
+#ifndef LIGHTHOUSE_SAVER_H
+#define LIGHTHOUSE_SAVER_H
+
+#include "train/checkpoint.h"
+
+struct lh_saver;
+
+struct lh_saver_config {
+	const struct lh_ops *ops;
+	struct lh_dev *dev;
+	struct lh_model *model;
+	const char *dir;      /* of the checkpoints */
+	const json_t *spec;   /* the resolved job */
+	int keep;             /* newest ones that stay */
+};
+
+struct lh_saved {
+	int64_t step, bytes;
+	double stall_ms;      /* training stood still */
+	double duration_ms;   /* from the boundary until it was safe on disk */
+	const char *reason;   /* as given */
+	char *path;           /* the receiver's to free; NULL if it failed */
+	int rc;               /* 0, or why it failed */
+	struct lh_err err;
+};
+
+/* LH_ETOOBIG when the memory is not to be had. */
+int lh_saver_new(struct lh_saver **s, const struct lh_saver_config *config,
+		 struct lh_err *err);
+/* Waits for a save that is under way; what lh_saver_take has not told is lost. */
+void lh_saver_free(struct lh_saver *s); /* NULL is allowed */
+
+/* Copies the state and begins to write. lh_saver_take must have told of the one
+ * before (LH_BUG). `reason` is a literal. */
+int lh_saver_begin(struct lh_saver *s, const struct lh_progress *p, const char *reason,
+		   struct lh_err *err);
+/* Whether a save was begun and not yet taken. */
+bool lh_saver_is_busy(const struct lh_saver *s);
+/* True with the save that has ended, or with `wait` the one under way. */
+bool lh_saver_take(struct lh_saver *s, bool wait, struct lh_saved *saved);
+
+#endif
