@@ -230,6 +230,7 @@ $(BUILD)/tests/gpu/test_sdpa_plan: $(BUILD)/obj/tests/gpu/test_sdpa_plan.o \
 	$(link)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_test)
 
+$(BUILD)/tests/gpu/ops: $(addprefix $(BUILD)/obj/tests/gpu/,ops_layer.o ops_attention.o)
 $(BUILD)/tests/gpu/%: $(BUILD)/obj/tests/gpu/%.o $(CUDA_OBJ) $(LIB_BASE)
 	@mkdir -p $(@D)
 	$(link)
