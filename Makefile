@@ -224,7 +224,8 @@ $(BUILD)/obj/tests/gpu/%.o: tests/gpu/%.cu $(GEN)/.done
 	$(call say,NVCC,$<)
 	$(Q)$(NVCC) $(CPPFLAGS) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
 
-$(BUILD)/tests/gpu/test_sdpa_plan: $(BUILD)/obj/tests/gpu/test_sdpa_plan.o \
+# Of the backend they use what needs no CUDA library.
+$(BUILD)/tests/gpu/test_%: $(BUILD)/obj/tests/gpu/test_%.o \
     $(addprefix $(BUILD)/obj/kernels/cuda/,sdpa_graph.o sdpa_plan.o cache.o) $(LIB_BASE)
 	@mkdir -p $(@D)
 	$(link)
