@@ -26,25 +26,6 @@ static int64_t span(int64_t bytes)
 	return (bytes + 255) / 256 * 256;
 }
 
-static void fill_rope(struct lh_decoder *d)
-{
-	int half = d->m->c.head_dim / 2;
-	size_t n = (size_t)d->max_tokens * (size_t)half;
-	float *table = lh_calloc(2 * n, 4);
-
-	for (int64_t t = 0; t < d->max_tokens; t++)
-		for (int i = 0; i < half; i++) {
-			double a = (double)t *
-				   pow(d->m->c.rope_theta, -(double)i / half);
-
-			table[t * half + i] = (float)cos(a);
-			table[(int64_t)n + t * half + i] = (float)sin(a);
-		}
-	d->m->ops->put(d->m->dev, d->cos, table, n * 4);
-	d->m->ops->put(d->m->dev, d->sin, table + n, n * 4);
-	free(table);
-}
-
 int lh_decoder_new(struct lh_decoder **out, struct lh_model *m, int64_t max_tokens,
 		   struct lh_err *err)
 {
@@ -79,7 +60,7 @@ int lh_decoder_new(struct lh_decoder **out, struct lh_model *m, int64_t max_toke
 		d->cache[i] = at;
 	for (size_t i = 0; i < views; at += span(rows[i].bytes), i++)
 		memcpy(rows[i].view, &at, sizeof(at));
-	fill_rope(d);
+	lh_model_fill_rope(m, &(struct lh_rope){ d->cos, d->sin }, n);
 	*out = d;
 	return 0;
 }

@@ -106,23 +106,22 @@ static void plan_state(struct lh_model *m, struct plan *p)
 	m->grad_norm = take(p, 4);
 }
 
-/* Angles t * theta^(-2d/D), d < D/2, in double so that long positions keep their
- * precision. */
-static void fill_rope(struct lh_model *m)
+void lh_model_fill_rope(struct lh_model *m, const struct lh_rope *rope, int64_t tokens)
 {
 	int half = m->c.head_dim / 2;
-	size_t n = (size_t)m->T * (size_t)half;
+	size_t n = (size_t)tokens * (size_t)half;
 	float *cosines = lh_calloc(n, 4), *sines = lh_calloc(n, 4);
 
-	for (int64_t t = 0; t < m->T; t++)
+#pragma omp parallel for
+	for (int64_t t = 0; t < tokens; t++)
 		for (int d = 0; d < half; d++) {
 			double a = (double)t * pow(m->c.rope_theta, -(double)d / half);
 
 			cosines[t * half + d] = (float)cos(a);
 			sines[t * half + d] = (float)sin(a);
 		}
-	m->ops->put(m->dev, (float *)m->acts.rope.cos, cosines, n * 4);
-	m->ops->put(m->dev, (float *)m->acts.rope.sin, sines, n * 4);
+	m->ops->put(m->dev, (float *)rope->cos, cosines, n * 4);
+	m->ops->put(m->dev, (float *)rope->sin, sines, n * 4);
 	free(cosines);
 	free(sines);
 }
@@ -186,7 +185,7 @@ int lh_model_new(struct lh_model **out, const struct lh_ops *ops, struct lh_dev 
 	state = (struct plan){ .base = m->state_arena };
 	plan_state(m, &state);
 	lh_model_lay_out(m, &lh_attention_full, false);
-	fill_rope(m);
+	lh_model_fill_rope(m, &m->acts.rope, T);
 	*out = m;
 	return 0;
 }

@@ -45,6 +45,10 @@ struct lh_model {
 void lh_model_lay_out(struct lh_model *m, const struct lh_attention_mode *mode,
 		      bool train);
 
+/* Rotary tables of positions 0 .. tokens-1 into backend memory (tokens, D/2): angles
+ * t * theta^(-2d/D), in double so that long positions keep their precision. */
+void lh_model_fill_rope(struct lh_model *m, const struct lh_rope *rope, int64_t tokens);
+
 /* Compute copy of the tensor at a parameter offset. */
 static inline lh_act *weight_at(const struct lh_model *m, int64_t offset)
 {
