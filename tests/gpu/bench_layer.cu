@@ -268,11 +268,27 @@ static struct times measure(const struct bench *b, const struct layer *y)
 	return t;
 }
 
+struct row { /* of the closing table */
+	int64_t N;
+	double fwd, both, speedup;
+};
+static std::vector<row> rows;
+
+static void print_rows(void)
+{
+	printf("\n  tokens | forward | forward and backward | x SDPA    (measured / limit)\n");
+	for (const row &r : rows)
+		printf("%8lld | %7.2f | %20.2f | %6.1f %s\n", (long long)r.N, r.fwd, r.both,
+		       r.speedup, r.fwd > 1 || r.both > 1 ? "  MISSED" : "");
+}
+
 static int report(const struct bench *b, const struct layer *y, const struct times *t,
 		  bool first)
 {
 	double fwd = t->inner_fwd + 1.7 * t->copy_unit + 0.06;
 	double both = t->inner_both + 3.4 * t->copy_unit + 0.10;
+
+	rows.push_back({ y->N, t->fwd / fwd, t->both / both, t->full_both / t->both });
 
 	printf("%8lld %6lld | fwd %8.3f limit %8.3f %5.2f | f+b %8.3f limit %8.3f %5.2f | "
 	       "inner %8.3f %8.3f | rope %8.3f %8.3f | full %9.3f %9.3f x%.1f\n",
@@ -352,6 +368,7 @@ int main(int argc, char **argv)
 			b.copy_bytes_per_ms * 1e3);
 	for (size_t i = 0; i < lengths.size(); i++)
 		passed |= bench_n(&b, lengths[i], !i);
+	print_rows();
 	if (b.json) {
 		fprintf(b.json, "\n]}\n");
 		fclose(b.json);
