@@ -114,14 +114,15 @@ static json_t *manifest_of(const struct lh_progress *p, const json_t *spec,
 			   json_t *files)
 {
 	return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:i, s:I, s:I, s:f, s:I, s:I, "
-			 "s:o, s:O}",
+			 "s:o, s:o, s:O}",
 			 "format", FORMAT, "version", VERSION, "written_by", LH_VERSION,
 			 "attempt", (json_int_t)p->attempt, "step", (json_int_t)p->step,
 			 "command", (json_int_t)p->command, "phase", p->phase,
 			 "phase_step", (json_int_t)p->phase_step, "phase_tokens",
 			 (json_int_t)p->phase_tokens, "phase_ms", p->phase_ms, "cursor",
 			 (json_int_t)p->cursor, "total_steps",
-			 (json_int_t)p->total_steps, "files", files, "job",
+			 (json_int_t)p->total_steps, "watch",
+			 lh_watch_to_json(&p->watch), "files", files, "job",
 			 (json_t *)spec);
 }
 
@@ -240,6 +241,7 @@ static int progress_of(const json_t *manifest, struct lh_progress *p, struct lh_
 	p->phase_tokens = tokens;
 	p->cursor = cursor;
 	p->total_steps = total;
+	lh_watch_from_json(&p->watch, json_object_get(manifest, "watch"));
 	return 0;
 }
 

@@ -13,6 +13,7 @@
 #include <jansson.h>
 
 #include "train/model.h"
+#include "train/watch.h"
 
 /* Everything besides tensors that a step depends on. */
 struct lh_progress {
@@ -26,6 +27,7 @@ struct lh_progress {
 	double phase_ms;       /* spent in its steps */
 	int64_t cursor;        /* sequences drawn, see data.h */
 	int64_t total_steps;   /* as known now, -1 not known */
+	struct lh_watch watch; /* of losses and gradients */
 };
 
 /* The state in host memory, as it was at lh_snapshot_take. */

@@ -6,7 +6,6 @@
  * its use: it may share memory with the gradients that come after it. */
 #include "train/model_int.h"
 
-#include <math.h>
 #include <string.h>
 
 struct pass { /* one forward or backward over (b, t) */
@@ -246,29 +245,25 @@ int lh_model_loss(struct lh_model *m, const struct lh_attention_mode *mode, int 
 	return rc;
 }
 
-int lh_model_update(struct lh_model *m, const struct lh_adamw *opt, float *loss,
-		    float *grad_norm, struct lh_err *err)
+int lh_model_measure(struct lh_model *m, float *loss, float *grad_norm,
+		     struct lh_err *err)
+{
+	int rc;
+
+	m->ops->norm(m->dev, m->grad_norm, m->grad, m->count);
+	rc = m->ops->fetch(m->dev, loss, m->loss, 4, err);
+	return rc ? rc : m->ops->fetch(m->dev, grad_norm, m->grad_norm, 4, err);
+}
+
+void lh_model_apply(struct lh_model *m, const struct lh_adamw *opt)
 {
 	struct lh_adamw gains = *opt;
 	int64_t d = m->decay_count;
 	lh_act *copy = (void *)m->weight == (void *)m->param ? NULL : m->weight;
 	lh_act *copy_gains = copy ? weight_at(m, d) : NULL;
-	int rc;
 
 	gains.weight_decay = 0;
-	m->ops->norm(m->dev, m->grad_norm, m->grad, m->count);
 	m->ops->adamw(m->dev, opt, d, m->param, copy, m->m, m->v, m->grad, m->grad_norm);
 	m->ops->adamw(m->dev, &gains, m->count - d, m->param + d, copy_gains, m->m + d,
 		      m->v + d, m->grad + d, m->grad_norm);
-	rc = m->ops->fetch(m->dev, loss, m->loss, 4, err);
-	if (!rc)
-		rc = m->ops->fetch(m->dev, grad_norm, m->grad_norm, 4, err);
-	if (rc)
-		return rc;
-	*grad_norm *= opt->grad_scale;
-	if (isfinite(*loss) && isfinite(*grad_norm))
-		return 0;
-	lh_err_set(err, LH_ENONFINITE, "loss is %g and gradient norm %g; nothing was applied",
-		   (double)*loss, (double)*grad_norm);
-	return lh_err_hint(err, "a lower lr, a longer warm-up, or clip");
 }

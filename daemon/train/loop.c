@@ -213,6 +213,7 @@ static int enter_phase(struct loop *l, int phase, const char *reason, int64_t co
 	l->p.phase_tokens = 0;
 	l->p.phase_ms = 0;
 	l->p.total_steps = plan_total(l);
+	lh_watch_forget(&l->p.watch);
 	post(l, "phase", json_pack("{s:i, s:s, s:s, s:I}", "phase", phase, "name",
 				   l->job->phases[phase].name, "reason", reason,
 				   "command", (json_int_t)command));
@@ -402,13 +403,54 @@ static int replay_here(struct loop *l, struct lh_err *err)
 
 /* ---- a step ---------------------------------------------------------------- */
 
+/* A step that is not sane: nothing of it is applied, its data are passed over. */
+static int refuse_step(struct loop *l, enum lh_cause cause, double loss, double norm,
+		       double z, struct lh_err *err)
+{
+	static const char *const done[] = { "", "its data are passed over",
+					    "its data are passed over and the learning "
+					    "rate is halved", "its data are passed over; "
+					    "paused" };
+	const struct lh_job_instability *c = &l->job->instability;
+	struct lh_watch *w = &l->p.watch;
+	int64_t times = 0;
+	char text[300];
+
+	w->times[cause]++;
+	for (int i = 0; i < LH_CAUSES; i++)
+		times += w->times[i];
+	if (c->action == LH_INSTABILITY_STOP || times > c->limit) {
+		lh_err_set(err, cause == LH_CAUSE_NONFINITE ? LH_ENONFINITE : LH_EUNSTABLE,
+			   "%s (loss %g, gradient norm %g, %.1f deviations) for the %"
+			   PRId64 ". time; nothing was applied", lh_cause_name(cause),
+			   loss, norm, z, times);
+		return lh_err_hint(err, "a lower lr, a longer warm-up, clip, or "
+				   "instability: { action: skip }");
+	}
+	l->p.cursor += l->job->batch.sequences;
+	if (c->action == LH_INSTABILITY_LOWER_LR)
+		w->lr_scale /= 2;
+	snprintf(text, sizeof(text), "step %" PRId64 " met %s (loss %g, gradient norm %g, "
+		 "%.1f deviations), %" PRId64 " of %" PRId64 " times: nothing was applied, %s",
+		 l->p.step + 1, lh_cause_name(cause), loss, norm, z, times, c->limit,
+		 done[c->action]);
+	post_warning(l, text);
+	if (c->action != LH_INSTABILITY_PAUSE)
+		return 0;
+	if (save(l, "pause", err))
+		return err->code;
+	l->paused = true;
+	post_state(l, "paused", lh_cause_name(cause), 0);
+	return 0;
+}
+
 static int train_step(struct loop *l, struct lh_err *err)
 {
 	const struct lh_job *job = l->job;
 	const struct lh_job_phase *phase = &job->phases[l->p.phase];
 	int64_t T = job->data.seq_len, n = job->batch.sequences, tokens = n * T;
-	double lr = lh_optim_lr(&job->optimizer, phase->lr_factor, l->p.step,
-				l->p.total_steps);
+	double lr = l->p.watch.lr_scale * lh_optim_lr(&job->optimizer, phase->lr_factor,
+						      l->p.step, l->p.total_steps);
 	struct lh_adamw opt = {
 		.lr = (float)lr, .beta1 = (float)job->optimizer.beta1,
 		.beta2 = (float)job->optimizer.beta2, .eps = (float)job->optimizer.eps,
@@ -417,8 +459,9 @@ static int train_step(struct loop *l, struct lh_err *err)
 		.step = l->p.step + 1 };
 	int64_t epoch = l->p.cursor / lh_data_windows(&l->data);
 	int64_t start_us = lh_clock_us();
+	enum lh_cause cause;
 	float loss, norm;
-	double ms;
+	double ms, z;
 	int rc = 0;
 
 	lh_model_zero_grad(l->model);
@@ -433,9 +476,14 @@ static int train_step(struct loop *l, struct lh_err *err)
 		lh_model_forward_backward(l->model, &l->modes[l->p.phase], b, l->tokens,
 					  l->targets, 1 / (float)tokens);
 	}
-	rc = lh_model_update(l->model, &opt, &loss, &norm, err);
+	rc = lh_model_measure(l->model, &loss, &norm, err);
 	if (rc)
 		return rc;
+	cause = lh_watch_judge(&l->p.watch, &job->instability, loss, norm, &z);
+	if (cause)
+		return refuse_step(l, cause, loss, norm, z, err);
+	lh_watch_accept(&l->p.watch, loss, norm);
+	lh_model_apply(l->model, &opt);
 	ms = (double)(lh_clock_us() - start_us) / 1000;
 	l->p.step++;
 	l->p.command = 0;
@@ -526,6 +574,7 @@ static int restore(struct loop *l, struct lh_err *err)
 	if (rc != LH_ENOTFOUND)
 		return rc;
 	l->p = (struct lh_progress){ .attempt = l->c->attempt };
+	lh_watch_init(&l->p.watch);
 	l->p.total_steps = plan_total(l);
 	lh_model_init(l->model, (uint64_t)l->job->seed);
 	return 0;
@@ -635,6 +684,7 @@ int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 {
 	struct loop l = { .c = config, .job = config->job, .link = config->link,
 			  .saved_step = -1, .paused = config->paused };
+	int64_t step;
 	int rc = open_all(&l, err);
 
 	while (!rc) {
@@ -642,10 +692,11 @@ int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 		if (rc || l.ending)
 			break;
 		status(&l, "training");
+		step = l.p.step;
 		rc = train_step(&l, err);
 		if (rc)
-			lh_err_prefix(err, "step %" PRId64, l.p.step + 1);
-		else
+			lh_err_prefix(err, "step %" PRId64, step + 1);
+		else if (l.p.step > step)
 			rc = after_step(&l, err);
 	}
 	if (!rc)

@@ -85,10 +85,12 @@ int lh_model_loss(struct lh_model *model, const struct lh_attention_mode *mode, 
 /* Finds the kernels of every mode's attention, so that no step waits for it. */
 int lh_model_prepare(struct lh_model *model, const struct lh_attention_mode *modes,
 		     int mode_count, struct lh_err *err);
-/* One AdamW update; *loss and *grad_norm (before clipping) are read back.
- * LH_ENONFINITE when either is not finite: nothing was applied. */
-int lh_model_update(struct lh_model *model, const struct lh_adamw *opt, float *loss,
-		    float *grad_norm, struct lh_err *err);
+/* *loss and *grad_norm of what was added up since zero_grad: waits for it. */
+int lh_model_measure(struct lh_model *model, float *loss, float *grad_norm,
+		     struct lh_err *err);
+/* One AdamW update with the gradient that was measured; a device applies nothing
+ * of one that is not finite. */
+void lh_model_apply(struct lh_model *model, const struct lh_adamw *opt);
 
 /* Autoregressive decoding with a KV cache; full attention; one sequence. */
 struct lh_decoder;

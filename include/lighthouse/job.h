@@ -92,6 +92,16 @@ struct lh_job_evaluation {
 	int64_t sequences;   /* of the validation split, each time */
 };
 
+/* What is done about a step that is not sane (train/watch.h). It is never applied. */
+enum lh_instability_action { LH_INSTABILITY_STOP, LH_INSTABILITY_SKIP,
+			     LH_INSTABILITY_LOWER_LR, LH_INSTABILITY_PAUSE };
+struct lh_job_instability {
+	enum lh_instability_action action;
+	int64_t limit;     /* times in all before the job fails */
+	double loss_z;     /* standard deviations that make a spike; 0 = none does */
+	double gradient_z;
+};
+
 struct lh_job_checkpoint {
 	int64_t every_steps; /* 0 = only at switches, pauses and the end */
 	int keep;
@@ -112,6 +122,7 @@ struct lh_job {
 	int phase_count;
 	struct lh_job_evaluation evaluation;
 	struct lh_job_checkpoint checkpoint;
+	struct lh_job_instability instability;
 };
 
 /* Frees everything the job owns and zeroes it. A zeroed job is empty. */

@@ -92,7 +92,10 @@ static double step_s(struct lh_model *m, const struct lh_attention_mode *mode,
 	lh_model_zero_grad(m);
 	lh_model_forward_backward(m, mode, 1, ids.data(), ids.data() + 1,
 				  1 / (float)(ids.size() - 1));
-	if (lh_model_update(m, &opt, &loss, &norm, &err))
+	if (lh_model_measure(m, &loss, &norm, &err))
+		die(&err);
+	lh_model_apply(m, &opt);
+	if (lh_model_read(m, LH_STATE_PARAM, 0, 1, &loss, &err)) /* waits */
 		die(&err);
 	return (double)(lh_clock_us() - start) / 1e6;
 }

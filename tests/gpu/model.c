@@ -232,8 +232,9 @@ static void curve(const struct lh_ops *ops, int micro, double *smooth)
 		batch(ids, i);
 		pass(&r, ids, micro);
 		opt.step = i + 1;
-		if (lh_model_update(r.m, &opt, &loss[i], &norm, &err))
+		if (lh_model_measure(r.m, &loss[i], &norm, &err))
 			die(&err);
+		lh_model_apply(r.m, &opt);
 	}
 	for (int i = 0; i + WINDOW <= STEPS; i++) {
 		smooth[i] = 0;

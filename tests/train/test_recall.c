@@ -85,7 +85,8 @@ static double train(bool silent)
 					  1.0f / (B * LENGTH));
 		if (silent)
 			silence_attention(m);
-		assert_int_equal(lh_model_update(m, &opt, &loss, &norm, &err), 0);
+		assert_int_equal(lh_model_measure(m, &loss, &norm, &err), 0);
+		lh_model_apply(m, &opt);
 	}
 	if (silent)
 		silence_attention(m);

@@ -1,0 +1,86 @@
+// instability.test.mjs: steps that are not sane, from data that is partly noise:
+// each is seen before it is applied, and what the job file says is done.
+import { test } from 'node:test';
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { Lhd, scratch, submit, losses, bin } from './lib/lhd.mjs';
+
+const STEPS = 500;
+
+/** Text with a few documents of noise in it, the same every time. */
+async function fresh(t) {
+  const dir = scratch(t), files = [];
+  let x = 1;
+  const noise = () => String.fromCharCode(33 + (x = (x * 48271) % 2147483647) % 93);
+  for (let i = 0; i < 60; i++) {
+    let text = '';
+    for (let k = 0; text.length < 1000; k++) text += i % 10 === 7 ? noise() : `line ${k % 7}: the lamp turns and the ship goes on\n`;
+    files.push(join(dir, `t${String(i).padStart(2, '0')}.txt`));
+    writeFileSync(files[i], text);
+  }
+  execFileSync(bin('lhctl'), ['pack', '-o', join(dir, 'text'), '--validation', '0.1', ...files], { stdio: ['ignore', 'ignore', 'pipe'] });
+  return Lhd.start(t, dir);
+}
+
+const job = (instability, more = {}) => ({
+  instability: { loss_z: 8, limit: 1000, ...instability },
+  optimizer: { lr: 1e-2, warmup_steps: 5 },
+  checkpoint: { every_steps: 50 },
+  phases: [{ name: 'all', attention: 'full', until: { steps: STEPS } }], ...more,
+});
+const done = (j) => j.state === 'DONE';
+const warnings = (lhd, id) => lhd.sql(`select step, text from events where job=${id} and kind='worker.warn' order by id`);
+
+test('skip: spikes are not applied, their data are passed over, and no step is lost', async (t) => {
+  const lhd = await fresh(t);
+  const id = await submit(lhd, job({ action: 'skip' }));
+  await lhd.jobUntil(id, 'DONE', done);
+  const seen = warnings(lhd, id);
+  assert.ok(seen.length > 1, `${seen.length} spikes`);
+  for (const w of seen) assert.match(w.text, /^step \d+ met a loss spike .*nothing was applied, its data are passed over$/);
+  assert.deepEqual([...(await losses(lhd, id)).keys()], Array.from({ length: STEPS }, (_, i) => i + 1));
+});
+
+test('a worker that is killed judges alike after its checkpoint', async (t) => {
+  const lhd = await fresh(t);
+  const calm = await submit(lhd, job({ action: 'skip' }));
+  await lhd.jobUntil(calm, 'DONE', done);
+  const hit = await submit(lhd, job({ action: 'skip' }, { name: 'again' }));
+  await lhd.jobUntil(hit, 'half-way', (j) => j.step >= STEPS / 2);
+  process.kill(await lhd.workerPid(hit), 'SIGKILL');
+  await lhd.jobUntil(hit, 'DONE', done);
+  assert.deepEqual([...await losses(lhd, hit)], [...await losses(lhd, calm)]);
+});
+
+test('lower_lr: the learning rate is halved each time', async (t) => {
+  const lhd = await fresh(t);
+  const id = await submit(lhd, job({ action: 'lower_lr', limit: 3 }));
+  await lhd.jobUntil(id, 'it ends', (j) => done(j) || j.state === 'FAILED');
+  const [first] = warnings(lhd, id);
+  assert.match(first.text, /the learning rate is halved$/);
+  const lr = (step) => lhd.sql(`select lr from steps where job=${id} and step=${step}`)[0].lr;
+  assert.equal(lr(first.step + 1), lr(first.step) / 2);
+});
+
+test('pause: somebody looks, and goes on', async (t) => {
+  const lhd = await fresh(t);
+  const id = await submit(lhd, job({ action: 'pause' }));
+  await lhd.jobUntil(id, 'PAUSED', (j) => j.state === 'PAUSED');
+  const [{ step }] = warnings(lhd, id);
+  const { checkpoints } = await lhd.call('job.show', { job: id });
+  assert.ok(checkpoints.some((c) => c.step === step && c.reason === 'pause'));
+  await lhd.call('job.resume', { job: id });
+  await lhd.jobUntil(id, 'it goes on', (j) => j.step > step);
+});
+
+test('stop, and one time too many, fail the job with the reason', async (t) => {
+  const lhd = await fresh(t);
+  for (const instability of [{ action: 'stop' }, { action: 'skip', limit: 1 }]) {
+    const id = await submit(lhd, job(instability, { name: `f-${instability.action}` }));
+    const end = await lhd.jobUntil(id, 'FAILED', (j) => j.state === 'FAILED');
+    assert.match(end.reason, /a loss spike .*nothing was applied.*hint: /);
+    assert.equal(warnings(lhd, id).length, instability.limit ?? 0);
+  }
+});
