@@ -170,6 +170,7 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB_BASE)
 	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -fopenmp -o $@ $^ $(LIBS_test)
 
 # These run the real programs.
+$(BUILD)/tests/base/test_notify: | $(BUILD)/bin/lhd
 $(BUILD)/tests/keeper/test_keeper: | $(BUILD)/bin/lhkeeper
 $(BUILD)/tests/train/test_worker: | $(BUILD)/bin/lhkeeper $(BUILD)/bin/lhworker-cpu
 
@@ -279,6 +280,9 @@ bench: all $(BENCHES)
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|@PREFIX@|$(PREFIX)|' daemon/lhd.service \
+	  >$(DESTDIR)$(PREFIX)/lib/systemd/system/lhd.service
 
 # ---- Debian packages ---------------------------------------------------------
 # Only what is missing is installed; node counts as there when it is on PATH,

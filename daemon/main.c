@@ -13,17 +13,15 @@
 #include <getopt.h>
 #include <limits.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include <uv.h>
 
 #include "base/log.h"
+#include "base/notify.h"
 #include "base/statedir.h"
 #include "control/control.h"
 #include "jobs/jobs.h"
@@ -47,6 +45,7 @@ struct lhd {
 	struct lh_statedir dir;
 	uv_loop_t loop;
 	uv_signal_t signals[2];
+	uv_timer_t watchdog;
 	struct lh_store *store;     /* NULL when not open */
 	struct lh_jobs *jobs;
 	struct lh_control *control;
@@ -176,6 +175,7 @@ static void on_store_closed(void *arg)
 	d->store = NULL;
 	for (i = 0; i < 2; i++)
 		uv_close((uv_handle_t *)&d->signals[i], NULL);
+	uv_close((uv_handle_t *)&d->watchdog, NULL);
 }
 
 static void on_jobs_closed(void *arg)
@@ -220,6 +220,7 @@ static void stop(void *arg)
 	if (d->stopping)
 		return;
 	d->stopping = true;
+	lh_notify("STOPPING=1");
 	lh_info("stopping: %d workers are asked to checkpoint",
 		lh_jobs_workers(d->jobs));
 	lh_control_stop_accepting(d->control);
@@ -265,28 +266,11 @@ static int find_bin_dir(char *out, size_t bytes, struct lh_err *err)
 	return 0;
 }
 
-/* Tells a service manager, if there is one, that we serve. */
-static void notify_ready(void)
+/* A loop that turns is a daemon that serves. */
+static void on_watchdog(uv_timer_t *timer)
 {
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	const char *path = getenv("NOTIFY_SOCKET");
-	static const char text[] = "READY=1\n";
-	int fd;
-
-	if (path && *path && strlen(path) < sizeof(a.sun_path)) {
-		strcpy(a.sun_path, path);
-		if (path[0] == '@')
-			a.sun_path[0] = '\0';
-		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-		if (sendto(fd, text, sizeof(text) - 1, 0, (struct sockaddr *)&a,
-			   (socklen_t)(offsetof(struct sockaddr_un, sun_path) +
-				       strlen(path))) < 0)
-			lh_warn("cannot notify '%s': %s", path, strerror(errno));
-		if (fd >= 0)
-			close(fd);
-	}
-	/* It is ours alone, not the workers'. */
-	unsetenv("NOTIFY_SOCKET");
+	(void)timer;
+	lh_notify("WATCHDOG=1");
 }
 
 /* Things that would only turn up after workers have been adopted. */
@@ -364,11 +348,13 @@ static void watch_signals(struct lhd *d)
 /* Opens, serves until it is stopped, closes. */
 static int serve(struct lhd *d, const struct options *o, struct lh_err *err)
 {
+	int64_t watchdog_ms = lh_notify_open();
 	char safe[PATH_MAX];
 	int rc;
 
 	if (uv_loop_init(&d->loop))
 		LH_BUG("no event loop");
+	uv_timer_init(&d->loop, &d->watchdog);
 	watch_signals(d);
 	rc = open_parts(d, o, err);
 	if (rc) {
@@ -377,7 +363,10 @@ static int serve(struct lhd *d, const struct options *o, struct lh_err *err)
 	} else {
 		fprintf(stderr, "lhd %s ready: %s\n", LH_VERSION,
 			lh_escape(safe, sizeof(safe), d->dir.path));
-		notify_ready();
+		lh_notify("READY=1");
+		if (watchdog_ms)
+			uv_timer_start(&d->watchdog, on_watchdog, (uint64_t)watchdog_ms,
+				       (uint64_t)watchdog_ms);
 	}
 	uv_run(&d->loop, UV_RUN_DEFAULT);
 	if (uv_loop_close(&d->loop))
