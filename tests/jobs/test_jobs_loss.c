@@ -1,0 +1,372 @@
+/* test_jobs_loss.c: workers that are lost, an lhd that is, and strangers that dial
+ * in; see manager.h. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "manager.h"
+
+/* ---- losing workers -------------------------------------------------------- */
+
+static void a_killed_worker_is_replaced_from_its_checkpoint(void **state)
+{
+	int64_t job = start_running();
+
+	(void)state;
+	run_to_step(job, "8");
+	command(job, "checkpoint");
+	RUN_UNTIL(query_db("SELECT count(*) FROM checkpoints WHERE step = 8") == 1);
+	run_to_step(job, "11");
+	kill_worker(job, 1);
+	set_ctl("steps", "14");
+	RUN_UNTIL(number(job, "attempt") == 2 && number(job, "step") == 14);
+	assert_int_equal(number(job, "restarts"), 1);
+	RUN_UNTIL(query_db("SELECT count(*) FROM steps WHERE attempt = 2") == 6);
+	assert_int_equal(query_db("SELECT count(*) FROM steps WHERE attempt = 1"), 11);
+	assert_int_equal(query_db("SELECT first_step FROM attempts WHERE attempt = 2"), 8);
+	assert_int_equal(query_db("SELECT exit_signal FROM attempts WHERE attempt = 1 AND "
+				  "outcome = 'lost'"), 9);
+	assert_int_equal(query_db("SELECT count(*) FROM events WHERE kind = 'attempt.lost' "
+				  "AND text LIKE '%signal 9%'"), 1);
+	set_ctl("end", "done");
+	RUN_UNTIL(is_in(job, "DONE"));
+}
+
+static void restarts_run_out_and_the_reason_says_of_what(void **state)
+{
+	int64_t job = submit_with("t", 1, 0);
+
+	(void)state;
+	for (int attempt = 1; attempt <= 2; attempt++) {
+		RUN_UNTIL(number(job, "attempt") == attempt && is_in(job, "RUNNING"));
+		kill_worker(job, attempt);
+		RUN_UNTIL(!is_in(job, "RUNNING"));
+	}
+	RUN_UNTIL(is_in(job, "FAILED"));
+	assert_true(reason_has(job, "signal 9"));
+	assert_int_equal(number(job, "restarts"), 2);
+	assert_true(number(job, "ended_ms") > 0);
+}
+
+static void a_worker_that_cannot_be_started_fails_the_job(void **state)
+{
+	char path[128];
+	int64_t job;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/lhkeeper", f.bin);
+	assert_int_equal(unlink(path), 0);
+	job = submit_with("t", 1, 0);
+	RUN_UNTIL(is_in(job, "FAILED"));
+	assert_true(reason_has(job, "lhkeeper"));
+	assert_int_equal(number(job, "attempt"), 2);
+}
+
+static void what_was_pending_goes_to_the_next_attempt(void **state)
+{
+	int64_t job = start_running(), id;
+
+	(void)state;
+	set_ctl("deaf", "");
+	run_to_step(job, "4");
+	id = command(job, "switch");
+	refused(job, "switch", "last phase"); /* it counts as done */
+	kill_worker(job, 1);
+	RUN_UNTIL(is_in(job, "RESTARTING"));
+	unset_ctl("deaf");
+	set_ctl("steps", "0");
+	RUN_UNTIL(number(job, "attempt") == 2 && number(job, "phase") == 1);
+	RUN_UNTIL(query_db("SELECT count(*) FROM commands WHERE outcome = 'applied' AND "
+			   "method = 'job.switch'") == 1);
+	assert_int_equal(query_db("SELECT max(id) FROM commands"), id);
+}
+
+static void the_next_attempt_is_told_what_to_repeat(void **state)
+{
+	int64_t job = start_running();
+	json_t *start, *replay;
+	char *text;
+
+	(void)state;
+	run_to_step(job, "6");
+	command_phase(job, "switch", "1");
+	command(job, "pause");
+	RUN_UNTIL(is_in(job, "PAUSED"));
+	RUN_UNTIL(query_db("SELECT count(*) FROM commands WHERE outcome IS NULL") == 0);
+	kill_worker(job, 1);
+	RUN_UNTIL(number(job, "attempt") == 2 && is_in(job, "PAUSED"));
+	text = fake_text(attempt_dir(job, 2), LH_ATTEMPT_START);
+	start = json_loads(text, 0, NULL);
+	replay = json_object_get(start, "replay");
+	assert_int_equal(json_array_size(replay), 1);
+	replay = json_array_get(replay, 0);
+	assert_string_equal(json_string_value(json_object_get(replay, "verb")), "switch");
+	assert_int_equal(json_integer_value(json_object_get(replay, "step")), 6);
+	assert_string_equal(json_string_value(json_object_get(
+				    json_object_get(replay, "args"), "phase")), "p1");
+	assert_true(json_is_true(json_object_get(start, "paused")));
+	json_decref(start);
+	free(text);
+	refused(job, "pause", "paused");
+	command(job, "resume");
+	RUN_UNTIL(is_in(job, "RUNNING"));
+}
+
+/* ---- another lhd ----------------------------------------------------------- */
+
+static void a_live_worker_is_adopted_and_no_record_is_lost(void **state)
+{
+	int64_t job = start_running();
+	int pid;
+	char *spool;
+
+	(void)state;
+	run_to_step(job, "10");
+	pid = pid_of(job, 1, "pid");
+	close_all();
+	set_ctl("steps", "50");
+	do {
+		spool = fake_text(attempt_dir(job, 1), LH_ATTEMPT_SPOOL);
+		if (strstr(spool, "\"step\":40,"))
+			break;
+		free(spool);
+	} while (usleep(1000) == 0);
+	free(spool);
+	f.config.generation = 2;
+	open_all();
+	assert_true(is_in(job, "RUNNING"));
+	RUN_UNTIL(number(job, "step") == 50);
+	RUN_UNTIL(has_steps(50));
+	assert_int_equal(query_db("SELECT count(*) FROM steps"), 50);
+	assert_int_equal(query_db("SELECT count(*) FROM attempts"), 1);
+	assert_int_equal(query_db("SELECT pid FROM attempts"), pid);
+	assert_int_equal(lh_jobs_workers(f.jobs), 1);
+	command(job, "pause");
+	RUN_UNTIL(is_in(job, "PAUSED"));
+	/* Its end is noticed, though it is nobody's child here any more. */
+	kill_worker(job, 1);
+	RUN_UNTIL(number(job, "attempt") == 2 && is_in(job, "PAUSED"));
+	RUN_UNTIL(query_db("SELECT exit_signal FROM attempts WHERE attempt = 1") == 9);
+}
+
+static void a_job_that_ended_while_nobody_watched_is_found_done(void **state)
+{
+	int64_t job = start_running();
+
+	(void)state;
+	run_to_step(job, "5");
+	close_all();
+	set_ctl("steps", "700");
+	set_ctl("end", "done");
+	while (processes(0))
+		usleep(10000);
+	open_all();
+	RUN_UNTIL(is_in(job, "DONE"));
+	assert_int_equal(number(job, "step"), 700);
+	assert_true(has_steps(700));
+	assert_int_equal(query_db("SELECT count(*) FROM steps"), 700);
+}
+
+static void a_pid_that_is_somebody_elses_now_is_left_alone(void **state)
+{
+	int64_t job = start_running();
+	char text[160], *dir = attempt_dir(job, 1);
+
+	(void)state;
+	run_to_step(job, "5");
+	close_all();
+	while (processes(SIGKILL))
+		usleep(1000);
+	/* This very process, as if it had got the worker's number. */
+	snprintf(text, sizeof(text), "{\"pid\": %d, \"start_time\": 1, \"keeper_pid\": %d, "
+		 "\"keeper_start_time\": 1}", (int)getpid(), (int)getpid());
+	fake_write(dir, LH_ATTEMPT_PID, text);
+	open_all();
+	RUN_UNTIL(number(job, "attempt") == 2 && is_in(job, "RUNNING"));
+	assert_int_equal(number(job, "restarts"), 1);
+}
+
+static void an_attempt_that_was_never_spawned_is_no_loss(void **state)
+{
+	int64_t job;
+
+	(void)state;
+	set_ctl("proto", "99"); /* so that not one record comes */
+	job = submit();
+	RUN_UNTIL(pid_of(job, 1, "pid"));
+	close_all();
+	while (processes(SIGKILL))
+		usleep(1000);
+	assert_int_equal(lh_fs_remove_tree(attempt_dir(job, 1), NULL), 0);
+	unset_ctl("proto");
+	open_all();
+	assert_true(is_in(job, "STARTING"));
+	RUN_UNTIL(number(job, "attempt") == 2 && is_in(job, "RUNNING"));
+	assert_int_equal(number(job, "restarts"), 0);
+}
+
+static void a_state_directory_too_deep_for_a_socket_is_refused(void **state)
+{
+	struct lh_jobs_config deep = f.config;
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_jobs *none;
+	char path[256];
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/%0150d", f.state, 0);
+	deep.state_dir = path;
+	assert_int_equal(lh_jobs_open(&none, &f.loop, f.store, &deep, NULL, NULL, &err),
+			 LH_EINVAL);
+	assert_true(*err.hint);
+	run_to_step(start_running(), "2"); /* the one that is open works on */
+}
+
+static void a_keeper_that_was_killed_does_not_end_its_worker(void **state)
+{
+	int64_t job = start_running();
+
+	(void)state;
+	run_to_step(job, "5");
+	assert_int_equal(kill(pid_of(job, 1, "keeper_pid"), SIGKILL), 0);
+	run_to_step(job, "9");
+	assert_int_equal(number(job, "attempt"), 1);
+	kill_worker(job, 1);
+	RUN_UNTIL(number(job, "attempt") == 2 && is_in(job, "RUNNING"));
+	RUN_UNTIL(query_db("SELECT count(*) FROM events WHERE kind = 'attempt.lost' AND "
+			   "text LIKE '%nothing tells how%'") == 1);
+}
+
+static void pending_commands_survive_a_restart(void **state)
+{
+	int64_t job = start_running();
+
+	(void)state;
+	set_ctl("deaf", "");
+	command(job, "pause");
+	close_all();
+	unset_ctl("deaf");
+	open_all();
+	RUN_UNTIL(is_in(job, "PAUSED"));
+	RUN_UNTIL(query_db("SELECT count(*) FROM commands WHERE outcome = 'applied' AND "
+			   "method = 'job.pause'") == 1);
+}
+
+static void draining_puts_jobs_back_and_the_next_lhd_goes_on(void **state)
+{
+	int64_t job = start_running(), queued = submit();
+	struct answer a;
+
+	(void)state;
+	run_to_step(job, "6");
+	f.closed = 0;
+	lh_jobs_drain(f.jobs, on_closed, NULL);
+	assert_int_equal(f.closed, 0);
+	RUN_UNTIL(f.closed);
+	assert_true(is_in(job, "QUEUED") && is_in(queued, "QUEUED"));
+	assert_true(reason_has(job, "step 6"));
+	assert_int_equal(processes(0), 0);
+	ask_submit(&a, "late", 0, 0, NULL);
+	RUN_UNTIL(a.count);
+	assert_int_equal(a.code, LH_ESTATE);
+	refused(job, "cancel", "stopping");
+	close_all();
+	open_all();
+	RUN_UNTIL(number(job, "attempt") == 2 && is_in(job, "RUNNING"));
+	assert_int_equal(number(job, "restarts"), 0);
+	RUN_UNTIL(query_db("SELECT first_step FROM attempts WHERE attempt = 2") == 6);
+	assert_int_equal(query_db("SELECT count(*) FROM attempts WHERE outcome = 'stopped'"), 1);
+	assert_int_equal(query_db("SELECT count(*) FROM commands WHERE method = 'job.stop' AND "
+				  "outcome = 'applied' AND program = 'lhd'"), 1);
+}
+
+/* ---- who may dial in ------------------------------------------------------- */
+
+static int dial(void)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	struct stat st;
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s/%s", f.state, LH_STATE_WORKER_SOCKET);
+	assert_int_equal(stat(a.sun_path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	return fd;
+}
+
+/* What lhd says to `text` before it hangs up, in buf. */
+static void converse(const char *text, char *buf, size_t bytes)
+{
+	int fd = dial();
+	size_t used = 0;
+	ssize_t n = -1;
+
+	assert_int_equal(send(fd, text, strlen(text), 0), (ssize_t)strlen(text));
+	while (n) {
+		RUN_UNTIL((n = recv(fd, buf + used, bytes - used - 1, MSG_DONTWAIT)) >= 0);
+		used += (size_t)n;
+	}
+	buf[used] = '\0';
+	close(fd);
+}
+
+static void unknown_workers_are_refused(void **state)
+{
+	int64_t job = start_running();
+	char buf[512], hello[256];
+	static const struct {
+		const char *job, *attempt, *code;
+	} cases[] = { { "77", "1", "LH_ENOTFOUND" }, { "1", "2", "LH_ESTATE" },
+		      { "1", "1", "LH_EDENIED" } };
+
+	(void)state;
+	assert_int_equal(job, 1);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		snprintf(hello, sizeof(hello), "{\"m\":\"hello\",\"proto\":%d,\"job\":%s,"
+			 "\"attempt\":%s,\"token\":\"guess\",\"pid\":1,\"start_time\":1}\n",
+			 LH_PROTO_VERSION, cases[i].job, cases[i].attempt);
+		converse(hello, buf, sizeof(buf));
+		if (!strstr(buf, "\"refuse\"") || !strstr(buf, cases[i].code))
+			fail_msg("case %zu: %s", i, buf);
+	}
+	converse("what?\n", buf, sizeof(buf));
+	assert_string_equal(buf, "");
+	converse("{\"m\":\"records\",\"records\":[]}\n", buf, sizeof(buf));
+	assert_string_equal(buf, "");
+	run_to_step(job, "3"); /* the real one was not disturbed */
+	assert_int_equal(lh_jobs_workers(f.jobs), 1);
+}
+
+static void a_worker_of_another_version_is_left_alone_and_told_of_once(void **state)
+{
+	int64_t job;
+
+	(void)state;
+	set_ctl("proto", "99");
+	job = submit();
+	RUN_UNTIL(query_db("SELECT count(*) FROM events WHERE kind = 'worker.foreign'") == 1);
+	assert_true(is_in(job, "STARTING"));
+	unset_ctl("proto");
+	RUN_UNTIL(is_in(job, "RUNNING"));
+	assert_int_equal(query_db("SELECT count(*) FROM events WHERE kind = 'worker.foreign'"), 1);
+	assert_int_equal(number(job, "attempt"), 1);
+}
+
+MANAGER_TESTS(T(a_killed_worker_is_replaced_from_its_checkpoint),
+	      T(restarts_run_out_and_the_reason_says_of_what),
+	      T(a_worker_that_cannot_be_started_fails_the_job),
+	      T(what_was_pending_goes_to_the_next_attempt),
+	      T(the_next_attempt_is_told_what_to_repeat),
+	      T(a_live_worker_is_adopted_and_no_record_is_lost),
+	      T(a_job_that_ended_while_nobody_watched_is_found_done),
+	      T(a_pid_that_is_somebody_elses_now_is_left_alone),
+	      T(an_attempt_that_was_never_spawned_is_no_loss),
+	      T(a_state_directory_too_deep_for_a_socket_is_refused),
+	      T(a_keeper_that_was_killed_does_not_end_its_worker),
+	      T(pending_commands_survive_a_restart),
+	      T(draining_puts_jobs_back_and_the_next_lhd_goes_on),
+	      T(unknown_workers_are_refused),
+	      T(a_worker_of_another_version_is_left_alone_and_told_of_once))
