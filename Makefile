@@ -172,7 +172,7 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB_BASE)
 # These run the real programs.
 $(BUILD)/tests/base/test_notify: | $(BUILD)/bin/lhd
 $(BUILD)/tests/keeper/test_keeper: | $(BUILD)/bin/lhkeeper
-$(BUILD)/tests/train/test_worker: | $(BUILD)/bin/lhkeeper $(BUILD)/bin/lhworker-cpu
+$(BUILD)/tests/train/test_worker $(BUILD)/tests/train/test_worker_alone: | $(BUILD)/bin/lhkeeper $(BUILD)/bin/lhworker-cpu
 
 $(BUILD)/tests/lighthouse-vectors: $(BUILD)/obj/tests/kernels/lighthouse_vectors.o $(LIB_BASE) \
                                    $(if $(HAVE_CUDA),$(CUDA_OBJ))

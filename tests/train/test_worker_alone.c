@@ -1,0 +1,200 @@
+/* test_worker_alone.c: a worker that lhd lost, that must not go on, or that nobody
+ * asked to train; see worker_story.h. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "worker_story.h"
+
+static void without_lhd_it_finishes_its_job(void **state)
+{
+	size_t bytes;
+	char *data, *line, *next;
+
+	(void)state;
+	new_job(three_phases, NULL, 0);
+	close(lhd.listener);
+	lhd.listener = -1;
+	unlink(lhd.path);
+	launch(false, NULL);
+	ended(0, 0);
+	data = scratch_read("1/attempt-1/" LH_ATTEMPT_SPOOL, &bytes);
+	for (line = data; (next = strchr(line, '\n')); line = next + 1) {
+		json_t *r = json_loadb(line, (size_t)(next - line), 0, NULL);
+
+		assert_non_null(r);
+		on_record(r);
+		json_decref(r);
+	}
+	assert_int_equal(*line, '\0');
+	assert_int_equal(story.steps, 50);
+	assert_string_equal(story.end, "done");
+	free(data);
+}
+
+/* lhd goes away and comes back while training goes on; on_record sees no gap. */
+static void every_record_survives_the_loss_of_lhd(void **state)
+{
+	(void)state;
+	new_job(endless, (const char *const[]){ "optimizer.schedule=constant" }, 1);
+	begin(false, NULL);
+	listen_until(step_is, 20);
+	for (int round = 0; round < 3; round++) {
+		fake_hang_up(&lhd);
+		greet();
+		listen_until(step_is, story.steps + 20);
+	}
+	command(1, "switch", NULL);
+	applied(1);
+	listen_until(NULL, 0);
+	ended(0, 0);
+	assert_string_equal(story.end, "done");
+	assert_int_equal(story.steps, story.applied_step + 5);
+	assert_int_equal(story.attempt_steps, story.steps);
+}
+
+/* Weight decay of -999 a step: finite for a while. */
+static void what_is_not_finite_is_never_applied_nor_saved(void **state)
+{
+	const char *const wild[] = { "optimizer.lr=100", "optimizer.weight_decay=10",
+				     "optimizer.schedule=constant",
+				     "optimizer.warmup_steps=0",
+				     "checkpoint.every_steps=1" };
+	char newest[32], want[32];
+
+	(void)state;
+	new_job(three_phases, wild, 5);
+	begin(false, NULL);
+	listen_until(NULL, 0);
+	ended(1, 0);
+	assert_string_equal(story.end, "failed");
+	assert_string_equal(story.end_code, "LH_ENONFINITE");
+	assert_in_range(story.steps, 1, 40);
+	snprintf(want, sizeof(want), "step %d: ", (int)story.steps + 1);
+	assert_non_null(strstr(story.end_text, want));
+	snprintf(want, sizeof(want), "step-%010d", (int)story.steps);
+	newest_checkpoint(newest);
+	assert_string_equal(newest, want);
+}
+
+/* The shard was replaced after the job was checked. */
+static void a_token_past_the_vocabulary_fails_the_job(void **state)
+{
+	(void)state;
+	new_job(three_phases, NULL, 0);
+	pack("train.bin", 1000, 4000, 9);
+	begin(false, NULL);
+	listen_until(NULL, 0);
+	ended(1, 0);
+	assert_string_equal(story.end_code, "LH_EDATA");
+	assert_non_null(strstr(story.end_text, "train.bin"));
+	assert_non_null(strstr(story.end_text, "position"));
+}
+
+static void a_refused_worker_ends(void **state)
+{
+	(void)state;
+	new_job(endless, (const char *const[]){ "optimizer.schedule=constant" }, 1);
+	launch(false, NULL);
+	json_decref(fake_accept(&lhd));
+	fake_send_take(&lhd, json_pack("{s:s, s:s, s:s}", "m", "refuse", "code",
+				       "LH_ESTATE", "text", "the attempt is over"));
+	ended(1, 0);
+}
+
+/* Two workers never share a job: the second waits for the first to end. */
+static void it_waits_for_a_predecessor_that_is_ending(void **state)
+{
+	char *path;
+	int lock;
+
+	(void)state;
+	new_job(three_phases, NULL, 0);
+	path = scratch_path("1/" LH_JOB_LOCK);
+	lock = lh_fs_lock(path, NULL);
+	assert_true(lock >= 0);
+	launch(false, NULL);
+	assert_false(fake_wait(lhd.listener, 400));
+	close(lock);
+	greet();
+	listen_until(NULL, 0);
+	ended(0, 0);
+	assert_int_equal(story.steps, 50);
+	free(path);
+}
+
+static int run_with(char *a, char *b)
+{
+	char *argv[] = { NULL, a, b, NULL };
+
+	return WEXITSTATUS(built_wait(spawn(argv, "out"), LIMIT_MS));
+}
+
+static bool out_says(const char *what)
+{
+	size_t bytes;
+	char *out = scratch_read("out", &bytes);
+	bool yes = strstr(out, what) != NULL;
+
+	free(out);
+	return yes;
+}
+
+static void the_command_line_is_checked(void **state)
+{
+	(void)state;
+	assert_int_equal(run_with(NULL, NULL), 2);
+	assert_true(out_says("usage:"));
+	assert_int_equal(run_with("--attempt", NULL), 2);
+	assert_int_equal(run_with("--fly", "x"), 2);
+	assert_int_equal(run_with("--attempt", "/no/such/attempt"), 2);
+	assert_true(out_says("/no/such/attempt"));
+	assert_int_equal(run_with("--help", NULL), 0);
+	assert_true(out_says("--sample"));
+	assert_int_equal(run_with("--attempt", scratch_dir), 1);
+	assert_true(out_says(LH_ATTEMPT_START));
+}
+
+static void a_checkpoint_can_be_sampled(void **state)
+{
+	const char args[] = "{\"prompt\": \"int \", \"max_tokens\": 6, \"seed\": 3}";
+	char *path = scratch_path("1/" LH_JOB_CHECKPOINTS "/step-0000000050");
+	char *file = lh_asprintf("%s/params.safetensors", path), *first, *again;
+	size_t bytes;
+
+	(void)state;
+	new_job(three_phases, NULL, 0);
+	run_to_the_end(false, NULL);
+	scratch_write("stdin", args, strlen(args));
+	assert_int_equal(run_with("--sample", path), 0);
+	first = scratch_read("out", &bytes);
+	assert_non_null(strstr(first, "\"piece\""));
+	assert_non_null(strstr(first, "\"result\":{"));
+	assert_non_null(strstr(first, "\"step\":50"));
+	assert_int_equal(run_with("--sample", path), 0);
+	again = scratch_read("out", &bytes);
+	assert_string_equal(first, again);
+	scratch_write("stdin", "nonsense", 8);
+	assert_int_equal(run_with("--sample", path), 1);
+	assert_true(out_says("LH_EPARSE"));
+	scratch_write("stdin", args, strlen(args));
+	remove(file);
+	assert_int_equal(run_with("--sample", path), 1);
+	assert_true(out_says("LH_ENOTFOUND"));
+	free(first);
+	free(again);
+	free(file);
+	free(path);
+}
+
+WORKER_TESTS(W(without_lhd_it_finishes_its_job),
+	     W(every_record_survives_the_loss_of_lhd),
+	     W(what_is_not_finite_is_never_applied_nor_saved),
+	     W(a_token_past_the_vocabulary_fails_the_job),
+	     W(a_refused_worker_ends),
+	     W(it_waits_for_a_predecessor_that_is_ending),
+	     W(the_command_line_is_checked),
+	     W(a_checkpoint_can_be_sampled))
