@@ -1,0 +1,214 @@
+/* test_layout.c: tensors that must outlive one another never share memory, what
+ * is planned is what is placed, and more recomputation is less memory. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/layout.h"
+
+enum { T = 256, B = 2, REGIONS = 256 };
+
+static const struct lh_job_model config = {
+	.vocab = 300, .dim = 48, .layers = 5, .heads = 6, .kv_heads = 2, .head_dim = 10,
+	.ffn_dim = 72 };
+
+struct region {
+	const char *name;
+	int layer;
+	char *from, *to;
+};
+
+static struct region regions[REGIONS];
+static int count;
+static char *arena, *arena_end;
+
+static void live(const char *name, int layer, const void *p, int64_t bytes)
+{
+	struct region *r = &regions[count++];
+
+	assert_true(count < REGIONS);
+	*r = (struct region){ name, layer, (char *)p, (char *)p + bytes };
+	if (!p || r->from < arena || r->to > arena_end || (uintptr_t)p % 256)
+		fail_msg("%s of layer %d lies outside, or not at 256 bytes", name, layer);
+	for (int i = 0; i < count - 1; i++)
+		if (r->from < regions[i].to && regions[i].from < r->to)
+			fail_msg("%s of layer %d overlaps %s of layer %d", name, layer,
+				 regions[i].name, regions[i].layer);
+}
+
+/* What backward needs of a layer as forward left it. */
+static void kept_of(const struct lh_layer_acts *y, int i, bool light,
+		    enum lh_recompute again, int64_t e, int64_t S)
+{
+	const struct lh_attention_saved *t = &y->attention;
+	int64_t R = B * T, H = config.heads, D = config.head_dim;
+	int64_t sub = B * S * H * D * e, stats = B * H * (light ? S : T) * 4;
+
+	live("x", i, y->x, R * config.dim * e);
+	live("lse", i, t->lse, stats);
+	if (again < LH_RECOMPUTE_CHEAP) {
+		live("n1", i, y->n1, R * config.dim * e);
+		live("n2", i, y->n2, R * config.dim * e);
+		live("h", i, y->h, R * config.ffn_dim * e);
+	}
+	if (again < LH_RECOMPUTE_MLP)
+		live("gu", i, y->gu, R * 2 * config.ffn_dim * e);
+	if (again < LH_RECOMPUTE_LAYER)
+		live("mid", i, y->mid, R * config.dim * e);
+	if (!light || again == LH_RECOMPUTE_NONE)
+		live("o", i, t->o, R * H * D * e);
+	if (!light && again < LH_RECOMPUTE_LAYER)
+		live("qkv", i, t->qkv, R * (H + 2 * config.kv_heads) * D * e);
+	if (!light)
+		return;
+	live("index", i, t->index, stats);
+	live("os", i, t->os, sub);
+	if (again == LH_RECOMPUTE_LAYER)
+		return;
+	live("qs", i, t->qs, sub);
+	live("ks", i, t->ks, sub);
+	live("vs", i, t->vs, sub);
+}
+
+static void scratch_of(const struct lh_acts *a, int64_t e, const struct lh_lighthouse *g,
+		       int64_t S)
+{
+	int64_t R = B * T, hd = config.heads * config.head_dim;
+	int64_t sub = B * S * hd * e, P = g ? B * config.heads * lh_lighthouse_pyramid(g) * 4 : 0;
+
+	live("dx", -1, a->dx, R * config.dim * e);
+	live("dn", -1, a->dn, R * config.dim * e);
+	live("wide", -1, a->wide, R * 2 * config.ffn_dim * e);
+	live("half", -1, a->half, R * config.ffn_dim * e);
+	live("last", -1, a->last, R * config.dim * e);
+	live("rstdf", -1, a->rstdf, R * 4);
+	live("tokens", -1, a->tokens, R * 4);
+	live("targets", -1, a->targets, R * 4);
+	live("cos", -1, a->rope.cos, T * config.head_dim / 2 * 4);
+	live("sin", -1, a->rope.sin, T * config.head_dim / 2 * 4);
+	live("xent", -1, a->xent, (int64_t)a->xent_bytes);
+	if (!g)
+		return;
+	live("score_q", -1, a->attention.score_q, P);
+	live("score_k", -1, a->attention.score_k, P);
+	live("map", -1, a->attention.map, P);
+	live("dqs", -1, a->attention.dqs, sub);
+	live("dks", -1, a->attention.dks, sub);
+	live("dvs", -1, a->attention.dvs, sub);
+	live("dos", -1, a->attention.dos, sub);
+}
+
+static struct lh_attention_mode mode_of(bool light)
+{
+	struct lh_attention_mode m = { .recompute = LH_RECOMPUTE_NONE };
+
+	if (!light)
+		return m;
+	m.attention = LH_ATTENTION_LIGHTHOUSE;
+	m.geometry = (struct lh_lighthouse){ .tokens = T, .levels = 3, .pool = 2,
+					     .topk = 32, .tile = 8 };
+	m.dense[0] = m.dense[3] = true;
+	return m;
+}
+
+static void what_must_live_is_apart(void **state)
+{
+	(void)state;
+	for (int k = 0; k < 4; k++) {
+		struct lh_attention_mode mode = mode_of(k % 2);
+		const struct lh_ops_sizes *sizes = k / 2 ? &lh_sizes_cuda : &lh_sizes_cpu;
+		struct lh_layout l = { .model = &config, .sizes = sizes, .B = B, .T = T,
+				       .mode = &mode, .train = true };
+		int64_t e = (int64_t)lh_dtype_bytes(sizes->act_type), before = INT64_MAX;
+		int64_t S = k % 2 ? lh_lighthouse_selected(&mode.geometry) : 0;
+
+		for (int r = LH_RECOMPUTE_NONE; r <= LH_RECOMPUTE_LAYER; r++) {
+			static struct lh_acts a;
+			struct lh_layout_bytes b;
+			int64_t bytes;
+
+			mode.recompute = (enum lh_recompute)r;
+			bytes = lh_layout_measure(&l, &b);
+			arena = (char *)(uintptr_t)0x100000; /* never touched */
+			arena_end = arena + bytes;
+			lh_layout_place(&l, arena, &a);
+			count = 0;
+			scratch_of(&a, e, k % 2 ? &mode.geometry : NULL, S);
+			for (int i = 0; i < config.layers; i++)
+				kept_of(&a.layer[i], i,
+					lh_layout_lighthouse(&mode, i) != NULL,
+					mode.recompute, e, S);
+			assert_int_equal(b.kept + b.scratch + b.loss, bytes);
+			assert_int_equal(b.total, bytes + b.state + b.device);
+			assert_true(b.total < before);
+			before = b.total;
+		}
+	}
+}
+
+/* What lies before the first layer stays where it is from mode to mode. */
+static void fixed_tensors_stay(void **state)
+{
+	struct lh_attention_mode modes[2] = { mode_of(false), mode_of(true) };
+	static struct lh_acts a[4];
+
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		struct lh_layout l = { .model = &config, .sizes = &lh_sizes_cpu, .B = B,
+				       .T = T, .mode = &modes[i / 2], .train = i % 2 };
+
+		lh_layout_place(&l, (void *)(uintptr_t)0x100000, &a[i]);
+		assert_ptr_equal(a[i].rope.cos, a[0].rope.cos);
+		assert_ptr_equal(a[i].rope.sin, a[0].rope.sin);
+		assert_ptr_equal(a[i].tokens, a[0].tokens);
+		assert_ptr_equal(a[i].targets, a[0].targets);
+	}
+}
+
+static void auto_takes_the_least_that_fits(void **state)
+{
+	struct lh_attention_mode mode = mode_of(true);
+	struct lh_layout l = { .model = &config, .sizes = &lh_sizes_cpu, .B = B, .T = T,
+			       .mode = &mode, .train = true };
+	struct lh_err err = LH_ERR_INIT;
+	int64_t total[LH_RECOMPUTE_LAYER + 1];
+
+	(void)state;
+	for (int r = LH_RECOMPUTE_NONE; r <= LH_RECOMPUTE_LAYER; r++) {
+		struct lh_layout_bytes b;
+
+		mode.recompute = (enum lh_recompute)r;
+		lh_layout_measure(&l, &b);
+		total[r] = b.total;
+	}
+	for (int r = LH_RECOMPUTE_NONE; r <= LH_RECOMPUTE_LAYER; r++) {
+		mode.recompute = LH_RECOMPUTE_AUTO;
+		assert_int_equal(lh_layout_choose(&l, &mode, total[r], &err), 0);
+		assert_int_equal(mode.recompute, r);
+		/* Asked for by name, it is not changed. */
+		assert_int_equal(lh_layout_choose(&l, &mode, total[r] - 1, &err),
+				 LH_ETOOBIG);
+		assert_int_equal(mode.recompute, r);
+		assert_true(*err.text && *err.hint);
+	}
+	mode.recompute = LH_RECOMPUTE_AUTO;
+	assert_int_equal(lh_layout_choose(&l, &mode, total[LH_RECOMPUTE_LAYER] - 1, &err),
+			 LH_ETOOBIG);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_must_live_is_apart),
+		cmocka_unit_test(fixed_tensors_stay),
+		cmocka_unit_test(auto_takes_the_least_that_fits),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
