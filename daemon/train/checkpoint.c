@@ -320,6 +320,12 @@ static int is_checkpoint(const struct dirent *e)
 	       strspn(e->d_name + 5, "0123456789") == 10;
 }
 
+/* Of a name that is_checkpoint takes. */
+static int64_t step_of(const struct dirent *e)
+{
+	return strtoll(e->d_name + 5, NULL, 10);
+}
+
 static int is_torn(const struct dirent *e)
 {
 	size_t n = strlen(e->d_name);
@@ -374,28 +380,34 @@ int lh_checkpoint_load_newest(const char *dir, struct lh_model *m,
 	return rc ? lh_err_set(err, LH_ENOTFOUND, "no good checkpoint in '%s'", dir) : 0;
 }
 
-/* Removes all but the last `keep`. Under another name first: what bears a
- * checkpoint's name is whole. */
-static void remove_some(const char *dir, int (*filter)(const struct dirent *), int keep)
+/* Under another name first: what bears a checkpoint's name is whole. */
+static void remove_one(const char *dir, const char *name)
+{
+	char *at = lh_asprintf("%s/%s", dir, name);
+	char *doomed = lh_asprintf("%s/step-removed.tmp", dir);
+
+	if (!lh_fs_remove_tree(doomed, NULL) && !rename(at, doomed))
+		lh_fs_remove_tree(doomed, NULL);
+	free(doomed);
+	free(at);
+}
+
+/* Removes all but the last `keep`, and but those at multiples of keep_every. */
+static void remove_some(const char *dir, int (*filter)(const struct dirent *), int keep,
+			int64_t keep_every)
 {
 	struct dirent **list = NULL;
 	int n = scandir(dir, &list, filter, alphasort);
 
-	for (int i = 0; i < n - keep; i++) {
-		char *at = lh_asprintf("%s/%s", dir, list[i]->d_name);
-		char *doomed = lh_asprintf("%s/step-removed.tmp", dir);
-
-		if (!lh_fs_remove_tree(doomed, NULL) && !rename(at, doomed))
-			lh_fs_remove_tree(doomed, NULL);
-		free(doomed);
-		free(at);
-	}
+	for (int i = 0; i < n - keep; i++)
+		if (!keep_every || step_of(list[i]) % keep_every)
+			remove_one(dir, list[i]->d_name);
 	if (n > 0)
 		free_list(list, n);
 }
 
-void lh_checkpoint_retain(const char *dir, int keep)
+void lh_checkpoint_retain(const char *dir, int keep, int64_t keep_every)
 {
-	remove_some(dir, is_torn, 0);
-	remove_some(dir, is_checkpoint, keep < 1 ? 1 : keep);
+	remove_some(dir, is_torn, 0, 0);
+	remove_some(dir, is_checkpoint, keep < 1 ? 1 : keep, keep_every);
 }

@@ -69,7 +69,8 @@ int lh_checkpoint_load(const char *path, struct lh_model *model, struct lh_progr
 /* The manifest, checked for form and version. New reference. */
 int lh_checkpoint_manifest(const char *path, json_t **manifest, struct lh_err *err);
 
-/* Removes all but the newest `keep` (at least 1) and leftovers of torn writes. */
-void lh_checkpoint_retain(const char *dir, int keep);
+/* Removes leftovers of torn writes, and all checkpoints but the newest `keep` (at
+ * least 1) and those at multiples of `keep_every` steps (0: none). */
+void lh_checkpoint_retain(const char *dir, int keep, int64_t keep_every);
 
 #endif

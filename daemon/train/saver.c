@@ -58,7 +58,7 @@ static void *write_out(void *arg)
 	s->saved.rc = lh_checkpoint_save(s->c.dir, &s->snapshot, &s->progress, s->spec,
 					 &s->saved.path, &s->saved.bytes, &s->saved.err);
 	if (!s->saved.rc)
-		lh_checkpoint_retain(s->c.dir, s->c.keep);
+		lh_checkpoint_retain(s->c.dir, s->c.keep, s->c.keep_every);
 	s->saved.duration_ms = (double)(lh_clock_us() - s->start_us) / 1000;
 	atomic_store(&s->written, true);
 	return NULL;

@@ -19,6 +19,7 @@ struct lh_saver_config {
 	const char *dir;      /* of the checkpoints */
 	const json_t *spec;   /* the resolved job */
 	int keep;             /* newest ones that stay */
+	int64_t keep_every;   /* steps; those at multiples stay too, 0 none */
 };
 
 struct lh_saved {

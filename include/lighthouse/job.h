@@ -104,7 +104,8 @@ struct lh_job_instability {
 
 struct lh_job_checkpoint {
 	int64_t every_steps; /* 0 = only at switches, pauses and the end */
-	int keep;
+	int keep;            /* newest ones that stay */
+	int64_t keep_every;  /* steps; those at multiples stay too, 0 = none */
 };
 
 struct lh_job {

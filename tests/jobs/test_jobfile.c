@@ -67,6 +67,7 @@ static const struct { const char *path, *text; } good[] = {
 	{ "checkpoint", "checkpoint:" },
 	{ "checkpoint.every_steps", "  every_steps: 11" },
 	{ "checkpoint.keep", "  keep: 2" },
+	{ "checkpoint.keep_every", "  keep_every: 1000" },
 	{ "instability", "instability:" },
 	{ "instability.action", "  action: skip" },
 	{ "instability.limit", "  limit: 4" },
