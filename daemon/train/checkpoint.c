@@ -13,10 +13,6 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "data/safetensors.h"
-#include "lighthouse/version.h"
-
-#define FORMAT "lighthouse-checkpoint"
-enum { VERSION = 1, MANIFEST_MAX_BYTES = 4 << 20 };
 
 static const struct part {
 	const char *file;
@@ -24,8 +20,8 @@ static const struct part {
 	enum lh_model_state state[2];
 	const char *suffix[2];
 } parts[] = {
-	{ "params.safetensors", 1, { LH_STATE_PARAM }, { "" } },
-	{ "moments.safetensors", 2, { LH_STATE_MOMENT1, LH_STATE_MOMENT2 },
+	{ LH_MANIFEST_PARAMS, 1, { LH_STATE_PARAM }, { "" } },
+	{ LH_MANIFEST_MOMENTS, 2, { LH_STATE_MOMENT1, LH_STATE_MOMENT2 },
 	  { ".m", ".v" } },
 };
 enum { PARTS = sizeof(parts) / sizeof(parts[0]) };
@@ -102,54 +98,28 @@ static int save_part(const char *dir, const struct part *part,
 		return rc;
 	}
 	rc = lh_safetensors_commit(w, &bytes, &hash, err);
-	snprintf(name, sizeof(name), "%016" PRIx64, hash);
-	json_object_set_new(files, part->file,
-			    json_pack("{s:I, s:s}", "bytes", (json_int_t)bytes, "xxh64",
-				      name));
+	lh_manifest_add_file(files, part->file, bytes, hash);
 	*total += bytes;
 	return rc;
 }
 
-static json_t *manifest_of(const struct lh_progress *p, const json_t *spec,
-			   json_t *files)
-{
-	return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:i, s:I, s:I, s:f, s:I, s:I, "
-			 "s:o, s:o, s:O}",
-			 "format", FORMAT, "version", VERSION, "written_by", LH_VERSION,
-			 "attempt", (json_int_t)p->attempt, "step", (json_int_t)p->step,
-			 "command", (json_int_t)p->command, "phase", p->phase,
-			 "phase_step", (json_int_t)p->phase_step, "phase_tokens",
-			 (json_int_t)p->phase_tokens, "phase_ms", p->phase_ms, "cursor",
-			 (json_int_t)p->cursor, "total_steps",
-			 (json_int_t)p->total_steps, "watch",
-			 lh_watch_to_json(&p->watch), "files", files, "job",
-			 (json_t *)spec);
-}
-
 static int save_all(const char *tmp, const struct lh_snapshot *s,
-		    const struct lh_progress *p, const json_t *spec, int64_t *bytes, struct lh_err *err)
+		    const struct lh_progress *p, const json_t *spec, int64_t *bytes,
+		    struct lh_err *err)
 {
-	json_t *files = json_object(), *manifest;
-	char *path, *text;
+	json_t *files = json_object();
+	int64_t manifest_bytes;
 	int rc = lh_fs_mkdirs(tmp, err);
 
 	*bytes = 0;
 	for (int i = 0; !rc && i < PARTS; i++)
 		rc = save_part(tmp, &parts[i], s, files, bytes, err);
-	if (rc) {
-		json_decref(files);
-		return rc;
-	}
-	manifest = manifest_of(p, spec, files);
-	LH_ASSERT(manifest);
-	text = json_dumps(manifest, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
-	path = lh_asprintf("%s/manifest.json", tmp);
-	/* Last, and the directory is synced with it: with a manifest, all is there. */
-	rc = lh_fs_write_atomic(path, text, strlen(text), err);
-	*bytes += (int64_t)strlen(text);
-	free(path);
-	free(text);
-	json_decref(manifest);
+	/* Last: with a manifest, all is there. */
+	if (!rc)
+		rc = lh_manifest_write(tmp, p, spec, files, &manifest_bytes, err);
+	if (!rc)
+		*bytes += manifest_bytes;
+	json_decref(files);
 	return rc;
 }
 
@@ -197,72 +167,6 @@ int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
 
 /* ---- loading --------------------------------------------------------------- */
 
-int lh_checkpoint_manifest(const char *path, json_t **out, struct lh_err *err)
-{
-	char *file = lh_asprintf("%s/manifest.json", path), *text;
-	const char *format = "";
-	size_t bytes;
-	int version = 0, rc = lh_fs_read(file, MANIFEST_MAX_BYTES, &text, &bytes, err);
-
-	free(file);
-	if (rc)
-		return rc;
-	*out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
-	free(text);
-	json_unpack(*out, "{s:s, s:i}", "format", &format, "version", &version);
-	if (strcmp(format, FORMAT))
-		rc = lh_err_set(err, LH_ECORRUPT, "'%s': the manifest is damaged", path);
-	else if (version != VERSION)
-		rc = lh_err_set(err, LH_EUNSUPPORTED, "'%s': format version %d, this "
-				"program reads %d", path, version, VERSION);
-	if (!rc)
-		return 0;
-	json_decref(*out);
-	*out = NULL;
-	return rc;
-}
-
-static int progress_of(const json_t *manifest, struct lh_progress *p, struct lh_err *err)
-{
-	json_int_t attempt, step, command, phase_step, tokens, cursor, total;
-
-	if (json_unpack((json_t *)manifest,
-			"{s:I, s:I, s:I, s:i, s:I, s:I, s:F, s:I, s:I}", "attempt",
-			&attempt, "step", &step, "command", &command, "phase", &p->phase,
-			"phase_step", &phase_step, "phase_tokens", &tokens, "phase_ms",
-			&p->phase_ms, "cursor", &cursor, "total_steps", &total) ||
-	    step < 0 || p->phase < 0 || p->phase >= LH_PHASES_MAX || cursor < 0)
-		return lh_err_set(err, LH_ECORRUPT,
-				  "the manifest lacks a field or holds a wrong value");
-	p->attempt = attempt;
-	p->step = step;
-	p->command = command;
-	p->phase_step = phase_step;
-	p->phase_tokens = tokens;
-	p->cursor = cursor;
-	p->total_steps = total;
-	lh_watch_from_json(&p->watch, json_object_get(manifest, "watch"));
-	return 0;
-}
-
-/* Size and checksum as the manifest says. */
-static int verify_part(const json_t *manifest, const struct part *part,
-		       const struct lh_safetensors *st, struct lh_err *err)
-{
-	const char *want = "";
-	json_int_t bytes = -1;
-	char have[20];
-
-	json_unpack((json_t *)manifest, "{s:{s:{s:I, s:s}}}", "files", part->file,
-		    "bytes", &bytes, "xxh64", &want);
-	snprintf(have, sizeof(have), "%016" PRIx64,
-		 (uint64_t)XXH64(st->map, (size_t)st->map_bytes, 0));
-	if (bytes == st->map_bytes && !strcmp(want, have))
-		return 0;
-	return lh_err_set(err, LH_ECORRUPT, "'%s' does not match its checksum",
-			  part->file);
-}
-
 static int load_part(const char *path, const json_t *manifest, const struct part *part,
 		     struct lh_model *m, struct lh_err *err)
 {
@@ -274,7 +178,8 @@ static int load_part(const char *path, const json_t *manifest, const struct part
 	free(file);
 	if (rc)
 		return rc;
-	rc = verify_part(manifest, part, &st, err);
+	rc = lh_manifest_match(manifest, part->file, st.map_bytes,
+			       XXH64(st.map, (size_t)st.map_bytes, 0), err);
 	for (int s = 0; !rc && s < part->states; s++)
 		for (int i = 0; !rc && i < count; i++) {
 			const struct lh_tensor *t;
@@ -296,12 +201,11 @@ static int load_part(const char *path, const json_t *manifest, const struct part
 int lh_checkpoint_load(const char *path, struct lh_model *m, struct lh_progress *p,
 		       bool moments, struct lh_err *err)
 {
-	json_t *manifest;
-	int rc = lh_checkpoint_manifest(path, &manifest, err);
+	json_t *manifest = NULL;
+	int rc = lh_manifest_read(path, &manifest, err);
 
-	if (rc)
-		return rc;
-	rc = progress_of(manifest, p, err);
+	if (!rc)
+		rc = lh_manifest_progress(manifest, p, err);
 	for (int i = 0; !rc && i < (moments ? PARTS : 1); i++)
 		rc = load_part(path, manifest, &parts[i], m, err);
 	json_decref(manifest);

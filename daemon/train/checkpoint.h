@@ -1,34 +1,20 @@
 /* checkpoint.h: the whole state of training as a directory: complete or absent.
  *
  * checkpoints/step-%010d/ holds params.safetensors, moments.safetensors (tensors
- * by parameter name, ".m" and ".v") and manifest.json, written last, which names
- * the files with size and xxh64. It is written as step-N.tmp, synced and renamed.
- * Loading takes the newest that matches its manifest; a damaged one is reported
- * and set aside as step-N.damaged, where it is never counted among those that
- * are kept, and never deleted. Training thread, but for lh_checkpoint_save.
+ * by parameter name, ".m" and ".v") and manifest.json (manifest.h), written
+ * last, which names the files with size and xxh64. It is written as step-N.tmp,
+ * synced and renamed. Loading takes the newest that matches its manifest; a
+ * damaged one is reported and set aside as step-N.damaged, where it is never
+ * counted among those that are kept, and never deleted. Training thread, but for
+ * lh_checkpoint_save.
  */
 #ifndef LIGHTHOUSE_CHECKPOINT_H
 #define LIGHTHOUSE_CHECKPOINT_H
 
 #include <jansson.h>
 
+#include "train/manifest.h"
 #include "train/model.h"
-#include "train/watch.h"
-
-/* Everything besides tensors that a step depends on. */
-struct lh_progress {
-	int64_t attempt;       /* that wrote it */
-	int64_t step;          /* optimizer steps completed */
-	int64_t command;       /* last one applied after this very step, 0 none:
-	                        * a replay goes on behind it */
-	int phase;
-	int64_t phase_step;    /* step at which the phase was entered */
-	int64_t phase_tokens;  /* trained on in this phase */
-	double phase_ms;       /* spent in its steps */
-	int64_t cursor;        /* sequences drawn, see data.h */
-	int64_t total_steps;   /* as known now, -1 not known */
-	struct lh_watch watch; /* of losses and gradients */
-};
 
 /* The state in host memory, as it was at lh_snapshot_take. */
 struct lh_snapshot {
@@ -66,8 +52,6 @@ int lh_checkpoint_load_newest(const char *dir, struct lh_model *model,
 /* Weights and progress of one; moments only if `moments`. */
 int lh_checkpoint_load(const char *path, struct lh_model *model, struct lh_progress *p,
 		       bool moments, struct lh_err *err);
-/* The manifest, checked for form and version. New reference. */
-int lh_checkpoint_manifest(const char *path, json_t **manifest, struct lh_err *err);
 
 /* Removes leftovers of torn writes, and all checkpoints but the newest `keep` (at
  * least 1) and those at multiples of `keep_every` steps (0: none). */

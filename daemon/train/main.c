@@ -174,8 +174,11 @@ static int sample(const char *path, const json_t *json, json_t **result,
 	json_t *manifest = NULL;
 	int rc = lh_sample_parse(&args, json, err);
 
-	if (!rc)
-		rc = lh_checkpoint_manifest(path, &manifest, err);
+	if (!rc) {
+		rc = lh_manifest_read(path, &manifest, err);
+		if (rc)
+			lh_err_prefix(err, "checkpoint '%s'", path);
+	}
 	if (!rc)
 		rc = lh_jobfile_from_json(&job, json_object_get(manifest, "job"), err);
 	/* One token at a time: products of a matrix and a vector gain nothing from

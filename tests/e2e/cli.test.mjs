@@ -84,6 +84,21 @@ phases:
   assert.equal(lhctl(['estimate', file, '--gpu', 'b300']).status, 2);
 });
 
+test('verify: what is no checkpoint is refused with a hint', (t) => {
+  const dir = scratch(t);
+  for (const [at, why] of [['none', /there is no checkpoint/], ['', /manifest\.json/]]) {
+    const r = lhctl(['verify', join(dir, at)]);
+    assert.equal(r.status, 1);
+    assert.match(r.stderr, why);
+    assert.match(r.stderr, /^hint: /m);
+  }
+  writeFileSync(join(dir, 'manifest.json'), '{"format":"lighthouse-checkpoint","version":9}');
+  const r = lhctl(['verify', '--json', dir]);
+  assert.equal(r.status, 1);
+  assert.equal(JSON.parse(r.stdout).ok, false);
+  assert.match(r.stderr, /format version 9[\s\S]*hint: /);
+});
+
 /** Ids of a shard. */
 function ids(path) {
   const b = readFileSync(path);

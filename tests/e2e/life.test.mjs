@@ -2,7 +2,7 @@
 // a worker, lose the daemon, stop and go on.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { readFileSync, existsSync, readdirSync } from 'node:fs';
+import { readFileSync, writeFileSync, existsSync, readdirSync } from 'node:fs';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { Lhd, until, scratch, packText, submit, losses, processesOf, bin } from './lib/lhd.mjs';
@@ -215,7 +215,15 @@ test('a damaged newest checkpoint is reported and the one before is used', async
   const params = join(dir, newest, 'params.safetensors');
   const bytes = readFileSync(params);
   bytes[bytes.length - 3] ^= 0x40;
-  (await import('node:fs')).writeFileSync(params, bytes);
+  const verify = () => spawnSync(bin('lhctl'), ['verify', join(dir, newest)], { encoding: 'utf8', timeout: 20_000 });
+  const whole = verify();
+  assert.equal(whole.status, 0, whole.stderr);
+  assert.match(whole.stdout, /^manifest\.json: .*\nparams\.safetensors: \d+ bytes.*\nmoments\.safetensors: .*\nok\n$/);
+  writeFileSync(params, bytes);
+  const hurt = verify();
+  assert.equal(hurt.status, 1);
+  assert.match(hurt.stdout, /^params\.safetensors: damaged/m);
+  assert.match(hurt.stderr, new RegExp(`^error: .*${newest}.*'params\\.safetensors' does not match its checksum\nhint: `));
   process.kill(await lhd.workerPid(job), 'SIGKILL');
   await lhd.jobUntil(job, 'a second attempt that is paused', (j) => j.attempt === 2 && j.state === 'PAUSED');
   await lhd.workerPid(job);

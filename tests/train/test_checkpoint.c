@@ -174,7 +174,7 @@ static void every_bit_comes_back(void **state)
 	assert_true(p.phase_ms == 41.0 / 3);
 	assert_int_equal(p.cursor, 164);
 	assert_int_equal(p.total_steps, -1);
-	assert_int_equal(lh_checkpoint_manifest(path, &manifest, &err), 0);
+	assert_int_equal(lh_manifest_read(path, &manifest, &err), 0);
 	assert_true(json_equal(json_object_get(manifest, "job"), spec));
 	json_decref(manifest);
 	free(path);
@@ -390,6 +390,68 @@ static void another_format_version_is_passed_over_and_stays(void **state)
 	assert_true(there("step-0000000020"));
 }
 
+static int told, told_bad;
+
+static void on_verified(void *arg, const char *file, int64_t bytes,
+			const struct lh_err *why)
+{
+	(void)arg;
+	assert_true(why || bytes > 0);
+	assert_non_null(file);
+	told++;
+	told_bad += why != NULL;
+}
+
+static int verify(struct lh_err *err)
+{
+	char *path = scratch_path("step-0000000020");
+	int rc;
+
+	told = told_bad = 0;
+	rc = lh_manifest_verify(path, on_verified, NULL, err);
+	free(path);
+	return rc;
+}
+
+static void a_whole_one_verifies(void **state)
+{
+	struct lh_err err = LH_ERR_INIT;
+
+	(void)state;
+	save(20);
+	assert_int_equal(verify(&err), 0);
+	assert_int_equal(told, 3);
+	assert_int_equal(told_bad, 0);
+}
+
+/* Every file is looked at, and the first that is bad is the error. */
+static void verify_names_what_is_damaged(void **state)
+{
+	struct lh_err err = LH_ERR_INIT;
+
+	(void)state;
+	assert_int_equal(verify(&err), LH_ENOTFOUND);
+	assert_int_equal(told, 0);
+	save(20);
+	flip_at = 16;
+	flip("step-0000000020/moments.safetensors");
+	assert_int_equal(verify(&err), LH_ECORRUPT);
+	assert_int_equal(told, 3);
+	assert_int_equal(told_bad, 1);
+	assert_non_null(strstr(err.text, "'moments.safetensors' does not match"));
+	cut_last("step-0000000020/params.safetensors");
+	assert_int_equal(verify(&err), LH_ECORRUPT);
+	assert_int_equal(told_bad, 2);
+	assert_non_null(strstr(err.text, "'params.safetensors' has "));
+	assert_true(*err.hint);
+	take_away("step-0000000020/params.safetensors");
+	assert_int_equal(verify(&err), LH_ENOTFOUND);
+	assert_non_null(strstr(err.text, "'params.safetensors' is missing"));
+	cut_half("step-0000000020/manifest.json");
+	assert_int_equal(verify(&err), LH_ECORRUPT);
+	assert_int_equal(told, 1);
+}
+
 static void retention_keeps_the_newest(void **state)
 {
 	(void)state;
@@ -478,6 +540,8 @@ int main(void)
 		CHECKPOINT_TEST(what_a_torn_write_left_is_passed_over_and_cleared),
 		CHECKPOINT_TEST(all_damaged_is_none),
 		CHECKPOINT_TEST(another_format_version_is_passed_over_and_stays),
+		CHECKPOINT_TEST(a_whole_one_verifies),
+		CHECKPOINT_TEST(verify_names_what_is_damaged),
 		CHECKPOINT_TEST(retention_keeps_the_newest),
 		CHECKPOINT_TEST(retention_keeps_multiples_for_good),
 		CHECKPOINT_TEST(retention_never_counts_a_damaged_one),

@@ -1,0 +1,250 @@
+/* manifest.c: see manifest.h. */
+#include "train/manifest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "base/fs.h"
+#include "lighthouse/job.h"
+#include "lighthouse/version.h"
+
+#define FORMAT "lighthouse-checkpoint"
+#define MANIFEST "manifest.json"
+enum { VERSION = 1, MANIFEST_MAX_BYTES = 4 << 20, PIECE_BYTES = 1 << 20 };
+
+/* Those of this version, whatever names a manifest holds: it may be foreign. */
+static const char *const files_of_version[] = { LH_MANIFEST_PARAMS,
+						LH_MANIFEST_MOMENTS };
+enum { FILES = sizeof(files_of_version) / sizeof(files_of_version[0]) };
+
+/* ---- writing --------------------------------------------------------------- */
+
+static void hash_text(char out[20], uint64_t xxh64)
+{
+	snprintf(out, 20, "%016" PRIx64, xxh64);
+}
+
+void lh_manifest_add_file(json_t *files, const char *file, int64_t bytes, uint64_t xxh64)
+{
+	char text[20];
+
+	hash_text(text, xxh64);
+	json_object_set_new(files, file,
+			    json_pack("{s:I, s:s}", "bytes", (json_int_t)bytes, "xxh64",
+				      text));
+}
+
+static json_t *manifest_of(const struct lh_progress *p, const json_t *spec,
+			   json_t *files)
+{
+	return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:i, s:I, s:I, s:f, s:I, s:I, "
+			 "s:o, s:O, s:O}",
+			 "format", FORMAT, "version", VERSION, "written_by", LH_VERSION,
+			 "attempt", (json_int_t)p->attempt, "step", (json_int_t)p->step,
+			 "command", (json_int_t)p->command, "phase", p->phase,
+			 "phase_step", (json_int_t)p->phase_step, "phase_tokens",
+			 (json_int_t)p->phase_tokens, "phase_ms", p->phase_ms, "cursor",
+			 (json_int_t)p->cursor, "total_steps",
+			 (json_int_t)p->total_steps, "watch",
+			 lh_watch_to_json(&p->watch), "files", files, "job",
+			 (json_t *)spec);
+}
+
+int lh_manifest_write(const char *dir, const struct lh_progress *p, const json_t *spec,
+		      json_t *files, int64_t *bytes, struct lh_err *err)
+{
+	json_t *manifest = manifest_of(p, spec, files);
+	char *path = lh_asprintf("%s/" MANIFEST, dir), *text;
+	int rc;
+
+	LH_ASSERT(manifest);
+	text = json_dumps(manifest, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+	rc = lh_fs_write_atomic(path, text, strlen(text), err);
+	*bytes = (int64_t)strlen(text);
+	free(path);
+	free(text);
+	json_decref(manifest);
+	return rc;
+}
+
+/* ---- reading --------------------------------------------------------------- */
+
+/* *bytes: of the file. */
+static int read_manifest(const char *dir, json_t **out, size_t *bytes,
+			 struct lh_err *err)
+{
+	char *file = lh_asprintf("%s/" MANIFEST, dir), *text;
+	const char *format = "";
+	int version = 0, rc = lh_fs_read(file, MANIFEST_MAX_BYTES, &text, bytes, err);
+
+	free(file);
+	if (rc)
+		return rc;
+	*out = json_loadb(text, *bytes, JSON_REJECT_DUPLICATES, NULL);
+	free(text);
+	json_unpack(*out, "{s:s, s:i}", "format", &format, "version", &version);
+	if (strcmp(format, FORMAT))
+		rc = lh_err_set(err, LH_ECORRUPT, "the manifest is damaged");
+	else if (version != VERSION)
+		rc = lh_err_set(err, LH_EUNSUPPORTED, "format version %d, this program "
+				"reads %d", version, VERSION);
+	if (!rc)
+		return 0;
+	json_decref(*out);
+	*out = NULL;
+	return rc;
+}
+
+int lh_manifest_read(const char *dir, json_t **manifest, struct lh_err *err)
+{
+	size_t bytes;
+
+	return read_manifest(dir, manifest, &bytes, err);
+}
+
+int lh_manifest_progress(const json_t *manifest, struct lh_progress *p,
+			 struct lh_err *err)
+{
+	json_int_t attempt, step, command, phase_step, tokens, cursor, total;
+
+	if (json_unpack((json_t *)manifest,
+			"{s:I, s:I, s:I, s:i, s:I, s:I, s:F, s:I, s:I}", "attempt",
+			&attempt, "step", &step, "command", &command, "phase", &p->phase,
+			"phase_step", &phase_step, "phase_tokens", &tokens, "phase_ms",
+			&p->phase_ms, "cursor", &cursor, "total_steps", &total) ||
+	    step < 0 || p->phase < 0 || p->phase >= LH_PHASES_MAX || cursor < 0)
+		return lh_err_set(err, LH_ECORRUPT,
+				  "the manifest lacks a field or holds a wrong value");
+	p->attempt = attempt;
+	p->step = step;
+	p->command = command;
+	p->phase_step = phase_step;
+	p->phase_tokens = tokens;
+	p->cursor = cursor;
+	p->total_steps = total;
+	lh_watch_from_json(&p->watch, json_object_get(manifest, "watch"));
+	return 0;
+}
+
+int lh_manifest_match(const json_t *manifest, const char *file, int64_t bytes,
+		      uint64_t xxh64, struct lh_err *err)
+{
+	const char *want;
+	json_int_t want_bytes;
+	char have[20];
+
+	if (json_unpack((json_t *)manifest, "{s:{s:{s:I, s:s}}}", "files", file, "bytes",
+			&want_bytes, "xxh64", &want))
+		return lh_err_set(err, LH_ECORRUPT,
+				  "the manifest lacks size or checksum of '%s'", file);
+	if (want_bytes != bytes)
+		return lh_err_set(err, LH_ECORRUPT, "'%s' has %" PRId64 " bytes, the "
+				  "manifest says %" PRId64, file, bytes,
+				  (int64_t)want_bytes);
+	hash_text(have, xxh64);
+	if (!strcmp(want, have))
+		return 0;
+	return lh_err_set(err, LH_ECORRUPT, "'%s' does not match its checksum", file);
+}
+
+/* ---- verifying ------------------------------------------------------------- */
+
+/* By read, not mapped: a disk that fails gives an error then, not SIGBUS. */
+static int hash_fd(int fd, const char *file, int64_t *bytes, uint64_t *xxh64,
+		   struct lh_err *err)
+{
+	char *piece = lh_alloc(PIECE_BYTES);
+	XXH64_state_t *state = XXH64_createState();
+	ssize_t n;
+
+	LH_ASSERT(state);
+	XXH64_reset(state, 0);
+	for (*bytes = 0; (n = read(fd, piece, PIECE_BYTES)) != 0;) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			break;
+		XXH64_update(state, piece, (size_t)n);
+		*bytes += n;
+	}
+	*xxh64 = XXH64_digest(state);
+	XXH64_freeState(state);
+	free(piece);
+	return n < 0 ? lh_err_set(err, LH_EIO, "cannot read '%s': %s", file,
+				  strerror(errno)) : 0;
+}
+
+static int verify_file(const char *dir, const json_t *manifest, const char *file,
+		       int64_t *bytes, struct lh_err *err)
+{
+	char *path = lh_asprintf("%s/%s", dir, file);
+	/* A pipe of that name must not block. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), rc;
+	uint64_t xxh64;
+
+	free(path);
+	*bytes = 0;
+	if (fd < 0)
+		return errno == ENOENT ?
+			lh_err_set(err, LH_ENOTFOUND, "'%s' is missing", file) :
+			lh_err_set(err, LH_EIO, "cannot open '%s': %s", file,
+				   strerror(errno));
+	rc = hash_fd(fd, file, bytes, &xxh64, err);
+	close(fd);
+	return rc ? rc : lh_manifest_match(manifest, file, *bytes, xxh64, err);
+}
+
+static void add_hint(struct lh_err *err)
+{
+	if (err->code == LH_EUNSUPPORTED)
+		lh_err_hint(err, "the version of this program that wrote it reads it");
+	else if (err->code == LH_EIO)
+		lh_err_hint(err, "it may be whole: see to the disk and the permissions, "
+			    "then verify again");
+	else
+		lh_err_hint(err, "its job, when it next goes on from a checkpoint, takes "
+			    "the newest one that is whole");
+}
+
+int lh_manifest_verify(const char *dir, lh_manifest_verified verified, void *arg,
+		       struct lh_err *err)
+{
+	struct lh_progress p;
+	json_t *manifest = NULL;
+	size_t manifest_bytes = 0;
+	int rc;
+
+	if (!lh_fs_exists(dir)) {
+		lh_err_set(err, LH_ENOTFOUND, "there is no checkpoint '%s'", dir);
+		return lh_err_hint(err, "'lhctl show JOB' names those of a job; older "
+				   "ones are removed as newer ones are written");
+	}
+	rc = read_manifest(dir, &manifest, &manifest_bytes, err);
+	if (!rc)
+		rc = lh_manifest_progress(manifest, &p, err);
+	verified(arg, MANIFEST, (int64_t)manifest_bytes, rc ? err : NULL);
+	/* Without a manifest nothing is known of the others. */
+	for (int i = 0; manifest && i < FILES; i++) {
+		struct lh_err why = LH_ERR_INIT;
+		int64_t bytes;
+		int bad = verify_file(dir, manifest, files_of_version[i], &bytes, &why);
+
+		verified(arg, files_of_version[i], bytes, bad ? &why : NULL);
+		if (bad && !rc) {
+			*err = why;
+			rc = bad;
+		}
+	}
+	json_decref(manifest);
+	if (!rc)
+		return 0;
+	add_hint(err);
+	return lh_err_prefix(err, "checkpoint '%s'", dir);
+}
