@@ -223,7 +223,7 @@ int lh_manifest_verify(const char *dir, lh_manifest_verified verified, void *arg
 
 	if (!lh_fs_exists(dir)) {
 		lh_err_set(err, LH_ENOTFOUND, "there is no checkpoint '%s'", dir);
-		return lh_err_hint(err, "'lhctl show JOB' names those of a job; older "
+		return lh_err_hint(err, "'lhctl checkpoints JOB' lists those of a job; older "
 				   "ones are removed as newer ones are written");
 	}
 	rc = read_manifest(dir, &manifest, &manifest_bytes, err);

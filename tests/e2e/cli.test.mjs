@@ -39,7 +39,7 @@ test('bad usage exits with 2 and a hint', () => {
 
 test('without a daemon every command that needs one exits with 3 and says how to start it', (t) => {
   const dir = scratch(t);
-  for (const args of [['ls'], ['show', '1'], ['watch', '1'], ['switch', '1'], ['wait', '1'], ['sample', '1'], ['info'], ['stop']]) {
+  for (const args of [['ls'], ['show', '1'], ['checkpoints', '1'], ['watch', '1'], ['switch', '1'], ['wait', '1'], ['sample', '1'], ['info'], ['stop']]) {
     const r = lhctl(['--state', dir, ...args]);
     assert.equal(r.status, 3, args.join(' '));
     assert.match(r.stderr, /hint: start it: lhd --state/);

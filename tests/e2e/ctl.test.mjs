@@ -23,8 +23,9 @@ const outcome = (kind, command = 9) => ({ subscription: 1, id: 3, job: 1, attemp
 
 test('names of jobs and phases cannot steer the terminal', async (t) => {
   const evil = job({ name: EVIL, phase_name: EVIL, reason: EVIL, state: 'DONE' });
-  const d = await fakeDaemon(t, scratch(t), steered({ 'job.list': () => ({ jobs: [evil] }), 'job.get': () => evil, 'job.show': () => show(evil) }));
-  for (const args of [['ls'], ['show', '1'], ['wait', '1'], ['watch', '1']]) {
+  const d = await fakeDaemon(t, scratch(t), steered({ 'job.list': () => ({ jobs: [evil] }), 'job.get': () => evil, 'job.show': () => ({ ...show(evil),
+    checkpoints: [{ step: 5, attempt: 1, path: `/${EVIL}`, bytes: 9, duration_ms: 1, reason: EVIL, time_ms: 1 }] }) }));
+  for (const args of [['ls'], ['show', '1'], ['checkpoints', '1'], ['wait', '1'], ['watch', '1']]) {
     const r = await lhctl(d.state, args);
     assert.equal(r.code, 0, `${args}: ${r.err}`);
     harmless(r.out + r.err, args.join(' '));

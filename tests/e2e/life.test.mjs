@@ -204,6 +204,26 @@ test('a second lhd on the same state directory is refused and names the first', 
   assert.equal((await lhd.call('daemon.info', {})).pid, lhd.process.pid);
 });
 
+test('lhctl checkpoints tells which remain: the newest, and multiples of keep_every', async (t) => {
+  const lhd = await fresh(t);
+  const job = await submit(lhd, { checkpoint: { every_steps: 20, keep: 1, keep_every: 40 } });
+  await lhd.jobUntil(job, 'DONE', done);
+  const list = (...args) => {
+    const r = spawnSync(bin('lhctl'), ['--state', lhd.state, 'checkpoints', 'tiny', ...args], { encoding: 'utf8', timeout: 20_000 });
+    assert.equal(r.status, 0, r.stderr);
+    return r.stdout;
+  };
+  await until('the last one is stored', () => JSON.parse(list('--json')).some((c) => c.step === 100), 10_000);
+  const all = JSON.parse(list('--json'));
+  const there = new Set(all.filter((c) => !c.removed).map((c) => c.step));
+  assert.deepEqual([...there].filter((s) => s > 0), [40, 80, 100]);
+  for (const c of all) assert.equal(existsSync(c.path), !c.removed, c.path);
+  const rows = list().trimEnd().split('\n').map((l) => l.split('\t'));
+  assert.deepEqual(rows.map((r) => [Number(r[0]), r[2], r[5], r[6]]),
+    all.map((c) => [c.step, c.reason, c.removed ? 'removed' : 'there', c.path]));
+  assert.match(rows[0][1], /^\d+\.\d MB$/);
+});
+
 test('a damaged newest checkpoint is reported and the one before is used', async (t) => {
   const lhd = await fresh(t);
   const job = await submit(lhd, { ...LONG, checkpoint: { every_steps: 10, keep: 3 } });
