@@ -318,6 +318,29 @@ int ctl_job(struct ctl_client *k, const char *operand, int64_t *id)
 	return ctl_fail(&err);
 }
 
+json_t *ctl_ask(const struct ctl *c, const char *method, json_t *params, int *rc)
+{
+	struct ctl_client *k = ctl_connect(c);
+	struct lh_err err = LH_ERR_INIT;
+	json_t *result = NULL;
+	int64_t job = 0;
+
+	*rc = k ? CTL_DONE : CTL_UNREACHABLE;
+	if (k && c->arg_count) {
+		*rc = ctl_job(k, c->args[0], &job);
+		json_object_set_new(params, "job", json_integer(job));
+	}
+	if (*rc == CTL_DONE) {
+		result = ctl_call(k, method, json_incref(params), &err);
+		if (!result)
+			*rc = ctl_fail(&err);
+	}
+	json_decref(params);
+	if (k)
+		ctl_disconnect(k);
+	return result;
+}
+
 /* A random UUID (version 4): a retry of this very request is harmless. */
 static void make_uuid(char out[37])
 {

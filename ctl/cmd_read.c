@@ -31,33 +31,15 @@ static const struct ctl_option stop_options[] = {
 	{ NULL },
 };
 
-/* Calls a method about the optional job operand. NULL after printing why; *rc is
- * the code to exit with. With --json it prints and gives NULL too. */
+/* ctl_ask, of which --json is all that is wanted: printed, and NULL. */
 static json_t *ask(struct ctl *c, const char *method, json_t *params, int *rc)
 {
-	struct ctl_client *k = ctl_connect(c);
-	struct lh_err err = LH_ERR_INIT;
-	json_t *result = NULL;
-	int64_t job = 0;
+	json_t *result = ctl_ask(c, method, params, rc);
 
-	*rc = k ? CTL_DONE : CTL_UNREACHABLE;
-	if (k && c->arg_count) {
-		*rc = ctl_job(k, c->args[0], &job);
-		json_object_set_new(params, "job", json_integer(job));
-	}
-	if (*rc == CTL_DONE) {
-		result = ctl_call(k, method, json_incref(params), &err);
-		if (!result)
-			*rc = ctl_fail(&err);
-	}
-	json_decref(params);
-	if (k)
-		ctl_disconnect(k);
-	if (result && ctl_opt(c, "json")) {
-		*rc = ctl_print_json_take(result);
-		return NULL;
-	}
-	return result;
+	if (!result || !ctl_opt(c, "json"))
+		return result;
+	*rc = ctl_print_json_take(result);
+	return NULL;
 }
 
 static json_t *limited(const struct ctl *c)

@@ -85,21 +85,10 @@ static void print_checkpoints(const json_t *show)
 
 static int run(struct ctl *c)
 {
-	struct ctl_client *k = ctl_connect(c);
-	struct lh_err err = LH_ERR_INIT;
-	json_t *show = NULL;
-	int64_t job;
+	json_t *show;
 	int rc;
 
-	if (!k)
-		return CTL_UNREACHABLE;
-	rc = ctl_job(k, c->args[0], &job);
-	if (rc == CTL_DONE) {
-		show = ctl_call(k, "job.show", json_pack("{s:I}", "job", (json_int_t)job),
-				&err);
-		rc = show ? rc : ctl_fail(&err);
-	}
-	ctl_disconnect(k);
+	show = ctl_ask(c, "job.show", json_object(), &rc);
 	if (!show)
 		return rc;
 	if (ctl_opt(c, "json"))

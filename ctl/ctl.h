@@ -79,6 +79,10 @@ void ctl_deadline(struct ctl_client *k, double timeout_s);
  * deadline or when a signal came. Notifications that come meanwhile go to note. */
 json_t *ctl_call(struct ctl_client *k, const char *method, json_t *params,
 		 struct lh_err *err);
+/* One call on a connection of its own, about the job that the first operand names
+ * if there is one. Takes `params`. NULL after printing why; *rc is the code to exit
+ * with. */
+json_t *ctl_ask(const struct ctl *c, const char *method, json_t *params, int *rc);
 /* Waits for notifications, timeout_ms at most (-1: until the deadline, if there is
  * one). 0, LH_ETIMEOUT (also when a signal came), LH_EUNREACHABLE or LH_EPROTO. */
 int ctl_listen(struct ctl_client *k, int timeout_ms, struct lh_err *err);

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* tests/bench/results/cuda.md has the measurements. */
+/* The H100's are measured: tests/bench/results/cuda.md. The H200 has the same
+ * processors and more bandwidth: its are the H100's, scaled, and not measured. */
 static const struct lh_chip chips[] = {
 	{ "h100", (int64_t)79 << 30, 670e12, 590e12, 545e12, 2.3e12 },
 	{ "h200", (int64_t)139 << 30, 700e12, 610e12, 560e12, 3.2e12 },

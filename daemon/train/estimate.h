@@ -3,7 +3,7 @@
  * Memory comes from the layout that the worker itself uses (layout.h): the same
  * code says what fits. Time comes from counting: operations of GEMMs and
  * attention over the rates that a chip reaches, bytes of everything else over
- * its bandwidth. Rates are measured ones, not a data sheet's.
+ * its bandwidth. estimate.c says which rates were measured.
  *
  * Pure arithmetic, no device.
  */

@@ -48,11 +48,6 @@ static void *rows(struct walk *w, enum purpose purpose, int64_t cols)
 	return take(w, purpose, w->R * cols * w->e);
 }
 
-static int64_t qkv_width(const struct lh_job_model *c)
-{
-	return (int64_t)(c->heads + 2 * c->kv_heads) * c->head_dim;
-}
-
 static int64_t max(int64_t a, int64_t b)
 {
 	return a > b ? a : b;
@@ -77,7 +72,7 @@ struct lh_heads lh_layout_heads(const struct lh_job_model *c, int B, int64_t T)
 /* What every layer shares. */
 struct shared {
 	lh_act *x, *mid, *qkv, *qs, *ks, *vs, *os;
-	float *rstd, *lse;
+	float *rstd;
 	int32_t *index;
 };
 

@@ -428,6 +428,7 @@ static int refuse_step(struct loop *l, enum lh_cause cause, double loss, double 
 				   "instability: { action: skip }");
 	}
 	l->p.cursor += l->job->batch.sequences;
+	l->saved_step = -1; /* a checkpoint of this step has not passed over them */
 	if (c->action == LH_INSTABILITY_LOWER_LR)
 		w->lr_scale /= 2;
 	snprintf(text, sizeof(text), "step %" PRId64 " met %s (loss %g, gradient norm %g, "

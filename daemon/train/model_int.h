@@ -56,9 +56,5 @@ static inline lh_act *weight_at(const struct lh_model *m, int64_t offset)
 	       (size_t)offset * lh_dtype_bytes(m->ops->sizes->act_type);
 }
 
-static inline int64_t qkv_width(const struct lh_job_model *c)
-{
-	return (int64_t)(c->heads + 2 * c->kv_heads) * c->head_dim;
-}
 
 #endif

@@ -140,7 +140,6 @@ struct lh_ops {
 		     struct lh_err *err);
 	int (*sync)(struct lh_dev *dev, struct lh_err *err);
 	void (*zero)(struct lh_dev *dev, void *p, size_t bytes);
-	void (*copy)(struct lh_dev *dev, void *dst, const void *src, size_t bytes);
 	/* dst (n) act <- src (n) float: refreshes the compute copy of weights. */
 	void (*cast)(struct lh_dev *dev, lh_act *dst, const float *src, int64_t n);
 

@@ -134,7 +134,6 @@ const struct lh_ops lh_ops_cpu = {
 	.fetch = dev_fetch,
 	.sync = dev_sync,
 	.zero = dev_zero,
-	.copy = dev_put,
 	.cast = dev_cast,
 	.linear = lh_cpu_linear,
 	.linear_dx = lh_cpu_linear_dx,

@@ -74,7 +74,6 @@ int lh_cuda_fetch(struct lh_dev *dev, void *host, const void *src, size_t bytes,
 		  struct lh_err *err);
 int lh_cuda_sync(struct lh_dev *dev, struct lh_err *err);
 void lh_cuda_zero(struct lh_dev *dev, void *p, size_t bytes);
-void lh_cuda_copy(struct lh_dev *dev, void *dst, const void *src, size_t bytes);
 
 /* gemm.cu: one GEMM, row-major: d (m,n; stride ldd) = op(a) op(b) [+ c, like d
  * and may be d]. a is (m,k) or, transposed, (k,m); b (k,n) or, transposed, (n,k). */

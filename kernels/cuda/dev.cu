@@ -291,12 +291,6 @@ void lh_cuda_zero(struct lh_dev *dev, void *p, size_t bytes)
 	check(dev, "zero", cudaMemsetAsync(p, 0, bytes, dev->stream));
 }
 
-void lh_cuda_copy(struct lh_dev *dev, void *dst, const void *src, size_t bytes)
-{
-	check(dev, "copy", cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice,
-					   dev->stream));
-}
-
 /* Reads 4 n bytes, writes sizeof(T) n. */
 template <typename T, int W>
 __global__ void cast_kernel(T *dst, const float *__restrict__ src, int64_t n)

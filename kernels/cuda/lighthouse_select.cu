@@ -14,7 +14,8 @@
  * (a search in the level's list). Nothing is sorted by position.
  *
  * Bytes are few (the coarser scores once, S and P ints); the time is the
- * latency of about 60 barriers a level: 8-15 us whatever N. */
+ * latency of about 60 barriers a level: on an H100 15 us a level at N = 8,192,
+ * 21 us at 98,304. */
 #include "lighthouse.cuh"
 
 enum { MAX_THREADS = 1024, SHARED_MAX = 200 << 10, ROUNDS = 16 };

@@ -11,7 +11,7 @@
 		.host_alloc = lh_cuda_host_alloc, .host_free = lh_cuda_host_free,     \
 		.put = lh_cuda_put,                                                   \
 		.fetch = lh_cuda_fetch, .sync = lh_cuda_sync, .zero = lh_cuda_zero,   \
-		.copy = lh_cuda_copy, .cast = lh_cuda_cast<T>,                        \
+		.cast = lh_cuda_cast<T>,                                              \
 		.linear = lh_cuda_linear<T>, .linear_dx = lh_cuda_linear_dx<T>,       \
 		.linear_dw = lh_cuda_linear_dw<T>, .rmsnorm = lh_cuda_rmsnorm<T>,     \
 		.rmsnorm_bwd = lh_cuda_rmsnorm_bwd<T>, .rope = lh_cuda_rope<T>,       \

@@ -1,8 +1,8 @@
 /* sdpa.cu: causal scaled-dot-product attention.
  *
- * bf16 goes to cuDNN's fused kernels: 2 S^2 H D operations forward at about 690
- * TFLOP/s on Hopper, 5 S^2 H D backward at about 580 (half of the square is
- * skipped). Tokens and keys are padded to multiples of 128 with zero rows at the
+ * bf16 goes to cuDNN's fused kernels: 2 S^2 H D operations forward at about 600
+ * TFLOP/s on an H100 that has settled on its clock, 5 S^2 H D backward at about
+ * 540 (half of the square is skipped). Tokens and keys are padded to multiples of 128 with zero rows at the
  * end, through copies in scratch, where they are not already; so are rows that
  * do not start at 16 bytes. Zero rows are exact: no real query sees the padded
  * keys, and padded queries have zero gradients.
@@ -137,11 +137,10 @@ static size_t stat_bytes(const struct fast *f)
 }
 
 static int prepare(struct lh_dev *dev, struct fast *f, const struct lh_sdpa *s,
-		   bool backward, bool aligned)
+		   bool backward, bool aligned, struct lh_err *err)
 {
 	const struct lh_heads *h = &s->heads;
 	struct lh_sdpa_shape *p = &f->shape;
-	struct lh_err err = LH_ERR_INIT;
 
 	memset(f, 0, sizeof(*f)); /* shapes are compared as bytes */
 	f->s = s;
@@ -159,10 +158,7 @@ static int prepare(struct lh_dev *dev, struct fast *f, const struct lh_sdpa *s,
 		p->mask = LH_SDPA_BOTTOM_RIGHT;
 	else
 		p->mask = LH_SDPA_SHIFTED;
-	if (!lh_sdpa_plans_get(dev->plans, p, &f->plan, &err))
-		return 0;
-	lh_cuda_fail(dev, "sdpa", err.text);
-	return -1;
+	return lh_sdpa_plans_get(dev->plans, p, &f->plan, err);
 }
 
 struct rows { /* heads of tokens, strided outside, contiguous and padded inside */
@@ -259,12 +255,15 @@ static void place_forward(struct lh_dev *dev, struct fast *f, struct lh_sdpa_ten
 static void fast_forward(struct lh_dev *dev, const struct lh_sdpa *s, void *o, float *lse,
 			 const void *q, const void *k, const void *v, bool aligned)
 {
+	struct lh_err err = LH_ERR_INIT;
 	struct lh_sdpa_tensors t = { };
 	struct fast f;
 	struct rows r;
 
-	if (prepare(dev, &f, s, false, aligned))
+	if (prepare(dev, &f, s, false, aligned, &err)) {
+		lh_cuda_fail(dev, "sdpa", err.text);
 		return;
+	}
 	place_forward(dev, &f, &t, o, lse, q, k, v);
 	f.scratch = (char *)lh_cuda_scratch(dev, f.used);
 	if (!f.scratch)
@@ -313,12 +312,15 @@ static void place_backward(struct lh_dev *dev, struct fast *f, struct lh_sdpa_te
 static void fast_backward(struct lh_dev *dev, const struct lh_sdpa *s,
 			  const struct backward *c, bool aligned)
 {
+	struct lh_err err = LH_ERR_INIT;
 	struct lh_sdpa_tensors t = { };
 	struct rows rq, rk;
 	struct fast f;
 
-	if (prepare(dev, &f, s, true, aligned))
+	if (prepare(dev, &f, s, true, aligned, &err)) {
+		lh_cuda_fail(dev, "sdpa", err.text);
 		return;
+	}
 	place_backward(dev, &f, &t, c);
 	f.scratch = (char *)lh_cuda_scratch(dev, f.used);
 	if (!f.scratch)
@@ -370,17 +372,21 @@ int lh_cuda_sdpa_prepare(struct lh_dev *dev, const struct lh_sdpa *s, bool backw
 	struct lh_sdpa_tensors t = { };
 	struct backward c = { };
 	struct fast f;
+	int rc;
 
-	if (is_fast<T>(dev, s) && !prepare(dev, &f, &piece, backward, !wide)) {
-		if (backward)
-			place_backward(dev, &f, &t, &c);
-		else
-			place_forward(dev, &f, &t, NULL, NULL, NULL, NULL, NULL);
-		lh_cuda_scratch(dev, f.used);
-	}
-	if (!dev->failure[0])
+	if (!is_fast<T>(dev, s))
 		return 0;
-	return lh_err_set(err, LH_ETOOBIG, "%s", dev->failure);
+	rc = prepare(dev, &f, &piece, backward, !wide, err);
+	if (rc)
+		return rc;
+	if (backward)
+		place_backward(dev, &f, &t, &c);
+	else
+		place_forward(dev, &f, &t, NULL, NULL, NULL, NULL, NULL);
+	if (lh_cuda_scratch(dev, f.used))
+		return 0;
+	lh_err_set(err, LH_ETOOBIG, "%s", dev->failure);
+	return lh_err_hint(err, "a smaller seq_len or micro_sequences, or more recomputation");
 }
 
 template <typename T>

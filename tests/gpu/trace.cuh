@@ -86,7 +86,6 @@ static struct lh_ops trace_ops(const struct lh_ops *inner)
 	TRACE(norm);
 	TRACE(adamw);
 	TRACE(zero);
-	TRACE(copy);
 #undef TRACE
 	return o;
 }
