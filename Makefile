@@ -40,7 +40,9 @@ NVCC      ?= $(firstword $(shell command -v nvcc 2>/dev/null) \
                $(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_ARCH ?= 90a
 HAVE_CUDA := $(if $(SAN),,$(if $(NVCC),1))
-CUDA_HOME  = $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+# Asked of nvcc: the one on PATH may be a script somewhere else.
+CUDA_HOME := $(if $(HAVE_CUDA),$(realpath $(shell \
+               $(NVCC) --dryrun -x cu -c /dev/null -o /dev/null 2>&1 | sed -n 's/^\#\$$ TOP=//p')))
 
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
