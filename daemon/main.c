@@ -34,11 +34,12 @@ enum { EXIT_OK = 0, EXIT_ERROR = 1, EXIT_USAGE = 2 };
 #define SLOTS_MAX 64
 #define STOP_GRACE_MAX_MS 86400000
 #define KILL_GRACE_MS 10000
+#define HANG_MAX_MS 86400000
 
 struct options {
 	const char *state; /* NULL: the default */
 	int slots;
-	int64_t stop_grace_ms;
+	int64_t stop_grace_ms, hang_ms;
 };
 
 struct lhd {
@@ -68,6 +69,10 @@ static void print_help(void)
 	       "  --log-level LEVEL   debug, info, warn or error (info)\n"
 	       "  --stop-grace-ms N   time a worker has to checkpoint when it is asked\n"
 	       "                      to stop, before it gets SIGTERM (30000)\n"
+	       "  --hang-ms N         a worker without progress for that long, and for five\n"
+	       "                      times a step's time, is killed and started again;\n"
+	       "                      60 times that long while it starts, saves or\n"
+	       "                      evaluates; 0 waits for ever (10000)\n"
 	       "  --version           print the version\n"
 	       "  -h, --help          print this\n"
 	       "\n"
@@ -128,13 +133,14 @@ static void parse_options(struct options *o, int argc, char **argv)
 		{ "slots", required_argument, NULL, 'n' },
 		{ "log-level", required_argument, NULL, 'l' },
 		{ "stop-grace-ms", required_argument, NULL, 'g' },
+		{ "hang-ms", required_argument, NULL, 'H' },
 		{ "version", no_argument, NULL, 'v' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int c;
 
-	*o = (struct options){ .slots = 1, .stop_grace_ms = 30000 };
+	*o = (struct options){ .slots = 1, .stop_grace_ms = 30000, .hang_ms = 10000 };
 	while ((c = getopt_long(argc, argv, "h", table, NULL)) != -1) {
 		switch (c) {
 		case 's':
@@ -149,6 +155,9 @@ static void parse_options(struct options *o, int argc, char **argv)
 		case 'g':
 			o->stop_grace_ms = parse_int("--stop-grace-ms", optarg, 0,
 						     STOP_GRACE_MAX_MS);
+			break;
+		case 'H':
+			o->hang_ms = parse_int("--hang-ms", optarg, 0, HANG_MAX_MS);
 			break;
 		case 'v':
 			printf("lhd %s\n", LH_VERSION);
@@ -315,6 +324,7 @@ static int open_parts(struct lhd *d, const struct options *o, struct lh_err *err
 		.slots = o->slots,
 		.stop_grace_ms = o->stop_grace_ms,
 		.kill_grace_ms = KILL_GRACE_MS,
+		.hang_ms = o->hang_ms,
 		.generation = d->dir.generation,
 	};
 	int rc = find_bin_dir(bin_dir, sizeof(bin_dir), err);

@@ -121,10 +121,11 @@ static int64_t restart_pause_ms(int restarts)
 	return ms < PAUSE_MAX_MS ? ms : PAUSE_MAX_MS;
 }
 
-/* "was killed by signal 9 (Killed); its last words: '...'" */
+/* "was killed by signal 9 (Killed) while training after step 57; its last words:
+ * '...'" */
 static char *how_it_went(const struct lh_worker *w)
 {
-	char how[128];
+	char how[128], doing[96] = "", hung[64] = "";
 
 	if (*w->trouble)
 		return lh_strdup(w->trouble);
@@ -135,7 +136,13 @@ static char *how_it_went(const struct lh_worker *w)
 		snprintf(how, sizeof(how), "exited with code %d", w->exit_code);
 	else
 		snprintf(how, sizeof(how), "ended and nothing tells how");
-	return lh_asprintf("the worker %s%s%s%s", how,
+	if (!*w->outcome && *w->doing)
+		snprintf(doing, sizeof(doing), " while %s after step %" PRId64, w->doing,
+			 w->run->step);
+	if (w->hung_ms)
+		snprintf(hung, sizeof(hung), "made no progress for %.1f s and ",
+			 (double)w->hung_ms / 1000);
+	return lh_asprintf("the worker %s%s%s%s%s%s", hung, how, doing,
 			   *w->last_words ? "; its last words: '" : "", w->last_words,
 			   *w->last_words ? "'" : "");
 }

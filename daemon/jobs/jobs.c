@@ -136,8 +136,10 @@ void lh_jobs_read(struct lh_jobs *jobs, lh_store_work work, lh_store_read_done a
 static void adopt(struct lh_jobs *jobs)
 {
 	for (int i = 0; i < jobs->count; i++)
-		if (jobs->run[i]->worker)
+		if (jobs->run[i]->worker) {
+			lh_hang_alive(jobs->run[i]->worker);
 			lh_worker_look(jobs->run[i]->worker);
+		}
 }
 
 static void free_all(struct lh_jobs *jobs)
@@ -183,11 +185,13 @@ int lh_jobs_open(struct lh_jobs **out, uv_loop_t *loop, struct lh_store *store,
 	jobs->slots = config->slots;
 	jobs->stop_grace_ms = config->stop_grace_ms;
 	jobs->kill_grace_ms = config->kill_grace_ms;
+	jobs->hang_ms = config->hang_ms;
 	jobs->generation = config->generation;
 	uv_timer_init(loop, &jobs->timer);
+	uv_timer_init(loop, &jobs->hang_timer);
 	uv_pipe_init(loop, &jobs->listener, 0);
-	jobs->timer.data = jobs->listener.data = jobs;
-	jobs->handles = 2;
+	jobs->timer.data = jobs->hang_timer.data = jobs->listener.data = jobs;
+	jobs->handles = 3;
 	rc = lh_wire_listen(jobs, err);
 	if (!rc)
 		rc = lh_jobs_load(jobs, &last_event, err);
@@ -200,6 +204,7 @@ int lh_jobs_open(struct lh_jobs **out, uv_loop_t *loop, struct lh_store *store,
 	for (int i = 0; i < jobs->count; i++)
 		jobs->run[i]->journal = jobs->journal;
 	adopt(jobs);
+	lh_hang_begin(jobs);
 	lh_queue_run(jobs);
 	*out = jobs;
 	return 0;
@@ -284,4 +289,5 @@ void lh_jobs_close(struct lh_jobs *jobs, void (*closed)(void *arg), void *arg)
 			lh_worker_depart(jobs->run[i]->worker);
 	uv_close((uv_handle_t *)&jobs->listener, on_handle_closed);
 	uv_close((uv_handle_t *)&jobs->timer, on_handle_closed);
+	uv_close((uv_handle_t *)&jobs->hang_timer, on_handle_closed);
 }

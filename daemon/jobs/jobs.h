@@ -31,6 +31,7 @@ struct lh_jobs_config {
 	int slots;               /* jobs that may run at once */
 	int64_t stop_grace_ms;   /* from a stop request to SIGTERM */
 	int64_t kill_grace_ms;   /* from SIGTERM to SIGKILL */
+	int64_t hang_ms;         /* least time without progress; 0: wait for ever */
 	int64_t generation;      /* of this lhd */
 };
 

@@ -8,6 +8,7 @@
  *   command.c  steering: what a state allows, journal, delivery, outcome
  *   queue.c    which job starts next, and starting it
  *   worker.c   one attempt's processes: spawn, watch, kill
+ *   hang.c     workers that live and get nowhere
  *   finish.c   an attempt whose process is gone: last records, verdict
  *   wire.c     worker.sock and what is said over it
  *   record.c   records into the store and into the job
@@ -41,7 +42,7 @@ struct lh_jobs {
 	char *state_dir, *bin_dir, *socket_path;
 	struct lh_gpu gpu; /* found at the start, then only read */
 	int slots;
-	int64_t stop_grace_ms, kill_grace_ms, generation;
+	int64_t stop_grace_ms, kill_grace_ms, hang_ms, generation;
 
 	/* jobs, ascending by id */
 	struct lh_job_run **run;
@@ -54,6 +55,8 @@ struct lh_jobs {
 	int64_t last_sample;
 	uv_pipe_t listener;
 	uv_timer_t timer;            /* next restart that is due */
+	uv_timer_t hang_timer;
+	int64_t hang_looked_ms;      /* on the loop's clock */
 
 	bool draining, closing;
 	void (*drained)(void *arg);
@@ -85,6 +88,12 @@ struct lh_worker {
 	bool stop_asked;             /* a stop command was accepted */
 	bool greeted;                /* adopted, and its line is open again */
 	bool reported;               /* foreign protocol version was told */
+
+	/* whether it gets anywhere */
+	char doing[32];              /* as it last said, "" */
+	int64_t beat;                /* its counter, -1: has none yet */
+	int64_t beat_at_ms;          /* when it last moved, loop's clock; 0: not begun */
+	int64_t hung_ms;             /* killed after standing still that long */
 
 	/* records */
 	int64_t received_seq;        /* applied here */
@@ -216,10 +225,18 @@ void lh_worker_spawn(struct lh_worker *w);
 void lh_worker_look(struct lh_worker *w);
 /* SIGTERM after stop_grace_ms, SIGKILL kill_grace_ms later, unless it is gone. */
 void lh_worker_arm_kill(struct lh_worker *w);
+/* Sends the worker's process a signal, if it lives. */
+void lh_worker_kill(struct lh_worker *w, int signal);
 /* The job lets go of it: closes handles; freed when nothing refers to it. */
 void lh_worker_depart(struct lh_worker *w);
 void lh_worker_ref(struct lh_worker *w);
 void lh_worker_unref(struct lh_worker *w);
+
+/* ---- hang.c ---------------------------------------------------------------- */
+void lh_hang_begin(struct lh_jobs *jobs);
+/* It moved: a record, a new line, a process just started. */
+void lh_hang_alive(struct lh_worker *w);
+void lh_hang_progress(struct lh_worker *w, const json_t *message);
 
 /* ---- finish.c -------------------------------------------------------------- */
 /* No process of the attempt is left (or was ever started). Once. */
@@ -234,6 +251,7 @@ void lh_wire_send_take(struct lh_wire *wire, json_t *message);
 void lh_wire_close(struct lh_wire *wire);
 /* Reading stops while a worker's records wait for the store. */
 void lh_wire_throttle(struct lh_wire *wire, bool wait);
+bool lh_wire_is_throttled(const struct lh_wire *wire);
 
 /* ---- record.c -------------------------------------------------------------- */
 /* Applies records (seq beyond received_seq) and gives them to the store.

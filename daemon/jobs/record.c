@@ -331,7 +331,9 @@ int lh_record_take_all(struct lh_worker *w, const json_t *records, struct lh_err
 			b = lh_batch_new(w->run->journal);
 		apply(w, b, r);
 	}
-	if (b)
+	if (b) {
 		commit(w, b, first);
+		lh_hang_alive(w);
+	}
 	return rc;
 }

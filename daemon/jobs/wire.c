@@ -211,6 +211,7 @@ static void on_hello(struct lh_wire *wire, const json_t *m)
 	w->wire = wire;
 	note_process(w, m);
 	note_adoption(w);
+	lh_hang_alive(w);
 	lh_wire_send_take(wire, json_pack("{s:s, s:i, s:I, s:I}", "m", "welcome", "proto",
 					  LH_PROTO_VERSION, "generation",
 					  (json_int_t)wire->jobs->generation, "stored_seq",
@@ -242,6 +243,8 @@ static void on_message(struct lh_wire *wire, const json_t *m)
 		lh_wire_close(wire);
 	else if (!strcmp(name, "records"))
 		on_records(wire, m);
+	else if (!strcmp(name, "progress"))
+		lh_hang_progress(wire->w, m);
 	else if (!strcmp(name, "piece"))
 		lh_sample_on_piece(wire->jobs, m);
 	else if (!strcmp(name, "reply"))
@@ -297,6 +300,11 @@ void lh_wire_throttle(struct lh_wire *wire, bool wait)
 		uv_read_stop((uv_stream_t *)&wire->pipe);
 	else
 		uv_read_start((uv_stream_t *)&wire->pipe, on_alloc, on_read);
+}
+
+bool lh_wire_is_throttled(const struct lh_wire *wire)
+{
+	return wire->throttled;
 }
 
 /* ---- listening ------------------------------------------------------------- */

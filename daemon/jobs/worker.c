@@ -85,6 +85,7 @@ struct lh_worker *lh_worker_new(struct lh_job_run *run, int64_t attempt,
 	w->dir = lh_jobs_path(run->jobs, run->id, name);
 	w->first_step = -1;
 	w->pidfd = -1;
+	w->beat = -1;
 	w->exit_code = w->exit_signal = -1;
 	w->spans_end = &w->spans;
 	uv_timer_init(w->jobs->loop, &w->look_timer);
@@ -236,6 +237,11 @@ void lh_worker_look(struct lh_worker *w)
 	look(w, 0);
 }
 
+void lh_worker_kill(struct lh_worker *w, int signal)
+{
+	look(w, signal);
+}
+
 /* ---- spawning -------------------------------------------------------------- */
 
 static void on_keeper_exit(uv_process_t *process, int64_t code, int signal)
@@ -263,6 +269,7 @@ void lh_worker_spawn(struct lh_worker *w)
 
 	own_handle(w, (uv_handle_t *)&w->keeper);
 	w->keeper_runs = !rc;
+	lh_hang_alive(w);
 	if (rc) {
 		snprintf(w->trouble, sizeof(w->trouble), "cannot run '%.150s': %s", keeper,
 			 uv_strerror(rc));
@@ -290,7 +297,7 @@ static void on_kill_timer(uv_timer_t *timer)
 			    json_pack("{s:i}", "signal", signal),
 			    "the worker did not end in time and was sent signal %d", signal);
 	lh_batch_commit(b, false, NULL, NULL);
-	look(w, signal);
+	lh_worker_kill(w, signal);
 	if (++w->kill_stage < 3)
 		uv_timer_start(timer, on_kill_timer, (uint64_t)w->jobs->kill_grace_ms, 0);
 }

@@ -41,6 +41,7 @@ struct lh_link {
 	int64_t step;
 	int phase;
 	const char *state, *doing;
+	int64_t beat;           /* times the training thread was heard of */
 	bool closing, connected;
 	bool busy;              /* the control thread holds what it took */
 	int64_t unacked;        /* records that lhd does not have */
@@ -339,9 +340,10 @@ static void out_progress(struct lh_link *l)
 		return;
 	l->progress_at_us = now + PROGRESS_MS * 1000;
 	pthread_mutex_lock(&l->mutex);
-	out_json_take(l, json_pack("{s:s, s:I, s:i, s:s, s:s}", "m", "progress", "step",
-				   (json_int_t)l->step, "phase", l->phase, "state",
-				   l->state, "doing", l->doing));
+	out_json_take(l, json_pack("{s:s, s:I, s:i, s:s, s:s, s:I}", "m", "progress",
+				   "step", (json_int_t)l->step, "phase", l->phase, "state",
+				   l->state, "doing", l->doing, "beat",
+				   (json_int_t)l->beat));
 	pthread_mutex_unlock(&l->mutex);
 }
 
@@ -565,6 +567,14 @@ void lh_link_status(struct lh_link *l, int64_t step, int phase, const char *stat
 	l->phase = phase;
 	l->state = state;
 	l->doing = doing;
+	l->beat++;
+	pthread_mutex_unlock(&l->mutex);
+}
+
+void lh_link_beat(struct lh_link *l)
+{
+	pthread_mutex_lock(&l->mutex);
+	l->beat++;
 	pthread_mutex_unlock(&l->mutex);
 }
 

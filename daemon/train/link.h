@@ -44,6 +44,8 @@ bool lh_link_answer_take(struct lh_link *link, const json_t *call, json_t *messa
 /* What progress messages say; `state` and `doing` are string literals. */
 void lh_link_status(struct lh_link *link, int64_t step, int phase, const char *state,
 		    const char *doing);
+/* The training thread gets on; lh_link_status says so too. */
+void lh_link_beat(struct lh_link *link);
 
 /* Next message for the training thread, a command or a call as in proto.h (new
  * reference), each command id once; NULL after wait_ms without one. A worker

@@ -169,6 +169,7 @@ static int evaluate(struct loop *l, const char *reason, struct lh_err *err)
 		if (rc)
 			return rc;
 		sum += loss;
+		lh_link_beat(l->link);
 		for (int64_t t = 0; t < b * T; t++)
 			count += l->targets[t] >= 0;
 	}
@@ -331,6 +332,7 @@ static int on_piece(void *arg, const char *text)
 {
 	const struct caller *c = arg;
 
+	lh_link_beat(c->l->link);
 	return !lh_link_answer_take(c->l->link, c->call,
 				    json_pack("{s:s, s:s}", "m", "piece", "text", text));
 }
@@ -476,6 +478,7 @@ static int train_step(struct loop *l, struct lh_err *err)
 			return rc;
 		lh_model_forward_backward(l->model, &l->modes[l->p.phase], b, l->tokens,
 					  l->targets, 1 / (float)tokens);
+		lh_link_beat(l->link);
 	}
 	rc = lh_model_measure(l->model, &loss, &norm, err);
 	if (rc)

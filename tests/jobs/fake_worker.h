@@ -6,6 +6,8 @@
  *   end      end with this outcome ("done", "failed", ...) once there
  *   deaf     commands are not answered
  *   stubborn SIGTERM is ignored (looked at once, at start)
+ *   step_ms  what a step is said to take (2)
+ *   stuck    its counter of progress stands still
  *   mute     records go to the spool and are not sent
  *   redial   hang up, remove the file, dial again, send every record again
  *   proto    version in its hello
@@ -29,7 +31,7 @@
 #include "base/fs.h"
 #include "lighthouse/proto.h"
 
-enum { FAKE_TICK_MS = 3, FAKE_LINGER_MS = 3000, FAKE_LIFE_S = 120 };
+enum { FAKE_TICK_MS = 3, FAKE_LINGER_MS = 3000, FAKE_PROGRESS_MS = 50, FAKE_LIFE_S = 120 };
 
 static char *fake_text(const char *dir, const char *name)
 {
@@ -99,6 +101,7 @@ struct fake {
 	json_t *start, *records; /* all of them; seq = index + 1 */
 	FILE *spool;
 	int64_t job, attempt, step, acked, sent;
+	int64_t beat, progress_ms;
 	int phase, fd;
 	bool welcome, paused, over, resend_all;
 	struct lh_frame in;
@@ -296,12 +299,26 @@ static void fake_send_records(struct fake *k)
 	fake_send(k, json_pack("{s:s, s:o}", "m", "records", "records", batch));
 }
 
+static void fake_progress(struct fake *k)
+{
+	if (!k->welcome || lh_time_ms() < k->progress_ms)
+		return;
+	k->progress_ms = lh_time_ms() + FAKE_PROGRESS_MS;
+	k->beat += !fake_has(k->ctl, "stuck");
+	fake_send(k, json_pack("{s:s, s:I, s:i, s:s, s:s, s:I}", "m", "progress", "step",
+			       (json_int_t)k->step, "phase", k->phase, "state",
+			       k->paused ? "paused" : "running", "doing",
+			       k->paused ? "paused" : "training", "beat",
+			       (json_int_t)k->beat));
+}
+
 static void fake_step(struct fake *k)
 {
 	k->step++;
 	fake_post(k, "step", json_pack("{s:f, s:n, s:f, s:i, s:f, s:f, s:i, s:i}", "loss",
 				       1.0 / (double)k->step, "grad_norm", "lr", 0.1,
-				       "tokens", 10, "step_ms", 2.0, "tokens_per_s", 5000.0,
+				       "tokens", 10, "step_ms",
+				       (double)fake_number(k->ctl, "step_ms", 2), "tokens_per_s", 5000.0,
 				       "phase", k->phase, "data_epoch", 0));
 }
 
@@ -376,6 +393,7 @@ static int fake_train(const char *dir)
 		if (fake_term && !k.over)
 			fake_end(&k, "stopped");
 		fake_send_records(&k);
+		fake_progress(&k);
 		if (k.over && !over_ms)
 			over_ms = lh_time_ms();
 		if (k.over && (k.acked == (int64_t)json_array_size(k.records) ||

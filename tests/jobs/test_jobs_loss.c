@@ -35,6 +35,55 @@ static void a_killed_worker_is_replaced_from_its_checkpoint(void **state)
 	RUN_UNTIL(is_in(job, "DONE"));
 }
 
+static void reopen_with_hang_ms(int64_t hang_ms)
+{
+	close_all();
+	f.config.hang_ms = hang_ms;
+	open_all();
+}
+
+static void a_worker_that_gets_nowhere_is_killed_and_replaced(void **state)
+{
+	int64_t job;
+
+	(void)state;
+	reopen_with_hang_ms(300);
+	job = start_running();
+	run_to_step(job, "8");
+	set_ctl("stuck", "");
+	RUN_UNTIL(query_db("SELECT count(*) FROM events WHERE kind = 'worker.hung' AND "
+			   "attempt = 1 AND text LIKE '%while training after step 8 %'") == 1);
+	unset_ctl("stuck");
+	RUN_UNTIL(number(job, "attempt") == 2 && is_in(job, "RUNNING"));
+	RUN_UNTIL(query_db("SELECT count(*) FROM events WHERE kind = 'attempt.lost' AND "
+			   "text LIKE '%made no progress for%signal 9%while training after "
+			   "step 8%'") == 1);
+	assert_int_equal(number(job, "restarts"), 1);
+}
+
+/* Steps come, pauses last, and the counter may stand still for less than five
+ * steps' time: none of it is a hang. */
+static void a_slow_worker_is_no_hang(void **state)
+{
+	int64_t job, end_ms;
+
+	(void)state;
+	set_ctl("step_ms", "60000");
+	reopen_with_hang_ms(100);
+	job = start_running();
+	run_to_step(job, "3");
+	set_ctl("stuck", "");
+	end_ms = lh_time_ms() + 1500;
+	RUN_UNTIL(lh_time_ms() > end_ms);
+	unset_ctl("stuck");
+	command(job, "pause");
+	RUN_UNTIL(is_in(job, "PAUSED"));
+	end_ms = lh_time_ms() + 1000;
+	RUN_UNTIL(lh_time_ms() > end_ms);
+	assert_int_equal(query_db("SELECT count(*) FROM events WHERE kind = 'worker.hung'"), 0);
+	assert_int_equal(number(job, "attempt"), 1);
+}
+
 static void restarts_run_out_and_the_reason_says_of_what(void **state)
 {
 	int64_t job = submit_with("t", 1, 0);
@@ -356,6 +405,8 @@ static void a_worker_of_another_version_is_left_alone_and_told_of_once(void **st
 }
 
 MANAGER_TESTS(T(a_killed_worker_is_replaced_from_its_checkpoint),
+	      T(a_worker_that_gets_nowhere_is_killed_and_replaced),
+	      T(a_slow_worker_is_no_hang),
 	      T(restarts_run_out_and_the_reason_says_of_what),
 	      T(a_worker_that_cannot_be_started_fails_the_job),
 	      T(what_was_pending_goes_to_the_next_attempt),
