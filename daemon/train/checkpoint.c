@@ -157,11 +157,13 @@ int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
 		rc = publish(tmp, final, err);
 	if (!rc)
 		rc = lh_fs_sync_dir(dir, err);
-	free(tmp);
-	if (rc)
+	if (rc) { /* a full disk needs the room */
+		lh_fs_remove_tree(tmp, NULL);
 		free(final);
-	else
+	} else {
 		*path = final;
+	}
+	free(tmp);
 	return rc;
 }
 

@@ -52,6 +52,7 @@ struct lh_link {
 	bool welcome;
 	int64_t generation;     /* highest seen */
 	int64_t dial_at_us, progress_at_us;
+	const char *told_doing; /* in the last progress message on this line */
 	struct lh_frame in;
 	struct lh_buf out;
 	struct lh_spool *spool;
@@ -283,6 +284,7 @@ static void on_welcome(struct lh_link *l, const json_t *m)
 	}
 	l->generation = generation;
 	l->welcome = true;
+	l->told_doing = NULL;
 	lh_spool_ack(l->spool, field(m, "stored_seq"));
 	l->sent_seq = lh_spool_first(l->spool) - 1;
 }
@@ -336,10 +338,13 @@ static void out_progress(struct lh_link *l)
 {
 	int64_t now = lh_clock_us();
 
-	if (now < l->progress_at_us)
-		return;
-	l->progress_at_us = now + PROGRESS_MS * 1000;
 	pthread_mutex_lock(&l->mutex);
+	if (now < l->progress_at_us && l->doing == l->told_doing) {
+		pthread_mutex_unlock(&l->mutex);
+		return;
+	}
+	l->progress_at_us = now + PROGRESS_MS * 1000;
+	l->told_doing = l->doing;
 	out_json_take(l, json_pack("{s:s, s:I, s:i, s:s, s:s, s:I}", "m", "progress",
 				   "step", (json_int_t)l->step, "phase", l->phase, "state",
 				   l->state, "doing", l->doing, "beat",

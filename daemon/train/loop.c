@@ -102,7 +102,23 @@ static void post_state(struct loop *l, const char *state, const char *reason,
 
 /* ---- checkpoints and evaluation -------------------------------------------- */
 
-/* Tells of a save that has ended; `wait`: of the one under way. */
+/* Training goes on without it: the checkpoint before is still there. */
+static int tell_failed_save(struct loop *l, int64_t step, const struct lh_err *why,
+			    struct lh_err *err)
+{
+	char *text = lh_asprintf("no checkpoint of step %" PRId64 ": %s%s%s%s", step,
+				 why->text, *why->hint ? " (hint: " : "", why->hint,
+				 *why->hint ? ")" : "");
+
+	post_warning(l, text);
+	free(text);
+	l->saved_step = -1;
+	*err = *why;
+	return why->code;
+}
+
+/* Tells of a save that has ended; `wait`: of the one under way. What it returns
+ * is how the save went: no reason to end the job. */
 static int take_save(struct loop *l, bool wait, struct lh_err *err)
 {
 	struct lh_saved s;
@@ -110,10 +126,8 @@ static int take_save(struct loop *l, bool wait, struct lh_err *err)
 
 	if (!lh_saver_take(l->saver, wait, &s))
 		return 0;
-	if (s.rc) {
-		*err = s.err;
-		return s.rc;
-	}
+	if (s.rc)
+		return tell_failed_save(l, s.step, &s.err, err);
 	record = json_pack("{s:s, s:I, s:o, s:I, s:f, s:f, s:s}", "t", "checkpoint", "step",
 			   (json_int_t)s.step, "path", text_json(s.path), "bytes",
 			   (json_int_t)s.bytes, "duration_ms", s.duration_ms, "stall_ms",
@@ -127,21 +141,20 @@ static int take_save(struct loop *l, bool wait, struct lh_err *err)
 /* The state of this boundary; written while training goes on. */
 static int begin_save(struct loop *l, const char *reason, struct lh_err *err)
 {
-	int rc;
+	struct lh_err why = LH_ERR_INIT;
 
 	status(l, "saving");
-	rc = take_save(l, true, err);
-	if (!rc)
-		rc = lh_saver_begin(l->saver, &l->p, reason, err);
-	if (!rc)
-		l->saved_step = l->p.step;
-	return rc;
+	take_save(l, true, err);
+	if (lh_saver_begin(l->saver, &l->p, reason, &why))
+		return tell_failed_save(l, l->p.step, &why, err);
+	l->saved_step = l->p.step;
+	return 0;
 }
 
-/* The same, safe on disk before anything else happens. */
+/* This boundary's state safe on disk before anything else happens. */
 static int save(struct loop *l, const char *reason, struct lh_err *err)
 {
-	int rc = begin_save(l, reason, err);
+	int rc = l->saved_step == l->p.step ? 0 : begin_save(l, reason, err);
 
 	return rc ? rc : take_save(l, true, err);
 }
@@ -201,12 +214,13 @@ static int64_t plan_total(const struct loop *l)
 static int enter_phase(struct loop *l, int phase, const char *reason, int64_t command,
 		       struct lh_err *err)
 {
+	struct lh_err why;
 	int rc;
 
 	post_state(l, "switching", reason, command);
-	rc = l->saved_step == l->p.step ? 0 : begin_save(l, "switch", err);
-	if (!rc)
-		rc = evaluate(l, "before_switch", err);
+	if (l->saved_step != l->p.step)
+		begin_save(l, "switch", &why);
+	rc = evaluate(l, "before_switch", err);
 	if (rc)
 		return rc;
 	l->p.phase = phase;
@@ -269,25 +283,34 @@ static int do_switch(struct loop *l, int64_t id, const json_t *args, char *text,
 	return rc;
 }
 
-/* A pause may last, and the machine may not: there is a checkpoint first. */
-static int set_paused(struct loop *l, bool paused, int64_t id, struct lh_err *no,
-		      struct lh_err *err)
+static void pause_here(struct loop *l, const char *reason, int64_t command)
 {
-	int rc = 0;
+	struct lh_err why;
 
+	/* It may last, and the machine may not. */
+	save(l, "pause", &why);
+	l->paused = true;
+	post_state(l, "paused", reason, command);
+}
+
+static void set_paused(struct loop *l, bool paused, int64_t id, struct lh_err *no)
+{
 	if (l->paused == paused) {
 		lh_err_set(no, LH_ESTATE, "the job is %s",
 			   paused ? "paused already" : "not paused");
-		return 0;
+	} else if (paused) {
+		pause_here(l, "by command", id);
+	} else {
+		l->paused = false;
+		post_state(l, "running", "by command", id);
 	}
-	if (paused)
-		rc = l->saved_step == l->p.step ? take_save(l, true, err) :
-						  save(l, "pause", err);
-	if (rc)
-		return rc;
-	l->paused = paused;
-	post_state(l, paused ? "paused" : "running", "by command", id);
-	return 0;
+}
+
+/* Also where there is one already: the new one proves that the disk takes it. */
+static void save_by_command(struct loop *l, struct lh_err *no)
+{
+	if (!begin_save(l, "by command", no))
+		take_save(l, true, no);
 }
 
 /* Applies a command here; 0, or the error that fails the job. */
@@ -301,13 +324,13 @@ static int apply(struct loop *l, int64_t id, const char *verb, const json_t *arg
 	if (!strcmp(verb, "switch")) {
 		rc = do_switch(l, id, args, text, sizeof(text), &no, err);
 	} else if (!strcmp(verb, "pause")) {
-		rc = set_paused(l, true, id, &no, err);
+		set_paused(l, true, id, &no);
 		snprintf(text, sizeof(text), "paused after step %" PRId64, l->p.step);
 	} else if (!strcmp(verb, "resume")) {
-		rc = set_paused(l, false, id, &no, err);
+		set_paused(l, false, id, &no);
 		snprintf(text, sizeof(text), "going on after step %" PRId64, l->p.step);
 	} else if (!strcmp(verb, "checkpoint")) {
-		rc = save(l, "by command", err);
+		save_by_command(l, &no);
 		snprintf(text, sizeof(text), "saved at step %" PRId64, l->p.step);
 	} else if (!strcmp(verb, "cancel") || !strcmp(verb, "stop")) {
 		l->ending = *verb == 'c' ? CANCELLED : STOPPED;
@@ -438,12 +461,8 @@ static int refuse_step(struct loop *l, enum lh_cause cause, double loss, double 
 		 l->p.step + 1, lh_cause_name(cause), loss, norm, z, times, c->limit,
 		 done[c->action]);
 	post_warning(l, text);
-	if (c->action != LH_INSTABILITY_PAUSE)
-		return 0;
-	if (save(l, "pause", err))
-		return err->code;
-	l->paused = true;
-	post_state(l, "paused", lh_cause_name(cause), 0);
+	if (c->action == LH_INSTABILITY_PAUSE)
+		pause_here(l, lh_cause_name(cause), 0);
 	return 0;
 }
 
@@ -518,15 +537,14 @@ static int after_step(struct loop *l, struct lh_err *err)
 static int boundary(struct loop *l, struct lh_err *err)
 {
 	int64_t every = l->job->checkpoint.every_steps;
+	struct lh_err why;
 	json_t *m;
-	int rc = 0;
+	int rc;
 
 	if (every && l->p.step % every == 0 && l->p.step && l->saved_step != l->p.step)
-		rc = begin_save(l, "interval", err);
-	if (!rc)
-		rc = take_save(l, false, err);
-	if (!rc)
-		rc = replay_here(l, err);
+		begin_save(l, "interval", &why);
+	take_save(l, false, &why);
+	rc = replay_here(l, err);
 	while (!rc && !l->ending &&
 	       ((m = lh_link_take(l->link, l->paused ? PAUSE_POLL_MS : 0)) || l->paused)) {
 		if (m)
@@ -673,16 +691,25 @@ static void close_all(struct loop *l)
 	l->c->ops->close(l->dev);
 }
 
-/* The last evaluation and checkpoint of a job that did not fail. */
+/* The last checkpoint of a job that did not fail. One that is done is nothing
+ * without it and waits, paused; one that was told to end has those before. */
+static bool save_the_end(struct loop *l)
+{
+	struct lh_err why;
+
+	if (!save(l, "end", &why) || l->ending != DONE)
+		return true;
+	l->ending = GOING;
+	l->paused = true;
+	post_state(l, "paused", "the last checkpoint cannot be written; resume tries "
+		   "again", 0);
+	return false;
+}
+
 static int finish(struct loop *l, struct lh_err *err)
 {
-	int rc;
-
 	post_state(l, "stopping", ending_names[l->ending], 0);
-	rc = l->saved_step == l->p.step ? take_save(l, true, err) : save(l, "end", err);
-	if (!rc && l->ending == DONE)
-		rc = evaluate(l, "end", err);
-	return rc;
+	return l->ending == DONE ? evaluate(l, "end", err) : 0;
 }
 
 int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
@@ -694,8 +721,10 @@ int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 
 	while (!rc) {
 		rc = boundary(&l, err);
-		if (rc || l.ending)
+		if (rc || (l.ending && save_the_end(&l)))
 			break;
+		if (l.paused)
+			continue;
 		status(&l, "training");
 		step = l.p.step;
 		rc = train_step(&l, err);

@@ -7,8 +7,9 @@
  *     hello     {proto, job, attempt, token, pid, start_time, generation,
  *                first_seq, next_seq, step, phase, state}
  *     records   {records: [{seq, t, ...}, ...]}  at most LH_PROTO_BATCH, in order
- *     progress  {step, phase, state, doing, beat}  at least once a second, never
- *                                              stored; "doing" is a short verb,
+ *     progress  {step, phase, state, doing, beat}  at least once a second, and
+ *                                              when "doing" changes; never
+ *                                              stored. "doing" is a short verb,
  *                                              "beat" a counter that only the
  *                                              training thread advances
  *     reply     {call, result} or {call, error: {code, text, hint}}
