@@ -190,6 +190,13 @@ static void lost(struct lh_job_run *run, const struct lh_worker *w, struct lh_ba
 	}
 }
 
+/* No loss: the worker ended so that the steps to come are another attempt's. */
+static void go_on_rewound(struct lh_job_run *run, struct lh_batch *b, const char *why)
+{
+	lh_job_set_state(run, b, LH_JOB_RESTARTING, "%s", why);
+	run->restart_at_ms = 0;
+}
+
 static void set_verdict(struct lh_job_run *run, const struct lh_worker *w,
 			struct lh_batch *b, const char *how)
 {
@@ -207,6 +214,8 @@ static void set_verdict(struct lh_job_run *run, const struct lh_worker *w,
 		lh_job_set_state(run, b, LH_JOB_CANCELLED, "%s", why);
 	else if (cancel)
 		lh_job_set_state(run, b, LH_JOB_CANCELLED, "%.250s; %.250s", why, how);
+	else if (!strcmp(o, "rewound") && !w->stop_asked && !run->jobs->draining)
+		go_on_rewound(run, b, why);
 	else if (*o || w->stop_asked)
 		lh_job_set_state(run, b, LH_JOB_QUEUED,
 				 "stopped at step %" PRId64 "; goes on from its checkpoint",

@@ -33,6 +33,8 @@
  *   STOPPING -> DONE, FAILED, CANCELLED
  *                           decide                  as the end record said; the
  *                           process is gone and its records are stored
+ *   STOPPING -> RESTARTING  decide                  it went back to a checkpoint
+ *                           (rewind.c), besides a loss: at once, and not counted
  *   STOPPING -> QUEUED      decide                  it was stopped, not ended: lhd
  *                           was told to end, or somebody sent the worker SIGTERM.
  *                           The next start resumes from its checkpoint.
@@ -207,6 +209,13 @@ void lh_job_set_state(struct lh_job_run *run, struct lh_batch *batch,
 		lh_batch_commit(b, false, NULL, NULL);
 }
 
+void lh_job_forget_phases(struct lh_job_run *run, int phase, int64_t step)
+{
+	for (int i = 0; i < run->spec.phase_count; i++)
+		if (i != phase && run->first_step[i] >= step)
+			run->first_step[i] = -1;
+}
+
 int64_t lh_job_total_steps(const struct lh_job_run *run)
 {
 	int64_t total = run->first_step[run->phase] > 0 ? run->first_step[run->phase] : 0;
@@ -218,5 +227,6 @@ int64_t lh_job_total_steps(const struct lh_job_run *run)
 			return -1;
 		total += steps;
 	}
-	return total;
+	/* Held in its phase beyond that phase's end (train/rewind.c). */
+	return total < run->step ? -1 : total;
 }

@@ -89,7 +89,11 @@ const char *lh_job_wanted_name(enum lh_job_wanted wanted);
 int lh_job_state_of(const char *name);
 int lh_job_wanted_of(const char *name);
 
-/* Steps planned over all phases, given where phases were entered; -1: open. */
+/* Training went back to `step` in `phase`: those entered since then were not. */
+void lh_job_forget_phases(struct lh_job_run *run, int phase, int64_t step);
+
+/* Steps planned over all phases, given where phases were entered; -1: open,
+ * or passed already. */
 int64_t lh_job_total_steps(const struct lh_job_run *run);
 
 #endif

@@ -60,8 +60,9 @@ static int load_rows(sqlite3 *db, void *arg, struct lh_err *err)
 		rc = query(db, "SELECT id, job, method, args_json FROM commands "
 			   "WHERE outcome IS NULL ORDER BY id", &l->commands, err);
 	if (!rc)
-		rc = query(db, "SELECT job, step, data_json FROM events "
-			   "WHERE kind = 'job.phase' ORDER BY id", &l->phases, err);
+		rc = query(db, "SELECT job, kind, step, data_json FROM events "
+			   "WHERE kind IN ('job.phase', 'job.rewind') ORDER BY id",
+			   &l->phases, err);
 	if (!rc)
 		rc = query(db, "SELECT (SELECT coalesce(max(id), 0) FROM events) AS event, "
 			   "(SELECT coalesce(max(id), 0) FROM commands) AS command",
@@ -148,7 +149,11 @@ static void load_phase(struct lh_jobs *jobs, const json_t *row)
 	struct lh_job_run *run = lh_jobs_find(jobs, integer(row, "job"));
 	int64_t phase = integer(json_object_get(row, "data"), "phase");
 
-	if (run && phase >= 0 && phase < run->spec.phase_count)
+	if (!run || phase < 0 || phase >= run->spec.phase_count)
+		return;
+	if (!strcmp(json_string_value(json_object_get(row, "kind")), "job.rewind"))
+		lh_job_forget_phases(run, (int)phase, integer(row, "step"));
+	else
 		run->first_step[phase] = integer(row, "step");
 }
 

@@ -215,6 +215,20 @@ static void on_event(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 			    text(r, "text"));
 }
 
+/* Back to an earlier step and its phase: another attempt goes on from there. */
+static void go_back(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	struct lh_job_run *run = w->run;
+
+	run->step = integer(r, "step");
+	run->phase = phase_of(run, r);
+	run->pace_ms = 0;
+	lh_job_forget_phases(run, run->phase, run->step);
+	lh_batch_event_take(b, run->id, w->attempt, run->step, "job.rewind",
+			    json_pack("{s:i}", "phase", run->phase), "%s",
+			    text(r, "text"));
+}
+
 static void on_end(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 {
 	struct lh_job_run *run = w->run;
@@ -228,11 +242,13 @@ static void on_end(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 		     (struct lh_bind[]){ LH_INT(run->id), LH_INT(w->attempt), LH_NULL,
 					 LH_NULL, LH_NULL, LH_TEXT(outcome) },
 		     6);
+	if (!strcmp(outcome, "rewound"))
+		go_back(w, b, r);
 	/* Its reason is what the verdict needs, should another lhd give it. */
 	if (run->state != LH_JOB_STOPPING)
 		lh_job_set_state(run, b, LH_JOB_STOPPING, "%s",
-				 strcmp(outcome, "failed") ? outcome : w->end_text);
-	else if (!strcmp(outcome, "failed"))
+				 *text(r, "text") ? w->end_text : outcome);
+	else if (*text(r, "text"))
 		snprintf(run->reason, sizeof(run->reason), "%s", w->end_text);
 	lh_worker_arm_kill(w);
 }

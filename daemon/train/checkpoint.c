@@ -143,11 +143,16 @@ static int publish(const char *tmp, const char *final, struct lh_err *err)
 			  strerror(errno));
 }
 
+char *lh_checkpoint_path(const char *dir, int64_t step)
+{
+	return lh_asprintf("%s/step-%010" PRId64, dir, step);
+}
+
 int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
 		       const struct lh_progress *p, const json_t *spec, char **path,
 		       int64_t *bytes, struct lh_err *err)
 {
-	char *final = lh_asprintf("%s/step-%010" PRId64, dir, p->step);
+	char *final = lh_checkpoint_path(dir, p->step);
 	char *tmp = lh_asprintf("%s.tmp", final);
 	int rc = lh_fs_remove_tree(tmp, err);
 
@@ -298,22 +303,36 @@ static void remove_one(const char *dir, const char *name)
 	free(at);
 }
 
-/* Removes all but the last `keep`, and but those at multiples of keep_every. */
+/* Removes what `filter` takes, but the last `keep`, those at multiples of
+ * keep_every and the one of step `protect`. */
 static void remove_some(const char *dir, int (*filter)(const struct dirent *), int keep,
-			int64_t keep_every)
+			int64_t keep_every, int64_t protect)
 {
 	struct dirent **list = NULL;
 	int n = scandir(dir, &list, filter, alphasort);
 
 	for (int i = 0; i < n - keep; i++)
-		if (!keep_every || step_of(list[i]) % keep_every)
+		if ((!keep_every || step_of(list[i]) % keep_every) &&
+		    step_of(list[i]) != protect)
 			remove_one(dir, list[i]->d_name);
 	if (n > 0)
 		free_list(list, n);
 }
 
-void lh_checkpoint_retain(const char *dir, int keep, int64_t keep_every)
+void lh_checkpoint_retain(const char *dir, int keep, int64_t keep_every, int64_t protect)
 {
-	remove_some(dir, is_torn, 0, 0);
-	remove_some(dir, is_checkpoint, keep < 1 ? 1 : keep, keep_every);
+	remove_some(dir, is_torn, 0, 0, -1);
+	remove_some(dir, is_checkpoint, keep < 1 ? 1 : keep, keep_every, protect);
+}
+
+void lh_checkpoint_remove_after(const char *dir, int64_t step)
+{
+	struct dirent **list = NULL;
+	int n = scandir(dir, &list, is_checkpoint, alphasort);
+
+	/* The newest first: what is left at any moment is a line without gaps. */
+	for (int i = n - 1; i >= 0 && step_of(list[i]) > step; i--)
+		remove_one(dir, list[i]->d_name);
+	if (n > 0)
+		free_list(list, n);
 }

@@ -3,11 +3,12 @@
  *   open -> [start evaluation] -> boundary -> step -> boundary -> ... -> end
  *
  * The loop's state is struct lh_progress plus the model; both are in every
- * checkpoint. Outcomes: done, cancelled, stopped, failed. */
-#include "train/loop.h"
+ * checkpoint. Outcomes: done, cancelled, stopped, failed, rewound. */
+#include "train/loop_int.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,38 +17,15 @@
 #include "base/log.h"
 #include "jobs/jobfile.h"
 #include "train/checkpoint.h"
-#include "train/data.h"
-#include "train/estimate.h"
-#include "train/model.h"
 #include "train/optim.h"
-#include "train/sample.h"
-#include "train/saver.h"
 
-enum ending { GOING, DONE, CANCELLED, STOPPED, FAILED };
 static const char *const ending_names[] = { "", "done", "cancelled", "stopped",
-					    "failed" };
+					    "failed", "rewound" };
 enum { PAUSE_POLL_MS = 200 };
-
-struct loop {
-	const struct lh_loop_config *c;
-	const struct lh_job *job;
-	struct lh_link *link;
-	struct lh_dev *dev;
-	struct lh_model *model;
-	struct lh_saver *saver;
-	struct lh_data data;
-	struct lh_attention_mode modes[LH_PHASES_MAX];
-	int micro;               /* sequences of a micro-batch */
-	int32_t *tokens, *targets; /* (micro, seq_len) */
-	struct lh_progress p;
-	int64_t saved_step;      /* of the newest checkpoint, begun at least; -1 none */
-	bool paused;
-	enum ending ending;
-};
 
 /* ---- records --------------------------------------------------------------- */
 
-static void post(struct loop *l, const char *kind, json_t *fields)
+void lh_loop_post_take(struct lh_loop *l, const char *kind, json_t *fields)
 {
 	LH_ASSERT(fields);
 	json_object_set_new(fields, "t", json_string(kind));
@@ -56,7 +34,7 @@ static void post(struct loop *l, const char *kind, json_t *fields)
 }
 
 /* Paths and messages may hold any bytes, JSON holds UTF-8. */
-static json_t *text_json(const char *text)
+json_t *lh_loop_text_json(const char *text)
 {
 	char safe[4 * sizeof(((struct lh_err *)0)->text)];
 	json_t *s = json_string(text);
@@ -64,140 +42,51 @@ static json_t *text_json(const char *text)
 	return s ? s : json_string(lh_escape(safe, sizeof(safe), text));
 }
 
-static void post_warning(struct loop *l, const char *text)
+void lh_loop_tell(struct lh_loop *l, const char *level, const char *fmt, ...)
 {
-	lh_warn("%s", text);
-	post(l, "event", json_pack("{s:s, s:o}", "level", "warn", "text",
-				   text_json(text)));
+	char *text;
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vasprintf(&text, fmt, ap);
+	va_end(ap);
+	LH_ASSERT(n >= 0);
+	lh_log(*level == 'w' ? LH_LOG_WARN : LH_LOG_INFO, "%s", text);
+	lh_loop_post_take(l, "event", json_pack("{s:s, s:o}", "level", level, "text",
+						lh_loop_text_json(text)));
+	free(text);
 }
 
-static void post_plan(struct loop *l, const char *phase,
+static void post_plan(struct lh_loop *l, const char *phase,
 		      const struct lh_estimate_phase *p)
 {
 	const struct lh_layout_bytes *b = &p->bytes;
-	char text[256];
 
-	snprintf(text, sizeof(text), "phase '%.60s': recompute %s, %.2f GiB (state %.2f, "
-		 "kept %.2f, scratch %.2f, logits %.2f, device %.2f)", phase, lh_recompute_name(p->recompute),
-		 (double)b->total / (1 << 30), (double)b->state / (1 << 30),
-		 (double)b->kept / (1 << 30), (double)b->scratch / (1 << 30),
-		 (double)b->loss / (1 << 30), (double)b->device / (1 << 30));
-	lh_info("%s", text);
-	post(l, "event", json_pack("{s:s, s:o}", "level", "info", "text",
-				   text_json(text)));
+	lh_loop_tell(l, "info", "phase '%.60s': recompute %s, %.2f GiB (state %.2f, "
+		     "kept %.2f, scratch %.2f, logits %.2f, device %.2f)", phase,
+		     lh_recompute_name(p->recompute), (double)b->total / (1 << 30),
+		     (double)b->state / (1 << 30), (double)b->kept / (1 << 30),
+		     (double)b->scratch / (1 << 30), (double)b->loss / (1 << 30),
+		     (double)b->device / (1 << 30));
 }
 
-static void status(struct loop *l, const char *doing)
+void lh_loop_status(struct lh_loop *l, const char *doing)
 {
 	lh_link_status(l->link, l->p.step, l->p.phase, l->paused ? "paused" : "running",
 		       doing);
 }
 
-static void post_state(struct loop *l, const char *state, const char *reason,
+void lh_loop_post_state(struct lh_loop *l, const char *state, const char *reason,
 		       int64_t command)
 {
-	post(l, "state", json_pack("{s:s, s:s, s:I}", "state", state, "reason", reason,
+	lh_loop_post_take(l, "state", json_pack("{s:s, s:s, s:I}", "state", state, "reason", reason,
 				   "command", (json_int_t)command));
-}
-
-/* ---- checkpoints and evaluation -------------------------------------------- */
-
-/* Training goes on without it: the checkpoint before is still there. */
-static int tell_failed_save(struct loop *l, int64_t step, const struct lh_err *why,
-			    struct lh_err *err)
-{
-	char *text = lh_asprintf("no checkpoint of step %" PRId64 ": %s%s%s%s", step,
-				 why->text, *why->hint ? " (hint: " : "", why->hint,
-				 *why->hint ? ")" : "");
-
-	post_warning(l, text);
-	free(text);
-	l->saved_step = -1;
-	*err = *why;
-	return why->code;
-}
-
-/* Tells of a save that has ended; `wait`: of the one under way. What it returns
- * is how the save went: no reason to end the job. */
-static int take_save(struct loop *l, bool wait, struct lh_err *err)
-{
-	struct lh_saved s;
-	json_t *record;
-
-	if (!lh_saver_take(l->saver, wait, &s))
-		return 0;
-	if (s.rc)
-		return tell_failed_save(l, s.step, &s.err, err);
-	record = json_pack("{s:s, s:I, s:o, s:I, s:f, s:f, s:s}", "t", "checkpoint", "step",
-			   (json_int_t)s.step, "path", text_json(s.path), "bytes",
-			   (json_int_t)s.bytes, "duration_ms", s.duration_ms, "stall_ms",
-			   s.stall_ms, "reason", s.reason);
-	LH_ASSERT(record);
-	lh_link_post_take(l->link, record);
-	free(s.path);
-	return 0;
-}
-
-/* The state of this boundary; written while training goes on. */
-static int begin_save(struct loop *l, const char *reason, struct lh_err *err)
-{
-	struct lh_err why = LH_ERR_INIT;
-
-	status(l, "saving");
-	take_save(l, true, err);
-	if (lh_saver_begin(l->saver, &l->p, reason, &why))
-		return tell_failed_save(l, l->p.step, &why, err);
-	l->saved_step = l->p.step;
-	return 0;
-}
-
-/* This boundary's state safe on disk before anything else happens. */
-static int save(struct loop *l, const char *reason, struct lh_err *err)
-{
-	int rc = l->saved_step == l->p.step ? 0 : begin_save(l, reason, err);
-
-	return rc ? rc : take_save(l, true, err);
-}
-
-/* Full attention over the validation split; training state is not touched. */
-static int evaluate(struct loop *l, const char *reason, struct lh_err *err)
-{
-	int64_t n = l->job->evaluation.sequences, T = l->job->data.seq_len, count = 0;
-	double sum = 0;
-
-	if (!lh_data_has_validation(&l->data) || !n)
-		return 0;
-	status(l, "evaluating");
-	for (int64_t i = 0; i < n; i += l->micro) {
-		int b = n - i < l->micro ? (int)(n - i) : l->micro;
-		double loss;
-		int rc = 0;
-
-		for (int s = 0; !rc && s < b; s++)
-			rc = lh_data_validation(&l->data, i + s, n, l->tokens + s * T,
-						l->targets + s * T, err);
-		if (!rc)
-			rc = lh_model_loss(l->model, &lh_attention_full, b, T, l->tokens,
-					   l->targets, &loss, NULL, err);
-		if (rc)
-			return rc;
-		sum += loss;
-		lh_link_beat(l->link);
-		for (int64_t t = 0; t < b * T; t++)
-			count += l->targets[t] >= 0;
-	}
-	post(l, "eval", json_pack("{s:i, s:s, s:o, s:I, s:s}", "phase", l->p.phase,
-				  "attention", "full", "loss",
-				  isfinite(sum) ? json_real(sum / (double)count) :
-						  json_null(),
-				  "tokens", (json_int_t)count, "reason", reason));
-	return 0;
 }
 
 /* ---- phases ---------------------------------------------------------------- */
 
-/* Steps over all phases as planned from here; -1 when one is open. */
-static int64_t plan_total(const struct loop *l)
+int64_t lh_loop_plan_total(const struct lh_loop *l)
 {
 	int64_t total = l->p.phase_step;
 
@@ -211,236 +100,37 @@ static int64_t plan_total(const struct loop *l)
 	return total;
 }
 
-static int enter_phase(struct loop *l, int phase, const char *reason, int64_t command,
-		       struct lh_err *err)
-{
-	struct lh_err why;
-	int rc;
-
-	post_state(l, "switching", reason, command);
-	if (l->saved_step != l->p.step)
-		begin_save(l, "switch", &why);
-	rc = evaluate(l, "before_switch", err);
-	if (rc)
-		return rc;
-	l->p.phase = phase;
-	l->p.phase_step = l->p.step;
-	l->p.phase_tokens = 0;
-	l->p.phase_ms = 0;
-	l->p.total_steps = plan_total(l);
-	lh_watch_forget(&l->p.watch);
-	post(l, "phase", json_pack("{s:i, s:s, s:s, s:I}", "phase", phase, "name",
-				   l->job->phases[phase].name, "reason", reason,
-				   "command", (json_int_t)command));
-	post_state(l, l->paused ? "paused" : "running", reason, command);
-	return 0;
-}
-
-static bool phase_is_over(const struct loop *l)
+static bool phase_is_over(const struct lh_loop *l)
 {
 	const struct lh_job_until *u = &l->job->phases[l->p.phase].until;
 
+	if (l->p.held) /* its switch was taken back */
+		return false;
 	return (u->steps && l->p.step - l->p.phase_step >= u->steps) ||
 	       (u->tokens && l->p.phase_tokens >= u->tokens) ||
 	       (u->minutes > 0 && l->p.phase_ms >= u->minutes * 60000);
 }
 
-/* ---- commands -------------------------------------------------------------- */
-
-static void resolve(struct loop *l, int64_t id, const struct lh_err *err,
-		    const char *text)
-{
-	post(l, "command",
-	     json_pack("{s:I, s:s, s:o, s:o}", "command", (json_int_t)id, "outcome",
-		       err->code ? "refused" : "applied", "text",
-		       text_json(err->code ? err->text : text), "hint",
-		       text_json(err->code ? err->hint : "")));
-}
-
-/* A failure of `rc` is the job's; a refusal is in `no`. */
-static int do_switch(struct loop *l, int64_t id, const json_t *args, char *text,
-		     size_t text_bytes, struct lh_err *no, struct lh_err *err)
-{
-	const char *name = json_string_value(json_object_get(args, "phase"));
-	int phase = l->p.phase + 1, rc;
-
-	if (name && lh_jobfile_find_phase(l->job, name, &phase, no))
-		return 0;
-	if (phase >= l->job->phase_count) {
-		lh_err_set(no, LH_ESTATE, "phase '%s' is the last one",
-			   l->job->phases[l->p.phase].name);
-		lh_err_hint(no, "name the phase to go back to");
-		return 0;
-	}
-	if (phase == l->p.phase) {
-		lh_err_set(no, LH_ESTATE, "the job is in phase '%s' already",
-			   l->job->phases[phase].name);
-		return 0;
-	}
-	rc = enter_phase(l, phase, "by command", id, err);
-	snprintf(text, text_bytes, "in phase '%s' from step %" PRId64,
-		 l->job->phases[phase].name, l->p.step + 1);
-	return rc;
-}
-
-static void pause_here(struct loop *l, const char *reason, int64_t command)
-{
-	struct lh_err why;
-
-	/* It may last, and the machine may not. */
-	save(l, "pause", &why);
-	l->paused = true;
-	post_state(l, "paused", reason, command);
-}
-
-static void set_paused(struct loop *l, bool paused, int64_t id, struct lh_err *no)
-{
-	if (l->paused == paused) {
-		lh_err_set(no, LH_ESTATE, "the job is %s",
-			   paused ? "paused already" : "not paused");
-	} else if (paused) {
-		pause_here(l, "by command", id);
-	} else {
-		l->paused = false;
-		post_state(l, "running", "by command", id);
-	}
-}
-
-/* Also where there is one already: the new one proves that the disk takes it. */
-static void save_by_command(struct loop *l, struct lh_err *no)
-{
-	if (!begin_save(l, "by command", no))
-		take_save(l, true, no);
-}
-
-/* Applies a command here; 0, or the error that fails the job. */
-static int apply(struct loop *l, int64_t id, const char *verb, const json_t *args,
-		 bool replay, struct lh_err *err)
-{
-	struct lh_err no = LH_ERR_INIT;
-	char text[128] = "";
-	int rc = 0;
-
-	if (!strcmp(verb, "switch")) {
-		rc = do_switch(l, id, args, text, sizeof(text), &no, err);
-	} else if (!strcmp(verb, "pause")) {
-		set_paused(l, true, id, &no);
-		snprintf(text, sizeof(text), "paused after step %" PRId64, l->p.step);
-	} else if (!strcmp(verb, "resume")) {
-		set_paused(l, false, id, &no);
-		snprintf(text, sizeof(text), "going on after step %" PRId64, l->p.step);
-	} else if (!strcmp(verb, "checkpoint")) {
-		save_by_command(l, &no);
-		snprintf(text, sizeof(text), "saved at step %" PRId64, l->p.step);
-	} else if (!strcmp(verb, "cancel") || !strcmp(verb, "stop")) {
-		l->ending = *verb == 'c' ? CANCELLED : STOPPED;
-		snprintf(text, sizeof(text), "ended after step %" PRId64, l->p.step);
-	} else {
-		lh_err_set(&no, LH_EUNSUPPORTED, "this worker has no command '%s'", verb);
-		lh_err_hint(&no, "it was started by another version of lighthouse");
-	}
-	if (!rc && !no.code)
-		l->p.command = id;
-	if (!rc && !replay)
-		resolve(l, id, &no, text);
-	return rc;
-}
-
-struct caller {
-	struct loop *l;
-	const json_t *call;
-};
-
-static int on_piece(void *arg, const char *text)
-{
-	const struct caller *c = arg;
-
-	lh_link_beat(c->l->link);
-	return !lh_link_answer_take(c->l->link, c->call,
-				    json_pack("{s:s, s:s}", "m", "piece", "text", text));
-}
-
-static void answer_call(struct loop *l, const json_t *m)
-{
-	const char *method = json_string_value(json_object_get(m, "method"));
-	struct caller c = { l, m };
-	struct lh_err err = LH_ERR_INIT;
-	struct lh_sample_args args;
-	json_t *reply, *result = NULL;
-	int rc;
-
-	status(l, "sampling");
-	if (!method || strcmp(method, "sample"))
-		rc = lh_err_set(&err, LH_EUNSUPPORTED, "this worker has no such call");
-	else
-		rc = lh_sample_parse(&args, json_object_get(m, "args"), &err);
-	if (!rc)
-		rc = lh_sample_run(l->model, l->job->model.vocab, l->p.step, &args,
-				   on_piece, &c, &result, &err);
-	if (!rc)
-		reply = json_pack("{s:s, s:o}", "m", "reply", "result", result);
-	else
-		reply = json_pack("{s:s, s:{s:s, s:o, s:o}}", "m", "reply", "error", "code",
-				  lh_err_name(rc), "text", text_json(err.text), "hint",
-				  text_json(err.hint));
-	lh_link_answer_take(l->link, m, reply);
-}
-
-static int on_message(struct loop *l, const json_t *m, struct lh_err *err)
-{
-	const char *name = json_string_value(json_object_get(m, "m"));
-	const char *verb = json_string_value(json_object_get(m, "verb"));
-	const char *text = json_string_value(json_object_get(m, "text"));
-
-	if (!strcmp(name, "call"))
-		answer_call(l, m);
-	else if (!strcmp(name, "refuse"))
-		return lh_err_set(err, LH_EPROTO, "lhd does not want this worker: %s",
-				  text ? text : "it does not say why");
-	else if (verb)
-		return apply(l, json_integer_value(json_object_get(m, "id")), verb,
-			     json_object_get(m, "args"), false, err);
-	return 0;
-}
-
-/* Commands that earlier attempts applied at this step, less those that this
- * checkpoint has in it. Only what steers training: pauses are over, and an end
- * that was reached would not have been resumed. The list is in the order of ids,
- * not of steps: a later command may have come to an earlier step of a run that
- * had gone back. */
-static int replay_here(struct loop *l, struct lh_err *err)
-{
-	const json_t *r;
-	size_t i;
-	int rc = 0;
-
-	json_array_foreach (l->c->replay, i, r) {
-		int64_t id = json_integer_value(json_object_get(r, "id"));
-		int64_t step = json_integer_value(json_object_get(r, "step"));
-		const char *verb = json_string_value(json_object_get(r, "verb"));
-
-		if (!rc && step == l->p.step && id > l->p.command && verb &&
-		    !strcmp(verb, "switch"))
-			rc = apply(l, id, verb, json_object_get(r, "args"), true, err);
-	}
-	return rc;
-}
-
 /* ---- a step ---------------------------------------------------------------- */
 
 /* A step that is not sane: nothing of it is applied, its data are passed over. */
-static int refuse_step(struct loop *l, enum lh_cause cause, double loss, double norm,
+static int refuse_step(struct lh_loop *l, enum lh_cause cause, double loss, double norm,
 		       double z, struct lh_err *err)
 {
 	static const char *const done[] = { "", "its data are passed over",
 					    "its data are passed over and the learning "
 					    "rate is halved", "its data are passed over; "
-					    "paused" };
+					    "paused", "its data are passed over from the "
+					    "newest checkpoint on" };
 	const struct lh_job_instability *c = &l->job->instability;
 	struct lh_watch *w = &l->p.watch;
 	int64_t times = 0;
-	char text[300];
+	char text[400];
 
+	snprintf(text, sizeof(text), "step %" PRId64 " met %s (loss %g, gradient norm %g, "
+		 "%.1f deviations)", l->p.step + 1, lh_cause_name(cause), loss, norm, z);
+	if (cause == LH_CAUSE_NONFINITE && l->p.trial)
+		return lh_rewind_switch(l, text, err);
 	w->times[cause]++;
 	for (int i = 0; i < LH_CAUSES; i++)
 		times += w->times[i];
@@ -452,21 +142,39 @@ static int refuse_step(struct loop *l, enum lh_cause cause, double loss, double 
 		return lh_err_hint(err, "a lower lr, a longer warm-up, clip, or "
 				   "instability: { action: skip }");
 	}
-	l->p.cursor += l->job->batch.sequences;
-	l->saved_step = -1; /* a checkpoint of this step has not passed over them */
 	if (c->action == LH_INSTABILITY_LOWER_LR)
 		w->lr_scale /= 2;
-	snprintf(text, sizeof(text), "step %" PRId64 " met %s (loss %g, gradient norm %g, "
-		 "%.1f deviations), %" PRId64 " of %" PRId64 " times: nothing was applied, %s",
-		 l->p.step + 1, lh_cause_name(cause), loss, norm, z, times, c->limit,
+	snprintf(text + strlen(text), sizeof(text) - strlen(text), ", %" PRId64 " of %"
+		 PRId64 " times: nothing was applied, %s", times, c->limit,
 		 done[c->action]);
-	post_warning(l, text);
+	if (c->action == LH_INSTABILITY_ROLLBACK)
+		return lh_rewind_instability(l, text, err);
+	l->p.cursor += l->job->batch.sequences;
+	l->saved_step = -1; /* a checkpoint of this step has not passed over them */
+	lh_loop_tell(l, "warn", "%s", text);
 	if (c->action == LH_INSTABILITY_PAUSE)
-		pause_here(l, lh_cause_name(cause), 0);
+		lh_loop_pause(l, lh_cause_name(cause), 0);
 	return 0;
 }
 
-static int train_step(struct loop *l, struct lh_err *err)
+/* A step that could not be computed, e.g. for lack of memory. */
+static int failed_step(struct lh_loop *l, struct lh_err *err)
+{
+	struct lh_err why = *err;
+
+	if (!l->p.trial)
+		return err->code;
+	return lh_rewind_switch(l, why.text, err);
+}
+
+static bool is_above_ceiling(const struct lh_loop *l, double loss)
+{
+	double ceiling = l->job->switching.loss_ceiling;
+
+	return l->p.trial && ceiling > 0 && loss > ceiling;
+}
+
+static int train_step(struct lh_loop *l, struct lh_err *err)
 {
 	const struct lh_job *job = l->job;
 	const struct lh_job_phase *phase = &job->phases[l->p.phase];
@@ -484,6 +192,7 @@ static int train_step(struct loop *l, struct lh_err *err)
 	enum lh_cause cause;
 	float loss, norm;
 	double ms, z;
+	char text[128];
 	int rc = 0;
 
 	lh_model_zero_grad(l->model);
@@ -501,10 +210,16 @@ static int train_step(struct loop *l, struct lh_err *err)
 	}
 	rc = lh_model_measure(l->model, &loss, &norm, err);
 	if (rc)
-		return rc;
+		return failed_step(l, err);
 	cause = lh_watch_judge(&l->p.watch, &job->instability, loss, norm, &z);
 	if (cause)
 		return refuse_step(l, cause, loss, norm, z, err);
+	if (is_above_ceiling(l, loss)) {
+		snprintf(text, sizeof(text), "loss %.4f at step %" PRId64 " is above "
+			 "switch.loss_ceiling %g", loss, l->p.step + 1,
+			 job->switching.loss_ceiling);
+		return lh_rewind_switch(l, text, err);
+	}
 	lh_watch_accept(&l->p.watch, loss, norm);
 	lh_model_apply(l->model, &opt);
 	ms = (double)(lh_clock_us() - start_us) / 1000;
@@ -513,28 +228,29 @@ static int train_step(struct loop *l, struct lh_err *err)
 	l->p.cursor += n;
 	l->p.phase_tokens += tokens;
 	l->p.phase_ms += ms;
-	post(l, "step", json_pack("{s:i, s:f, s:f, s:f, s:I, s:f, s:f, s:I}", "phase",
+	lh_loop_post_take(l, "step", json_pack("{s:i, s:f, s:f, s:f, s:I, s:f, s:f, s:I}", "phase",
 				  l->p.phase, "loss", (double)loss, "grad_norm",
 				  (double)norm, "lr", lr, "tokens", (json_int_t)tokens,
 				  "step_ms", ms, "tokens_per_s",
 				  (double)tokens / ms * 1000, "data_epoch",
 				  (json_int_t)epoch));
+	lh_rewind_watch(l, loss);
 	return 0;
 }
 
 /* What is owed after a step. */
-static int after_step(struct loop *l, struct lh_err *err)
+static int after_step(struct lh_loop *l, struct lh_err *err)
 {
 	int64_t every = l->job->evaluation.every_steps;
 
 	/* The first step of a phase that was switched to. */
 	if (l->p.step == l->p.phase_step + 1 && (l->p.phase_step || l->p.phase))
-		return evaluate(l, "after_switch", err);
-	return every && l->p.step % every == 0 ? evaluate(l, "interval", err) : 0;
+		return lh_loop_evaluate(l, "after_switch", err);
+	return every && l->p.step % every == 0 ? lh_loop_evaluate(l, "interval", err) : 0;
 }
 
 /* Everything between two steps; see loop.h for the order. */
-static int boundary(struct loop *l, struct lh_err *err)
+static int boundary(struct lh_loop *l, struct lh_err *err)
 {
 	int64_t every = l->job->checkpoint.every_steps;
 	struct lh_err why;
@@ -542,25 +258,25 @@ static int boundary(struct loop *l, struct lh_err *err)
 	int rc;
 
 	if (every && l->p.step % every == 0 && l->p.step && l->saved_step != l->p.step)
-		begin_save(l, "interval", &why);
-	take_save(l, false, &why);
-	rc = replay_here(l, err);
+		lh_loop_begin_save(l, "interval", &why);
+	lh_loop_take_save(l, false, &why);
+	rc = lh_loop_replay(l, err);
 	while (!rc && !l->ending &&
 	       ((m = lh_link_take(l->link, l->paused ? PAUSE_POLL_MS : 0)) || l->paused)) {
 		if (m)
-			rc = on_message(l, m, err);
+			rc = lh_loop_on_message(l, m, err);
 		json_decref(m);
 		if (*l->c->stop)
 			break;
-		status(l, l->paused ? "paused" : "training");
+		lh_loop_status(l, l->paused ? "paused" : "training");
 	}
 	if (*l->c->stop && !l->ending)
-		l->ending = STOPPED;
+		l->ending = LH_END_STOPPED;
 	if (rc || l->ending || !phase_is_over(l))
 		return rc;
 	if (l->p.phase + 1 < l->job->phase_count)
-		return enter_phase(l, l->p.phase + 1, "the phase's own limit", 0, err);
-	l->ending = DONE;
+		return lh_loop_enter_phase(l, l->p.phase + 1, "the phase's own limit", 0, err);
+	l->ending = LH_END_DONE;
 	return 0;
 }
 
@@ -568,15 +284,11 @@ static int boundary(struct loop *l, struct lh_err *err)
 
 static void on_damaged(void *arg, const char *path, const struct lh_err *why)
 {
-	struct loop *l = arg;
-	char *text = lh_asprintf("checkpoint '%s' is damaged and passed over: %s", path,
-				 why->text);
-
-	post_warning(l, text);
-	free(text);
+	lh_loop_tell(arg, "warn", "checkpoint '%s' is damaged and passed over: %s", path,
+		     why->text);
 }
 
-static int restore(struct loop *l, struct lh_err *err)
+static int restore(struct lh_loop *l, struct lh_err *err)
 {
 	char *path = NULL;
 	int rc = lh_checkpoint_load_newest(l->c->checkpoints, l->model, &l->p, &path,
@@ -597,7 +309,7 @@ static int restore(struct loop *l, struct lh_err *err)
 		return rc;
 	l->p = (struct lh_progress){ .attempt = l->c->attempt };
 	lh_watch_init(&l->p.watch);
-	l->p.total_steps = plan_total(l);
+	l->p.total_steps = lh_loop_plan_total(l);
 	lh_model_init(l->model, (uint64_t)l->job->seed);
 	return 0;
 }
@@ -615,21 +327,21 @@ static int make_checkpoints_dir(const char *dir, struct lh_err *err)
 }
 
 /* What each phase computes again, so that all of them fit. */
-static int choose_memory(struct loop *l, struct lh_err *err)
+static int choose_memory(struct lh_loop *l, struct lh_err *err)
 {
 	const struct lh_ops *ops = l->c->ops;
 	int64_t memory = ops->free_bytes(l->dev) + (int64_t)ops->sizes->open_bytes;
-	struct lh_estimate e;
-	int rc = lh_estimate_job(&e, l->job, ops->sizes, NULL, memory, err);
+	struct lh_estimate *e = &l->plan;
+	int rc = lh_estimate_job(e, l->job, ops->sizes, NULL, memory, err);
 
 	for (int i = 0; !rc && i < l->job->phase_count; i++) {
-		l->modes[i].recompute = e.phase[i].recompute;
-		post_plan(l, l->job->phases[i].name, &e.phase[i]);
+		l->modes[i].recompute = e->phase[i].recompute;
+		post_plan(l, l->job->phases[i].name, &e->phase[i]);
 	}
 	return rc;
 }
 
-static int open_saver(struct loop *l, struct lh_err *err)
+static int open_saver(struct lh_loop *l, struct lh_err *err)
 {
 	struct lh_saver_config c = { .ops = l->c->ops, .dev = l->dev, .model = l->model,
 				     .dir = l->c->checkpoints, .spec = l->c->spec,
@@ -639,10 +351,12 @@ static int open_saver(struct loop *l, struct lh_err *err)
 	return lh_saver_new(&l->saver, &c, err);
 }
 
-static int open_all(struct loop *l, struct lh_err *err)
+static int open_all(struct lh_loop *l, struct lh_err *err)
 {
 	const struct lh_job *job = l->job;
 	int64_t T = job->data.seq_len;
+	struct lh_err no;
+	bool resumed;
 	int rc;
 
 	l->micro = (int)(job->batch.micro_sequences ? job->batch.micro_sequences :
@@ -676,12 +390,16 @@ static int open_all(struct loop *l, struct lh_err *err)
 	rc = restore(l, err);
 	if (rc)
 		return rc;
-	post_state(l, l->paused ? "paused" : "running",
-		   l->p.step ? "resumed from a checkpoint" : "started", 0);
-	return l->p.step || l->saved_step >= 0 ? 0 : evaluate(l, "start", err);
+	resumed = l->saved_step >= 0;
+	lh_loop_post_state(l, l->paused ? "paused" : "running",
+			   resumed ? "resumed from a checkpoint" : "started", 0);
+	/* Somewhere to go back to, from the first step on. */
+	if (job->instability.action == LH_INSTABILITY_ROLLBACK && !resumed)
+		lh_loop_begin_save(l, "start", &no);
+	return resumed ? 0 : lh_loop_evaluate(l, "start", err);
 }
 
-static void close_all(struct loop *l)
+static void close_all(struct lh_loop *l)
 {
 	free(l->tokens);
 	free(l->targets);
@@ -693,39 +411,39 @@ static void close_all(struct loop *l)
 
 /* The last checkpoint of a job that did not fail. One that is done is nothing
  * without it and waits, paused; one that was told to end has those before. */
-static bool save_the_end(struct loop *l)
+static bool save_the_end(struct lh_loop *l)
 {
 	struct lh_err why;
 
-	if (!save(l, "end", &why) || l->ending != DONE)
+	if (!lh_loop_save(l, "end", &why) || l->ending != LH_END_DONE)
 		return true;
-	l->ending = GOING;
+	l->ending = LH_END_NOT;
 	l->paused = true;
-	post_state(l, "paused", "the last checkpoint cannot be written; resume tries "
+	lh_loop_post_state(l, "paused", "the last checkpoint cannot be written; resume tries "
 		   "again", 0);
 	return false;
 }
 
-static int finish(struct loop *l, struct lh_err *err)
+static int finish(struct lh_loop *l, struct lh_err *err)
 {
-	post_state(l, "stopping", ending_names[l->ending], 0);
-	return l->ending == DONE ? evaluate(l, "end", err) : 0;
+	lh_loop_post_state(l, "stopping", ending_names[l->ending], 0);
+	return l->ending == LH_END_DONE ? lh_loop_evaluate(l, "end", err) : 0;
 }
 
 int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 {
-	struct loop l = { .c = config, .job = config->job, .link = config->link,
+	struct lh_loop l = { .c = config, .job = config->job, .link = config->link,
 			  .saved_step = -1, .paused = config->paused };
 	int64_t step;
 	int rc = open_all(&l, err);
 
-	while (!rc) {
+	while (!rc && l.ending != LH_END_REWOUND) {
 		rc = boundary(&l, err);
 		if (rc || (l.ending && save_the_end(&l)))
 			break;
 		if (l.paused)
 			continue;
-		status(&l, "training");
+		lh_loop_status(&l, "training");
 		step = l.p.step;
 		rc = train_step(&l, err);
 		if (rc)
@@ -736,14 +454,14 @@ int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 	if (!rc)
 		rc = finish(&l, err);
 	if (rc) {
-		l.ending = FAILED;
+		l.ending = LH_END_FAILED;
 		lh_log_err(LH_LOG_ERROR, "the job failed", err);
 	}
-	post(&l, "end", json_pack("{s:s, s:s, s:o, s:o}", "outcome",
-				  ending_names[l.ending], "code",
+	lh_loop_post_take(&l, "end", json_pack("{s:s, s:i, s:s, s:o, s:o}", "outcome",
+				  ending_names[l.ending], "phase", l.p.phase, "code",
 				  rc ? lh_err_name(rc) : "", "text",
-				  text_json(rc ? err->text : ""), "hint",
-				  text_json(rc ? err->hint : "")));
+				  lh_loop_text_json(rc ? err->text : l.why), "hint",
+				  lh_loop_text_json(rc ? err->hint : "")));
 	close_all(&l);
 	return rc;
 }

@@ -41,11 +41,35 @@ void lh_manifest_add_file(json_t *files, const char *file, int64_t bytes, uint64
 				      text));
 }
 
+static json_t *switch_to_json(const struct lh_progress *p)
+{
+	json_t *voided = json_array();
+
+	for (int i = 0; i < p->voided_count; i++)
+		json_array_append_new(voided, json_integer(p->voided[i]));
+	return json_pack("{s:I, s:b, s:b, s:o}", "command", (json_int_t)p->phase_command,
+			 "trial", p->trial, "held", p->held, "voided", voided);
+}
+
+/* NULL or a strange one: no switch is watched and none was taken back. */
+static void switch_from_json(struct lh_progress *p, const json_t *j)
+{
+	json_t *voided = json_object_get(j, "voided");
+	size_t n = json_array_size(voided);
+
+	p->phase_command = json_integer_value(json_object_get(j, "command"));
+	p->trial = json_is_true(json_object_get(j, "trial"));
+	p->held = json_is_true(json_object_get(j, "held"));
+	p->voided_count = n > LH_VOIDED_MAX ? LH_VOIDED_MAX : (int)n;
+	for (int i = 0; i < p->voided_count; i++)
+		p->voided[i] = json_integer_value(json_array_get(voided, (size_t)i));
+}
+
 static json_t *manifest_of(const struct lh_progress *p, const json_t *spec,
 			   json_t *files)
 {
 	return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:i, s:I, s:I, s:f, s:I, s:I, "
-			 "s:o, s:O, s:O}",
+			 "s:o, s:o, s:O, s:O}",
 			 "format", FORMAT, "version", VERSION, "written_by", LH_VERSION,
 			 "attempt", (json_int_t)p->attempt, "step", (json_int_t)p->step,
 			 "command", (json_int_t)p->command, "phase", p->phase,
@@ -53,7 +77,7 @@ static json_t *manifest_of(const struct lh_progress *p, const json_t *spec,
 			 (json_int_t)p->phase_tokens, "phase_ms", p->phase_ms, "cursor",
 			 (json_int_t)p->cursor, "total_steps",
 			 (json_int_t)p->total_steps, "watch",
-			 lh_watch_to_json(&p->watch), "files", files, "job",
+			 lh_watch_to_json(&p->watch), "switch", switch_to_json(p), "files", files, "job",
 			 (json_t *)spec);
 }
 
@@ -130,6 +154,7 @@ int lh_manifest_progress(const json_t *manifest, struct lh_progress *p,
 	p->cursor = cursor;
 	p->total_steps = total;
 	lh_watch_from_json(&p->watch, json_object_get(manifest, "watch"));
+	switch_from_json(p, json_object_get(manifest, "switch"));
 	return 0;
 }
 

@@ -22,6 +22,8 @@
 #define LH_MANIFEST_PARAMS "params.safetensors"
 #define LH_MANIFEST_MOMENTS "moments.safetensors"
 
+enum { LH_VOIDED_MAX = 16 };
+
 /* Everything besides tensors that a step depends on. */
 struct lh_progress {
 	int64_t attempt;       /* that wrote it */
@@ -35,6 +37,13 @@ struct lh_progress {
 	int64_t cursor;        /* sequences drawn, see data.h */
 	int64_t total_steps;   /* as known now, -1 not known */
 	struct lh_watch watch; /* of losses and gradients */
+
+	/* switches, see rewind.h */
+	int64_t phase_command; /* that asked for this phase, 0: nobody did */
+	bool trial;            /* its first steps are watched */
+	bool held;             /* its switch was taken back: its end is ignored */
+	int64_t voided[LH_VOIDED_MAX]; /* commands taken back, never to be repeated */
+	int voided_count;      /* the newest ones */
 };
 
 /* Adds a file that was written to `files`, an object. */

@@ -94,12 +94,19 @@ struct lh_job_evaluation {
 
 /* What is done about a step that is not sane (train/watch.h). It is never applied. */
 enum lh_instability_action { LH_INSTABILITY_STOP, LH_INSTABILITY_SKIP,
-			     LH_INSTABILITY_LOWER_LR, LH_INSTABILITY_PAUSE };
+			     LH_INSTABILITY_LOWER_LR, LH_INSTABILITY_PAUSE,
+			     LH_INSTABILITY_ROLLBACK };
 struct lh_job_instability {
 	enum lh_instability_action action;
 	int64_t limit;     /* times in all before the job fails */
 	double loss_z;     /* standard deviations that make a spike; 0 = none does */
 	double gradient_z;
+};
+
+/* A switch is taken back when its first steps go wrong (train/rewind.h). */
+struct lh_job_switch {
+	int64_t watch_steps; /* that are watched, 0 = none */
+	double loss_ceiling; /* a loss above it goes wrong; 0 = none does */
 };
 
 struct lh_job_checkpoint {
@@ -123,6 +130,7 @@ struct lh_job {
 	int phase_count;
 	struct lh_job_evaluation evaluation;
 	struct lh_job_checkpoint checkpoint;
+	struct lh_job_switch switching;
 	struct lh_job_instability instability;
 };
 

@@ -37,7 +37,9 @@
  *                 command
  *     command     command outcome ("applied"|"refused") text hint
  *     event       level ("info"|"warn"|"error") text
- *     end         outcome ("done"|"cancelled"|"stopped"|"failed") code text hint
+ *     end         outcome ("done"|"cancelled"|"stopped"|"failed"|"rewound")
+ *                 phase code text hint. Rewound: step and phase are those of the
+ *                 checkpoint that another attempt is to go on from
  *
  * Commands (verbs): switch {phase}, pause {}, resume {}, checkpoint {}, cancel {},
  * stop {} (checkpoint and end as "stopped"). A worker applies each id once,

@@ -2,25 +2,13 @@
 // each is seen before it is applied, and what the job file says is done.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
-import { execFileSync } from 'node:child_process';
-import { join } from 'node:path';
-import { Lhd, scratch, submit, losses, bin } from './lib/lhd.mjs';
+import { Lhd, scratch, noisyText, submit, losses } from './lib/lhd.mjs';
 
 const STEPS = 500;
 
-/** Text with a few documents of noise in it, the same every time. */
 async function fresh(t) {
-  const dir = scratch(t), files = [];
-  let x = 1;
-  const noise = () => String.fromCharCode(33 + (x = (x * 48271) % 2147483647) % 93);
-  for (let i = 0; i < 60; i++) {
-    let text = '';
-    for (let k = 0; text.length < 1000; k++) text += i % 10 === 7 ? noise() : `line ${k % 7}: the lamp turns and the ship goes on\n`;
-    files.push(join(dir, `t${String(i).padStart(2, '0')}.txt`));
-    writeFileSync(files[i], text);
-  }
-  execFileSync(bin('lhctl'), ['pack', '-o', join(dir, 'text'), '--validation', '0.1', ...files], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const dir = scratch(t);
+  noisyText(dir);
   return Lhd.start(t, dir);
 }
 

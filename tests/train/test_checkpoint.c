@@ -354,7 +354,7 @@ static void what_a_torn_write_left_is_passed_over_and_cleared(void **state)
 	assert_int_equal(load(), 20);
 	assert_false(there("step-0000000020.tmp"));
 	scratch_write("step-0000000030.tmp", "x", 1);
-	lh_checkpoint_retain(scratch_dir, 5, 0);
+	lh_checkpoint_retain(scratch_dir, 5, 0, -1);
 	assert_false(there("step-0000000030.tmp"));
 	assert_int_equal(entries(), 2);
 }
@@ -457,10 +457,10 @@ static void retention_keeps_the_newest(void **state)
 	(void)state;
 	for (int64_t step = 1; step <= 5; step++)
 		save(step * 10);
-	lh_checkpoint_retain(scratch_dir, 2, 0);
+	lh_checkpoint_retain(scratch_dir, 2, 0, -1);
 	assert_int_equal(entries(), 2);
 	assert_int_equal(load(), 50);
-	lh_checkpoint_retain(scratch_dir, 0, 0);
+	lh_checkpoint_retain(scratch_dir, 0, 0, -1);
 	assert_int_equal(entries(), 1);
 	assert_int_equal(load(), 50);
 }
@@ -470,20 +470,20 @@ static void retention_keeps_multiples_for_good(void **state)
 	(void)state;
 	for (int64_t step = 1; step <= 7; step++)
 		save(step * 10);
-	lh_checkpoint_retain(scratch_dir, 2, 30);
+	lh_checkpoint_retain(scratch_dir, 2, 30, -1);
 	assert_int_equal(entries(), 3);
 	assert_true(there("step-0000000030"));
 	assert_true(there("step-0000000060")); /* one of the newest two as well */
 	assert_true(there("step-0000000070")); /* the newest, no multiple */
 	save(80);
 	save(100);
-	lh_checkpoint_retain(scratch_dir, 1, 30);
+	lh_checkpoint_retain(scratch_dir, 1, 30, -1);
 	assert_int_equal(entries(), 3);
 	assert_true(there("step-0000000030"));
 	assert_true(there("step-0000000060"));
 	assert_int_equal(load(), 100);
 	/* None that is asked for no more is held on to. */
-	lh_checkpoint_retain(scratch_dir, 1, 0);
+	lh_checkpoint_retain(scratch_dir, 1, 0, -1);
 	assert_int_equal(entries(), 1);
 	assert_int_equal(load(), 100);
 }
@@ -498,12 +498,12 @@ static void retention_never_counts_a_damaged_one(void **state)
 	cut_half("step-0000000030/moments.safetensors");
 	assert_int_equal(load(), 10);
 	save(20);
-	lh_checkpoint_retain(scratch_dir, 1, 0);
+	lh_checkpoint_retain(scratch_dir, 1, 0, -1);
 	assert_int_equal(load(), 20);
 	assert_true(there("step-0000000030.damaged"));
 	/* Reached again, it is a checkpoint like any other. */
 	save(30);
-	lh_checkpoint_retain(scratch_dir, 1, 0);
+	lh_checkpoint_retain(scratch_dir, 1, 0, -1);
 	assert_int_equal(load(), 30);
 }
 

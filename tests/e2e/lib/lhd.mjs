@@ -237,6 +237,20 @@ export function packText(dir) {
     { stdio: ['ignore', 'ignore', 'pipe'] });
 }
 
+/** Packs text with a few documents of noise in it, the same every time. */
+export function noisyText(dir) {
+  const files = [];
+  let x = 1;
+  const noise = () => String.fromCharCode(33 + (x = (x * 48271) % 2147483647) % 93);
+  for (let i = 0; i < 60; i++) {
+    let text = '';
+    for (let k = 0; text.length < 1000; k++) text += i % 10 === 7 ? noise() : `line ${k % 7}: the lamp turns and the ship goes on\n`;
+    files.push(join(dir, `t${String(i).padStart(2, '0')}.txt`));
+    writeFileSync(files[i], text);
+  }
+  execFileSync(bin('lhctl'), ['pack', '-o', join(dir, 'text'), '--validation', '0.1', ...files], { stdio: ['ignore', 'ignore', 'pipe'] });
+}
+
 /** A job file of a tiny model; `over` replaces top-level keys. */
 export function jobYaml(over = {}) {
   const job = {

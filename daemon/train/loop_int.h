@@ -1,0 +1,91 @@
+/* loop_int.h: what the files of the training loop share behind loop.h.
+ *
+ *   loop.c      start, steps, boundaries, end
+ *   steer.c     commands, calls, and the phase that a switch enters
+ *   rewind.c    going back to a checkpoint
+ *   loop_save.c checkpoints and evaluations
+ *
+ * Training thread only.
+ */
+#ifndef LIGHTHOUSE_LOOP_INT_H
+#define LIGHTHOUSE_LOOP_INT_H
+
+#include "train/checkpoint.h"
+#include "train/data.h"
+#include "train/estimate.h"
+#include "train/loop.h"
+#include "train/model.h"
+#include "train/saver.h"
+
+enum lh_ending { LH_END_NOT, LH_END_DONE, LH_END_CANCELLED, LH_END_STOPPED,
+		 LH_END_FAILED, LH_END_REWOUND };
+
+struct lh_loop {
+	const struct lh_loop_config *c;
+	const struct lh_job *job;
+	struct lh_link *link;
+	struct lh_dev *dev;
+	struct lh_model *model;
+	struct lh_saver *saver;
+	struct lh_data data;
+	struct lh_attention_mode modes[LH_PHASES_MAX];
+	struct lh_estimate plan;
+	int micro;               /* sequences of a micro-batch */
+	int32_t *tokens, *targets; /* (micro, seq_len) */
+	struct lh_progress p;
+	int64_t saved_step;      /* of the newest checkpoint, begun at least; -1 none */
+	bool paused;
+	enum lh_ending ending;
+	char why[400];           /* of LH_END_REWOUND */
+};
+
+/* ---- loop.c: telling lhd --------------------------------------------------- */
+/* Takes a record's fields; kind and step are added. */
+void lh_loop_post_take(struct lh_loop *l, const char *kind, json_t *fields);
+/* An event of `level` "info" or "warn", and a line of the log. */
+void lh_loop_tell(struct lh_loop *l, const char *level, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+void lh_loop_status(struct lh_loop *l, const char *doing);
+void lh_loop_post_state(struct lh_loop *l, const char *state, const char *reason,
+			int64_t command);
+/* Paths and messages may hold any bytes, JSON holds UTF-8. */
+json_t *lh_loop_text_json(const char *text);
+/* Steps over all phases as planned from here; -1 when one is open. */
+int64_t lh_loop_plan_total(const struct lh_loop *l);
+
+/* ---- loop_save.c ----------------------------------------------------------- */
+/* A save that fails is told of, and is no reason to end the job. */
+/* Begins to write the state of this boundary. `reason` is a literal. */
+int lh_loop_begin_save(struct lh_loop *l, const char *reason, struct lh_err *why);
+/* Tells of a save that has ended; `wait`: of the one under way. */
+int lh_loop_take_save(struct lh_loop *l, bool wait, struct lh_err *why);
+/* This boundary's state safe on disk before anything else happens. */
+int lh_loop_save(struct lh_loop *l, const char *reason, struct lh_err *why);
+/* Full attention over the validation split; training state is not touched. */
+int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err);
+
+/* ---- steer.c --------------------------------------------------------------- */
+/* A checkpoint is there, or tried, before. */
+void lh_loop_pause(struct lh_loop *l, const char *reason, int64_t command);
+int lh_loop_enter_phase(struct lh_loop *l, int phase, const char *reason,
+			int64_t command, struct lh_err *err);
+/* What lhd sent; an error is the job's end. */
+int lh_loop_on_message(struct lh_loop *l, const json_t *m, struct lh_err *err);
+/* Commands that earlier attempts applied at this step. */
+int lh_loop_replay(struct lh_loop *l, struct lh_err *err);
+
+/* ---- rewind.c -------------------------------------------------------------- */
+/* Both go back to a checkpoint, write it anew with what is to be different, and
+ * set l->ending: another attempt goes on from it, because steps come again. */
+
+/* Takes the present phase's switch back. `why` says what went wrong. */
+int lh_rewind_switch(struct lh_loop *l, const char *why, struct lh_err *err);
+/* To the newest checkpoint; the data that were read since are passed over, the
+ * batch that would come next too. */
+int lh_rewind_instability(struct lh_loop *l, const char *why, struct lh_err *err);
+/* After a step of a watched phase: whether the switch is now kept. */
+void lh_rewind_watch(struct lh_loop *l, double loss);
+/* Whether a command was taken back. */
+bool lh_rewind_is_void(const struct lh_loop *l, int64_t command);
+
+#endif

@@ -1,0 +1,95 @@
+/* loop_save.c: checkpoints and evaluations of the training loop; see loop_int.h. */
+#include "train/loop_int.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+/* Training goes on without it: the checkpoint before is still there. */
+static int tell_failed_save(struct lh_loop *l, int64_t step, const struct lh_err *why,
+			    struct lh_err *err)
+{
+	lh_loop_tell(l, "warn", "no checkpoint of step %" PRId64 ": %s%s%s%s", step,
+		     why->text, *why->hint ? " (hint: " : "", why->hint,
+		     *why->hint ? ")" : "");
+	l->saved_step = -1;
+	*err = *why;
+	return why->code;
+}
+
+/* Tells of a save that has ended; `wait`: of the one under way. What it returns
+ * is how the save went: no reason to end the job. */
+int lh_loop_take_save(struct lh_loop *l, bool wait, struct lh_err *err)
+{
+	struct lh_saved s;
+	json_t *record;
+
+	if (!lh_saver_take(l->saver, wait, &s))
+		return 0;
+	if (s.rc)
+		return tell_failed_save(l, s.step, &s.err, err);
+	record = json_pack("{s:s, s:I, s:o, s:I, s:f, s:f, s:s}", "t", "checkpoint", "step",
+			   (json_int_t)s.step, "path", lh_loop_text_json(s.path), "bytes",
+			   (json_int_t)s.bytes, "duration_ms", s.duration_ms, "stall_ms",
+			   s.stall_ms, "reason", s.reason);
+	LH_ASSERT(record);
+	lh_link_post_take(l->link, record);
+	free(s.path);
+	return 0;
+}
+
+/* The state of this boundary; written while training goes on. */
+int lh_loop_begin_save(struct lh_loop *l, const char *reason, struct lh_err *err)
+{
+	struct lh_err why = LH_ERR_INIT;
+
+	lh_loop_status(l, "saving");
+	lh_loop_take_save(l, true, err);
+	if (lh_saver_begin(l->saver, &l->p, reason, &why))
+		return tell_failed_save(l, l->p.step, &why, err);
+	l->saved_step = l->p.step;
+	return 0;
+}
+
+/* This boundary's state safe on disk before anything else happens. */
+int lh_loop_save(struct lh_loop *l, const char *reason, struct lh_err *err)
+{
+	int rc = l->saved_step == l->p.step ? 0 : lh_loop_begin_save(l, reason, err);
+
+	return rc ? rc : lh_loop_take_save(l, true, err);
+}
+
+/* Full attention over the validation split; training state is not touched. */
+int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err)
+{
+	int64_t n = l->job->evaluation.sequences, T = l->job->data.seq_len, count = 0;
+	double sum = 0;
+
+	if (!lh_data_has_validation(&l->data) || !n)
+		return 0;
+	lh_loop_status(l, "evaluating");
+	for (int64_t i = 0; i < n; i += l->micro) {
+		int b = n - i < l->micro ? (int)(n - i) : l->micro;
+		double loss;
+		int rc = 0;
+
+		for (int s = 0; !rc && s < b; s++)
+			rc = lh_data_validation(&l->data, i + s, n, l->tokens + s * T,
+						l->targets + s * T, err);
+		if (!rc)
+			rc = lh_model_loss(l->model, &lh_attention_full, b, T, l->tokens,
+					   l->targets, &loss, NULL, err);
+		if (rc)
+			return rc;
+		sum += loss;
+		lh_link_beat(l->link);
+		for (int64_t t = 0; t < b * T; t++)
+			count += l->targets[t] >= 0;
+	}
+	lh_loop_post_take(l, "eval", json_pack("{s:i, s:s, s:o, s:I, s:s}", "phase", l->p.phase,
+				  "attention", "full", "loss",
+				  isfinite(sum) ? json_real(sum / (double)count) :
+						  json_null(),
+				  "tokens", (json_int_t)count, "reason", reason));
+	return 0;
+}
