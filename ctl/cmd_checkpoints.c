@@ -1,9 +1,11 @@
 /* cmd_checkpoints.c: every checkpoint a job has written, and which remain. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/fs.h"
 #include "commands.h"
+#include "train/manifest.h"
 
 static const struct ctl_option options[] = {
 	{ "json", 0, NULL, false, "as data" },
@@ -21,7 +23,8 @@ static void add_row(struct ctl_table *t, const json_t *c)
 	ctl_table_add(t, ctl_str(c, "reason"));
 	ctl_table_add(t, when);
 	ctl_table_add(t, age);
-	ctl_table_add(t, json_is_true(json_object_get(c, "removed")) ? "removed" : "there");
+	ctl_table_add(t, json_is_true(json_object_get(c, "removed")) ? "removed" :
+			 json_is_true(json_object_get(c, "pinned"))  ? "pinned" : "there");
 	ctl_table_add(t, ctl_str(c, "path"));
 }
 
@@ -51,9 +54,14 @@ static int run(struct ctl *c)
 	checkpoints = json_object_get(show, "checkpoints");
 	/* The daemon stores what was written; what has been removed since, only the
 	 * disk knows. The socket is local, and so is the path. */
-	json_array_foreach (checkpoints, i, one)
+	json_array_foreach (checkpoints, i, one) {
+		char *mark = lh_asprintf("%s/" LH_MANIFEST_PINNED, ctl_str(one, "path"));
+
 		json_object_set_new(one, "removed",
 				    json_boolean(!lh_fs_exists(ctl_str(one, "path"))));
+		json_object_set_new(one, "pinned", json_boolean(lh_fs_exists(mark)));
+		free(mark);
+	}
 	rc = ctl_opt(c, "json") ? ctl_print_json_take(json_incref(checkpoints)) :
 				  print_table(checkpoints);
 	json_decref(show);

@@ -10,14 +10,24 @@
 #include "base/log.h"
 #include "commands.h"
 
-static const struct ctl_option options[] = {
-	{ "message", 'm', "WHY", false, "kept in the journal" },
-	{ "no-wait", 0, NULL, false, "do not wait for the outcome" },
-	{ "request-id", 0, "UUID", false, "repeating a request with its id is harmless" },
-	{ "timeout", 0, "S", false, "seconds to wait for the outcome (no limit)" },
-	{ "json", 0, NULL, false, "the daemon's answer, as data; the exit status has the "
-	  "outcome" },
+#define OPTIONS                                                                \
+	{ "message", 'm', "WHY", false, "kept in the journal" },               \
+	{ "no-wait", 0, NULL, false, "do not wait for the outcome" },          \
+	{ "request-id", 0, "UUID", false,                                      \
+	  "repeating a request with its id is harmless" },                     \
+	{ "timeout", 0, "S", false, "seconds to wait for the outcome (no limit)" }, \
+	{ "json", 0, NULL, false, "the daemon's answer, as data; the exit "    \
+	  "status has the outcome" },                                          \
 	{ NULL },
+
+static const struct ctl_option options[] = { OPTIONS };
+static const struct ctl_option checkpoint_options[] = {
+	{ "pin", 0, NULL, false, "keep it, however many come after it" },
+	OPTIONS
+};
+static const struct ctl_option pause_options[] = {
+	{ "release", 0, NULL, false, "end its worker once all is on disk" },
+	OPTIONS
 };
 
 struct outcome {
@@ -112,7 +122,8 @@ static int wait_outcome(const struct ctl *c, struct ctl_client *k, struct outcom
 	return CTL_DONE;
 }
 
-static int steer(struct ctl *c, const char *method, const char *phase)
+/* `flag`: an option that is a parameter of the method too, or NULL. */
+static int steer(struct ctl *c, const char *method, const char *phase, const char *flag)
 {
 	double timeout_s = ctl_opt_number(c, "timeout", -1, 0, 1e9);
 	struct ctl_client *k = ctl_connect(c);
@@ -130,6 +141,8 @@ static int steer(struct ctl *c, const char *method, const char *phase)
 	params = ctl_steer_params(c, o.job);
 	if (phase)
 		json_object_set_new(params, "phase", ctl_text(c, "the phase", phase));
+	if (flag && ctl_opt(c, flag))
+		json_object_set_new(params, flag, json_true());
 	o.heard = json_array();
 	ctl_on_note(k, on_note, &o);
 	sub = ctl_call(k, "job.subscribe", json_pack("{s:I}", "job", (json_int_t)o.job),
@@ -160,27 +173,27 @@ done:
 
 static int run_switch(struct ctl *c)
 {
-	return steer(c, "job.switch", c->arg_count > 1 ? c->args[1] : NULL);
+	return steer(c, "job.switch", c->arg_count > 1 ? c->args[1] : NULL, NULL);
 }
 
 static int run_pause(struct ctl *c)
 {
-	return steer(c, "job.pause", NULL);
+	return steer(c, "job.pause", NULL, "release");
 }
 
 static int run_resume(struct ctl *c)
 {
-	return steer(c, "job.resume", NULL);
+	return steer(c, "job.resume", NULL, NULL);
 }
 
 static int run_cancel(struct ctl *c)
 {
-	return steer(c, "job.cancel", NULL);
+	return steer(c, "job.cancel", NULL, NULL);
 }
 
 static int run_checkpoint(struct ctl *c)
 {
-	return steer(c, "job.checkpoint", NULL);
+	return steer(c, "job.checkpoint", NULL, "pin");
 }
 
 const struct ctl_command ctl_cmd_switch = {
@@ -193,8 +206,12 @@ const struct ctl_command ctl_cmd_switch = {
 const struct ctl_command ctl_cmd_pause = {
 	"pause", "JOB",
 	"Stop a job at the next step boundary.\n"
-	"Its worker keeps everything in memory. A job in the queue is held there.",
-	"  lhctl pause my-job -m 'the machine is needed'\n", 1, 1, options, run_pause };
+	"Its worker keeps everything in memory, or with --release ends once all is on\n"
+	"disk: then its GPU and its slot are free, and resume starts another worker. A\n"
+	"job in the queue is held there.",
+	"  lhctl pause my-job -m 'to look at it'\n"
+	"  lhctl pause my-job --release -m 'the GPU is needed'\n", 1, 1, pause_options,
+	run_pause };
 const struct ctl_command ctl_cmd_resume = {
 	"resume", "JOB", "Let a paused job go on.", "  lhctl resume my-job\n", 1, 1, options,
 	run_resume };
@@ -204,5 +221,7 @@ const struct ctl_command ctl_cmd_cancel = {
 	"  lhctl cancel my-job\n  lhctl cancel 7 -m 'wrong data'\n", 1, 1, options,
 	run_cancel };
 const struct ctl_command ctl_cmd_checkpoint = {
-	"checkpoint", "JOB", "Write a checkpoint at the next step boundary.",
-	"  lhctl checkpoint my-job\n", 1, 1, options, run_checkpoint };
+	"checkpoint", "JOB", "Write a checkpoint at the next step boundary.\n"
+	"A pinned one has a file 'pinned' in it and stays until that is removed.",
+	"  lhctl checkpoint my-job\n  lhctl checkpoint my-job --pin\n", 1, 1,
+	checkpoint_options, run_checkpoint };

@@ -139,11 +139,12 @@ static void on_accepted(void *arg, json_t *result, const struct lh_err *err)
 static void command(struct lh_call *call, const char *verb)
 {
 	struct lh_caller who = caller(call);
-	const char *phase = lh_call_str(call, "phase", NULL);
+	static const char *const worker_args[] = { "phase", "pin", "release" };
 	json_t *args = json_object();
 
-	if (phase)
-		json_object_set_new(args, "phase", json_string(phase));
+	for (size_t i = 0; i < sizeof(worker_args) / sizeof(*worker_args); i++)
+		json_object_set(args, worker_args[i],
+				json_object_get(call->params, worker_args[i]));
 	lh_jobs_command(lh_control_of(call)->jobs, lh_call_int(call, "job", 0),
 			verb, args, &who, on_accepted, call);
 	json_decref(args);

@@ -158,6 +158,12 @@ static bool will_be_paused(const struct lh_job_run *run)
 	return paused;
 }
 
+/* A worker that is paused still has its GPU. */
+static bool may_release(const struct lh_job_run *run, const json_t *args)
+{
+	return json_is_true(json_object_get(args, "release")) && run->worker;
+}
+
 static int phase_to_be(const struct lh_job_run *run)
 {
 	int phase = run->phase;
@@ -219,7 +225,7 @@ static int check(const struct lh_job_run *run, const char *verb, const json_t *a
 			      "wait for it to end");
 	if (run->state == LH_JOB_STOPPING && !is(verb, "cancel"))
 		return refuse(err, run, "is stopping", "wait for it to end");
-	if (is(verb, "pause") && paused)
+	if (is(verb, "pause") && paused && !may_release(run, args))
 		return refuse(err, run, "is paused already, or about to be",
 			      "resume makes it go on");
 	if (is(verb, "resume") && !paused)

@@ -218,8 +218,11 @@ static void set_verdict(struct lh_job_run *run, const struct lh_worker *w,
 		go_on_rewound(run, b, why);
 	else if (*o || w->stop_asked)
 		lh_job_set_state(run, b, LH_JOB_QUEUED,
-				 "stopped at step %" PRId64 "; goes on from its checkpoint",
-				 run->step);
+				 run->wanted == LH_WANT_PAUSE ?
+					 "paused at step %" PRId64 " and released; resume "
+					 "starts it from its checkpoint" :
+					 "stopped at step %" PRId64 "; goes on from its "
+					 "checkpoint", run->step);
 	else
 		lost(run, w, b, how);
 }

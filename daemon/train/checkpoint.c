@@ -143,6 +143,15 @@ static int publish(const char *tmp, const char *final, struct lh_err *err)
 			  strerror(errno));
 }
 
+int lh_checkpoint_pin(const char *path, struct lh_err *err)
+{
+	char *mark = lh_asprintf("%s/" LH_MANIFEST_PINNED, path);
+	int rc = lh_fs_write_atomic(mark, "", 0, err);
+
+	free(mark);
+	return rc;
+}
+
 char *lh_checkpoint_path(const char *dir, int64_t step)
 {
 	return lh_asprintf("%s/step-%010" PRId64, dir, step);
@@ -154,10 +163,14 @@ int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
 {
 	char *final = lh_checkpoint_path(dir, p->step);
 	char *tmp = lh_asprintf("%s.tmp", final);
+	char *mark = lh_asprintf("%s/" LH_MANIFEST_PINNED, final);
 	int rc = lh_fs_remove_tree(tmp, err);
 
 	if (!rc)
 		rc = save_all(tmp, s, p, spec, bytes, err);
+	if (!rc && lh_fs_exists(mark))
+		rc = lh_checkpoint_pin(tmp, err);
+	free(mark);
 	if (!rc)
 		rc = publish(tmp, final, err);
 	if (!rc)
@@ -253,9 +266,9 @@ static void free_list(struct dirent **list, int n)
 }
 
 /* Out of the way of retention, which would count it as one to go back to. */
-static void set_aside(const char *path)
+static void set_aside(const char *path, const char *why)
 {
-	char *aside = lh_asprintf("%s.damaged", path);
+	char *aside = lh_asprintf("%s.%s", path, why);
 
 	lh_fs_remove_tree(aside, NULL); /* an older one of the same step */
 	if (rename(path, aside))
@@ -279,7 +292,7 @@ int lh_checkpoint_load_newest(const char *dir, struct lh_model *m,
 		if (rc) {
 			damaged(arg, at, err);
 			if (rc == LH_ECORRUPT || rc == LH_ENOTFOUND)
-				set_aside(at);
+				set_aside(at, "damaged");
 			free(at);
 		} else {
 			*path = at;
@@ -303,6 +316,15 @@ static void remove_one(const char *dir, const char *name)
 	free(at);
 }
 
+static bool is_pinned(const char *dir, const char *name)
+{
+	char *mark = lh_asprintf("%s/%s/" LH_MANIFEST_PINNED, dir, name);
+	bool pinned = lh_fs_exists(mark);
+
+	free(mark);
+	return pinned;
+}
+
 /* Removes what `filter` takes, but the last `keep`, those at multiples of
  * keep_every and the one of step `protect`. */
 static void remove_some(const char *dir, int (*filter)(const struct dirent *), int keep,
@@ -313,7 +335,7 @@ static void remove_some(const char *dir, int (*filter)(const struct dirent *), i
 
 	for (int i = 0; i < n - keep; i++)
 		if ((!keep_every || step_of(list[i]) % keep_every) &&
-		    step_of(list[i]) != protect)
+		    step_of(list[i]) != protect && !is_pinned(dir, list[i]->d_name))
 			remove_one(dir, list[i]->d_name);
 	if (n > 0)
 		free_list(list, n);
@@ -331,8 +353,15 @@ void lh_checkpoint_remove_after(const char *dir, int64_t step)
 	int n = scandir(dir, &list, is_checkpoint, alphasort);
 
 	/* The newest first: what is left at any moment is a line without gaps. */
-	for (int i = n - 1; i >= 0 && step_of(list[i]) > step; i--)
-		remove_one(dir, list[i]->d_name);
+	for (int i = n - 1; i >= 0 && step_of(list[i]) > step; i--) {
+		char *at = lh_asprintf("%s/%s", dir, list[i]->d_name);
+
+		if (is_pinned(dir, list[i]->d_name))
+			set_aside(at, "left");
+		else
+			remove_one(dir, list[i]->d_name);
+		free(at);
+	}
 	if (n > 0)
 		free_list(list, n);
 }

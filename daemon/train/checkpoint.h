@@ -53,11 +53,15 @@ int lh_checkpoint_load_newest(const char *dir, struct lh_model *model,
 int lh_checkpoint_load(const char *path, struct lh_model *model, struct lh_progress *p,
 		       bool moments, struct lh_err *err);
 
-/* Removes leftovers of torn writes, and all checkpoints but the newest `keep` (at
- * least 1), those at multiples of `keep_every` steps (0: none) and the one of step
- * `protect` (-1: none). */
+/* Marks one that retention must leave, by a file in it: LH_MANIFEST_PINNED.
+ * Another one of the same step inherits it. Whoever removes the file unpins it. */
+int lh_checkpoint_pin(const char *path, struct lh_err *err);
+/* Removes leftovers of torn writes, and all checkpoints but the pinned ones, the
+ * newest `keep` (at least 1), those at multiples of `keep_every` steps (0: none)
+ * and the one of step `protect` (-1: none). */
 void lh_checkpoint_retain(const char *dir, int keep, int64_t keep_every, int64_t protect);
-/* Removes those of later steps: training went back. */
+/* Removes those of later steps: training went back. Pinned ones are set aside as
+ * step-N.left. */
 void lh_checkpoint_remove_after(const char *dir, int64_t step);
 /* DIR/step-N, whether it is there or not; the caller's. */
 char *lh_checkpoint_path(const char *dir, int64_t step);

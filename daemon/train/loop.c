@@ -100,7 +100,7 @@ int64_t lh_loop_plan_total(const struct lh_loop *l)
 	return total;
 }
 
-static bool phase_is_over(const struct lh_loop *l)
+bool lh_loop_phase_is_over(const struct lh_loop *l)
 {
 	const struct lh_job_until *u = &l->job->phases[l->p.phase].until;
 
@@ -272,7 +272,7 @@ static int boundary(struct lh_loop *l, struct lh_err *err)
 	}
 	if (*l->c->stop && !l->ending)
 		l->ending = LH_END_STOPPED;
-	if (rc || l->ending || !phase_is_over(l))
+	if (rc || l->ending || !lh_loop_phase_is_over(l))
 		return rc;
 	if (l->p.phase + 1 < l->job->phase_count)
 		return lh_loop_enter_phase(l, l->p.phase + 1, "the phase's own limit", 0, err);

@@ -52,6 +52,8 @@ void lh_loop_post_state(struct lh_loop *l, const char *state, const char *reason
 json_t *lh_loop_text_json(const char *text);
 /* Steps over all phases as planned from here; -1 when one is open. */
 int64_t lh_loop_plan_total(const struct lh_loop *l);
+/* By its own limit. */
+bool lh_loop_phase_is_over(const struct lh_loop *l);
 
 /* ---- loop_save.c ----------------------------------------------------------- */
 /* A save that fails is told of, and is no reason to end the job. */

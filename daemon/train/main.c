@@ -122,7 +122,8 @@ static int run_attempt(const char *arg)
 		fprintf(stderr, "error: no directory '%s'\n", arg);
 		return 2;
 	}
-	job_dir = lh_asprintf("%s/..", dir);
+	job_dir = lh_strdup(dir);
+	*strrchr(job_dir, '/') = '\0';
 	rc = load_json(dir, LH_ATTEMPT_START, &start, &err);
 	if (!rc)
 		rc = load_json(job_dir, LH_JOB_SPEC, &spec, &err);

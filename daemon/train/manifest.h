@@ -21,6 +21,7 @@
 
 #define LH_MANIFEST_PARAMS "params.safetensors"
 #define LH_MANIFEST_MOMENTS "moments.safetensors"
+#define LH_MANIFEST_PINNED "pinned" /* empty; retention leaves the checkpoint */
 
 enum { LH_VOIDED_MAX = 16 };
 

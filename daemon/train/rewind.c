@@ -115,12 +115,15 @@ int lh_rewind_instability(struct lh_loop *l, const char *why, struct lh_err *err
 
 void lh_rewind_watch(struct lh_loop *l, double loss)
 {
-	if (!l->p.trial || l->p.step - l->p.phase_step < l->job->switching.watch_steps)
+	int64_t steps = l->p.step - l->p.phase_step;
+
+	if (!l->p.trial || (steps < l->job->switching.watch_steps &&
+			    !lh_loop_phase_is_over(l)))
 		return;
 	l->p.trial = false;
 	lh_loop_tell(l, "info", "the switch to '%s' at step %" PRId64 " is kept: %" PRId64
 		     " steps, loss %.4f", l->job->phases[l->p.phase].name, l->p.phase_step,
-		     l->p.step - l->p.phase_step, loss);
+		     steps, loss);
 }
 
 bool lh_rewind_is_void(const struct lh_loop *l, int64_t command)

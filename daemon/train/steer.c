@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "jobs/jobfile.h"
@@ -106,11 +107,27 @@ static void set_paused(struct lh_loop *l, bool paused, int64_t id, struct lh_err
 	}
 }
 
-/* Also where there is one already: the new one proves that the disk takes it. */
-static void save_by_command(struct lh_loop *l, struct lh_err *no)
+/* Ends the worker, which is paused or not; on disk is all that another needs. */
+static void release(struct lh_loop *l, struct lh_err *no)
 {
-	if (!lh_loop_begin_save(l, "by command", no))
-		lh_loop_take_save(l, true, no);
+	if (!lh_loop_save(l, "pause", no))
+		l->ending = LH_END_STOPPED;
+}
+
+/* Also where there is one already: the new one proves that the disk takes it. */
+static void save_by_command(struct lh_loop *l, bool pin, struct lh_err *no)
+{
+	char *path = lh_checkpoint_path(l->c->checkpoints, l->p.step);
+
+	if (!lh_loop_begin_save(l, "by command", no) &&
+	    !lh_loop_take_save(l, true, no) && pin)
+		lh_checkpoint_pin(path, no);
+	free(path);
+}
+
+static bool is_set(const json_t *args, const char *key)
+{
+	return json_is_true(json_object_get(args, key));
 }
 
 /* Applies a command here; 0, or the error that fails the job. */
@@ -123,6 +140,10 @@ static int apply(struct lh_loop *l, int64_t id, const char *verb, const json_t *
 
 	if (!strcmp(verb, "switch")) {
 		rc = do_switch(l, id, args, text, sizeof(text), &no, err);
+	} else if (!strcmp(verb, "pause") && is_set(args, "release")) {
+		release(l, &no);
+		snprintf(text, sizeof(text), "paused after step %" PRId64 " and released",
+			 l->p.step);
 	} else if (!strcmp(verb, "pause")) {
 		set_paused(l, true, id, &no);
 		snprintf(text, sizeof(text), "paused after step %" PRId64, l->p.step);
@@ -130,8 +151,9 @@ static int apply(struct lh_loop *l, int64_t id, const char *verb, const json_t *
 		set_paused(l, false, id, &no);
 		snprintf(text, sizeof(text), "going on after step %" PRId64, l->p.step);
 	} else if (!strcmp(verb, "checkpoint")) {
-		save_by_command(l, &no);
-		snprintf(text, sizeof(text), "saved at step %" PRId64, l->p.step);
+		save_by_command(l, is_set(args, "pin"), &no);
+		snprintf(text, sizeof(text), "saved at step %" PRId64 "%s", l->p.step,
+			 is_set(args, "pin") ? " and pinned" : "");
 	} else if (!strcmp(verb, "cancel") || !strcmp(verb, "stop")) {
 		l->ending = *verb == 'c' ? LH_END_CANCELLED : LH_END_STOPPED;
 		snprintf(text, sizeof(text), "ended after step %" PRId64, l->p.step);

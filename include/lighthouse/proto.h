@@ -41,7 +41,7 @@
  *                 phase code text hint. Rewound: step and phase are those of the
  *                 checkpoint that another attempt is to go on from
  *
- * Commands (verbs): switch {phase}, pause {}, resume {}, checkpoint {}, cancel {},
+ * Commands (verbs): switch {phase}, pause {release}, resume {}, checkpoint {pin}, cancel {},
  * stop {} (checkpoint and end as "stopped"). A worker applies each id once,
  * at a step boundary; repeats after a reconnect are answered from memory.
  * Calls: sample {prompt, max_tokens, temperature, top_k, seed}.

@@ -156,6 +156,42 @@ test('pause stops the steps, resume goes on, and cancel keeps a checkpoint', asy
   await assert.rejects(lhd.call('job.switch', { job }), (e) => e.reply.data.name === 'LH_ESTATE' && e.reply.data.hint.length > 0);
 });
 
+test('pause --release frees the slot, and resume goes on with the same losses', async (t) => {
+  const lhd = await fresh(t);
+  const quiet = await submit(lhd, {});
+  await lhd.jobUntil(quiet, 'DONE', done);
+  const job = await submit(lhd, { name: 'parked' });
+  await lhd.jobUntil(job, 'some steps', (j) => j.step >= 10);
+  await lhd.call('job.pause', { job });
+  await lhd.jobUntil(job, 'PAUSED', (j) => j.state === 'PAUSED');
+  const next = await submit(lhd, { name: 'next' });
+  assert.equal((await lhd.call('job.get', { job: next })).state, 'QUEUED');
+  await lhd.call('job.pause', { job, release: true }); // it kept the slot until now
+  const parked = await lhd.jobUntil(job, 'QUEUED', (j) => j.state === 'QUEUED');
+  assert.match(parked.reason, /^paused at step \d+ and released; resume starts it/);
+  await lhd.jobUntil(next, 'DONE', done);
+  await lhd.restart();
+  assert.equal((await lhd.call('job.get', { job })).state, 'QUEUED');
+  await lhd.call('job.resume', { job });
+  const end = await lhd.jobUntil(job, 'DONE', done);
+  assert.equal(end.restarts, 0);
+  assert.deepEqual(await losses(lhd, job), await losses(lhd, quiet));
+});
+
+test('a pinned checkpoint is there when the job has long gone on', async (t) => {
+  const lhd = await fresh(t);
+  const job = await submit(lhd, { ...LONG, checkpoint: { every_steps: 10, keep: 1 } });
+  await lhd.jobUntil(job, 'some steps', (j) => j.step >= 5);
+  const pin = spawnSync(bin('lhctl'), ['--state', lhd.state, 'checkpoint', String(job), '--pin'], { encoding: 'utf8' });
+  assert.equal(pin.status, 0, pin.stderr);
+  assert.match(pin.stdout, /^applied: .*saved at step \d+ and pinned$/m);
+  const [{ step }] = lhd.sql(`select step from checkpoints where job=${job} and reason='by command'`);
+  await lhd.jobUntil(job, 'it goes on', (j) => j.step > step + 50);
+  const list = spawnSync(bin('lhctl'), ['--state', lhd.state, 'checkpoints', String(job)], { encoding: 'utf8' }).stdout;
+  assert.match(list, new RegExp(`^${step}\t.*\tpinned\t`, 'm'));
+  assert.match(list, /\tremoved\t/);
+});
+
 test('SIGTERM makes lhd checkpoint and stop; the next lhd goes on with the same losses', async (t) => {
   const lhd = await fresh(t);
   const quiet = await submit(lhd, { name: 'quiet' });

@@ -131,6 +131,15 @@ static int64_t load(void)
 	return p.step;
 }
 
+static int remove_mark(const char *path)
+{
+	char *mark = lh_asprintf("%s/" LH_MANIFEST_PINNED, path);
+	int rc = unlink(mark);
+
+	free(mark);
+	return rc;
+}
+
 static bool there(const char *name)
 {
 	char *path = scratch_path(name);
@@ -488,6 +497,57 @@ static void retention_keeps_multiples_for_good(void **state)
 	assert_int_equal(load(), 100);
 }
 
+static void a_pinned_one_stays_and_its_successor_is_pinned_too(void **state)
+{
+	char *path = lh_checkpoint_path(scratch_dir, 10);
+	struct lh_err err;
+
+	(void)state;
+	save(10);
+	assert_int_equal(lh_checkpoint_pin(path, &err), 0);
+	save(10); /* again: the mark is not the old one's alone */
+	save(20);
+	save(30);
+	lh_checkpoint_retain(scratch_dir, 1, 0, -1);
+	assert_true(there("step-0000000010"));
+	assert_false(there("step-0000000020"));
+	assert_true(there("step-0000000030"));
+	assert_int_equal(remove_mark(path), 0);
+	lh_checkpoint_retain(scratch_dir, 1, 0, -1);
+	assert_false(there("step-0000000010"));
+	free(path);
+}
+
+static void going_back_removes_what_came_later_but_pinned_ones(void **state)
+{
+	char *path = lh_checkpoint_path(scratch_dir, 30);
+	struct lh_err err;
+
+	(void)state;
+	for (int step = 10; step <= 40; step += 10)
+		save(step);
+	assert_int_equal(lh_checkpoint_pin(path, &err), 0);
+	lh_checkpoint_remove_after(scratch_dir, 20);
+	assert_int_equal(load(), 20);
+	assert_true(there("step-0000000010"));
+	assert_true(there("step-0000000030.left"));
+	assert_false(there("step-0000000040"));
+	free(path);
+}
+
+/* A switch on trial may have to go back there. */
+static void a_protected_one_stays(void **state)
+{
+	(void)state;
+	for (int step = 10; step <= 30; step += 10)
+		save(step);
+	lh_checkpoint_retain(scratch_dir, 1, 0, 10);
+	assert_true(there("step-0000000010"));
+	assert_false(there("step-0000000020"));
+	lh_checkpoint_retain(scratch_dir, 1, 0, -1);
+	assert_false(there("step-0000000010"));
+}
+
 /* The run went back to 10 because 30 was damaged: with keep 1, what is saved at
  * 20 must not lose its place to 30. */
 static void retention_never_counts_a_damaged_one(void **state)
@@ -544,6 +604,9 @@ int main(void)
 		CHECKPOINT_TEST(verify_names_what_is_damaged),
 		CHECKPOINT_TEST(retention_keeps_the_newest),
 		CHECKPOINT_TEST(retention_keeps_multiples_for_good),
+		CHECKPOINT_TEST(a_pinned_one_stays_and_its_successor_is_pinned_too),
+		CHECKPOINT_TEST(going_back_removes_what_came_later_but_pinned_ones),
+		CHECKPOINT_TEST(a_protected_one_stays),
 		CHECKPOINT_TEST(retention_never_counts_a_damaged_one),
 		CHECKPOINT_TEST(a_save_that_cannot_be_written_is_an_error),
 	};
