@@ -54,8 +54,9 @@ static int load_rows(sqlite3 *db, void *arg, struct lh_err *err)
 		       "FROM jobs ORDER BY id", &l->jobs, err);
 
 	if (!rc)
-		rc = query(db, "SELECT * FROM attempts WHERE ended_ms IS NULL",
-			   &l->attempts, err);
+		rc = query(db, "SELECT a.*, EXISTS (SELECT 1 FROM steps s WHERE s.job = a.job "
+			   "AND s.attempt = a.attempt) AS stepped FROM attempts a "
+			   "WHERE ended_ms IS NULL", &l->attempts, err);
 	if (!rc)
 		rc = query(db, "SELECT id, job, method, args_json FROM commands "
 			   "WHERE outcome IS NULL ORDER BY id", &l->commands, err);
@@ -123,6 +124,7 @@ static void load_attempt(struct lh_jobs *jobs, const json_t *row)
 	w->adopted = true;
 	w->pid = (int)integer(row, "pid");
 	w->start_time = (uint64_t)integer(row, "start_time");
+	w->stepped = integer(row, "stepped");
 	w->first_step = isnan(number(row, "first_step")) ? -1 : integer(row, "first_step");
 	w->received_seq = w->stored_seq = integer(row, "last_seq");
 	snprintf(w->outcome, sizeof(w->outcome), "%s", text(row, "outcome"));

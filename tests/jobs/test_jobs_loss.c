@@ -201,6 +201,22 @@ static void a_live_worker_is_adopted_and_no_record_is_lost(void **state)
 	RUN_UNTIL(query_db("SELECT exit_signal FROM attempts WHERE attempt = 1") == 9);
 }
 
+/* The next record is a step far into the attempt: it is not its first. */
+static void an_adopted_attempt_keeps_its_first_step(void **state)
+{
+	int64_t job = start_running();
+
+	(void)state;
+	run_to_step(job, "8");
+	RUN_UNTIL(has_steps(8));
+	close_all();
+	set_ctl("steps", "20");
+	f.config.generation++;
+	open_all();
+	RUN_UNTIL(has_steps(20));
+	assert_int_equal(query_db("SELECT first_step FROM attempts"), 0);
+}
+
 static void a_job_that_ended_while_nobody_watched_is_found_done(void **state)
 {
 	int64_t job = start_running();
@@ -412,6 +428,7 @@ MANAGER_TESTS(T(a_killed_worker_is_replaced_from_its_checkpoint),
 	      T(what_was_pending_goes_to_the_next_attempt),
 	      T(the_next_attempt_is_told_what_to_repeat),
 	      T(a_live_worker_is_adopted_and_no_record_is_lost),
+	      T(an_adopted_attempt_keeps_its_first_step),
 	      T(a_job_that_ended_while_nobody_watched_is_found_done),
 	      T(a_pid_that_is_somebody_elses_now_is_left_alone),
 	      T(an_attempt_that_was_never_spawned_is_no_loss),
