@@ -3,6 +3,7 @@
 #   make            lhd, lhctl, lhkeeper, lhworker-cpu under build/bin
 #   make demo       the whole thing on real text, in a few minutes
 #   make test       everything that needs no GPU; what .ci/run runs
+#   make soak HOURS=1  random faults for so long; see tests/crash
 #   make bench      timings, never part of the tests
 #   make dist       a tree that runs on another host: BUILD/dist
 #   make test-gpu   what needs a GPU (also: dist/tests/run.sh, no compiler)
@@ -13,6 +14,7 @@
 # Knobs, on the command line:
 #   BUILD=DIR       where everything goes (build)
 #   SAN=1           AddressSanitizer and UBSan, under BUILD/san
+#   FAILPOINTS=1    places where tests make a process fail, under BUILD/fail
 #   V=1             show whole commands
 #   ARCH=...        -march of the CPU code (x86-64-v3 on x86-64)
 #   NVCC=...        CUDA 13's nvcc (found on PATH or under /usr/local/cuda);
@@ -35,11 +37,16 @@ SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined \
             -fno-omit-frame-pointer -O1
 endif
 
-# The CUDA backend is built where nvcc is. The sanitizers do not go with it.
+ifdef FAILPOINTS
+override BUILD := $(BUILD)/fail
+FAILFLAGS := -DLH_FAILPOINTS
+endif
+
+# The CUDA backend is built where nvcc is. Neither goes with it.
 NVCC      ?= $(firstword $(shell command -v nvcc 2>/dev/null) \
                $(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_ARCH ?= 90a
-HAVE_CUDA := $(if $(SAN),,$(if $(NVCC),1))
+HAVE_CUDA := $(if $(SAN)$(FAILPOINTS),,$(if $(NVCC),1))
 # Asked of nvcc: the one on PATH may be a script somewhere else.
 CUDA_HOME := $(if $(HAVE_CUDA),$(realpath $(shell \
                $(NVCC) --dryrun -x cu -c /dev/null -o /dev/null 2>&1 | sed -n 's/^\#\$$ TOP=//p')))
@@ -51,7 +58,7 @@ PKGS     := libuv jansson yaml-0.1 sqlite3 openblas libxxhash
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
             -Wmissing-prototypes -Wvla -Wno-unknown-pragmas
-CPPFLAGS := -D_GNU_SOURCE -Iinclude -Idaemon -I$(BUILD)/gen
+CPPFLAGS := -D_GNU_SOURCE $(FAILFLAGS) -Iinclude -Idaemon -I$(BUILD)/gen
 CFLAGS   := -std=c17 -O2 -g $(WARN)
 # Programs find libraries of a dist tree beside themselves; DT_RPATH because it
 # also holds for libraries of libraries.
@@ -97,7 +104,7 @@ CUDA_OBJ := $(patsubst kernels/cuda/%,$(BUILD)/obj/kernels/cuda/%.o, \
               $(basename $(sort $(filter-out %/sizes.c,$(wildcard kernels/cuda/*.cu kernels/cuda/*.c)))))
 BENCHES  := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all help deps test units demo bench install clean dist test-gpu bench-gpu
+.PHONY: all help deps test units demo bench soak install clean dist test-gpu bench-gpu
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -264,12 +271,18 @@ dist: $(PROGRAMS) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
 
 NODE_TESTS := $(sort $(wildcard tests/*.test.mjs tests/*/*.test.mjs))
 
-# Two builds are tested: as shipped, and under AddressSanitizer and UBSan. One
-# node:test run closes with the count of all of it.
+# Three builds are tested: as shipped, under AddressSanitizer and UBSan, and with
+# failpoints. One node:test run closes with the count of all of it.
 test: deps
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all units
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) SAN=1 all units
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) FAILPOINTS=1 all
 	$(Q)LH_BUILD=$(abspath $(BUILD)) node --test --test-reporter=spec $(NODE_TESTS)
+
+HOURS ?= 1
+soak: deps
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) FAILPOINTS=1 all
+	$(Q)LH_BUILD=$(abspath $(BUILD)) node tests/crash/crash.mjs --hours $(HOURS)
 
 demo: deps
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all

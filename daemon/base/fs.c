@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
+
 static int fail(struct lh_err *err, const char *what, const char *path)
 {
 	return lh_err_set(err, LH_EIO, "cannot %s '%s': %s", what, path,
@@ -109,18 +111,20 @@ int lh_fs_write_atomic(const char *path, const void *data, size_t bytes,
 		rc = fail(err, "create", tmp);
 		goto done;
 	}
-	if (write_all(fd, data, bytes) || fsync(fd)) {
+	if (LH_FAILS("file.write") || write_all(fd, data, bytes) ||
+	    LH_FAILS("file.sync") || fsync(fd)) {
 		rc = fail(err, "write", tmp);
 		close(fd);
 		unlink(tmp);
 		goto done;
 	}
 	close(fd);
-	if (rename(tmp, path)) {
+	if (LH_FAILS("file.rename") || rename(tmp, path)) {
 		rc = fail(err, "rename to", path);
 		unlink(tmp);
 		goto done;
 	}
+	LH_FAILPOINT("file.renamed");
 	strcpy(tmp, path);
 	slash = strrchr(tmp, '/');
 	if (slash)

@@ -12,6 +12,8 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/failpoint.h"
+
 #define HEADER_MAX_BYTES (100 << 20)
 
 static const struct {
@@ -282,6 +284,9 @@ int lh_safetensors_append(struct lh_safetensors_writer *w, const void *data,
 {
 	w->appended_bytes += (int64_t)bytes;
 	LH_ASSERT(w->appended_bytes <= w->declared_bytes);
+	if (LH_FAILS("tensors.write"))
+		return lh_err_set(err, LH_EIO, "cannot write '%s': %s", w->path,
+				  strerror(errno));
 	return put(w, data, bytes, err);
 }
 
@@ -291,7 +296,7 @@ int lh_safetensors_commit(struct lh_safetensors_writer *w, int64_t *bytes,
 	int rc = 0;
 
 	LH_ASSERT(w->appended_bytes == w->declared_bytes);
-	if (fflush(w->file) || fsync(fileno(w->file)))
+	if (fflush(w->file) || LH_FAILS("tensors.sync") || fsync(fileno(w->file)))
 		rc = lh_err_set(err, LH_EIO, "cannot write '%s': %s", w->path,
 				strerror(errno));
 	*bytes = w->written_bytes;

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
 #include "base/fs.h"
 #include "jobs/jobfile.h"
 
@@ -105,6 +106,7 @@ bool lh_command_outcome(struct lh_job_run *run, struct lh_batch *batch, int64_t 
 	c = *p;
 	if (!c)
 		return false;
+	LH_FAILPOINT("command.outcome");
 	*p = c->next;
 	if (applied && is(c->verb, "pause"))
 		run->wanted = LH_WANT_PAUSE;
@@ -304,6 +306,7 @@ static void on_journalled(void *arg, int rc, const struct lh_err *err)
 		lh_request_answer_take(r, NULL, err);
 		return;
 	}
+	LH_FAILPOINT("command.journalled");
 	lh_command_add(run, r->command, verb_of(r), lh_command_worker_args(r->stored));
 	why = who_asked(r);
 	b = lh_batch_new(jobs->journal);
@@ -311,6 +314,7 @@ static void on_journalled(void *arg, int rc, const struct lh_err *err)
 	lh_batch_commit(b, false, NULL, NULL);
 	free(why);
 	lh_command_deliver(run);
+	LH_FAILPOINT("command.delivered");
 	lh_request_answer_take(r, json_pack("{s:I, s:I, s:s}", "command",
 					    (json_int_t)r->command, "job",
 					    (json_int_t)r->job, "state", "accepted"),

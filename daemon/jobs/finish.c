@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/failpoint.h"
 #include "base/fs.h"
 #include "base/log.h"
 #include "lighthouse/proto.h"
@@ -100,6 +101,7 @@ static void import_work(void *arg)
 	struct import *im = arg;
 	char *path;
 
+	LH_FAILPOINT("spool.import");
 	if (!im->w->spool) { /* the first time */
 		read_exit(im);
 		read_last_words(im);
@@ -235,6 +237,7 @@ static void decide(struct lh_worker *w)
 	char *how = how_it_went(w);
 	struct lh_command *c, *next;
 
+	LH_FAILPOINT("attempt.over");
 	lh_info("job %" PRId64 ": attempt %" PRId64 " is over (%s): %s", run->id, w->attempt,
 		*w->outcome ? w->outcome : "lost", how);
 	store_end(w, run->id, run->step, b, how);

@@ -53,6 +53,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/failpoint.h"
 #include "base/fs.h"
 #include "base/log.h"
 #include "jobs/jobfile.h"
@@ -194,6 +195,7 @@ void lh_job_set_state(struct lh_job_run *run, struct lh_batch *batch,
 	va_end(ap);
 	lh_escape(run->reason, sizeof(run->reason), why);
 	lh_info("job %" PRId64 ": %s -> %s (%s)", run->id, from, name, run->reason);
+	LH_FAILPOINT("job.state");
 	run->state = to;
 	if (to == LH_JOB_STARTING && !run->started_ms)
 		run->started_ms = lh_time_ms();

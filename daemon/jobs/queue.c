@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/failpoint.h"
 #include "base/fs.h"
 #include "base/log.h"
 #include "lighthouse/proto.h"
@@ -66,6 +67,7 @@ static void start_written(void *arg)
 {
 	struct starting *s = arg;
 
+	LH_FAILPOINT("start.written");
 	if (!is_over(s->w, &s->err))
 		lh_worker_spawn(s->w);
 	starting_free(s);
@@ -125,6 +127,7 @@ static void attempt_stored(void *arg, int rc, const struct lh_err *err)
 	struct lh_worker *w = arg;
 	struct starting *s;
 
+	LH_FAILPOINT("start.stored");
 	if (is_over(w, rc ? err : NULL))
 		return;
 	s = lh_calloc(1, sizeof(*s));

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/failpoint.h"
 #include "base/fs.h"
 #include "base/log.h"
 
@@ -295,6 +296,7 @@ static void on_stored(void *arg, int rc, const struct lh_err *err)
 	if (rc)
 		lh_error("job %" PRId64 ": records %" PRId64 " to %" PRId64
 			 " are lost: %s", w->run->id, span->first, span->last, err->text);
+	LH_FAILPOINT("records.stored");
 	w->stored_seq = span->last;
 	free(span);
 	if (w->wire)
@@ -319,6 +321,7 @@ static void commit(struct lh_worker *w, struct lh_batch *b, int64_t first)
 		     3);
 	lh_job_store(w->run, b);
 	lh_batch_commit(b, false, on_stored, w);
+	LH_FAILPOINT("records.taken");
 	if (w->wire && w->received_seq - w->stored_seq > LH_UNCOMMITTED_MAX)
 		lh_wire_throttle(w->wire, true);
 }
@@ -345,7 +348,8 @@ int lh_record_take_all(struct lh_worker *w, const json_t *records, struct lh_err
 		w->received_seq = seq;
 		if (!b)
 			b = lh_batch_new(w->run->journal);
-		apply(w, b, r);
+		if (!LH_PLANTED("lost_record") || seq % 7)
+			apply(w, b, r);
 	}
 	if (b) {
 		commit(w, b, first);

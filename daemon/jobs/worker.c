@@ -21,6 +21,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
 #include "base/fs.h"
 #include "base/log.h"
 #include "lighthouse/proto.h"
@@ -267,6 +268,7 @@ void lh_worker_spawn(struct lh_worker *w)
 				   .flags = UV_PROCESS_DETACHED };
 	int rc = uv_spawn(w->jobs->loop, &w->keeper, &o);
 
+	LH_FAILPOINT("worker.spawned");
 	own_handle(w, (uv_handle_t *)&w->keeper);
 	w->keeper_runs = !rc;
 	lh_hang_alive(w);

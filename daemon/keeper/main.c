@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/fs.h"
+#include "base/failpoint.h"
 #include "lighthouse/proto.h"
 
 static volatile sig_atomic_t child;
@@ -102,6 +103,7 @@ int main(int argc, char **argv)
 	redirect(argv[1]);
 	pid = start(argv + 3);
 	if (pid > 0) {
+		LH_FAILPOINT("keeper.started");
 		write_json_take(argv[1], LH_ATTEMPT_PID,
 				json_pack("{s:i, s:I, s:i, s:I}", "pid", pid,
 					  "start_time",
@@ -110,6 +112,7 @@ int main(int argc, char **argv)
 					  (json_int_t)lh_proc_start_time(getpid())));
 		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 			;
+		LH_FAILPOINT("keeper.reaped");
 		child = 0; /* its number may be somebody else's now */
 	} else {
 		fprintf(stderr, "lhkeeper: cannot fork: %s\n", strerror(errno));

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/failpoint.h"
 #include "base/fs.h"
 #include "base/log.h"
 
@@ -136,8 +137,10 @@ static int try_group(struct lh_store *s, struct lh_write_list *group)
 		rc = exec(s, "BEGIN IMMEDIATE");
 	for (struct lh_write *w = group->first; rc == SQLITE_OK && w; w = w->next)
 		rc = run_write(s, w);
+	LH_FAILPOINT("store.commit");
 	if (rc == SQLITE_OK)
 		rc = exec(s, "COMMIT");
+	LH_FAILPOINT("store.committed");
 	return rc;
 }
 

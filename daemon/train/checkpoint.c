@@ -10,6 +10,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/failpoint.h"
 #include "base/fs.h"
 #include "base/log.h"
 #include "data/safetensors.h"
@@ -164,17 +165,24 @@ int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
 	char *final = lh_checkpoint_path(dir, p->step);
 	char *tmp = lh_asprintf("%s.tmp", final);
 	char *mark = lh_asprintf("%s/" LH_MANIFEST_PINNED, final);
-	int rc = lh_fs_remove_tree(tmp, err);
+	int rc;
 
+	if (LH_PLANTED("early_rename"))
+		strcpy(tmp, final);
+	LH_FAILPOINT("checkpoint.begin");
+	rc = lh_fs_remove_tree(tmp, err);
 	if (!rc)
 		rc = save_all(tmp, s, p, spec, bytes, err);
 	if (!rc && lh_fs_exists(mark))
 		rc = lh_checkpoint_pin(tmp, err);
 	free(mark);
+	LH_FAILPOINT("checkpoint.written");
 	if (!rc)
 		rc = publish(tmp, final, err);
+	LH_FAILPOINT("checkpoint.published");
 	if (!rc)
 		rc = lh_fs_sync_dir(dir, err);
+	LH_FAILPOINT("checkpoint.synced");
 	if (rc) { /* a full disk needs the room */
 		lh_fs_remove_tree(tmp, NULL);
 		free(final);
@@ -310,8 +318,12 @@ static void remove_one(const char *dir, const char *name)
 	char *at = lh_asprintf("%s/%s", dir, name);
 	char *doomed = lh_asprintf("%s/step-removed.tmp", dir);
 
-	if (!lh_fs_remove_tree(doomed, NULL) && !rename(at, doomed))
+	LH_FAILPOINT("retention.begin");
+	if (!lh_fs_remove_tree(doomed, NULL) && !rename(at, doomed)) {
+		LH_FAILPOINT("retention.renamed");
 		lh_fs_remove_tree(doomed, NULL);
+	}
+	LH_FAILPOINT("retention.removed");
 	free(doomed);
 	free(at);
 }
@@ -343,6 +355,8 @@ static void remove_some(const char *dir, int (*filter)(const struct dirent *), i
 
 void lh_checkpoint_retain(const char *dir, int keep, int64_t keep_every, int64_t protect)
 {
+	if (LH_PLANTED("early_retention"))
+		remove_some(dir, is_checkpoint, 0, 0, -1);
 	remove_some(dir, is_torn, 0, 0, -1);
 	remove_some(dir, is_checkpoint, keep < 1 ? 1 : keep, keep_every, protect);
 }

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/failpoint.h"
 #include "base/frame.h"
 #include "base/fs.h"
 #include "base/log.h"
@@ -187,6 +188,7 @@ static void out_records(struct lh_link *l)
 	}
 	lh_buf_printf(&l->out, "]}\n");
 	l->sent_seq += count;
+	LH_FAILPOINT("link.records");
 }
 
 static void flush(struct lh_link *l)
@@ -282,6 +284,7 @@ static void on_welcome(struct lh_link *l, const json_t *m)
 		hang_up(l); /* an lhd that was replaced */
 		return;
 	}
+	LH_FAILPOINT("link.welcome");
 	l->generation = generation;
 	l->welcome = true;
 	l->told_doing = NULL;

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/failpoint.h"
 #include "base/fs.h"
 #include "base/log.h"
 #include "jobs/jobfile.h"
@@ -221,7 +222,9 @@ static int train_step(struct lh_loop *l, struct lh_err *err)
 		return lh_rewind_switch(l, text, err);
 	}
 	lh_watch_accept(&l->p.watch, loss, norm);
+	LH_FAILPOINT("step.measured");
 	lh_model_apply(l->model, &opt);
+	LH_FAILPOINT("step.applied");
 	ms = (double)(lh_clock_us() - start_us) / 1000;
 	l->p.step++;
 	l->p.command = 0;
@@ -234,6 +237,7 @@ static int train_step(struct lh_loop *l, struct lh_err *err)
 				  "step_ms", ms, "tokens_per_s",
 				  (double)tokens / ms * 1000, "data_epoch",
 				  (json_int_t)epoch));
+	LH_FAILPOINT("step.posted");
 	lh_rewind_watch(l, loss);
 	return 0;
 }
@@ -427,6 +431,7 @@ static bool save_the_end(struct lh_loop *l)
 static int finish(struct lh_loop *l, struct lh_err *err)
 {
 	lh_loop_post_state(l, "stopping", ending_names[l->ending], 0);
+	LH_FAILPOINT("end.saved");
 	return l->ending == LH_END_DONE ? lh_loop_evaluate(l, "end", err) : 0;
 }
 
@@ -462,6 +467,7 @@ int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 				  rc ? lh_err_name(rc) : "", "text",
 				  lh_loop_text_json(rc ? err->text : l.why), "hint",
 				  lh_loop_text_json(rc ? err->hint : "")));
+	LH_FAILPOINT("end.posted");
 	close_all(&l);
 	return rc;
 }

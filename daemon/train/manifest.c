@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/failpoint.h"
 #include "base/fs.h"
 #include "lighthouse/job.h"
 #include "lighthouse/version.h"
@@ -151,7 +152,7 @@ int lh_manifest_progress(const json_t *manifest, struct lh_progress *p,
 	p->command = command;
 	p->phase_step = phase_step;
 	p->phase_tokens = tokens;
-	p->cursor = cursor;
+	p->cursor = cursor + LH_PLANTED("stale_cursor");
 	p->total_steps = total;
 	lh_watch_from_json(&p->watch, json_object_get(manifest, "watch"));
 	switch_from_json(p, json_object_get(manifest, "switch"));

@@ -17,6 +17,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/failpoint.h"
+
 static bool is_voided(const struct lh_progress *p, int64_t command)
 {
 	for (int i = 0; i < p->voided_count; i++)
@@ -54,7 +56,9 @@ static int commit(struct lh_loop *l, const struct lh_progress *q, const char *wh
 	l->p.total_steps = lh_loop_plan_total(l);
 	if (lh_loop_begin_save(l, "rewind", err) || lh_loop_take_save(l, true, err))
 		return lh_err_prefix(err, "going back to step %" PRId64, q->step);
+	LH_FAILPOINT("rewind.saved");
 	lh_checkpoint_remove_after(l->c->checkpoints, q->step);
+	LH_FAILPOINT("rewind.removed");
 	l->ending = LH_END_REWOUND;
 	snprintf(l->why, sizeof(l->why), "%s", why);
 	lh_loop_tell(l, "warn", "back to step %" PRId64 ": %s", q->step, why);
@@ -72,6 +76,10 @@ int lh_rewind_switch(struct lh_loop *l, const char *why, struct lh_err *err)
 	lh_loop_take_save(l, true, &no);
 	rc = lh_checkpoint_load(path, l->model, &q, true, err);
 	free(path);
+	if (!rc && q.phase == now.phase)
+		rc = lh_err_set(err, LH_ECORRUPT, "the checkpoint of step %" PRId64
+				" is in phase '%s' too", q.step,
+				l->job->phases[q.phase].name);
 	if (rc)
 		return lh_err_prefix(err, "the switch to '%s' failed (%s) and cannot be "
 				     "taken back", l->job->phases[now.phase].name, why);

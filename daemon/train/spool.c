@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 
 enum { CHUNK_BYTES = 1 << 20 };
@@ -119,7 +120,8 @@ int lh_spool_append(struct lh_spool *s, json_t *record, struct lh_err *err)
 	if (s->bytes + (int64_t)line.used_bytes > s->max_bytes && kind &&
 	    !strcmp(kind, "step")) {
 		rc = lh_err_set(err, LH_ETOOBIG, "'%s' is full", s->path);
-	} else if (!write_at(s->fd, line.data, line.used_bytes, s->bytes)) {
+	} else if (LH_FAILS("spool.write") ||
+		   !write_at(s->fd, line.data, line.used_bytes, s->bytes)) {
 		rc = lh_err_set(err, LH_EIO, "cannot write '%s': %s", s->path,
 				strerror(errno));
 		/* Half a line must not be taken for a record. */
@@ -133,6 +135,7 @@ int lh_spool_append(struct lh_spool *s, json_t *record, struct lh_err *err)
 		}
 		s->offset[s->next++ - s->first] = s->bytes;
 		s->bytes += (int64_t)line.used_bytes;
+		LH_FAILPOINT("spool.written");
 	}
 	lh_buf_release(&line);
 	return rc;
@@ -176,6 +179,7 @@ void lh_spool_ack(struct lh_spool *s, int64_t seq)
 
 	if (gone <= 0 || left < 0)
 		return;
+	LH_FAILPOINT("spool.acked");
 	memmove(s->offset, s->offset + gone, (size_t)left * sizeof(*s->offset));
 	s->first = seq + 1;
 	from = offset_of(s, s->first);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/failpoint.h"
 #include "jobs/jobfile.h"
 #include "train/sample.h"
 
@@ -23,6 +24,7 @@ int lh_loop_enter_phase(struct lh_loop *l, int phase, const char *reason, int64_
 	rc = lh_loop_evaluate(l, "before_switch", err);
 	if (rc)
 		return rc;
+	LH_FAILPOINT("switch.saved");
 	l->p.phase = phase;
 	l->p.phase_step = l->p.step;
 	l->p.phase_tokens = 0;
@@ -37,6 +39,7 @@ int lh_loop_enter_phase(struct lh_loop *l, int phase, const char *reason, int64_
 				   l->job->phases[phase].name, "reason", reason,
 				   "command", (json_int_t)command));
 	lh_loop_post_state(l, l->paused ? "paused" : "running", reason, command);
+	LH_FAILPOINT("switch.done");
 	return 0;
 }
 
@@ -114,13 +117,13 @@ static void release(struct lh_loop *l, struct lh_err *no)
 		l->ending = LH_END_STOPPED;
 }
 
-/* Also where there is one already: the new one proves that the disk takes it. */
+/* Not where there is one already: a switch that was entered here must be able to
+ * go back to what was saved before it. */
 static void save_by_command(struct lh_loop *l, bool pin, struct lh_err *no)
 {
 	char *path = lh_checkpoint_path(l->c->checkpoints, l->p.step);
 
-	if (!lh_loop_begin_save(l, "by command", no) &&
-	    !lh_loop_take_save(l, true, no) && pin)
+	if (!lh_loop_save(l, "by command", no) && pin)
 		lh_checkpoint_pin(path, no);
 	free(path);
 }
@@ -138,6 +141,7 @@ static int apply(struct lh_loop *l, int64_t id, const char *verb, const json_t *
 	char text[256] = "";
 	int rc = 0;
 
+	LH_FAILPOINT("command.begin");
 	if (!strcmp(verb, "switch")) {
 		rc = do_switch(l, id, args, text, sizeof(text), &no, err);
 	} else if (!strcmp(verb, "pause") && is_set(args, "release")) {
@@ -161,6 +165,7 @@ static int apply(struct lh_loop *l, int64_t id, const char *verb, const json_t *
 		lh_err_set(&no, LH_EUNSUPPORTED, "this worker has no command '%s'", verb);
 		lh_err_hint(&no, "it was started by another version of lighthouse");
 	}
+	LH_FAILPOINT("command.done");
 	if (!rc && !no.code)
 		l->p.command = id;
 	if (!rc && !replay)
