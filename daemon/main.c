@@ -22,6 +22,7 @@
 
 #include "base/log.h"
 #include "base/notify.h"
+#include "base/reap.h"
 #include "base/statedir.h"
 #include "control/control.h"
 #include "jobs/jobs.h"
@@ -46,7 +47,7 @@ struct lhd {
 	struct lh_statedir dir;
 	uv_loop_t loop;
 	uv_signal_t signals[2];
-	uv_timer_t watchdog;
+	uv_timer_t watchdog, reaper;
 	struct lh_store *store;     /* NULL when not open */
 	struct lh_jobs *jobs;
 	struct lh_control *control;
@@ -185,6 +186,7 @@ static void on_store_closed(void *arg)
 	for (i = 0; i < 2; i++)
 		uv_close((uv_handle_t *)&d->signals[i], NULL);
 	uv_close((uv_handle_t *)&d->watchdog, NULL);
+	uv_close((uv_handle_t *)&d->reaper, NULL);
 }
 
 static void on_jobs_closed(void *arg)
@@ -282,6 +284,12 @@ static void on_watchdog(uv_timer_t *timer)
 	lh_notify("WATCHDOG=1");
 }
 
+static void on_reaper(uv_timer_t *timer)
+{
+	(void)timer;
+	lh_reap_orphans();
+}
+
 /* Things that would only turn up after workers have been adopted. */
 static int check_state_path(const char *state, struct lh_err *err)
 {
@@ -365,6 +373,9 @@ static int serve(struct lhd *d, const struct options *o, struct lh_err *err)
 	if (uv_loop_init(&d->loop))
 		LH_BUG("no event loop");
 	uv_timer_init(&d->loop, &d->watchdog);
+	uv_timer_init(&d->loop, &d->reaper);
+	if (lh_reap_is_due())
+		uv_timer_start(&d->reaper, on_reaper, LH_REAP_MS, LH_REAP_MS);
 	watch_signals(d);
 	rc = open_parts(d, o, err);
 	if (rc) {

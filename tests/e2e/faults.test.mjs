@@ -2,9 +2,10 @@
 // stand still. Training goes on wherever it can, and nothing is lost.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { renameSync, writeFileSync, rmSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { renameSync, writeFileSync, rmSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Lhd, scratch, packText, submit, losses } from './lib/lhd.mjs';
+import { Lhd, Client, atEnd, until, bin, scratch, packText, submit, losses, processesOf } from './lib/lhd.mjs';
 
 async function fresh(t, args) {
   const dir = scratch(t);
@@ -75,4 +76,74 @@ test('a worker that stands still is killed and its job goes on with the same los
   assert.deepEqual(await losses(lhd, job), await losses(lhd, quiet));
   assert.match(events(lhd, job, 'worker.hung')[0].text, /^no progress for \d.* s while .* the worker is killed$/);
   assert.match(events(lhd, job, 'attempt.lost')[0].text, /made no progress for .*signal 9/);
+});
+
+test('a foreign program that locks the database delays the store, not the training', async (t) => {
+  const lhd = await fresh(t);
+  const job = await submit(lhd, { ...LONG, phases: [{ name: 'all', attention: 'full', until: { steps: 1000 } }] });
+  await lhd.jobUntil(job, 'some steps', (j) => j.step >= 10);
+  const lock = spawn('sqlite3', [lhd.db], { stdio: ['pipe', 'pipe', 'inherit'] });
+  atEnd(t, () => lock.kill('SIGKILL'));
+  const locked = new Promise((r) => lock.stdout.once('data', r));
+  lock.stdin.write('.timeout 5000\nBEGIN IMMEDIATE;\nSELECT 1;\n');
+  await locked;
+  const [{ s: stored }] = lhd.sql(`select max(step) s from steps where job=${job}`);
+  await until('training goes on', async () => (await lhd.call('job.get', { job })).step > stored + 200);
+  const [{ s: still }] = lhd.sql(`select max(step) s from steps where job=${job}`);
+  assert.equal(still, stored);
+  await until('it is told of', () => /locked by another program; writes wait/.test(lhd.log()));
+  const pause = lhd.call('job.pause', { job }); // its answer waits for the journal
+  lock.stdin.end('ROLLBACK;\n');
+  assert.equal((await pause).state, 'accepted');
+  await lhd.jobUntil(job, 'PAUSED', (j) => j.state === 'PAUSED');
+  await lhd.call('job.resume', { job });
+  await lhd.jobUntil(job, 'DONE', done);
+  assert.deepEqual([...(await losses(lhd, job)).keys()], Array.from({ length: 1000 }, (_, i) => i + 1));
+});
+
+test('a run directory that was cleaned: the worker finishes by itself, the next lhd finds it', async (t) => {
+  const lhd = await fresh(t);
+  const job = await submit(lhd, { phases: [{ name: 'all', attention: 'full', until: { steps: 600 } }] });
+  await lhd.jobUntil(job, 'some steps', (j) => j.step >= 10);
+  rmSync(join(lhd.state, 'worker.sock'));
+  rmSync(join(lhd.state, 'control.sock'));
+  await lhd.restart();
+  await lhd.jobUntil(job, 'DONE', done);
+  assert.deepEqual([...(await losses(lhd, job)).keys()], Array.from({ length: 600 }, (_, i) => i + 1));
+  assert.equal((await lhd.call('job.show', { job })).attempts.length, 1);
+});
+
+/** lhd as the first process of a container: PIDs of its own, and nobody above it. */
+async function bootContained(t, dir) {
+  const state = join(dir, 'state'), socket = join(state, 'control.sock');
+  const unshare = spawn('unshare', ['--user', '--map-root-user', '--pid', '--fork', '--kill-child', '--mount-proc', bin('lhd'), '--state', state], { stdio: 'ignore' });
+  atEnd(t, async () => { unshare.kill('SIGKILL'); await until('the container is gone', () => !processesOf(dir).length); });
+  return until('lhd answers', async () => { try { return await Client.connect(socket); } catch { return null; } });
+}
+
+test('lhd as PID 1 waits for orphans, and its death takes the workers: the next one resumes', async (t) => {
+  const dir = scratch(t);
+  packText(dir);
+  const lhd = { dir, call: null };
+  let client = await bootContained(t, dir);
+  lhd.call = (method, params) => client.call(method, params);
+  const job = await submit(lhd, LONG);
+  const get = () => client.call('job.get', { job });
+  const comm = (pid) => { try { return readFileSync(`/proc/${pid}/comm`, 'utf8').trim(); } catch { return ''; } };
+  const pids = (name) => processesOf(dir).filter((pid) => comm(pid) === name);
+  await until('a checkpoint', async () => (await client.call('job.show', { job })).checkpoints.length);
+  const [lhdPid] = pids('lhd'), [worker] = pids('lhworker-cpu');
+  process.kill(pids('lhkeeper')[0], 'SIGKILL');
+  await until('its keeper is gone', () => !pids('lhkeeper').length);
+  process.kill(worker, 'SIGKILL'); // lhd's child now
+  await until('another worker', async () => (await get()).attempt === 2 && (await get()).step > 0);
+  const children = () => readFileSync(`/proc/${lhdPid}/task/${lhdPid}/children`, 'utf8').trim().split(' ').filter(Boolean);
+  await until('no zombie is left', () => children().every((pid) => !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))));
+
+  process.kill(lhdPid, 'SIGKILL');
+  await until('all of the container is gone', () => !processesOf(dir).length);
+  client = await bootContained(t, dir);
+  await until('it goes on from its checkpoint', async () => (await get()).attempt === 3 && (await get()).state === 'RUNNING');
+  const { attempts } = await client.call('job.show', { job });
+  assert.deepEqual(attempts.slice(0, 2).map((a) => a.outcome), ['lost', 'lost']);
 });

@@ -1,0 +1,18 @@
+/* reap.h: children that nobody waits for, for a process that is PID 1.
+ *
+ * In a container lhd may be PID 1: a worker whose keeper was killed becomes its
+ * child, and stays a zombie after its end unless it is waited for. libuv waits
+ * for the children it started, and for those alone, at once; so what is still a
+ * zombie at a second look is nobody's.
+ */
+#ifndef LIGHTHOUSE_REAP_H
+#define LIGHTHOUSE_REAP_H
+
+enum { LH_REAP_MS = 2000 }; /* between two looks */
+
+/* Whether this process has to: it is PID 1. */
+int lh_reap_is_due(void);
+/* One look; gives the number of children that were waited for. One thread. */
+int lh_reap_orphans(void);
+
+#endif
