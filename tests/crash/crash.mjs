@@ -87,7 +87,7 @@ class References {
 }
 
 /** {violations: [text], faults, hit: [name], done: [name-action], dir}. */
-async function runCase(text, references, { kind, orders, script }, env = {}) {
+async function runCase(text, references, { kind, orders, script }, env = {}, keep = true) {
   const dir = mkdtempSync(join(tmpdir(), 'lh-crash-'));
   const c = new Case(dir, text, kind, { LH_FAILPOINTS: orders.join(','), ...env });
   let violations;
@@ -100,15 +100,15 @@ async function runCase(text, references, { kind, orders, script }, env = {}) {
   }
   await c.destroy();
   const { hit, done } = c.points();
-  if (!violations.length) rmSync(dir, { recursive: true, force: true });
+  if (!violations.length || !keep) rmSync(dir, { recursive: true, force: true });
   return { violations, faults: done.length + c.killed, hit, done, dir };
 }
 
 /**
  * Runs cases until `more(i)` is false, two at a time. Calls `tell` with each
- * violation. Gives {cases, faults, violations, hits: Map, actions: Map}.
+ * violation, whose directory is left if `keep`. Gives {cases, faults, violations, hits: Map, actions: Map}.
  */
-export async function crash({ seed, first = 0, more, tell, env, planned = plan }) {
+export async function crash({ seed, first = 0, more, tell, env, planned = plan, keep = true }) {
   const text = mkdtempSync(join(tmpdir(), 'lh-text-'));
   packText(text);
   const references = new References(text), points = failpoints();
@@ -116,7 +116,7 @@ export async function crash({ seed, first = 0, more, tell, env, planned = plan }
   let next = first;
   const lane = async () => {
     while (more(next)) {
-      const i = next++, got = await runCase(text, references, planned(seed, i, points), env);
+      const i = next++, got = await runCase(text, references, planned(seed, i, points), env, keep);
       sum.cases++;
       sum.faults += got.faults;
       for (const name of got.hit) sum.hits.set(name, (sum.hits.get(name) ?? 0) + 1);
