@@ -15,6 +15,7 @@ static const struct ctl_command *const commands[] = {
 	&ctl_cmd_resume, &ctl_cmd_cancel,   &ctl_cmd_checkpoint, &ctl_cmd_wait,
 	&ctl_cmd_sample, &ctl_cmd_steps,    &ctl_cmd_events,	 &ctl_cmd_journal,
 	&ctl_cmd_checkpoints, &ctl_cmd_verify, &ctl_cmd_info,	 &ctl_cmd_stop,
+	&ctl_cmd_rule,
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
@@ -32,7 +33,8 @@ static void print_usage(FILE *f)
 	for (int i = 0; i < COMMANDS; i++)
 		fprintf(f, "  %-11s %.*s\n", commands[i]->name,
 			(int)strcspn(commands[i]->summary, ".\n"), commands[i]->summary);
-	fputs("  help        help of a COMMAND, or 'help job': the keys of a job file\n"
+	fputs("  help        help of a COMMAND; 'help job': the keys of a job file;\n"
+	      "              'help rules': what a rule's condition may ask\n"
 	      "\n  --state DIR the daemon's state directory; default $LIGHTHOUSE_STATE,\n"
 	      "              else what lhd uses\n"
 	      "  -h, --help  this text; every command has its own\n"
@@ -64,6 +66,10 @@ static int help(int argc, char **argv)
 		argc = 0;
 	if (argc == 1 && !strcmp(argv[0], "job")) {
 		lh_jobfile_print_reference(stdout);
+		return CTL_DONE;
+	}
+	if (argc == 1 && !strcmp(argv[0], "rules")) {
+		fputs(ctl_rules_help, stdout);
 		return CTL_DONE;
 	}
 	if (argc == 1 && !find(argv[0]))

@@ -76,3 +76,24 @@ bool lh_control_find_job(struct lh_call *call, int64_t *job)
 	lh_reply_err(call, &err);
 	return false;
 }
+
+struct lh_caller lh_control_caller(const struct lh_call *call)
+{
+	return (struct lh_caller){
+		.uid = call->peer->uid,
+		.pid = call->peer->pid,
+		.program = lh_call_str(call, "program", ""),
+		.request_id = lh_call_str(call, "request_id", NULL),
+		.message = lh_call_str(call, "message", ""),
+	};
+}
+
+void lh_control_answer(void *arg, json_t *result, const struct lh_err *err)
+{
+	struct lh_call *call = arg;
+
+	if (result)
+		lh_reply_ok(call, json_incref(result));
+	else
+		lh_reply_err(call, err);
+}

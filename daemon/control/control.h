@@ -1,8 +1,8 @@
 /* control.h: the control interface of lhd: the socket, with all methods behind.
  *
  * One handler a method, named after it (job.switch: rpc_job_switch), in
- * handlers_daemon.c, handlers_job.c (what changes a job or talks to its worker)
- * and handlers_read.c (what is looked up). Handlers answer from memory at once;
+ * handlers_daemon.c, handlers_job.c (what changes a job or talks to its worker),
+ * handlers_rule.c and handlers_read.c (what is looked up). Handlers answer from memory at once;
  * what needs the disk goes to the thread pool first.
  *
  * To add a method: a file in schema/rpc/, a handler. Loop thread.
@@ -54,5 +54,9 @@ struct lh_control *lh_control_of(const struct lh_call *call);
 /* The job of a call; false, and the call answered LH_ENOTFOUND, if its id is
  * no job's. Absent: 0 and true. */
 bool lh_control_find_job(struct lh_call *call, int64_t *job);
+/* Who made a call, for the journal. Its strings are the call's. */
+struct lh_caller lh_control_caller(const struct lh_call *call);
+/* An lh_jobs_reply: answers the call that `arg` is. */
+void lh_control_answer(void *arg, json_t *result, const struct lh_err *err);
 
 #endif

@@ -8,26 +8,8 @@
 
 #include "control/control.h"
 #include "jobs/jobfile.h"
+#include "jobs/rule.h"
 #include "rpc_table.h"
-
-static struct lh_caller caller(const struct lh_call *call)
-{
-	return (struct lh_caller){
-		.uid = call->peer->uid,
-		.pid = call->peer->pid,
-		.program = lh_call_str(call, "program", ""),
-		.request_id = lh_call_str(call, "request_id", NULL),
-		.message = lh_call_str(call, "message", ""),
-	};
-}
-
-static void reply(struct lh_call *call, json_t *result, const struct lh_err *err)
-{
-	if (result)
-		lh_reply_ok(call, json_incref(result));
-	else
-		lh_reply_err(call, err);
-}
 
 /* ---- job.submit ----------------------------------------------------------- */
 
@@ -55,6 +37,8 @@ static void resolve(uv_work_t *req)
 
 	s->rc = lh_jobfile_load(&s->job, &s->src, &s->err);
 	if (!s->rc)
+		s->rc = lh_rules_check(&s->job, &s->err);
+	if (!s->rc)
 		s->rc = lh_gpu_place(s->gpu, &s->job, &s->err);
 }
 
@@ -67,15 +51,10 @@ static void reply_checked(struct submit *s)
 			      (json_int_t)lh_job_model_params(&s->job.model)));
 }
 
-static void on_submitted(void *arg, json_t *result, const struct lh_err *err)
-{
-	reply(arg, result, err);
-}
-
 static void resolved(uv_work_t *req, int status)
 {
 	struct submit *s = req->data;
-	struct lh_caller who = caller(s->call);
+	struct lh_caller who = lh_control_caller(s->call);
 
 	(void)status; /* never cancelled */
 	if (s->rc)
@@ -86,7 +65,7 @@ static void resolved(uv_work_t *req, int status)
 		lh_jobs_submit_take(lh_control_of(s->call)->jobs, &s->job,
 				    s->src.yaml,
 				    (int)lh_call_int(s->call, "priority", 0), &who,
-				    on_submitted, s->call);
+				    lh_control_answer, s->call);
 	submit_free(s);
 }
 
@@ -131,14 +110,9 @@ void rpc_job_submit(struct lh_call *call)
 
 /* ---- commands ------------------------------------------------------------- */
 
-static void on_accepted(void *arg, json_t *result, const struct lh_err *err)
-{
-	reply(arg, result, err);
-}
-
 static void command(struct lh_call *call, const char *verb)
 {
-	struct lh_caller who = caller(call);
+	struct lh_caller who = lh_control_caller(call);
 	static const char *const worker_args[] = { "phase", "pin", "release" };
 	json_t *args = json_object();
 
@@ -146,7 +120,7 @@ static void command(struct lh_call *call, const char *verb)
 		json_object_set(args, worker_args[i],
 				json_object_get(call->params, worker_args[i]));
 	lh_jobs_command(lh_control_of(call)->jobs, lh_call_int(call, "job", 0),
-			verb, args, &who, on_accepted, call);
+			verb, args, &who, lh_control_answer, call);
 	json_decref(args);
 }
 
@@ -204,7 +178,7 @@ static void on_sampled(void *arg, json_t *result, const struct lh_err *err)
 	struct sample *s = arg;
 
 	s->call->gone = NULL;
-	reply(s->call, result, err);
+	lh_control_answer(s->call, result, err);
 	sample_end(s);
 }
 

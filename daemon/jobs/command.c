@@ -19,6 +19,7 @@
 #include "base/failpoint.h"
 #include "base/fs.h"
 #include "jobs/jobfile.h"
+#include "jobs/rule.h"
 
 static const char *const methods[] = { "job.switch", "job.pause",  "job.resume",
 				       "job.checkpoint", "job.cancel", "job.stop" };
@@ -345,12 +346,21 @@ static void go(struct lh_request *r)
 				      "verb", verb_of(r)),
 			    "%s", why);
 	free(why);
+	if (r->firing)
+		lh_rules_journal(r, b);
 	lh_batch_commit(b, true, on_journalled, r);
 }
 
 void lh_jobs_command(struct lh_jobs *jobs, int64_t job, const char *verb,
 		     const json_t *args, const struct lh_caller *who, lh_jobs_reply reply,
 		     void *arg)
+{
+	lh_command_ask(jobs, job, verb, args, who, NULL, reply, arg);
+}
+
+void lh_command_ask(struct lh_jobs *jobs, int64_t job, const char *verb,
+		    const json_t *args, const struct lh_caller *who,
+		    struct lh_firing *firing, lh_jobs_reply reply, void *arg)
 {
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_request *r;
@@ -362,6 +372,7 @@ void lh_jobs_command(struct lh_jobs *jobs, int64_t job, const char *verb,
 	LH_ASSERT(method);
 	r = lh_request_new(jobs, method, job, who, reply, arg);
 	r->args = args ? json_deep_copy(args) : json_object();
+	r->firing = firing;
 	r->go = go;
 	if (!lh_jobs_find(jobs, job)) {
 		lh_err_set(&err, LH_ENOTFOUND, "there is no job %" PRId64, job);

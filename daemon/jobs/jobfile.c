@@ -398,11 +398,11 @@ static int refuse_no_section(const struct reader *r, const struct lh_node *n,
 }
 
 /* Every key of the tree under `n` is in the table, one level a section: a key
- * "a.b" would match the table and yet never be read. `skip`: a key that is read
- * elsewhere. */
+ * "a.b" would match the table and yet never be read. `skip`: keys that are read
+ * elsewhere; NULL: none. */
 static int check_known(const struct reader *r, const struct lh_node *n,
 		       const struct lh_key *keys, int count, const char *prefix,
-		       const char *skip)
+		       const char *const *skip)
 {
 	for (int i = 0; i < n->count; i++) {
 		const struct lh_node *c = n->child[i];
@@ -410,7 +410,7 @@ static int check_known(const struct reader *r, const struct lh_node *n,
 		bool section;
 		int rc = 0;
 
-		if (skip && !strcmp(path, skip)) {
+		if (skip && is_one_of(path, skip)) {
 			free(path);
 			continue;
 		}
@@ -563,6 +563,48 @@ static int read_phases(const struct reader *r, struct lh_job *job)
 	return 0;
 }
 
+static int read_rule(const struct reader *outer, const struct lh_node *n,
+		     struct lh_job *job, int i)
+{
+	char prefix[32];
+	struct reader r = *outer;
+	int rc;
+
+	snprintf(prefix, sizeof(prefix), "rules.%d.", i);
+	r.prefix = prefix;
+	if (n->kind != LH_NODE_MAP) {
+		lh_err_set(r.err, LH_EJOBFILE, "a rule is a section of keys");
+		lh_err_hint(r.err, "- { name: flat, when: 'improvement(500) < 0.005', do: "
+				   "switch recovery }");
+		return lh_node_blame(n, "rules", r.err);
+	}
+	rc = check_known(&r, n, lh_rule_keys, lh_rule_keys_count, "", NULL);
+	if (rc)
+		return rc;
+	job->rule_count++; /* what is half read is released too */
+	return read_keys(&r, n, lh_rule_keys, lh_rule_keys_count, &job->rules[i], job);
+}
+
+static int read_rules(const struct reader *r, struct lh_job *job)
+{
+	const struct lh_node *list = lh_node_get(r->root, "rules");
+
+	if (list && (list->kind != LH_NODE_LIST || list->count > LH_RULES_MAX)) {
+		lh_err_set(r->err, LH_EJOBFILE, "a list of at most %d rules is allowed",
+			   LH_RULES_MAX);
+		lh_err_hint(r->err, "- { name: flat, when: 'improvement(500) < 0.005', do: "
+				    "switch recovery }");
+		return lh_node_blame(list, "rules", r->err);
+	}
+	for (int i = 0; list && i < list->count; i++) {
+		int rc = read_rule(r, list->child[i], job, i);
+
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
 static int check_preset(const struct reader *r, const struct lh_job *job)
 {
 	char all[200] = "";
@@ -595,7 +637,8 @@ int lh_jobfile_read(struct lh_job *job, const struct lh_node *root,
 		lh_err_hint(err, "'lhctl help job' lists all keys");
 		return lh_node_blame(root, "", err);
 	}
-	rc = check_known(&r, root, lh_job_keys, lh_job_keys_count, "", "phases");
+	rc = check_known(&r, root, lh_job_keys, lh_job_keys_count, "",
+			 (const char *const[]){ "phases", "rules", NULL });
 	if (rc)
 		return rc;
 	/* The preset decides what other keys fall back to. */
@@ -611,7 +654,8 @@ int lh_jobfile_read(struct lh_job *job, const struct lh_node *root,
 		job->model.kv_heads = job->model.heads;
 	if (!job->model.head_dim && job->model.dim % job->model.heads == 0)
 		job->model.head_dim = (int)(job->model.dim / job->model.heads);
-	return read_phases(&r, job);
+	rc = read_phases(&r, job);
+	return rc ? rc : read_rules(&r, job);
 }
 
 /* ---- public ---------------------------------------------------------------- */
@@ -632,7 +676,7 @@ int lh_jobfile_load(struct lh_job *job, const struct lh_jobfile_source *src,
 	if (!rc)
 		rc = lh_jobfile_check(job, root, err);
 	if (!rc)
-		rc = lh_jobfile_check_phase_names(job, root, err);
+		rc = lh_jobfile_check_names(job, root, err);
 	if (!rc && !src->without_data)
 		rc = lh_jobfile_check_data(job, root, err);
 	if (rc)
@@ -710,7 +754,7 @@ static void put_path_take(json_t *object, const char *path, json_t *value)
 
 json_t *lh_jobfile_to_json(const struct lh_job *job)
 {
-	json_t *root = json_object(), *phases = json_array();
+	json_t *root = json_object(), *phases = json_array(), *rules = json_array();
 
 	for (int i = 0; i < lh_job_keys_count; i++)
 		put_path_take(root, lh_job_keys[i].path,
@@ -727,5 +771,14 @@ json_t *lh_jobfile_to_json(const struct lh_job *job)
 		json_array_append_new(phases, phase);
 	}
 	json_object_set_new(root, "phases", phases);
+	json_object_set_new(root, "rules", rules);
+	for (int i = 0; i < job->rule_count; i++) {
+		json_t *rule = json_object();
+
+		for (int k = 0; k < lh_rule_keys_count; k++)
+			put_path_take(rule, lh_rule_keys[k].path,
+				      value_of(&lh_rule_keys[k], &job->rules[i], job));
+		json_array_append_new(rules, rule);
+	}
 	return root;
 }

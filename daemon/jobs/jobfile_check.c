@@ -170,8 +170,27 @@ int lh_jobfile_check(const struct lh_job *job, const struct lh_node *root,
 	return rc ? rc : check_schedule(job, root, err);
 }
 
-int lh_jobfile_check_phase_names(const struct lh_job *job, const struct lh_node *root,
-				 struct lh_err *err)
+static int check_rule(const struct lh_job *job, int i, const struct lh_node *root,
+		      struct lh_err *err)
+{
+	const struct lh_job_rule *r = &job->rules[i];
+	char path[80];
+
+	snprintf(path, sizeof(path), "rules.%d.name", i);
+	if (check_name(r->name, root, path, err))
+		return err->code;
+	for (int j = 0; j < i; j++) {
+		if (strcmp(job->rules[j].name, r->name))
+			continue;
+		lh_err_set(err, LH_EJOBFILE, "two rules are named '%s'", r->name);
+		lh_err_hint(err, "each rule needs a name of its own");
+		return blame(root, path, err);
+	}
+	return 0;
+}
+
+int lh_jobfile_check_names(const struct lh_job *job, const struct lh_node *root,
+			   struct lh_err *err)
 {
 	char path[80];
 
@@ -180,6 +199,9 @@ int lh_jobfile_check_phase_names(const struct lh_job *job, const struct lh_node 
 		if (check_name(job->phases[i].name, root, path, err))
 			return err->code;
 	}
+	for (int i = 0; i < job->rule_count; i++)
+		if (check_rule(job, i, root, err))
+			return err->code;
 	return 0;
 }
 
@@ -277,6 +299,12 @@ void lh_job_release(struct lh_job *job)
 	free(job->data.validation);
 	for (int i = 0; i < job->phase_count; i++)
 		free(job->phases[i].name);
+	for (int i = 0; i < job->rule_count; i++) {
+		free(job->rules[i].name);
+		free(job->rules[i].when);
+		free(job->rules[i].on);
+		free(job->rules[i].action);
+	}
 	memset(job, 0, sizeof(*job));
 }
 

@@ -53,6 +53,9 @@ void lh_jobfile_print_reference(FILE *f)
 	fputs("\nA list of phases, run one after the other, each with:\n", f);
 	for (int i = 0; i < lh_phase_keys_count; i++)
 		print_key(f, &lh_phase_keys[i], "phases.N.");
+	fputs("\nA list of rules, which may be empty, each with:\n", f);
+	for (int i = 0; i < lh_rule_keys_count; i++)
+		print_key(f, &lh_rule_keys[i], "rules.N.");
 	fputs("\nPresets of models:\n ", f);
 	last = "";
 	for (const struct lh_preset *p = lh_presets; p->name; p++) {

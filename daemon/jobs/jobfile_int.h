@@ -29,8 +29,8 @@ struct lh_key {
 };
 
 /* Generated from schema/job.json. */
-extern const struct lh_key lh_job_keys[], lh_phase_keys[];
-extern const int lh_job_keys_count, lh_phase_keys_count;
+extern const struct lh_key lh_job_keys[], lh_phase_keys[], lh_rule_keys[];
+extern const int lh_job_keys_count, lh_phase_keys_count, lh_rule_keys_count;
 
 struct lh_preset { /* one key of one preset; the list ends with NULLs */
 	const char *name, *path, *value;
@@ -71,8 +71,8 @@ int lh_jobfile_check(const struct lh_job *job, const struct lh_node *root,
 		     struct lh_err *err);
 /* For a job file only: lhd must load every job it has accepted, and there were
  * days when phases could be named anything. */
-int lh_jobfile_check_phase_names(const struct lh_job *job, const struct lh_node *root,
-				 struct lh_err *err);
+int lh_jobfile_check_names(const struct lh_job *job, const struct lh_node *root,
+			   struct lh_err *err);
 int lh_jobfile_check_data(const struct lh_job *job, const struct lh_node *root,
 			  struct lh_err *err);
 

@@ -11,6 +11,7 @@
 
 #include "base/fs.h"
 #include "base/log.h"
+#include "jobs/rule.h"
 #include "lighthouse/proto.h"
 
 struct lh_job_run *lh_jobs_find(struct lh_jobs *jobs, int64_t job)
@@ -150,6 +151,7 @@ static void free_all(struct lh_jobs *jobs)
 		lh_command_free_all(jobs->run[i]);
 		lh_job_run_free(jobs->run[i]);
 	}
+	lh_rules_free(jobs);
 	free(jobs->run);
 	free(jobs->state_dir);
 	free(jobs->bin_dir);
@@ -192,9 +194,12 @@ int lh_jobs_open(struct lh_jobs **out, uv_loop_t *loop, struct lh_store *store,
 	uv_pipe_init(loop, &jobs->listener, 0);
 	jobs->timer.data = jobs->hang_timer.data = jobs->listener.data = jobs;
 	jobs->handles = 3;
+	lh_rules_open(jobs);
 	rc = lh_wire_listen(jobs, err);
 	if (!rc)
 		rc = lh_jobs_load(jobs, &last_event, err);
+	if (!rc)
+		rc = lh_rules_load(jobs, err);
 	if (rc) {
 		/* Handles are on the loop: the memory goes once they are closed. */
 		lh_jobs_close(jobs, NULL, NULL);
@@ -206,6 +211,7 @@ int lh_jobs_open(struct lh_jobs **out, uv_loop_t *loop, struct lh_store *store,
 	adopt(jobs);
 	lh_hang_begin(jobs);
 	lh_queue_run(jobs);
+	lh_rules_begin(jobs);
 	*out = jobs;
 	return 0;
 }
@@ -282,6 +288,7 @@ void lh_jobs_close(struct lh_jobs *jobs, void (*closed)(void *arg), void *arg)
 	if (jobs->journal)
 		lh_journal_close(jobs->journal);
 	lh_sample_close_all(jobs);
+	lh_rules_close(jobs);
 	while (jobs->wires)
 		lh_wire_close(jobs->wires);
 	for (int i = 0; i < jobs->count; i++)

@@ -13,6 +13,7 @@
  *   wire.c     worker.sock and what is said over it
  *   record.c   records into the store and into the job
  *   sample.c   text from a worker or a checkpoint
+ *   rule*.c    rules (rule.h, rule_int.h)
  *
  * All of it runs on the loop thread but the `work` functions of tasks. Memory
  * that a batch's callback is given belongs to struct lh_jobs, because after
@@ -53,6 +54,7 @@ struct lh_jobs {
 	struct lh_request *requests;
 	struct lh_sample *samples;
 	int64_t last_sample;
+	struct lh_rules *rules;
 	uv_pipe_t listener;
 	uv_timer_t timer;            /* next restart that is due */
 	uv_timer_t hang_timer;
@@ -149,6 +151,7 @@ struct lh_request {
 	void *arg;
 	struct lh_request *same;     /* retries that came before the answer */
 	int64_t command;             /* id once it has one */
+	struct lh_firing *firing;    /* a rule asks; NULL: somebody does */
 	int64_t accepted_ms;
 	void (*go)(struct lh_request *r); /* when the request id is new */
 	/* found in the journal: {id, job, method, args}, or NULL */
@@ -158,6 +161,7 @@ struct lh_request {
 	json_t *spec_json;
 	char *yaml;
 	int priority;
+	int64_t first_rule;          /* id of the first that it brings */
 	struct lh_err err;
 };
 
@@ -206,6 +210,11 @@ bool lh_command_outcome(struct lh_job_run *run, struct lh_batch *batch, int64_t 
 			bool applied, int64_t step, const char *text, const char *hint);
 /* The job has ended: cancel was applied if that is how, all else is refused. */
 void lh_command_end_all(struct lh_job_run *run, struct lh_batch *batch);
+/* lh_jobs_command for a rule that fires: takes the firing, which is journalled
+ * with it. */
+void lh_command_ask(struct lh_jobs *jobs, int64_t job, const char *verb,
+		    const json_t *args, const struct lh_caller *who,
+		    struct lh_firing *firing, lh_jobs_reply reply, void *arg);
 /* lhd's own: a journalled stop. */
 void lh_command_stop(struct lh_job_run *run);
 /* Arguments for the worker out of a journal row's. New reference. */

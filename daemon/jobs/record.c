@@ -14,6 +14,7 @@
 #include "base/failpoint.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "jobs/rule.h"
 
 static int64_t integer(const json_t *r, const char *key)
 {
@@ -304,6 +305,7 @@ static void on_stored(void *arg, int rc, const struct lh_err *err)
 						     (json_int_t)w->stored_seq));
 	if (w->wire && w->received_seq - w->stored_seq < LH_UNCOMMITTED_MAX / 2)
 		lh_wire_throttle(w->wire, false);
+	lh_rules_touch(w->jobs);
 	lh_worker_drain(w);
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "jobs/rule.h"
 
 struct lh_request *lh_request_new(struct lh_jobs *jobs, const char *method, int64_t job,
 				  const struct lh_caller *who, lh_jobs_reply reply,
@@ -59,6 +60,7 @@ void lh_request_free(struct lh_request *r)
 	json_decref(r->args);
 	json_decref(r->stored);
 	json_decref(r->seen);
+	lh_firing_free(r->firing);
 	free(r->yaml);
 	free(r->request_id);
 	free(r->program);

@@ -13,6 +13,7 @@
 
 #include "base/fs.h"
 #include "jobs/jobfile.h"
+#include "jobs/rule.h"
 #include "lighthouse/proto.h"
 
 json_t *lh_submit_result(struct lh_job_run *run, int64_t command)
@@ -68,6 +69,7 @@ static void on_stored(void *arg, int rc, const struct lh_err *err)
 	run->submitted_ms = r->accepted_ms;
 	snprintf(run->reason, sizeof(run->reason), "submitted");
 	lh_jobs_add(jobs, run);
+	lh_rules_submitted(r);
 	lh_request_answer_take(r, lh_submit_result(run, r->command), NULL);
 	lh_queue_run(jobs);
 }
@@ -93,6 +95,7 @@ static void add_rows(struct lh_request *r, struct lh_batch *b)
 						     "full" : "lighthouse") },
 			     4);
 	}
+	lh_rules_submit(r, b);
 	lh_request_journal(r, b, r->args);
 	lh_batch_add(b, LH_STMT_COMMAND_OUTCOME,
 		     (struct lh_bind[]){ LH_INT(r->command), LH_TEXT("applied"),

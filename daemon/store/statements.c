@@ -54,6 +54,19 @@ const struct lh_store_sql lh_store_sql[LH_STMT_COUNT] = {
 	[LH_STMT_EVENT_INSERT] = {
 		"INSERT INTO events (id, job, attempt, step, time_ms, kind, text, "
 		"data_json) VALUES (?,?,?,?,?,?,?,?)", 8 },
+	[LH_STMT_RULE_INSERT] = {
+		"INSERT INTO rules (id, job, name, when_sql, on_kind, action, repeat, "
+		"cooldown_s, state, cursor_event, uid, pid, program, created_ms) "
+		"VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", 14 },
+	[LH_STMT_RULE_STATE] = {
+		"UPDATE rules SET state = ?2, held = ?3, fired = ?4, cursor_event = ?5 "
+		"WHERE id = ?1", 5 },
+	[LH_STMT_FIRING_INSERT] = {
+		"INSERT INTO rule_firings (rule, n, command, event, step, time_ms, "
+		"values_json, outcome, text) VALUES (?,?,?,?,?,?,?,?,?)", 9 },
+	[LH_STMT_FIRING_OUTCOME] = {
+		"UPDATE rule_firings SET outcome = ?3, text = ?4 "
+		"WHERE rule = ?1 AND n = ?2", 4 },
 };
 
 int lh_store_bind(sqlite3_stmt *st, const struct lh_bind *binds, int count)

@@ -17,6 +17,7 @@
 #include "lighthouse/lighthouse.h"
 
 #define LH_PHASES_MAX 16
+#define LH_RULES_MAX 32
 #define LH_LAYERS_MAX 128
 
 enum lh_device { LH_DEVICE_AUTO, LH_DEVICE_CPU, LH_DEVICE_CUDA };
@@ -87,6 +88,16 @@ struct lh_job_phase {
 	struct lh_job_until until;
 };
 
+/* When a condition holds or an event comes, do a command: daemon/jobs/rule.h. */
+struct lh_job_rule {
+	char *name;
+	char *when;          /* SQL condition, or "" */
+	char *on;            /* glob over kinds of events, or "" */
+	char *action;        /* "switch recovery" */
+	bool repeat;
+	double cooldown_s;
+};
+
 struct lh_job_evaluation {
 	int64_t every_steps; /* 0 = only at the start, around switches, at the end */
 	int64_t sequences;   /* of the validation split, each time */
@@ -128,6 +139,8 @@ struct lh_job {
 	struct lh_job_optimizer optimizer;
 	struct lh_job_phase phases[LH_PHASES_MAX];
 	int phase_count;
+	struct lh_job_rule rules[LH_RULES_MAX];
+	int rule_count;
 	struct lh_job_evaluation evaluation;
 	struct lh_job_checkpoint checkpoint;
 	struct lh_job_switch switching;

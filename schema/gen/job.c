@@ -112,6 +112,7 @@ void gen_job(const char *schema, const char *out)
 		   "#include <stdint.h>\n");
 	table(f, json_object_get(all, "job"), "lh_job_keys", "lh_job");
 	table(f, json_object_get(all, "phase"), "lh_phase_keys", "lh_job_phase");
+	table(f, json_object_get(all, "rule"), "lh_rule_keys", "lh_job_rule");
 	presets(f, json_object_get(all, "presets"));
 	gen_close(f);
 	json_decref(all);

@@ -15,6 +15,7 @@
 
 #include "base/fs.h"
 #include "control/control.h"
+#include "jobs/rule.h"
 #include "rpc_table.h"
 
 #define DEADLINE_US (30 * 1000000LL)
@@ -109,6 +110,30 @@ void lh_jobs_sample_abandon(struct lh_jobs *j, int64_t handle)
 	(void)j;
 	assert_int_equal(handle, 42);
 	jobs.abandoned++;
+}
+
+int lh_rules_check(const struct lh_job *job, struct lh_err *err)
+{
+	(void)job, (void)err;
+	return 0;
+}
+
+void lh_rules_add(struct lh_jobs *j, int64_t job, const json_t *args,
+		  const struct lh_caller *who, lh_jobs_reply reply, void *arg)
+{
+	lh_jobs_command(j, job, "rule.add", args, who, reply, arg);
+}
+
+void lh_rules_remove(struct lh_jobs *j, int64_t job, const json_t *args,
+		     const struct lh_caller *who, lh_jobs_reply reply, void *arg)
+{
+	lh_jobs_command(j, job, "rule.remove", args, who, reply, arg);
+}
+
+json_t *lh_rules_list(struct lh_jobs *j, int64_t job)
+{
+	(void)j;
+	return json_pack("[{s:I}]", "job", (json_int_t)job);
 }
 
 json_t *lh_jobs_get(struct lh_jobs *j, int64_t job)

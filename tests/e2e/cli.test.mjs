@@ -24,7 +24,7 @@ test('every subcommand has help that ends in examples', () => {
 test('help job lists every key of the schema', () => {
   const text = lhctl(['help', 'job']).stdout;
   const schema = JSON.parse(readFileSync('schema/job.json'));
-  for (const { key } of [...schema.job, ...schema.phase]) assert.ok(text.includes(key), key);
+  for (const { key } of [...schema.job, ...schema.phase, ...schema.rule]) assert.ok(text.includes(key), key);
 });
 
 test('bad usage exits with 2 and a hint', () => {
