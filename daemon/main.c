@@ -24,6 +24,7 @@
 #include "base/notify.h"
 #include "base/reap.h"
 #include "base/statedir.h"
+#include "control/access.h"
 #include "control/control.h"
 #include "jobs/jobs.h"
 #include "lighthouse/proto.h"
@@ -41,6 +42,7 @@ struct options {
 	const char *state; /* NULL: the default */
 	int slots;
 	int64_t stop_grace_ms, hang_ms;
+	struct lh_access access;
 };
 
 struct lhd {
@@ -67,6 +69,9 @@ static void print_help(void)
 	       "                      $XDG_STATE_HOME/lighthouse or\n"
 	       "                      ~/.local/state/lighthouse)\n"
 	       "  --slots N           jobs that may run at once, 1 to %d (1)\n"
+	       "  --allow WHO=ROLE    let USER or @GROUP connect too, to 'read' or also to\n"
+	       "                      'steer' jobs; may be given again. Submitting is for\n"
+	       "                      lhd's own user and root\n"
 	       "  --log-level LEVEL   debug, info, warn or error (info)\n"
 	       "  --stop-grace-ms N   time a worker has to checkpoint when it is asked\n"
 	       "                      to stop, before it gets SIGTERM (30000)\n"
@@ -127,11 +132,23 @@ static enum lh_log_level parse_level(const char *value)
 	die_usage("--log-level", value, "debug, info, warn or error");
 }
 
+static void allow(struct lh_access *access, const char *value)
+{
+	struct lh_err err = LH_ERR_INIT;
+
+	if (!lh_access_allow(access, value, &err))
+		return;
+	fprintf(stderr, "error: %s\nhint: %s\n", err.text,
+		*err.hint ? err.hint : "lhd -h shows the options");
+	exit(EXIT_USAGE);
+}
+
 static void parse_options(struct options *o, int argc, char **argv)
 {
 	static const struct option table[] = {
 		{ "state", required_argument, NULL, 's' },
 		{ "slots", required_argument, NULL, 'n' },
+		{ "allow", required_argument, NULL, 'a' },
 		{ "log-level", required_argument, NULL, 'l' },
 		{ "stop-grace-ms", required_argument, NULL, 'g' },
 		{ "hang-ms", required_argument, NULL, 'H' },
@@ -149,6 +166,9 @@ static void parse_options(struct options *o, int argc, char **argv)
 			break;
 		case 'n':
 			o->slots = (int)parse_int("--slots", optarg, 1, SLOTS_MAX);
+			break;
+		case 'a':
+			allow(&o->access, optarg);
 			break;
 		case 'l':
 			lh_log_set_level(parse_level(optarg));
@@ -312,7 +332,8 @@ static int open_state(struct lhd *d, const struct options *o, struct lh_err *err
 
 	if (!path)
 		return err->code;
-	rc = lh_statedir_open(&d->dir, path, err);
+	/* Others must be able to come to the socket, and to nothing else. */
+	rc = lh_statedir_open(&d->dir, path, o->access.count ? 0711 : 0700, err);
 	free(path);
 	return rc ? rc : check_state_path(d->dir.path, err);
 }
@@ -322,6 +343,7 @@ static int open_parts(struct lhd *d, const struct options *o, struct lh_err *err
 	struct lh_control_config control = {
 		.state_dir = d->dir.path,
 		.generation = d->dir.generation,
+		.access = &o->access,
 		.stop = stop,
 		.stop_arg = d,
 	};

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -124,7 +125,23 @@ static int next_generation(struct lh_statedir *d, struct lh_err *err)
 	return rc;
 }
 
-int lh_statedir_open(struct lh_statedir *d, const char *path, struct lh_err *err)
+/* One that was there before may be anybody's, and open to anybody. */
+static int make_ours(const char *path, mode_t mode, struct lh_err *err)
+{
+	struct stat st;
+
+	if (stat(path, &st) || (st.st_uid == geteuid() && chmod(path, mode)))
+		return lh_err_set(err, LH_EIO, "cannot set the mode of '%s': %s", path,
+				  strerror(errno));
+	if (st.st_uid == geteuid())
+		return 0;
+	lh_err_set(err, LH_EDENIED, "state directory '%s' belongs to uid %u", path,
+		   (unsigned)st.st_uid);
+	return lh_err_hint(err, "run lhd as that user, or choose another with --state");
+}
+
+int lh_statedir_open(struct lh_statedir *d, const char *path, mode_t mode,
+		     struct lh_err *err)
 {
 	int rc = lh_fs_mkdirs(path, err);
 
@@ -137,6 +154,8 @@ int lh_statedir_open(struct lh_statedir *d, const char *path, struct lh_err *err
 		return lh_err_set(err, LH_EIO, "cannot open '%s': %s", path,
 				  strerror(errno));
 	rc = check_fs(d->path, err);
+	if (!rc)
+		rc = make_ours(d->path, mode, err);
 	if (!rc)
 		rc = take_lock(d, err);
 	if (!rc)

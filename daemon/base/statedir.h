@@ -10,6 +10,7 @@
 #define LIGHTHOUSE_STATEDIR_H
 
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "lighthouse/err.h"
 
@@ -24,10 +25,11 @@ struct lh_statedir {
  * and LH_EINVAL when there is no home either. */
 char *lh_statedir_default(struct lh_err *err);
 
-/* Creates it (0700) if it is not there, locks it, takes the next generation.
- * LH_EBUSY names the process that has it; LH_EUNSUPPORTED a network file system;
+/* Creates it if it is not there, gives it `mode`, locks it, takes the next
+ * generation. LH_EDENIED: it is somebody else's. LH_EBUSY names the process that has it; LH_EUNSUPPORTED a network file system;
  * LH_ECORRUPT a generation file that holds no number. */
-int lh_statedir_open(struct lh_statedir *dir, const char *path, struct lh_err *err);
+int lh_statedir_open(struct lh_statedir *dir, const char *path, mode_t mode,
+		     struct lh_err *err);
 /* Gives the lock back and frees. A zeroed one is fine. */
 void lh_statedir_close(struct lh_statedir *dir);
 

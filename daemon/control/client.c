@@ -14,12 +14,16 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "control/access.h"
 #include "control/server_int.h"
 #include "lighthouse/proto.h"
 
 /* Pushed lines wait in the feed, where the oldest can be lost, as long as this
  * much is unsent. */
 #define FEED_AHEAD_BYTES (64u << 10)
+
+/* Of a peer, that are looked at. */
+enum { GROUPS_MAX = 256 };
 
 static size_t unsent(const struct lh_client *c)
 {
@@ -176,9 +180,16 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 
 static bool may_take(const struct lh_client *c)
 {
-	return !c->closing && !c->broken &&
+	return !c->closing && !c->broken && c->allowance > 0 &&
 	       c->peer.call_count < LH_CLIENT_MAX_CALLS &&
 	       unsent(c) <= LH_CLIENT_PAUSE_BYTES;
+}
+
+/* Owner and root have no limit but those of everybody. */
+static void spend(struct lh_client *c)
+{
+	if (c->peer.role != LH_ROLE_SUBMIT && !--c->allowance)
+		lh__server_await_refill(c->server);
 }
 
 static void take_lines(struct lh_client *c)
@@ -191,6 +202,7 @@ static void take_lines(struct lh_client *c)
 	while (c->pending && budget-- && may_take(c)) {
 		rc = lh_frame_next(&c->frame, &line, &len);
 		if (rc > 0) {
+			spend(c);
 			lh_rpc_line(c->server->rpc, &c->peer, line, len);
 		} else if (rc == 0) {
 			c->pending = false;
@@ -270,10 +282,21 @@ static struct lh_client *client_new(struct lh_server *s)
 	return c;
 }
 
-/* Who is it, and is there a place? The socket's mode says the same as the uid
- * check, but a mode can be changed by hand. */
+/* The groups of a peer, its own first. */
+static int groups_of(int fd, gid_t own, gid_t *groups, int max)
+{
+	socklen_t len = (socklen_t)((size_t)(max - 1) * sizeof(*groups));
+
+	groups[0] = own;
+	return getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups + 1, &len) ?
+		       1 : 1 + (int)(len / sizeof(*groups));
+}
+
+/* Who is it, may it, and is there a place? */
 static int admit(struct lh_client *c, struct lh_err *err)
 {
+	const struct lh_rpc *rpc = c->server->rpc;
+	gid_t groups[GROUPS_MAX];
 	struct ucred who;
 	socklen_t len = sizeof(who);
 	uv_os_fd_t fd;
@@ -283,10 +306,15 @@ static int admit(struct lh_client *c, struct lh_err *err)
 		return lh_err_set(err, LH_EDENIED, "cannot tell who is calling");
 	c->peer.uid = who.uid;
 	c->peer.pid = who.pid;
-	if (who.uid != geteuid() && who.uid != 0)
-		return lh_err_set(err, LH_EDENIED,
-				  "uid %u may not control the lhd of uid %u",
-				  (unsigned)who.uid, (unsigned)geteuid());
+	if (!lh_access_role(rpc->access, who.uid, groups,
+			    groups_of(fd, who.gid, groups, GROUPS_MAX), &c->peer.role)) {
+		if (rpc->denied)
+			rpc->denied(rpc->ctx, &c->peer, NULL);
+		lh_err_set(err, LH_EDENIED, "uid %u may not control the lhd of uid %u",
+			   (unsigned)who.uid, (unsigned)geteuid());
+		return lh_err_hint(err, "lhd --allow lets others look or steer");
+	}
+	c->allowance = LH_GUEST_CALLS;
 	if (c->server->client_count > LH_SERVER_MAX_CLIENTS)
 		return lh_err_set(err, LH_ETOOBIG, "%d connections are open already",
 				  LH_SERVER_MAX_CLIENTS);

@@ -8,6 +8,38 @@
 #include "lighthouse/proto.h"
 #include "rpc_table.h"
 
+/* ---- what was denied ------------------------------------------------------- */
+
+enum { TELL_EVERY_MS = 10000 };
+
+/* Journals it; of one user once in TELL_EVERY_MS, with the number of those between. */
+static void on_denied(void *ctx, const struct lh_peer *peer, const char *method)
+{
+	struct lh_control *c = ctx;
+	struct lh_denials *d = &c->denials;
+	int64_t now_ms = (int64_t)uv_now(c->loop);
+	struct lh_caller who = { .uid = peer->uid, .pid = peer->pid, .program = "" };
+	int i = 0, n = sizeof(d->of) / sizeof(d->of[0]);
+
+	while (i < n && d->of[i].uid != peer->uid)
+		i++;
+	if (i == n) {
+		i = d->next++ % n;
+		d->of[i].uid = peer->uid;
+		d->of[i].told_ms = now_ms - TELL_EVERY_MS;
+		d->of[i].untold = 0;
+	}
+	if (now_ms - d->of[i].told_ms < TELL_EVERY_MS) {
+		d->of[i].untold++;
+		return;
+	}
+	lh_jobs_note_denied(c->jobs, &who, method ? method : "connect", d->of[i].untold);
+	d->of[i].told_ms = now_ms;
+	d->of[i].untold = 0;
+}
+
+/* ---- open and closed ------------------------------------------------------- */
+
 int lh_control_open(struct lh_control **control, uv_loop_t *loop,
 		    struct lh_jobs *jobs, struct lh_store *store,
 		    const struct lh_control_config *config, struct lh_err *err)
@@ -22,7 +54,10 @@ int lh_control_open(struct lh_control **control, uv_loop_t *loop,
 	c->jobs = jobs;
 	c->store = store;
 	c->started_ms = lh_time_ms();
-	c->rpc = (struct lh_rpc){ lh_rpc_methods, lh_rpc_method_count, c };
+	c->rpc = (struct lh_rpc){ lh_rpc_methods, lh_rpc_method_count, c, config->access,
+				  on_denied };
+	for (size_t i = 0; i < sizeof(c->denials.of) / sizeof(c->denials.of[0]); i++)
+		c->denials.of[i].uid = -1;
 	rc = lh_server_open(&c->server, loop, path, &c->rpc, err);
 	free(path);
 	if (rc)

@@ -22,8 +22,18 @@
 struct lh_control_config {
 	const char *state_dir;      /* absolute; borrowed while it is open */
 	int64_t generation;         /* of this lhd */
+	const struct lh_access *access; /* borrowed while it is open */
 	void (*stop)(void *arg);    /* daemon.stop was called; on the loop */
 	void *stop_arg;
+};
+
+/* What was refused lately, so that asking again and again fills no disk. */
+struct lh_denials {
+	struct {
+		int64_t uid, told_ms;
+		int untold;
+	} of[16];
+	int next;
 };
 
 struct lh_control {
@@ -33,6 +43,7 @@ struct lh_control {
 	struct lh_store *store;
 	int64_t started_ms;
 	struct lh_rpc rpc;
+	struct lh_denials denials;
 	struct lh_server *server;
 	void (*closed_cb)(void *arg);
 	void *closed_arg;

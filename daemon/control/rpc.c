@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "control/access.h"
 
 /* ---- the ends of a call --------------------------------------------------- */
 
@@ -375,6 +376,21 @@ static int check_request(json_t *request, struct lh_err *err)
 	return 0;
 }
 
+static void deny(struct lh_call *call)
+{
+	const struct lh_rpc *rpc = call->rpc;
+	struct lh_err err = LH_ERR_INIT;
+
+	lh_err_set(&err, LH_EDENIED, "uid %lld may not call %s: that takes the role '%s', it "
+		   "has '%s'", (long long)call->peer->uid, call->method->name,
+		   lh_access_role_name(call->method->role),
+		   lh_access_role_name(call->peer->role));
+	lh_err_hint(&err, "lhd's own user and root may; lhd --allow gives others a role");
+	if (rpc->denied)
+		rpc->denied(rpc->ctx, call->peer, call->method->name);
+	lh_reply_err(call, &err);
+}
+
 static void dispatch(struct lh_call *call, const char *name)
 {
 	struct lh_err err = LH_ERR_INIT;
@@ -384,6 +400,10 @@ static void dispatch(struct lh_call *call, const char *name)
 		lh_err_set(&err, LH_EMETHOD, "no method is named '%.100s'", name);
 		lh_err_hint(&err, "an older lhd may lack it; see daemon.info");
 		lh_reply_err(call, &err);
+		return;
+	}
+	if (call->method->role > call->peer->role) {
+		deny(call);
 		return;
 	}
 	if (!json_is_object(call->params)) {

@@ -8,6 +8,7 @@
  *   call        answered
  *   ----------  -----------------------------------------------------------
  *   not JSON    LH_EPARSE, id null
+ *   not allowed LH_EDENIED: the peer's role is less than the method's
  *   not a call  LH_EREQUEST, with the id if it could be read. Batches: never
  *   no "id"     a notification: done, but never answered, whatever happens
  *   else        a result, or {code, message, data: {name, hint}}
@@ -37,7 +38,9 @@ enum lh_rpc_type {
 
 enum lh_role { LH_ROLE_READ, LH_ROLE_STEER, LH_ROLE_SUBMIT };
 
+struct lh_access;
 struct lh_call;
+struct lh_peer;
 
 /* One parameter, as in its schema. */
 struct lh_rpc_param {
@@ -64,6 +67,9 @@ struct lh_rpc {
 	const struct lh_rpc_method *methods;
 	int method_count;
 	void *ctx;                  /* for handlers */
+	const struct lh_access *access; /* who may call, besides the owner; or NULL */
+	/* Told of a method that a peer may not call; NULL method: may not connect. */
+	void (*denied)(void *ctx, const struct lh_peer *peer, const char *method);
 };
 
 /* Who calls, and where messages go. */
@@ -74,6 +80,7 @@ struct lh_peer {
 	void (*ended)(struct lh_peer *peer);
 	struct lh_feed *feed;       /* its subscriptions (subscribe.h), or NULL */
 	int64_t uid, pid;
+	enum lh_role role;          /* the greatest that it may call */
 	struct lh_call *calls;      /* private: not ended yet */
 	int call_count;             /* how many */
 };

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "control/access.h"
 #include "control/server_int.h"
 
 #define BACKLOG 511
@@ -48,6 +49,22 @@ static void turn(struct lh_server *s)
 		uv_idle_start(&s->idle, on_idle);
 	else
 		uv_idle_stop(&s->idle);
+}
+
+static void on_refill(uv_timer_t *timer)
+{
+	struct lh_server *s = timer->data;
+
+	for (struct lh_client *c = s->clients; c; c = c->next) {
+		c->allowance = LH_GUEST_CALLS;
+		lh__server_make_due(c);
+	}
+}
+
+void lh__server_await_refill(struct lh_server *s)
+{
+	if (!s->closing && !uv_is_active((uv_handle_t *)&s->refill))
+		uv_timer_start(&s->refill, on_refill, LH_GUEST_REFILL_MS, 0);
 }
 
 static void on_prepare(uv_prepare_t *prepare)
@@ -90,7 +107,8 @@ static int listen_at(struct lh_server *s, const char *path, struct lh_err *err)
 {
 	int rc = uv_pipe_bind(&s->listener, path);
 
-	if (rc == 0 && chmod(path, 0600))
+	/* Whom it lets in, admit() looks at. */
+	if (rc == 0 && chmod(path, s->rpc->access && s->rpc->access->count ? 0666 : 0600))
 		rc = -errno;
 	if (rc == 0)
 		rc = uv_listen((uv_stream_t *)&s->listener, BACKLOG, on_connection);
@@ -124,12 +142,14 @@ int lh_server_open(struct lh_server **server, uv_loop_t *loop, const char *path,
 	s->rpc = rpc;
 	s->loop = loop;
 	s->due_end = &s->due;
-	s->handles = 4;
+	s->handles = 5;
 	uv_pipe_init(loop, &s->listener, 0);
 	uv_prepare_init(loop, &s->prepare);
 	uv_check_init(loop, &s->check);
 	uv_idle_init(loop, &s->idle);
+	uv_timer_init(loop, &s->refill);
 	s->listener.data = s->prepare.data = s->check.data = s->idle.data = s;
+	s->refill.data = s;
 	uv_prepare_start(&s->prepare, on_prepare);
 	uv_check_start(&s->check, on_check);
 	if (listen_at(s, path, err)) {
@@ -193,6 +213,7 @@ void lh_server_close(struct lh_server *s, void (*closed)(void *arg), void *arg)
 	uv_close((uv_handle_t *)&s->prepare, on_handle_closed);
 	uv_close((uv_handle_t *)&s->check, on_handle_closed);
 	uv_close((uv_handle_t *)&s->idle, on_handle_closed);
+	uv_close((uv_handle_t *)&s->refill, on_handle_closed);
 }
 
 int lh_server_clients(const struct lh_server *s)

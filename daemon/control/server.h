@@ -1,13 +1,16 @@
 /* server.h: the control socket: who may connect, and how much they may cost.
  *
- * A Unix stream socket of mode 0600. A peer must have our uid or be root. It
- * sends one JSON object a line and gets one a line. What a peer can cost:
+ * A Unix stream socket of mode 0600; a peer must have our uid or be root. With
+ * rpc->access others may connect too (mode 0666), and get the role it gives them;
+ * whom it does not name is refused and told of. A peer sends one JSON object a line
+ * and gets one a line. What a peer can cost:
  *
  *   a longer line than 4 MiB     dropped, answered once with LH_ETOOBIG
  *   unread answers over 1 MiB    we stop reading it until it reads
  *   unread answers over 16 MiB   the connection is closed
  *   calls not answered: 8        the next lines wait
  *   calls a turn of the loop: 64 then the others have theirs
+ *   calls of others than the owner  100 in each 100 ms, the next lines wait
  *   pushed lines                 bounded, see subscribe.h
  *   connections: 512             one more gets LH_ETOOBIG and is closed
  *
@@ -30,6 +33,8 @@
 #define LH_SERVER_MAX_CLIENTS 512
 #define LH_CLIENT_MAX_CALLS 8
 #define LH_CLIENT_TURN_CALLS 64
+#define LH_GUEST_CALLS 100
+#define LH_GUEST_REFILL_MS 100
 #define LH_CLIENT_PAUSE_BYTES (1u << 20)
 #define LH_CLIENT_DROP_BYTES (16u << 20)
 

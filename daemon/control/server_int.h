@@ -16,6 +16,7 @@ struct lh_client {
 	bool reading;
 	bool pending;             /* the frame may hold a whole line */
 	bool eof;                 /* nothing more will come */
+	int allowance;            /* calls until the next refill */
 	struct lh_buf out;        /* not given to libuv yet */
 	struct lh_buf writing;    /* given to it, while write.data is set */
 	uv_write_t write;
@@ -37,7 +38,8 @@ struct lh_server {
 	uv_prepare_t prepare;
 	uv_check_t check;
 	uv_idle_t idle;           /* active: somebody is due, do not sleep */
-	int handles;              /* of these four, not closed yet */
+	uv_timer_t refill;        /* active: a guest has used up its calls */
+	int handles;              /* of these five, not closed yet */
 	struct lh_hub hub;
 	struct lh_client *clients;
 	int client_count;
@@ -57,6 +59,8 @@ void lh__client_turn(struct lh_client *c);
 void lh__client_close(struct lh_client *c);
 
 void lh__server_make_due(struct lh_client *c);
+/* A guest waits until its allowance is filled up again. */
+void lh__server_await_refill(struct lh_server *s);
 /* A client's memory is gone. */
 void lh__server_client_gone(struct lh_server *s);
 

@@ -18,6 +18,7 @@
 
 #include "base/failpoint.h"
 #include "base/fs.h"
+#include "base/log.h"
 #include "jobs/jobfile.h"
 #include "jobs/rule.h"
 
@@ -212,6 +213,15 @@ static int check_switch(const struct lh_job_run *run, const json_t *args, json_t
 	return 0;
 }
 
+static int count_pending(const struct lh_job_run *run)
+{
+	int n = 0;
+
+	for (const struct lh_command *c = run->commands; c; c = c->next)
+		n++;
+	return n;
+}
+
 /* 0 and the args to be journalled (new reference), or the refusal. */
 static int check(const struct lh_job_run *run, const char *verb, const json_t *args,
 		 json_t **stored, struct lh_err *err)
@@ -226,6 +236,11 @@ static int check(const struct lh_job_run *run, const char *verb, const json_t *a
 	if (is(verb, "cancel") && run->wanted == LH_WANT_CANCEL)
 		return refuse(err, run, "is being cancelled already",
 			      "wait for it to end");
+	if (count_pending(run) >= LH_PENDING_MAX) {
+		refuse(err, run, "has as many commands pending as one may have",
+		       "wait until its worker has come to them");
+		return err->code = LH_EBUSY;
+	}
 	if (run->state == LH_JOB_STOPPING && !is(verb, "cancel"))
 		return refuse(err, run, "is stopping", "wait for it to end");
 	if (is(verb, "pause") && paused && !may_release(run, args))
@@ -385,6 +400,34 @@ void lh_command_ask(struct lh_jobs *jobs, int64_t job, const char *verb,
 		lh_request_answer_take(r, NULL, &err);
 	else
 		lh_request_begin(r);
+}
+
+void lh_jobs_note_denied(struct lh_jobs *jobs, const struct lh_caller *who,
+			 const char *method, int untold)
+{
+	struct lh_request *r = lh_request_new(jobs, method, 0, who, NULL, NULL);
+	struct lh_batch *b = lh_batch_new(jobs->journal);
+	char more[64] = "";
+
+	if (untold)
+		snprintf(more, sizeof(more), ", and %d calls before", untold);
+	r->accepted_ms = lh_time_ms();
+	r->args = json_object();
+	lh_request_journal(r, b, r->args);
+	lh_batch_add(b, LH_STMT_COMMAND_OUTCOME,
+		     (struct lh_bind[]){ LH_INT(r->command), LH_TEXT("denied"),
+					 LH_INT(r->accepted_ms), LH_NULL,
+					 LH_TEXT(more + 2 * !!*more) },
+		     5);
+	lh_batch_event_take(b, 0, 0, -1, "access.denied",
+			    json_pack("{s:I, s:I, s:s, s:i}", "uid", (json_int_t)who->uid,
+				      "pid", (json_int_t)who->pid, "method", method,
+				      "untold", untold),
+			    "uid %" PRId64 " was denied %s%s", who->uid, method, more);
+	lh_warn("uid %" PRId64 " (process %" PRId64 ") was denied %s%s", who->uid, who->pid,
+		method, more);
+	lh_batch_commit(b, false, NULL, NULL);
+	lh_request_free(r);
 }
 
 void lh_command_stop(struct lh_job_run *run)

@@ -78,6 +78,9 @@ void lh_jobs_submit_take(struct lh_jobs *jobs, struct lh_job *job, const char *y
 void lh_jobs_command(struct lh_jobs *jobs, int64_t job, const char *verb,
 		     const json_t *args, const struct lh_caller *who,
 		     lh_jobs_reply reply, void *arg);
+/* Journals a call that its caller may not make, and how many went untold before. */
+void lh_jobs_note_denied(struct lh_jobs *jobs, const struct lh_caller *who,
+			 const char *method, int untold);
 /* job.sample: pieces as {text}, then the reply. Returns a handle for abandon. */
 typedef void (*lh_jobs_piece)(void *arg, json_t *piece);
 int64_t lh_jobs_sample(struct lh_jobs *jobs, int64_t job, const json_t *args,

@@ -30,6 +30,8 @@
 
 enum {
 	LH_TOKEN_BYTES = 33,              /* 32 hexadecimal digits and a NUL */
+	LH_PENDING_MAX = 64,              /* commands of a job without outcome */
+	LH_QUEUED_MAX = 1000,             /* jobs that wait */
 	LH_SAMPLE_PROCESSES = 2,          /* at once, from checkpoints */
 	LH_UNCOMMITTED_MAX = 16384,       /* records of one worker in the store's queue */
 	LH_WIRE_QUEUE_MAX_BYTES = 8 << 20, /* unread by a worker: it hangs */

@@ -145,6 +145,15 @@ static json_t *digest_args(const struct lh_request *r)
 			 "digest", hex);
 }
 
+static int count_queued(const struct lh_jobs *jobs)
+{
+	int n = 0;
+
+	for (int i = 0; i < jobs->count; i++)
+		n += jobs->run[i]->state == LH_JOB_QUEUED;
+	return n;
+}
+
 void lh_jobs_submit_take(struct lh_jobs *jobs, struct lh_job *job, const char *yaml,
 			 int priority, const struct lh_caller *who, lh_jobs_reply reply,
 			 void *arg)
@@ -163,8 +172,12 @@ void lh_jobs_submit_take(struct lh_jobs *jobs, struct lh_job *job, const char *y
 	if (jobs->draining) {
 		lh_err_set(&err, LH_ESTATE, "lhd is stopping and takes no new job");
 		lh_err_hint(&err, "submit it again once lhd was started again");
-		lh_request_answer_take(r, NULL, &err);
-		return;
+	} else if (count_queued(jobs) >= LH_QUEUED_MAX) {
+		lh_err_set(&err, LH_ETOOBIG, "%d jobs wait already", LH_QUEUED_MAX);
+		lh_err_hint(&err, "cancel some, or submit it when some have ended");
 	}
-	lh_request_begin(r);
+	if (err.code)
+		lh_request_answer_take(r, NULL, &err);
+	else
+		lh_request_begin(r);
 }

@@ -52,7 +52,7 @@ static void statedir_is_made_private_and_counts_its_owners(void **state)
 
 	(void)state;
 	for (i = 1; i <= 3; i++) {
-		assert_int_equal(lh_statedir_open(&d, path, &err), 0);
+		assert_int_equal(lh_statedir_open(&d, path, 0700, &err), 0);
 		assert_int_equal(d.generation, i);
 		assert_string_equal(d.path, path);
 		assert_int_equal(stat(path, &st), 0);
@@ -69,12 +69,12 @@ static void statedir_names_its_owner_to_the_second(void **state)
 
 	(void)state;
 	snprintf(pid, sizeof(pid), "(pid %ld)", (long)getpid());
-	assert_int_equal(lh_statedir_open(&d, path, &err), 0);
-	assert_int_equal(lh_statedir_open(&second, path, &err), LH_EBUSY);
+	assert_int_equal(lh_statedir_open(&d, path, 0700, &err), 0);
+	assert_int_equal(lh_statedir_open(&second, path, 0700, &err), LH_EBUSY);
 	assert_non_null(strstr(err.text, pid));
 	assert_string_not_equal(err.hint, "");
 	lh_statedir_close(&d);
-	assert_int_equal(lh_statedir_open(&d, path, &err), 0);
+	assert_int_equal(lh_statedir_open(&d, path, 0700, &err), 0);
 	/* the one that was refused is not counted */
 	assert_int_equal(d.generation, 2);
 	lh_statedir_close(&d);
@@ -90,15 +90,15 @@ static void statedir_refuses_a_damaged_generation(void **state)
 	size_t i;
 
 	(void)state;
-	assert_int_equal(lh_statedir_open(&d, path, &err), 0);
+	assert_int_equal(lh_statedir_open(&d, path, 0700, &err), 0);
 	lh_statedir_close(&d);
 	for (i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
 		write_generation(texts[i]);
-		assert_int_equal(lh_statedir_open(&d, path, &err), LH_ECORRUPT);
+		assert_int_equal(lh_statedir_open(&d, path, 0700, &err), LH_ECORRUPT);
 		assert_string_not_equal(err.hint, "");
 	}
 	write_generation("41\n");
-	assert_int_equal(lh_statedir_open(&d, path, &err), 0);
+	assert_int_equal(lh_statedir_open(&d, path, 0700, &err), 0);
 	assert_int_equal(d.generation, 42);
 	lh_statedir_close(&d);
 }

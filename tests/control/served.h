@@ -125,7 +125,7 @@ static const struct lh_rpc_method methods[] = {
 	{ .name = "unsub", .params = unsub_params, .param_count = 1,
 	  .handler = unsubscribe },
 };
-static const struct lh_rpc rpc = { methods, 6, NULL };
+static const struct lh_rpc rpc = { .methods = methods, .method_count = 6 };
 
 /* ---- the loop ------------------------------------------------------------- */
 

@@ -69,8 +69,20 @@ static const struct lh_rpc_method methods[] = {
 	{ .name = "none", .handler = echo },
 	{ .name = "hold", .handler = hold },
 	{ .name = "refuse", .handler = refuse },
+	{ .name = "steer", .role = LH_ROLE_STEER, .handler = echo },
+	{ .name = "submit", .role = LH_ROLE_SUBMIT, .handler = echo },
 };
-static const struct lh_rpc rpc = { methods, 5, NULL };
+static int denied;
+
+static void on_denied(void *ctx, const struct lh_peer *peer, const char *method)
+{
+	(void)ctx, (void)peer;
+	assert_non_null(method);
+	denied++;
+}
+
+static const struct lh_rpc rpc = { .methods = methods, .method_count = 7,
+				   .denied = on_denied };
 
 static void on_send(struct lh_peer *peer, const json_t *message)
 {
@@ -91,7 +103,8 @@ static int setup(void **state)
 	p->peer.ended = on_ended;
 	p->sent = json_array();
 	held = NULL;
-	called = 0;
+	called = denied = 0;
+	p->peer.role = LH_ROLE_SUBMIT;
 	*state = p;
 	return 0;
 }
@@ -396,6 +409,30 @@ static void rpc_tells_calls_that_their_peer_is_lost(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+static void rpc_denies_what_a_role_may_not(void **state)
+{
+	struct test_peer *p = *state;
+
+	p->peer.uid = 1234;
+	for (int role = LH_ROLE_READ; role <= LH_ROLE_SUBMIT; role++) {
+		p->peer.role = (enum lh_role)role;
+		denied = 0;
+		expect(json_object_get(send_line(p, CALL("none", "{}")), "result"), "{}");
+		if (role < LH_ROLE_STEER)
+			expect_error(send_line(p, CALL("steer", "{}")), LH_EDENIED, "1",
+				     "uid 1234 may not call steer: that takes the role "
+				     "'steer', it has 'read'");
+		else
+			expect(json_object_get(send_line(p, CALL("steer", "{}")), "result"),
+			       "{}");
+		/* Before its parameters are looked at. */
+		if (role < LH_ROLE_SUBMIT)
+			expect_error(send_line(p, CALL("submit", "{\"x\":1}")), LH_EDENIED,
+				     "1", "takes the role 'submit'");
+		assert_int_equal(denied, LH_ROLE_SUBMIT - role);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -407,6 +444,7 @@ int main(void)
 		T(rpc_survives_deep_nesting),
 		T(rpc_refuses_what_is_not_a_request),
 		T(rpc_names_an_unknown_method),
+		T(rpc_denies_what_a_role_may_not),
 		T(rpc_checks_every_parameter),
 		T(rpc_names_a_long_value_by_its_size),
 		T(rpc_makes_hostile_error_texts_safe),
