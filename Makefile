@@ -8,6 +8,7 @@
 #   make dist       a tree that runs on another host: BUILD/dist
 #   make test-gpu   what needs a GPU (also: dist/tests/run.sh, no compiler)
 #   make bench-gpu  a layer's and whole steps' times beside their limits
+#   make reference  brings schema/README.md up to date with schema/
 #   make deps       installs what is missing from Debian's packages (root or sudo)
 #   make help       this list
 #
@@ -83,7 +84,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) \
              rpc_table.c job_table.c)
 
 LIBS_lhd      = $(shell pkg-config --libs libuv jansson yaml-0.1 sqlite3 libxxhash) -lm -lpthread
-LIBS_lhctl    = $(shell pkg-config --libs jansson yaml-0.1 libxxhash) -lm -lpthread
+LIBS_lhctl    = $(shell pkg-config --libs jansson yaml-0.1 sqlite3 libxxhash) -lm -lpthread
 LIBS_lhworker = $(shell pkg-config --libs jansson yaml-0.1 openblas libxxhash) -lm -lpthread
 LIBS_test     = $(shell pkg-config --libs $(PKGS) cmocka) -lm -lpthread
 
@@ -104,7 +105,7 @@ CUDA_OBJ := $(patsubst kernels/cuda/%,$(BUILD)/obj/kernels/cuda/%.o, \
               $(basename $(sort $(filter-out %/sizes.c,$(wildcard kernels/cuda/*.cu kernels/cuda/*.c)))))
 BENCHES  := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all help deps test units demo bench soak install clean dist test-gpu bench-gpu
+.PHONY: all help reference deps test units demo bench soak install clean dist test-gpu bench-gpu
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -121,11 +122,14 @@ $(BUILD)/schema-gen: $(GEN_SRC) $(wildcard schema/gen/*.h)
 	$(Q)$(CC) -std=c17 -O1 -g $(WARN) -D_GNU_SOURCE -o $@ $(GEN_SRC) \
 	  $(shell pkg-config --cflags --libs jansson)
 
-$(GEN)/.done: $(BUILD)/schema-gen $(wildcard schema/*.json schema/rpc/*.json schema/store/*.sql)
+$(GEN)/.done: $(BUILD)/schema-gen $(wildcard schema/*.json schema/README.md schema/rpc/*.json schema/store/*.sql)
 	@mkdir -p $(GEN)/lighthouse
 	$(Q)$(BUILD)/schema-gen schema $(GEN)
 	@touch $@
 $(GEN_OUT): $(GEN)/.done
+
+reference: $(GEN)/.done
+	cp $(GEN)/README.md schema/README.md
 
 # ---- objects -----------------------------------------------------------------
 $(BUILD)/obj/gen/%.o: $(GEN)/%.c $(GEN)/.done
@@ -295,6 +299,16 @@ bench: all $(BENCHES)
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	set -e; ctl=$(BUILD)/bin/lhctl; share=$(DESTDIR)$(PREFIX)/share; \
+	$$ctl help --man >$$share/man/man1/lhctl.1; \
+	for c in $$($$ctl help --list); do $$ctl help --man $$c >$$share/man/man1/lhctl-$$c.1; done; \
+	$$ctl completion bash >$$share/bash-completion/completions/lhctl; \
+	$$ctl completion zsh >$$share/zsh/site-functions/_lhctl; \
+	$$ctl completion fish >$$share/fish/vendor_completions.d/lhctl.fish
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@PREFIX@|$(PREFIX)|' daemon/lhd.service \
 	  >$(DESTDIR)$(PREFIX)/lib/systemd/system/lhd.service

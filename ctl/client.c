@@ -37,7 +37,7 @@ static int unreachable(struct lh_err *err, const char *what)
 	return lh_err_hint(err, "is lhd still running?");
 }
 
-static char *state_dir(const struct ctl *c, struct lh_err *err)
+char *ctl_state_dir(const struct ctl *c, struct lh_err *err)
 {
 	const char *given = getenv("LIGHTHOUSE_STATE");
 
@@ -46,7 +46,7 @@ static char *state_dir(const struct ctl *c, struct lh_err *err)
 	return given && *given ? lh_strdup(given) : lh_statedir_default(err);
 }
 
-static int dial(struct ctl_client *k, const char *state)
+static int dial(struct ctl_client *k, const char *state, struct lh_err *err)
 {
 	char *path = lh_asprintf("%s/%s", state, LH_STATE_CONTROL_SOCKET);
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -59,9 +59,9 @@ static int dial(struct ctl_client *k, const char *state)
 	if (k->fd >= 0 && fits)
 		rc = connect(k->fd, (struct sockaddr *)&a, sizeof(a));
 	if (rc) {
-		fprintf(stderr, "error: no daemon at '%s': %s\n", path,
-			fits ? strerror(errno) : "the path is too long for a socket");
-		fprintf(stderr, "hint: start it: lhd --state %s\n", state);
+		lh_err_set(err, LH_EUNREACHABLE, "no daemon at '%s': %s", path,
+			   fits ? strerror(errno) : "the path is too long for a socket");
+		lh_err_hint(err, "start it: lhd --state %s", state);
 		if (k->fd >= 0)
 			close(k->fd);
 	}
@@ -72,15 +72,22 @@ static int dial(struct ctl_client *k, const char *state)
 struct ctl_client *ctl_connect(const struct ctl *c)
 {
 	struct lh_err err = LH_ERR_INIT;
-	char *state = state_dir(c, &err);
+	struct ctl_client *k = ctl_try_connect(c, &err);
+
+	if (!k)
+		ctl_fail(&err);
+	return k;
+}
+
+struct ctl_client *ctl_try_connect(const struct ctl *c, struct lh_err *err)
+{
+	char *state = ctl_state_dir(c, err);
 	struct ctl_client *k;
 
-	if (!state) {
-		ctl_fail(&err);
+	if (!state)
 		return NULL;
-	}
 	k = lh_calloc(1, sizeof(*k));
-	if (dial(k, state)) {
+	if (dial(k, state, err)) {
 		free(k);
 		k = NULL;
 	} else {
@@ -93,6 +100,8 @@ struct ctl_client *ctl_connect(const struct ctl *c)
 
 void ctl_disconnect(struct ctl_client *k)
 {
+	if (!k)
+		return;
 	close(k->fd);
 	lh_frame_release(&k->in);
 	json_decref(k->reply);
@@ -202,7 +211,7 @@ static int open_pidfd(const char *state, int fd)
 void ctl_await_end(const struct ctl *c, struct ctl_client *k)
 {
 	struct lh_err err = LH_ERR_INIT;
-	char *state = state_dir(c, &err);
+	char *state = ctl_state_dir(c, &err);
 	struct pollfd p = { .fd = open_pidfd(state, k->fd), .events = POLLIN };
 	int rc;
 

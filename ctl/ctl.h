@@ -68,7 +68,11 @@ typedef void (*ctl_note)(void *arg, const char *method, json_t *params);
 
 /* NULL after printing why; exit with CTL_UNREACHABLE. */
 struct ctl_client *ctl_connect(const struct ctl *c);
-void ctl_disconnect(struct ctl_client *k);
+/* The same without printing: NULL and *err. */
+struct ctl_client *ctl_try_connect(const struct ctl *c, struct lh_err *err);
+void ctl_disconnect(struct ctl_client *k); /* NULL is allowed */
+/* Where the daemon would be; heap, or NULL and *err. */
+char *ctl_state_dir(const struct ctl *c, struct lh_err *err);
 void ctl_on_note(struct ctl_client *k, ctl_note note, void *arg);
 /* From now on calls and listening end with LH_ETIMEOUT once timeout_s have
  * passed, whatever comes; negative: no limit. A call has 2 s all the same, so

@@ -9,30 +9,30 @@
 #include "jobs/jobfile.h"
 #include "lighthouse/version.h"
 
-static const struct ctl_command *const commands[] = {
-	&ctl_cmd_pack,	 &ctl_cmd_estimate, &ctl_cmd_submit,	 &ctl_cmd_ls,
-	&ctl_cmd_show,	 &ctl_cmd_watch,    &ctl_cmd_switch,	 &ctl_cmd_pause,
-	&ctl_cmd_resume, &ctl_cmd_cancel,   &ctl_cmd_checkpoint, &ctl_cmd_wait,
-	&ctl_cmd_sample, &ctl_cmd_steps,    &ctl_cmd_events,	 &ctl_cmd_journal,
-	&ctl_cmd_checkpoints, &ctl_cmd_verify, &ctl_cmd_info,	 &ctl_cmd_stop,
-	&ctl_cmd_rule,
+const struct ctl_command *const ctl_commands[] = {
+	&ctl_cmd_pack,	 &ctl_cmd_check,    &ctl_cmd_estimate, &ctl_cmd_submit,
+	&ctl_cmd_ls,	 &ctl_cmd_show,	    &ctl_cmd_watch,    &ctl_cmd_switch,
+	&ctl_cmd_pause,	 &ctl_cmd_resume,   &ctl_cmd_cancel,   &ctl_cmd_checkpoint,
+	&ctl_cmd_rule,	 &ctl_cmd_wait,	    &ctl_cmd_sample,   &ctl_cmd_steps,
+	&ctl_cmd_events, &ctl_cmd_journal,  &ctl_cmd_checkpoints, &ctl_cmd_verify,
+	&ctl_cmd_info,	 &ctl_cmd_doctor,   &ctl_cmd_stop,     &ctl_cmd_version,
+	&ctl_cmd_completion, NULL,
 };
-enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
 static const struct ctl_command *find(const char *name)
 {
-	for (int i = 0; i < COMMANDS; i++)
-		if (!strcmp(commands[i]->name, name))
-			return commands[i];
+	for (int i = 0; ctl_commands[i]; i++)
+		if (!strcmp(ctl_commands[i]->name, name))
+			return ctl_commands[i];
 	return NULL;
 }
 
 static void print_usage(FILE *f)
 {
 	fputs("usage: lhctl [--state DIR] COMMAND [ARGS]\n\n", f);
-	for (int i = 0; i < COMMANDS; i++)
-		fprintf(f, "  %-11s %.*s\n", commands[i]->name,
-			(int)strcspn(commands[i]->summary, ".\n"), commands[i]->summary);
+	for (int i = 0; ctl_commands[i]; i++)
+		fprintf(f, "  %-11s %.*s\n", ctl_commands[i]->name,
+			(int)strcspn(ctl_commands[i]->summary, ".\n"), ctl_commands[i]->summary);
 	fputs("  help        help of a COMMAND; 'help job': the keys of a job file;\n"
 	      "              'help rules': what a rule's condition may ask\n"
 	      "\n  --state DIR the daemon's state directory; default $LIGHTHOUSE_STATE,\n"
@@ -51,17 +51,36 @@ static void print_usage(FILE *f)
 static int unknown(const char *name)
 {
 	fprintf(stderr, "lhctl: there is no command '%s'\n", name);
-	for (int i = 0; i < COMMANDS; i++)
-		if (!strncmp(commands[i]->name, name, strlen(name) > 2 ? 2 : 1)) {
-			fprintf(stderr, "hint: did you mean '%s'?\n", commands[i]->name);
+	for (int i = 0; ctl_commands[i]; i++)
+		if (!strncmp(ctl_commands[i]->name, name, strlen(name) > 2 ? 2 : 1)) {
+			fprintf(stderr, "hint: did you mean '%s'?\n", ctl_commands[i]->name);
 			return CTL_USAGE;
 		}
 	fputs("hint: 'lhctl -h' lists them\n", stderr);
 	return CTL_USAGE;
 }
 
+/* For `make install`: pages and their names. */
+static int man(int argc, char **argv)
+{
+	if (argc > 1 && !find(argv[1]))
+		return unknown(argv[1]);
+	if (argc > 1)
+		ctl_print_man(find(argv[1]));
+	else
+		ctl_print_man_of_all();
+	return CTL_DONE;
+}
+
 static int help(int argc, char **argv)
 {
+	if (argc && !strcmp(argv[0], "--man"))
+		return man(argc, argv);
+	if (argc && !strcmp(argv[0], "--list")) {
+		for (int i = 0; ctl_commands[i]; i++)
+			puts(ctl_commands[i]->name);
+		return CTL_DONE;
+	}
 	if (argc > 1 || (argc == 1 && argv[0][0] == '-'))
 		argc = 0;
 	if (argc == 1 && !strcmp(argv[0], "job")) {

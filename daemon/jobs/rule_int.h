@@ -3,6 +3,7 @@
  *   rule.c        looking at rules
  *   rule_fire.c   what a rule does when it fires
  *   rule_life.c   rules made, removed, listed, loaded
+ *   rule_check.c  whether a rule is one
  *   rule_sql.c, rule_action.c, rule_exec.c   conditions, actions, scripts
  */
 #ifndef LIGHTHOUSE_RULE_INT_H
@@ -58,8 +59,12 @@ struct lh_rule *lh_rule_find(struct lh_jobs *jobs, int64_t id); /* or NULL */
 /* Frees removed rules that nobody will come back to. */
 void lh_rule_sweep(struct lh_jobs *jobs);
 void lh_rule_store(const struct lh_rule *r, struct lh_batch *b);
+
+/* ---- rule_check.c ---------------------------------------------------------- */
 /* What a condition may ask about a job that has not run. */
 void lh_rule_scope_of_job(struct lh_rule_scope *s, const struct lh_job *spec);
+int lh_rule_check(const struct lh_rule_scope *scope, const char *when, const char *on,
+		  const char *action, struct lh_err *err);
 
 /* ---- rule_fire.c ----------------------------------------------------------- */
 /* `values` of `now`, or the event of that id. */

@@ -9,7 +9,6 @@
 
 #include "base/fs.h"
 #include "jobs/jobfile.h"
-#include "jobs/rule_action.h"
 
 /* ---- the list -------------------------------------------------------------- */
 
@@ -155,68 +154,7 @@ json_t *lh_rules_list(struct lh_jobs *jobs, int64_t job)
 	return list;
 }
 
-void lh_rule_scope_of_job(struct lh_rule_scope *s, const struct lh_job *spec)
-{
-	s->phase_count = spec->phase_count;
-	for (int i = 0; i < spec->phase_count; i++) {
-		snprintf(s->phases[i].name, sizeof(s->phases[i].name), "%s",
-			 spec->phases[i].name);
-		s->phases[i].attention = spec->phases[i].attention;
-		s->phases[i].steps = lh_jobfile_phase_steps(spec, i);
-	}
-	s->step_tokens = spec->batch.sequences * spec->data.seq_len;
-	s->state = lh_job_state_name(LH_JOB_QUEUED);
-	s->steps_planned = -1;
-}
-
 /* ---- made and removed ------------------------------------------------------ */
-
-/* `what`: "rules.NAME" in messages about a job file, else NULL. */
-static int check(const struct lh_rule_scope *scope, const char *when, const char *on,
-		 const char *action, struct lh_err *err)
-{
-	struct lh_rule_action a = { 0 };
-	int rc;
-
-	if (!*when == !*on) {
-		lh_err_set(err, LH_EINVAL, "a rule has either a condition or kinds of events");
-		return lh_err_hint(err, "give 'when' or 'on'");
-	}
-	rc = lh_rule_action_parse(&a, action, err);
-	if (!rc && *on && strcmp(a.verb, "exec")) {
-		rc = lh_err_set(err, LH_EINVAL, "a rule on events runs a script");
-		lh_err_hint(err, "do: exec FILE");
-	}
-	lh_rule_action_release(&a);
-	if (!rc && *when)
-		rc = lh_rule_sql_check(scope, when, err);
-	return rc;
-}
-
-int lh_rules_check(const struct lh_job *job, struct lh_err *err)
-{
-	struct lh_rule_scope scope = { 0 };
-	int phase, rc = 0;
-
-	lh_rule_scope_of_job(&scope, job);
-	for (int i = 0; !rc && i < job->rule_count; i++) {
-		const struct lh_job_rule *r = &job->rules[i];
-		struct lh_rule_action a = { 0 };
-		const char *to;
-
-		rc = check(&scope, r->when, r->on, r->action, err);
-		if (!rc && !lh_rule_action_parse(&a, r->action, err)) {
-			to = json_string_value(json_object_get(a.args, "phase"));
-			rc = to ? lh_jobfile_find_phase(job, to, &phase, err) : 0;
-		}
-		lh_rule_action_release(&a);
-		if (rc) {
-			err->code = LH_EJOBFILE;
-			rc = lh_err_prefix(err, "rules.%d (%s)", i, r->name);
-		}
-	}
-	return rc;
-}
 
 /* rule.add on its way: the condition is checked on the pool. */
 struct adding {
@@ -229,7 +167,7 @@ static void add_check(void *arg)
 	struct adding *a = arg;
 	const json_t *args = a->r->args;
 
-	a->r->err.code = check(&a->scope, text_of(args, "when"), text_of(args, "on"),
+	a->r->err.code = lh_rule_check(&a->scope, text_of(args, "when"), text_of(args, "on"),
 			       text_of(args, "do"), &a->r->err);
 }
 

@@ -11,6 +11,7 @@ void gen_errors(const char *schema, const char *out);
 void gen_sql(const char *schema, const char *out);
 void gen_rpc(const char *schema, const char *out);
 void gen_job(const char *schema, const char *out);
+void gen_readme(const char *schema, const char *out);
 
 _Noreturn void gen_die(const char *fmt, ...)
 	__attribute__((format(printf, 1, 2)));

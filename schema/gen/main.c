@@ -111,5 +111,6 @@ int main(int argc, char **argv)
 	gen_sql(argv[1], argv[2]);
 	gen_rpc(argv[1], argv[2]);
 	gen_job(argv[1], argv[2]);
+	gen_readme(argv[1], argv[2]);
 	return 0;
 }
