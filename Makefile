@@ -4,6 +4,7 @@
 #   make demo       the whole thing on real text, in a few minutes
 #   make test       everything that needs no GPU; what .ci/run runs
 #   make soak HOURS=1  random faults for so long; see tests/crash
+#   make fuzz MINUTES=10  hostile input for so long a target; see tests/fuzz
 #   make bench      timings, never part of the tests
 #   make dist       a tree that runs on another host: BUILD/dist
 #   make test-gpu   what needs a GPU (also: dist/tests/run.sh, no compiler)
@@ -16,6 +17,7 @@
 #   BUILD=DIR       where everything goes (build)
 #   SAN=1           AddressSanitizer and UBSan, under BUILD/san
 #   FAILPOINTS=1    places where tests make a process fail, under BUILD/fail
+#   FUZZ=1          what `make fuzz` runs, by clang, under BUILD/fuzz
 #   V=1             show whole commands
 #   ARCH=...        -march of the CPU code (x86-64-v3 on x86-64)
 #   NVCC=...        CUDA 13's nvcc (found on PATH or under /usr/local/cuda);
@@ -43,11 +45,21 @@ override BUILD := $(BUILD)/fail
 FAILFLAGS := -DLH_FAILPOINTS
 endif
 
-# The CUDA backend is built where nvcc is. Neither goes with it.
+# clang, for its libFuzzer; its OpenMP is another library, and not needed here.
+ifdef FUZZ
+override BUILD := $(BUILD)/fuzz
+override CC := clang
+FUZZER   := -fsanitize=fuzzer
+SANFLAGS := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined \
+            -fno-omit-frame-pointer -O1
+endif
+OPENMP := $(if $(FUZZ),,-fopenmp)
+
+# The CUDA backend is built where nvcc is. None of these goes with it.
 NVCC      ?= $(firstword $(shell command -v nvcc 2>/dev/null) \
                $(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_ARCH ?= 90a
-HAVE_CUDA := $(if $(SAN)$(FAILPOINTS),,$(if $(NVCC),1))
+HAVE_CUDA := $(if $(SAN)$(FAILPOINTS)$(FUZZ),,$(if $(NVCC),1))
 # Asked of nvcc: the one on PATH may be a script somewhere else.
 CUDA_HOME := $(if $(HAVE_CUDA),$(realpath $(shell \
                $(NVCC) --dryrun -x cu -c /dev/null -o /dev/null 2>&1 | sed -n 's/^\#\$$ TOP=//p')))
@@ -58,7 +70,8 @@ say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
 PKGS     := libuv jansson yaml-0.1 sqlite3 openblas libxxhash
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
-            -Wmissing-prototypes -Wvla -Wno-unknown-pragmas
+            -Wmissing-prototypes -Wvla -Wno-unknown-pragmas \
+            $(if $(FUZZ),-Wno-missing-field-initializers)
 CPPFLAGS := -D_GNU_SOURCE $(FAILFLAGS) -Iinclude -Idaemon -I$(BUILD)/gen
 CFLAGS   := -std=c17 -O2 -g $(WARN)
 # Programs find libraries of a dist tree beside themselves; DT_RPATH because it
@@ -67,7 +80,7 @@ LDFLAGS  := -Wl,--as-needed -Wl,--disable-new-dtags -Wl,-rpath,'$$ORIGIN/../lib'
 # The compute code: vectorised, contracted to FMA, but never reassociated, so
 # that results do not depend on the compiler's mood.
 KERNEL_CFLAGS := -O3 -march=$(ARCH) -ffp-contract=fast -fno-math-errno \
-                 -fno-trapping-math -fopenmp
+                 -fno-trapping-math $(OPENMP)
 
 LIB_BASE := $(BUILD)/liblighthouse.a
 GEN      := $(BUILD)/gen
@@ -103,9 +116,11 @@ CHECKERS := $(BUILD)/tests/lighthouse-vectors
 GPU_TESTS := $(addprefix $(BUILD)/tests/gpu/,ops model large bench_layer bench_step)
 CUDA_OBJ := $(patsubst kernels/cuda/%,$(BUILD)/obj/kernels/cuda/%.o, \
               $(basename $(sort $(filter-out %/sizes.c,$(wildcard kernels/cuda/*.cu kernels/cuda/*.c)))))
+# A program a target: under libFuzzer with FUZZ=1, else it replays inputs.
+FUZZERS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 BENCHES  := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all help reference deps test units demo bench soak install clean dist test-gpu bench-gpu
+.PHONY: all help reference deps test units demo bench soak install clean dist test-gpu bench-gpu deps-fuzz fuzzers fuzz
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -143,7 +158,7 @@ $(BUILD)/obj/kernels/%.o: kernels/%.c $(GEN)/.done
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(KERNEL_CFLAGS) $(SANFLAGS) -MMD -MP -c -o $@ $<
 
 # Fills weights with all CPUs.
-$(BUILD)/obj/daemon/train/model.o: CFLAGS += -fopenmp
+$(BUILD)/obj/daemon/train/model.o: CFLAGS += $(OPENMP)
 
 $(BUILD)/obj/%.o: %.c $(GEN)/.done
 	@mkdir -p $(@D)
@@ -182,6 +197,11 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB_BASE)
 	$(link)
 	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -fopenmp -o $@ $^ $(LIBS_test)
 
+$(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(if $(FUZZ),,$(BUILD)/obj/tests/fuzz/replay.o) $(LIB_BASE)
+	@mkdir -p $(@D)
+	$(link)
+	$(Q)$(CC) $(SANFLAGS) $(FUZZER) $(LDFLAGS) $(OPENMP) -o $@ $^ $(LIBS_test)
+
 # These run the real programs.
 $(BUILD)/tests/base/test_notify: | $(BUILD)/bin/lhd
 $(BUILD)/tests/keeper/test_keeper: | $(BUILD)/bin/lhkeeper
@@ -199,7 +219,9 @@ $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIB_BASE)
 	$(link)
 	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -fopenmp -o $@ $^ $(LIBS_lhworker)
 
-units: $(UNITS) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
+fuzzers: $(FUZZERS)
+
+units: $(UNITS) $(CHECKERS) $(FUZZERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
 
 # ---- CUDA --------------------------------------------------------------------
 ifdef HAVE_CUDA
@@ -288,6 +310,11 @@ soak: deps
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) FAILPOINTS=1 all
 	$(Q)LH_BUILD=$(abspath $(BUILD)) node tests/crash/crash.mjs --hours $(HOURS)
 
+MINUTES ?= 10
+fuzz: deps-fuzz
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) FUZZ=1 fuzzers
+	$(Q)LH_BUILD=$(abspath $(BUILD)) node tests/fuzz/fuzz.mjs --minutes $(MINUTES)
+
 demo: deps
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
 	$(Q)LH_BUILD=$(abspath $(BUILD)) ctl/examples/demo.sh
@@ -319,7 +346,8 @@ install: all
 JOBS ?= $(shell nproc)
 DEB := pkg-config libuv1-dev libjansson-dev libyaml-dev libsqlite3-dev \
        libopenblas-openmp-dev libxxhash-dev libcmocka-dev sqlite3 valgrind
-deps:
+deps-fuzz: DEB += clang libclang-rt-14-dev
+deps deps-fuzz:
 	@missing=; for p in $(DEB); do \
 	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
 	done; \
