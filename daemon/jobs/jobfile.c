@@ -15,6 +15,8 @@
 #include "base/fs.h"
 #include "jobs/jobfile_int.h"
 
+enum { SETS_MAX = 1000 };
+
 struct reader {
 	const struct lh_node *root;
 	const char *base_dir; /* NULL: paths are taken as they stand */
@@ -660,13 +662,25 @@ int lh_jobfile_read(struct lh_job *job, const struct lh_node *root,
 
 /* ---- public ---------------------------------------------------------------- */
 
+/* Each may add a key that the next is compared with. */
+static int check_set_count(const struct lh_jobfile_source *src, struct lh_err *err)
+{
+	if (src->set_count <= SETS_MAX)
+		return 0;
+	lh_err_set(err, LH_EJOBFILE, "found %d overrides, at most %d are allowed",
+		   src->set_count, SETS_MAX);
+	return lh_err_hint(err, "write them into the job file");
+}
+
 int lh_jobfile_load(struct lh_job *job, const struct lh_jobfile_source *src,
 		    struct lh_err *err)
 {
 	struct lh_node *root = NULL;
-	int rc = lh_node_from_yaml(&root, src->yaml, src->yaml_bytes,
-				   src->file ? src->file : "job file", err);
+	int rc = check_set_count(src, err);
 
+	if (!rc)
+		rc = lh_node_from_yaml(&root, src->yaml, src->yaml_bytes,
+				       src->file ? src->file : "job file", err);
 	for (int i = 0; !rc && i < src->set_count; i++)
 		rc = root->kind == LH_NODE_MAP ?
 			     lh_node_override(root, src->set[i], err) : 0;

@@ -2,8 +2,8 @@
  *
  * One table, generated from schema/job.json, drives all of it: which keys there
  * are, their types, ranges and defaults. Strict: an unknown or repeated key, a
- * wrong type, a value out of range, an alias or anchor, a second document is
- * refused with "FILE:LINE: KEY: what was found; what is allowed" and a hint
+ * wrong type, a value out of range, an alias or anchor, a second document, more
+ * keys, levels or overrides than any job has is refused with "FILE:LINE: KEY: what was found; what is allowed" and a hint
  * (for a misspelt key, the nearest one). Then what one key cannot tell: head
  * counts that divide, the preconditions of Lighthouse attention for each phase,
  * schedules that need a known number of steps, data files that open, hold

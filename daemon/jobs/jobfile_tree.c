@@ -12,7 +12,8 @@
 #include <string.h>
 #include <yaml.h>
 
-enum { DEPTH_MAX = 16, TEXT_MAX_BYTES = 1 << 20, NODES_MAX = 20000 };
+/* Keys of a section are looked for one after the other. */
+enum { DEPTH_MAX = 16, TEXT_MAX_BYTES = 1 << 20, NODES_MAX = 20000, KEYS_MAX = 1000 };
 
 void lh_node_free(struct lh_node *n)
 {
@@ -48,6 +49,13 @@ struct lh_node *lh_node_get(const struct lh_node *map, const char *key)
 		if (!strcmp(map->child[i]->key, key))
 			return map->child[i];
 	return NULL;
+}
+
+/* A key that the map does not have. */
+static void add_take(struct lh_node *map, const char *key, struct lh_node *child)
+{
+	child->key = lh_strdup(key);
+	append_take(map, child);
 }
 
 void lh_node_put_take(struct lh_node *map, const char *key, struct lh_node *child)
@@ -153,6 +161,25 @@ static int parse_list(struct parse *p, int depth, struct lh_node *list)
 	}
 }
 
+/* Whether the map takes one more key, and this one. */
+static int check_key(struct parse *p, const struct lh_node *map, const struct lh_node *key)
+{
+	char *what;
+	int rc;
+
+	if (map->count == KEYS_MAX)
+		return refuse(p, key->line, "'lhctl help job' lists all keys",
+			      "too many keys in one section");
+	if (key->kind != LH_NODE_SCALAR)
+		return refuse(p, key->line, "write a word", "a key is not a plain word");
+	if (!lh_node_get(map, key->text))
+		return 0;
+	what = lh_asprintf("%s: the key stands here twice", key->text);
+	rc = refuse(p, key->line, "keep one of them", what);
+	free(what);
+	return rc;
+}
+
 static int parse_map(struct parse *p, int depth, struct lh_node *map)
 {
 	for (;;) {
@@ -169,22 +196,13 @@ static int parse_map(struct parse *p, int depth, struct lh_node *map)
 		rc = parse_node(p, &e, depth + 1, &key);
 		if (rc)
 			return rc;
-		if (key->kind != LH_NODE_SCALAR || lh_node_get(map, key->text)) {
-			char *what = lh_asprintf(
-				key->kind == LH_NODE_SCALAR ? "%s: the key stands here twice" :
-							      "%sa key is not a plain word",
-				key->kind == LH_NODE_SCALAR ? key->text : "");
-
-			rc = refuse(p, key->line, "keep one of them", what);
-			free(what);
-			lh_node_free(key);
-			return rc;
-		}
-		rc = next_event(p, &e);
+		rc = check_key(p, map, key);
+		if (!rc)
+			rc = next_event(p, &e);
 		if (!rc)
 			rc = parse_node(p, &e, depth + 1, &value);
 		if (!rc) {
-			lh_node_put_take(map, key->text, value);
+			add_take(map, key->text, value);
 			/* A value may begin on a later line than its key. */
 			value->line = key->line;
 		}
@@ -267,6 +285,20 @@ static int parse_document(struct parse *p, struct lh_node **out)
 	return rc;
 }
 
+/* Tags are refused where they stand; but libyaml compares each directive for them
+ * with all before it, and a file has room for a hundred thousand. */
+static int refuse_directives(struct parse *p, const char *text, size_t bytes)
+{
+	const char *at = memmem(text, bytes, "%TAG", strlen("%TAG"));
+	int line = 1;
+
+	if (!at)
+		return 0;
+	for (const char *c = text; c < at; c++)
+		line += *c == '\n';
+	return refuse(p, line, "write plain values", "%TAG is not allowed");
+}
+
 int lh_node_from_yaml(struct lh_node **out, const char *text, size_t bytes,
 		      const char *origin, struct lh_err *err)
 {
@@ -279,6 +311,8 @@ int lh_node_from_yaml(struct lh_node **out, const char *text, size_t bytes,
 			   shown(origin), bytes, TEXT_MAX_BYTES);
 		return lh_err_hint(err, "is this a job file?");
 	}
+	if (refuse_directives(&p, text, bytes))
+		return err->code;
 	if (!yaml_parser_initialize(&p.parser))
 		LH_BUG("libyaml cannot start");
 	yaml_parser_set_encoding(&p.parser, YAML_UTF8_ENCODING);
@@ -301,7 +335,7 @@ struct lh_node *lh_node_from_json(const json_t *json)
 	case JSON_OBJECT:
 		n->kind = LH_NODE_MAP;
 		json_object_foreach ((json_t *)json, key, value)
-			lh_node_put_take(n, key, lh_node_from_json(value));
+			add_take(n, key, lh_node_from_json(value));
 		break;
 	case JSON_ARRAY:
 		n->kind = LH_NODE_LIST;
@@ -401,10 +435,13 @@ int lh_node_override(struct lh_node *root, const char *set, struct lh_err *err)
 
 	if (!eq || eq == set)
 		return bad_override(set, "write KEY=VALUE, as in optimizer.lr=1e-3", err);
-	for (;;) {
+	for (int depth = 1;; depth++) {
 		size_t n = strcspn(word, ".=");
 		struct lh_node *next;
 
+		/* Whoever walks the tree calls itself once a level. */
+		if (depth > DEPTH_MAX)
+			return bad_override(set, "a job file is a few levels deep", err);
 		if (word[n] == '=') {
 			snprintf(key, sizeof(key), "%.*s", (int)n, word);
 			break;

@@ -428,6 +428,7 @@ static void what_is_no_job_file_is_refused(void **state)
 		{ "a: &x 1\nb: *x\n", 14, "anchors" },
 		{ "a: *x\n", 6, "not YAML" },
 		{ "a: !!int 1\n", 11, "tags" },
+		{ "%YAML 1.1\n%TAG !a b\n---\na: 1\n", 29, ":2: %TAG is not allowed" },
 		{ "a: 1\n---\nb: 2\n", 14, "second document" },
 		{ "? [a]\n: 1\n", 10, "plain word" },
 	};
@@ -485,6 +486,45 @@ static void overrides_follow_the_same_rules(void **state)
 		if (!strstr(err.text, bad[i].says) || !strstr(err.text, "--set"))
 			fail_msg("%s gave: %s", bad[i].set, err.text);
 	}
+	free(text);
+}
+
+/* As deep as a call's line has room for: the tree is walked by calling. */
+static void an_override_is_a_few_levels_deep(void **state)
+{
+	enum { LEVELS = 2000000 };
+	char *set = lh_calloc(1, 2 * LEVELS + 8), *text = text_with(-1, NULL);
+	struct lh_job job;
+	struct lh_err err;
+
+	(void)state;
+	for (int i = 0; i < LEVELS; i++)
+		memcpy(set + 2 * i, "a.", 2);
+	strcpy(set + 2 * LEVELS, "a=1");
+	assert_int_equal(load(&job, text, strlen(text), (const char *const *)&set, 1, &err),
+			 LH_EJOBFILE);
+	assert_non_null(strstr(err.hint, "a few levels deep"));
+	free(text);
+	free(set);
+}
+
+static void sections_and_overrides_are_not_endless(void **state)
+{
+	enum { KEYS = 1200 };
+	const char *set[KEYS];
+	char *text = lh_calloc(KEYS, 16), *end = text;
+	struct lh_job job;
+	struct lh_err err;
+
+	(void)state;
+	for (int i = 0; i < KEYS; i++) {
+		set[i] = "seed=1";
+		end += sprintf(end, "k%d: 1\n", i);
+	}
+	assert_int_equal(load(&job, text, strlen(text), NULL, 0, &err), LH_EJOBFILE);
+	assert_non_null(strstr(err.text, ":1001: too many keys"));
+	assert_int_equal(load(&job, text, strlen(text), set, KEYS, &err), LH_EJOBFILE);
+	assert_non_null(strstr(err.text, "1200 overrides"));
 	free(text);
 }
 
@@ -668,6 +708,8 @@ int main(void)
 		cmocka_unit_test(an_accepted_job_is_read_back_as_it_is),
 		cmocka_unit_test(what_is_no_job_file_is_refused),
 		cmocka_unit_test(overrides_follow_the_same_rules),
+		cmocka_unit_test(an_override_is_a_few_levels_deep),
+		cmocka_unit_test(sections_and_overrides_are_not_endless),
 		cmocka_unit_test(data_that_does_not_fit_is_refused),
 	};
 
