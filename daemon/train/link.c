@@ -306,7 +306,7 @@ static void on_message_take(struct lh_link *l, json_t *m)
 	}
 	if (!strcmp(name, "welcome"))
 		on_welcome(l, m);
-	else if (l->welcome && !strcmp(name, "ack"))
+	else if (l->welcome && !strcmp(name, "ack") && field(m, "seq") <= l->sent_seq)
 		lh_spool_ack(l->spool, field(m, "seq"));
 	json_decref(m);
 }

@@ -175,10 +175,13 @@ static bool move_tail(struct lh_spool *s, int64_t from)
 
 void lh_spool_ack(struct lh_spool *s, int64_t seq)
 {
-	int64_t gone = seq - s->first + 1, left = s->next - 1 - seq, from;
+	int64_t gone, left, from;
 
-	if (gone <= 0 || left < 0)
+	/* Compared before it is reckoned with: it may be any number. */
+	if (seq < s->first || seq >= s->next)
 		return;
+	gone = seq - s->first + 1;
+	left = s->next - 1 - seq;
 	LH_FAILPOINT("spool.acked");
 	memmove(s->offset, s->offset + gone, (size_t)left * sizeof(*s->offset));
 	s->first = seq + 1;

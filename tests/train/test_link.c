@@ -234,6 +234,19 @@ static void a_stranger_cannot_command(void **state)
 	json_decref(m);
 }
 
+/* One write, so that the worker has sent nothing in between. */
+static void an_ack_of_what_was_not_sent_is_ignored(void **state)
+{
+	static const char both[] = "{\"m\":\"welcome\",\"proto\":1,\"generation\":5,"
+				   "\"stored_seq\":0}\n{\"m\":\"ack\",\"seq\":2}\n";
+
+	(void)state;
+	post("step", 1, 3);
+	accept_any();
+	send(lhd.fd, both, strlen(both), MSG_NOSIGNAL);
+	expect_records(1, 3);
+}
+
 static void a_command_is_delivered_once(void **state)
 {
 	json_t *m;
@@ -478,6 +491,7 @@ int main(void)
 		LINK_TEST(a_reconnect_resends_exactly_what_is_not_stored),
 		LINK_TEST(an_older_lhd_is_not_obeyed),
 		LINK_TEST(a_stranger_cannot_command),
+		LINK_TEST(an_ack_of_what_was_not_sent_is_ignored),
 		LINK_TEST(a_command_is_delivered_once),
 		LINK_TEST(calls_are_answered_on_the_line_they_came_on),
 		LINK_TEST(a_refusal_is_delivered),

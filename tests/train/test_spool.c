@@ -126,6 +126,8 @@ static void acknowledged_records_are_forgotten(void **state)
 	check(5, 6);
 	lh_spool_ack(spool, 2);  /* late */
 	lh_spool_ack(spool, 11); /* of nobody */
+	lh_spool_ack(spool, INT64_MIN);
+	lh_spool_ack(spool, INT64_MAX);
 	assert_int_equal(lh_spool_first(spool), 5);
 	add("step", 11, 0);
 	check(5, 7);
