@@ -121,7 +121,8 @@ int lh_shard_open(struct lh_shard *s, const char *path, struct lh_err *err)
 
 	memset(s, 0, sizeof(*s));
 	s->path = lh_strdup(path);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* A pipe of that name must not block. */
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode)) {
 		rc = fd < 0 ? bad(s, err, strerror(errno), "is the path right?") :
 			      bad(s, err, "not a regular file", "is the path right?");

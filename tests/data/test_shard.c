@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <stdbool.h>
+#include <sys/stat.h>
 #include <xxhash.h>
 
 #include "../scratch.h"
@@ -146,9 +147,15 @@ static void a_shard_that_cannot_be_created_is_an_error(void **state)
 
 static void what_is_no_file_is_refused(void **state)
 {
+	char *pipe;
+
 	(void)state;
 	refuse("missing.bin", "No such file");
 	refuse(".", "not a regular file");
+	pipe = scratch_path("pipe.bin"); /* opened to be read, it would wait for a writer */
+	assert_int_equal(mkfifo(pipe, 0600), 0);
+	refuse("pipe.bin", "not a regular file");
+	free(pipe);
 	scratch_write("empty.bin", "", 0);
 	refuse("empty.bin", "empty");
 }
