@@ -34,6 +34,14 @@ static int type_of(const char *name)
 	return -1;
 }
 
+/* -1 for what is no integer. */
+static int64_t offset_at(const json_t *span, size_t i)
+{
+	const json_t *v = json_array_get(span, i);
+
+	return json_is_integer(v) ? json_integer_value(v) : -1;
+}
+
 /* One header entry; the sentence names the tensor. */
 static int parse_tensor(struct lh_tensor *t, const char *name, json_t *entry,
 			int64_t data_bytes, struct lh_err *err)
@@ -60,8 +68,8 @@ static int parse_tensor(struct lh_tensor *t, const char *name, json_t *entry,
 			return lh_err_set(err, LH_ECORRUPT,
 					  "tensor '%s' has an impossible shape", name);
 	}
-	from = json_integer_value(json_array_get(span, 0));
-	to = json_integer_value(json_array_get(span, 1));
+	from = offset_at(span, 0);
+	to = offset_at(span, 1);
 	if (__builtin_mul_overflow(t->count, (int64_t)types[type].bytes, &t->bytes) ||
 	    from < 0 || to < from || to > data_bytes || to - from != t->bytes)
 		return lh_err_set(err, LH_ECORRUPT,
