@@ -235,14 +235,17 @@ static void on_end(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 {
 	struct lh_job_run *run = w->run;
 	const char *outcome = text(r, "outcome"), *hint = text(r, "hint");
+	char why[sizeof(w->end_text)];
 
-	snprintf(w->outcome, sizeof(w->outcome), "%s", outcome);
-	snprintf(w->end_text, sizeof(w->end_text), "%.230s%s%.150s%s",
+	snprintf(why, sizeof(why), "%.230s%s%.150s%s",
 		 *text(r, "text") ? text(r, "text") : "the worker gave no reason",
 		 *hint ? " (hint: " : "", hint, *hint ? ")" : "");
+	/* What is cut to size may end inside a character, which JSON does not take. */
+	lh_escape(w->outcome, sizeof(w->outcome), outcome);
+	lh_escape(w->end_text, sizeof(w->end_text), why);
 	lh_batch_add(b, LH_STMT_ATTEMPT_END,
 		     (struct lh_bind[]){ LH_INT(run->id), LH_INT(w->attempt), LH_NULL,
-					 LH_NULL, LH_NULL, LH_TEXT(outcome) },
+					 LH_NULL, LH_NULL, LH_TEXT(w->outcome) },
 		     6);
 	if (!strcmp(outcome, "rewound"))
 		go_back(w, b, r);
