@@ -16,6 +16,9 @@
 #include "base/log.h"
 #include "jobs/rule.h"
 
+/* Past it a number is not exact everywhere; up to it there is room to add. */
+static const int64_t STEP_MAX = INT64_C(1) << 53;
+
 static int64_t integer(const json_t *r, const char *key)
 {
 	return json_integer_value(json_object_get(r, key));
@@ -285,6 +288,21 @@ static void apply(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 		t);
 }
 
+/* 0, or LH_EPROTO: it cannot be the next record. */
+static int check(const struct lh_worker *w, const json_t *r, struct lh_err *err)
+{
+	int64_t seq = integer(r, "seq"), step = integer(r, "step");
+
+	if (seq != w->received_seq + 1)
+		return lh_err_set(err, LH_EPROTO,
+				  "record %" PRId64 " comes after record %" PRId64, seq,
+				  w->received_seq);
+	if (step < 0 || step > STEP_MAX)
+		return lh_err_set(err, LH_EPROTO, "record %" PRId64 " is of step %" PRId64,
+				  seq, step);
+	return 0;
+}
+
 /* ---- batches --------------------------------------------------------------- */
 
 static void on_stored(void *arg, int rc, const struct lh_err *err)
@@ -344,12 +362,9 @@ int lh_record_take_all(struct lh_worker *w, const json_t *records, struct lh_err
 
 		if (seq > 0 && seq <= w->received_seq)
 			continue; /* sent again after a reconnect */
-		if (seq != w->received_seq + 1) {
-			rc = lh_err_set(err, LH_EPROTO,
-					"record %" PRId64 " comes after record %" PRId64,
-					seq, w->received_seq);
+		rc = check(w, r, err);
+		if (rc)
 			break;
-		}
 		w->received_seq = seq;
 		if (!b)
 			b = lh_batch_new(w->run->journal);
