@@ -1,0 +1,37 @@
+/* cmd_info.c: about the daemon. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "commands.h"
+
+static const struct ctl_option options[] = {
+	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	{ NULL },
+};
+
+static int run(struct ctl *c)
+{
+	char safe[1024], when[32];
+	json_t *r;
+	int rc;
+
+	r = ctl_ask(c, "daemon.info", json_object(), &rc);
+	if (!r)
+		return rc;
+	if (ctl_opt(c, "json"))
+		return ctl_print_json_take(r);
+	ctl_time(when, ctl_int(r, "started_ms"));
+	printf("lhd %s, pid %" PRId64 ", since %s\n", ctl_safe(r, "version"),
+	       ctl_int(r, "pid"), when);
+	printf("database: %s\n", lh_escape(safe, sizeof(safe), ctl_str(r, "database")));
+	printf("%" PRId64 " jobs, %" PRId64 " workers, %" PRId64 " clients\n",
+	       ctl_int(r, "jobs"), ctl_int(r, "workers"), ctl_int(r, "clients"));
+	printf("GPU: %s\n", lh_escape(safe, sizeof(safe), ctl_str(r, "gpu")));
+	json_decref(r);
+	return CTL_DONE;
+}
+
+const struct ctl_command ctl_cmd_info = {
+	"info", "", "Tell about the daemon.", "  lhctl info\n  lhctl info --json\n", 0, 0,
+	options, run };
