@@ -2,8 +2,9 @@
  *
  * One handler a method, named after it (job.switch: rpc_job_switch), in
  * handlers_daemon.c, handlers_job.c (what changes a job or talks to its worker),
- * handlers_rule.c and handlers_read.c (what is looked up). Handlers answer from memory at once;
- * what needs the disk goes to the thread pool first.
+ * handlers_rule.c; handlers_read.c, handlers_metrics.c and handlers_logs.c (what is
+ * looked up). Handlers answer from memory at once; what needs the disk goes to the
+ * thread pool first.
  *
  * To add a method: a file in schema/rpc/, a handler. Loop thread.
  */

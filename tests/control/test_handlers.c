@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/fs.h"
 #include "control/control.h"
@@ -28,7 +29,7 @@ static struct lh_feed feed;
 static struct lh_control control;
 static struct lh_peer peer;
 static json_t *sent;
-static char dir[64], db_path[128];
+static char dir[64], db_path[128], job_dir[96];
 static int stops;
 
 /* ---- the job manager ------------------------------------------------------ */
@@ -38,6 +39,8 @@ static struct {
 	json_t *args;
 	int64_t job, uid, pid;
 	int priority, abandoned;
+	int attempt; /* newest; 0: none is told */
+	bool ended;
 	lh_jobs_reply reply;
 	lh_jobs_piece piece;
 	void *arg;
@@ -144,8 +147,14 @@ void lh_jobs_note_denied(struct lh_jobs *j, const struct lh_caller *who,
 
 json_t *lh_jobs_get(struct lh_jobs *j, int64_t job)
 {
+	json_t *r = json_pack("{s:I}", "job", (json_int_t)job);
+
 	(void)j;
-	return json_pack("{s:I}", "job", (json_int_t)job);
+	if (jobs.attempt)
+		json_object_set_new(r, "attempt", json_integer(jobs.attempt));
+	if (jobs.ended)
+		json_object_set_new(r, "ended_ms", json_integer(9));
+	return r;
 }
 
 json_t *lh_jobs_list(struct lh_jobs *j, const char *state)
@@ -169,7 +178,7 @@ json_t *lh_jobs_spec(struct lh_jobs *j, int64_t job)
 char *lh_jobs_dir(struct lh_jobs *j, int64_t job)
 {
 	(void)j, (void)job;
-	return lh_strdup("/jobs/7");
+	return lh_strdup(job_dir);
 }
 
 bool lh_jobs_exists(struct lh_jobs *j, int64_t job)
@@ -231,6 +240,7 @@ static int setup(void **state)
 	strcpy(dir, "/tmp/lighthouse-test-XXXXXX");
 	assert_non_null(mkdtemp(dir));
 	snprintf(db_path, sizeof(db_path), "%s/test.db", dir);
+	snprintf(job_dir, sizeof(job_dir), "%s/7", dir);
 	assert_int_equal(uv_loop_init(&loop), 0);
 	if (lh_store_open(&store, &loop, db_path, &err))
 		fail_msg("%s", err.text);
@@ -407,25 +417,239 @@ static void steps_show_each_step_once_from_its_newest_attempt(void **state)
 	expect_steps("{\"job\":7}", "1:1 1:2 3:3 3:4");
 	expect_steps("{\"job\":7,\"from_step\":2,\"limit\":2}", "1:2 3:3 +");
 	expect_steps("{\"job\":7,\"attempts\":\"all\"}",
-		     "1:1 1:2 1:3 3:3 1:4 3:4 1:5 2:5 1:6 2:6 2:7 2:8");
-	expect_steps("{\"job\":7,\"attempts\":\"all\",\"limit\":3,\"from_step\":3}",
-		     "1:3 3:3 1:4 +");
+		     "1:1 1:2 1:3 1:4 1:5 1:6 2:5 2:6 2:7 2:8 3:3 3:4");
+	expect_steps("{\"job\":7,\"attempts\":\"all\",\"limit\":3,\"from_step\":5}",
+		     "1:5 1:6 2:5 +");
+	expect_steps("{\"job\":7,\"attempts\":\"all\",\"limit\":3,\"from_step\":5,"
+		     "\"after_attempt\":2,\"after_step\":5}", "2:6 2:7 2:8");
+	expect_steps("{\"job\":7,\"after_attempt\":1,\"after_step\":1}", "1:2 3:3 3:4");
+	expect_steps("{\"job\":7,\"attempt\":2}", "2:5 2:6 2:7 2:8");
+	expect_steps("{\"job\":7,\"attempt\":9}", "");
 	/* 5 resumed at 2 and was lost before its first step */
 	add_attempt(5, "2", 1, 0);
 	expect_steps("{\"job\":7}", "1:1 1:2");
 }
 
+static void a_curve_has_smallest_mean_and_largest_of_equal_stretches(void **state)
+{
+	json_t *p;
+
+	(void)state;
+	add_job();
+	expect(ask("job.curve", "{\"job\":7}"), "{\"points\":[]}");
+	add_attempt(1, "0", 1, 10);
+	add_attempt(2, "4", 5, 8);
+	sql("UPDATE steps SET loss = step + attempt / 10.0, tokens = step;"
+	    "UPDATE steps SET loss = NULL WHERE attempt = 1 AND step = 3");
+	p = json_object_get(ask("job.curve", "{\"job\":7,\"points\":2}"), "points");
+	assert_int_equal(json_array_size(p), 2);
+	expect(json_array_get(p, 0),
+	       "{\"first_step\":1,\"last_step\":4,\"steps\":4,\"phase\":0,\"time_ms\":1,"
+	       "\"tokens\":10,\"loss_min\":1.1,\"loss_mean\":2.4333333333333331,"
+	       "\"loss_max\":4.1,\"grad_norm_min\":null,\"grad_norm_mean\":null,"
+	       "\"grad_norm_max\":null,\"lr_min\":0.001,\"lr_mean\":0.001,"
+	       "\"lr_max\":0.001,\"step_ms_min\":1.0,\"step_ms_mean\":1.0,"
+	       "\"step_ms_max\":1.0,\"tokens_per_s_min\":64.0,"
+	       "\"tokens_per_s_mean\":64.0,\"tokens_per_s_max\":64.0}");
+	expect(json_object_get(json_array_get(p, 1), "loss_min"), "5.2");
+	expect(json_object_get(json_array_get(p, 1), "tokens"), "26");
+	p = json_object_get(ask("job.curve", "{\"job\":7,\"attempt\":1,\"points\":3,"
+				"\"from_step\":3,\"to_step\":6}"), "points");
+	assert_int_equal(json_array_size(p), 3); /* 3 4 | 5 | 6 */
+	expect(json_object_get(json_array_get(p, 0), "last_step"), "4");
+	p = json_object_get(ask("job.curve", "{\"job\":7,\"points\":100}"), "points");
+	assert_int_equal(json_array_size(p), 8);
+}
+
+static void expect_evaluations(const char *params, const char *want)
+{
+	json_t *r = ask("job.evaluations", params), *e;
+	char got[256] = "";
+	size_t i, n = 0;
+
+	json_array_foreach (json_object_get(r, "evaluations"), i, e)
+		n += (size_t)snprintf(
+			got + n, sizeof(got) - n, "%s%lld:%lld", i ? " " : "",
+			(long long)json_integer_value(json_object_get(e, "attempt")),
+			(long long)json_integer_value(json_object_get(e, "step")));
+	if (json_is_true(json_object_get(r, "more")))
+		strcat(got, " +");
+	assert_string_equal(got, want);
+}
+
+static void evaluations_follow_the_line_that_counts(void **state)
+{
+	(void)state;
+	add_job();
+	add_attempt(1, "0", 1, 8);
+	add_attempt(2, "4", 5, 8);
+	sql("INSERT INTO evaluations SELECT 7, column1, column2, column3, 0, 5, 'full',"
+	    " 'interval', 2.5, 100 FROM (VALUES (1, 1, 0), (1, 5, 4), (1, 9, 8),"
+	    " (2, 6, 8))");
+	expect_evaluations("{\"job\":7}", "1:0 1:4 2:8");
+	expect_evaluations("{\"job\":7,\"limit\":1,\"newest\":true}", "2:8 +");
+	expect_evaluations("{\"job\":7,\"limit\":2}", "1:0 1:4 +");
+	expect_evaluations("{\"job\":7,\"limit\":2,\"after_attempt\":1,\"after_seq\":5}",
+			   "2:8");
+	expect_evaluations("{\"job\":7,\"attempt\":1,\"from_step\":1}", "1:4 1:8");
+	expect(json_array_get(json_object_get(ask("job.evaluations", "{\"job\":7}"),
+					      "evaluations"), 2),
+	       "{\"attempt\":2,\"seq\":6,\"step\":8,\"phase\":0,\"attention\":\"full\","
+	       "\"reason\":\"interval\",\"loss\":2.5,\"tokens\":100,\"time_ms\":5}");
+}
+
+static void checkpoints_tell_which_remain(void **state)
+{
+	char insert[400], path[200];
+	json_t *r;
+
+	(void)state;
+	add_job();
+	snprintf(insert, sizeof(insert), "INSERT INTO checkpoints VALUES"
+		 " (7, 1, 3, 1, 6, '%s/a', 10, 1.5, 'end'), (7, 1, 4, 2, 7, '%s/b', 10,"
+		 " 1.5, 'end'), (7, 1, 5, 3, 8, '%s/c', 10, 1.5, 'end')", dir, dir, dir);
+	sql(insert);
+	snprintf(path, sizeof(path), "%s/b", dir);
+	assert_int_equal(lh_fs_mkdirs(path, NULL), 0);
+	snprintf(path, sizeof(path), "%s/c", dir);
+	assert_int_equal(lh_fs_mkdirs(path, NULL), 0);
+	snprintf(path, sizeof(path), "%s/c/pinned", dir);
+	assert_int_equal(lh_fs_write_atomic(path, "", 0, NULL), 0);
+	r = json_object_get(ask("job.checkpoints", "{\"job\":7}"), "checkpoints");
+	assert_int_equal(json_array_size(r), 3);
+	for (size_t i = 0; i < 3; i++) {
+		json_t *c = json_array_get(r, i);
+
+		assert_int_equal(json_is_true(json_object_get(c, "removed")), i == 0);
+		assert_int_equal(json_is_true(json_object_get(c, "pinned")), i == 2);
+	}
+}
+
+/* ---- logs ------------------------------------------------------------------ */
+
+static void write_log(int attempt, const char *text, size_t bytes)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), "%s/attempt-%d", job_dir, attempt);
+	assert_int_equal(lh_fs_mkdirs(path, NULL), 0);
+	strcat(path, "/worker.log");
+	assert_int_equal(lh_fs_write_atomic(path, text, bytes, NULL), 0);
+}
+
+/* Text of a piece, and "+" if there is more. */
+static void expect_log(const char *params, const char *want)
+{
+	json_t *r = ask("job.logs", params);
+	const char *text = json_string_value(json_object_get(r, "text"));
+	char got[256];
+
+	assert_non_null(text);
+	snprintf(got, sizeof(got), "%s%s", text,
+		 json_is_true(json_object_get(r, "more")) ? "+" : "");
+	assert_string_equal(got, want);
+}
+
+static void logs_come_in_pieces_of_an_attempt(void **state)
+{
+	(void)state;
+	jobs.attempt = 2;
+	write_log(1, "first\n", 6);
+	write_log(2, "one\ntwo\nthree\nfour", 18);
+	expect(ask("job.logs", "{\"job\":7,\"offset\":4,\"limit_bytes\":16}"),
+	       "{\"attempt\":2,\"newest_attempt\":2,\"live\":true,\"bytes\":18,"
+	       "\"offset\":4,\"next_offset\":18,\"more\":false,"
+	       "\"text\":\"two\\nthree\\nfour\"}");
+	expect_log("{\"job\":7,\"limit_bytes\":16}", "one\ntwo\nthree\nfo+");
+	expect_log("{\"job\":7,\"offset\":99}", "");
+	expect_log("{\"job\":7,\"attempt\":1}", "first\n");
+	assert_true(json_is_false(json_object_get(
+		ask("job.logs", "{\"job\":7,\"attempt\":1}"), "live")));
+	jobs.ended = true;
+	assert_true(json_is_false(json_object_get(ask("job.logs", "{\"job\":7}"), "live")));
+}
+
+static void the_last_lines_of_a_log_are_found(void **state)
+{
+	size_t n = 200000;
+	char *big = lh_calloc(1, n);
+
+	(void)state;
+	jobs.attempt = 1;
+	write_log(1, "one\ntwo\nthree\n", 14);
+	expect_log("{\"job\":7,\"lines\":1}", "three\n");
+	expect_log("{\"job\":7,\"lines\":2}", "two\nthree\n");
+	expect_log("{\"job\":7,\"lines\":0}", "");
+	expect_log("{\"job\":7,\"lines\":9}", "one\ntwo\nthree\n");
+	write_log(1, "one\ntwo\nthree", 13);
+	expect_log("{\"job\":7,\"lines\":2}", "two\nthree");
+	write_log(1, "", 0);
+	expect_log("{\"job\":7,\"lines\":2}", "");
+	/* further back than one block */
+	memset(big, 'x', n);
+	memcpy(big, "a\nb\n", 4);
+	memcpy(big + n - 2, "\ny", 2);
+	write_log(1, big, n);
+	expect(json_object_get(ask("job.logs", "{\"job\":7,\"lines\":2}"), "offset"), "4");
+	expect(json_object_get(ask("job.logs", "{\"job\":7,\"lines\":3}"), "offset"), "2");
+	expect_log("{\"job\":7,\"lines\":1}", "y");
+	free(big);
+}
+
+static void text_of_a_log_is_utf8_whatever_was_printed(void **state)
+{
+	(void)state;
+	jobs.attempt = 1;
+	write_log(1, "0123456789abcd\xc3\xa9\xc3", 17);
+	expect_log("{\"job\":7}", "0123456789abcd\u00e9+"); /* its rest may come */
+	expect_log("{\"job\":7,\"limit_bytes\":16}", "0123456789abcd\u00e9+");
+	write_log(1, "0123456789abcde\xc3\xa9", 17);
+	expect_log("{\"job\":7,\"limit_bytes\":16}", "0123456789abcde+");
+	jobs.ended = true;
+	write_log(1, "a\0b\xff\x1b[2J\xc3", 9);
+	expect_log("{\"job\":7}", "a\ufffdb\ufffd\x1b[2J\ufffd");
+}
+
+static void logs_that_are_not_there_are_told(void **state)
+{
+	char path[160], target[160];
+
+	(void)state;
+	expect(ask("job.logs", "{\"job\":7}"),
+	       "{\"attempt\":0,\"newest_attempt\":0,\"live\":true,\"bytes\":0,\"offset\":0,"
+	       "\"next_offset\":0,\"more\":false,\"text\":\"\"}");
+	expect_error(ask("job.logs", "{\"job\":7,\"attempt\":1}"), LH_ENOTFOUND,
+		     "no attempt 1");
+	jobs.attempt = 2;
+	expect_error(ask("job.logs", "{\"job\":7,\"attempt\":3}"), LH_ENOTFOUND,
+		     "no attempt 3");
+	expect_error(ask("job.logs", "{\"job\":7}"), LH_ENOTFOUND, "worker.log");
+	/* a link leads out of the directory */
+	write_log(1, "secret", 6);
+	snprintf(target, sizeof(target), "%s/attempt-1/worker.log", job_dir);
+	snprintf(path, sizeof(path), "%s/attempt-2", job_dir);
+	assert_int_equal(lh_fs_mkdirs(path, NULL), 0);
+	strcat(path, "/worker.log");
+	assert_int_equal(symlink(target, path), 0);
+	expect_error(ask("job.logs", "{\"job\":7}"), LH_EIO, "worker.log");
+}
+
 static void show_puts_memory_and_store_together(void **state)
 {
+	json_t *r;
+
 	(void)state;
 	add_job();
 	add_attempt(1, "0", 1, 1);
 	sql("INSERT INTO evaluations VALUES (7, 1, 2, 0, 0, 5, 'full', 'start', 5.5,"
 	    " 100), (7, 1, 1, 9, 0, 5, 'full', 'early', NULL, 100)");
 	sql("INSERT INTO checkpoints VALUES (7, 1, 3, 1, 6, '/c', 10, 1.5, 'end')");
-	expect(ask("job.show", "{\"job\":7}"),
+	r = ask("job.show", "{\"job\":7}");
+	assert_string_equal(json_string_value(json_object_get(r, "directory")), job_dir);
+	json_object_del(r, "directory");
+	expect(r,
 	       "{\"summary\":{\"job\":7},\"phases\":[],\"spec\":{},"
-	       "\"directory\":\"/jobs/7\",\"attempts\":[{\"attempt\":1,"
+	       "\"attempts\":[{\"attempt\":1,"
 	       "\"pid\":null,\"first_step\":0,\"started_ms\":1,\"ended_ms\":null,"
 	       "\"exit_code\":null,\"exit_signal\":null,\"outcome\":null}],"
 	       "\"evaluations\":[{\"step\":9,\"attempt\":1,\"phase\":0,"
@@ -436,6 +660,26 @@ static void show_puts_memory_and_store_together(void **state)
 	       "\"checkpoints\":[{\"step\":1,\"attempt\":1,\"path\":\"/c\","
 	       "\"bytes\":10,\"duration_ms\":1.5,\"reason\":\"end\","
 	       "\"time_ms\":6}]}");
+}
+
+static void expect_ids(const json_t *r, const char *list, const char *id, const char *want)
+{
+	char got[256] = "";
+	json_t *row;
+	size_t i, n = 0;
+
+	json_array_foreach (json_object_get(r, list), i, row)
+		n += (size_t)snprintf(got + n, sizeof(got) - n, "%s%lld", i ? " " : "",
+				      (long long)json_integer_value(
+					      json_object_get(row, id)));
+	if (json_is_true(json_object_get(r, "more")))
+		strcat(got, " +");
+	assert_string_equal(got, want);
+}
+
+static void expect_events(const char *params, const char *want)
+{
+	expect_ids(ask("job.events", params), "events", "id", want);
 }
 
 static void events_come_after_an_id_and_up_to_a_limit(void **state)
@@ -456,6 +700,17 @@ static void events_come_after_an_id_and_up_to_a_limit(void **state)
 				 ask("job.events", "{\"after_id\":1}"), "events")), 3);
 	assert_int_equal(json_array_size(json_object_get(
 				 ask("job.events", "{\"after_id\":4}"), "events")), 0);
+	expect_events("{\"newest\":true,\"limit\":2}", "3 4 +");
+	expect_events("{\"newest\":true,\"limit\":4}", "1 2 3 4");
+	expect_events("{\"newest\":true,\"limit\":1,\"job\":7}", "4 +");
+	expect_events("{\"since_ms\":102}", "3 4");
+	expect_events("{\"kind\":\"job.*\"}", "1");
+	expect_events("{\"kind\":\"?\",\"job\":7}", "4");
+}
+
+static void expect_commands(const char *params, const char *want)
+{
+	expect_ids(ask("job.journal", params), "commands", "command", want);
 }
 
 static void journal_gives_the_newest_in_order(void **state)
@@ -470,20 +725,27 @@ static void journal_gives_the_newest_in_order(void **state)
 	    " (3, NULL, 7, 'job.switch', '{\"phase\":\"1\"}', 1, 2, '', '', 6,"
 	    "  'applied', 8, 12)");
 	expect(ask("job.journal", "{\"job\":7,\"limit\":1}"),
-	       "{\"commands\":[{\"command\":3,\"job\":7,\"method\":\"job.switch\","
+	       "{\"more\":true,\"commands\":[{\"command\":3,\"job\":7,\"method\":\"job.switch\","
 	       "\"args\":{\"phase\":\"1\"},\"uid\":1,\"pid\":2,\"program\":\"\","
 	       "\"message\":\"\",\"accepted_ms\":6,\"outcome\":\"applied\","
 	       "\"outcome_ms\":8,\"step\":12,\"text\":\"\"}]}");
 	r = json_object_get(ask("job.journal", "{}"), "commands");
 	assert_int_equal(json_array_size(r), 3);
 	expect(json_object_get(json_array_get(r, 0), "command"), "1");
+	expect_commands("{\"outcome\":\"pending\"}", "1 2");
+	expect_commands("{\"outcome\":\"applied\"}", "3");
+	expect_commands("{\"method\":\"job.p*\",\"job\":7}", "1");
+	expect_commands("{\"since_ms\":6}", "3");
+	expect_commands("{\"uid\":1,\"limit\":2}", "2 3 +");
+	expect_commands("{\"uid\":2}", "");
 }
 
 static void unknown_jobs_are_not_found(void **state)
 {
 	static const char *const methods[] = {
 		"job.get",    "job.show",    "job.steps",     "job.events",
-		"job.sample", "job.journal", "job.subscribe",
+		"job.sample", "job.journal", "job.subscribe", "job.logs",
+		"job.curve",  "job.evaluations", "job.checkpoints",
 	};
 	size_t i;
 
@@ -585,6 +847,13 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(steps_of_one_attempt_come_in_order_and_in_parts),
 		T(steps_show_each_step_once_from_its_newest_attempt),
+		T(a_curve_has_smallest_mean_and_largest_of_equal_stretches),
+		T(evaluations_follow_the_line_that_counts),
+		T(checkpoints_tell_which_remain),
+		T(logs_come_in_pieces_of_an_attempt),
+		T(the_last_lines_of_a_log_are_found),
+		T(text_of_a_log_is_utf8_whatever_was_printed),
+		T(logs_that_are_not_there_are_told),
 		T(show_puts_memory_and_store_together),
 		T(events_come_after_an_id_and_up_to_a_limit),
 		T(journal_gives_the_newest_in_order),
