@@ -90,6 +90,8 @@ json_t *ctl_ask(const struct ctl *c, const char *method, json_t *params, int *rc
 /* Waits for notifications, timeout_ms at most (-1: until the deadline, if there is
  * one). 0, LH_ETIMEOUT (also when a signal came), LH_EUNREACHABLE or LH_EPROTO. */
 int ctl_listen(struct ctl_client *k, int timeout_ms, struct lh_err *err);
+/* Listening also ends, with LH_ETIMEOUT, when `fd` can be read; -1: no more. */
+void ctl_wake_on(struct ctl_client *k, int fd);
 /* Waits until the daemon has closed the connection and, if it is the one that owns
  * the state directory, its process has ended. */
 void ctl_await_end(const struct ctl *c, struct ctl_client *k);
@@ -101,19 +103,58 @@ int ctl_job(struct ctl_client *k, const char *operand, int64_t *id);
 /* For the journal: {job, program, request_id, message}. */
 json_t *ctl_steer_params(const struct ctl *c, int64_t job);
 
+/* ---- since.c: where a reader begins: behind a row, or at a time. */
+struct ctl_since {
+	bool given;
+	int64_t after_id; /* 0: not by row */
+	int64_t ms;       /* Unix milliseconds; 0: not by time */
+};
+/* --since: a number is a row; '90s', '10m', '2h', '3d' and '1w' are so long ago;
+ * '2026-01-31', '2026-01-31 08:00' and '2026-01-31T08:00:00' local times, with Z or
+ * +01:00 at the end those of that zone. What is none of it prints usage and exits
+ * 2. */
+struct ctl_since ctl_opt_since(const struct ctl *c);
+
+/* ---- pages.c: lists of any length, read page by page, printed as they come. */
+struct ctl_pages {
+	const char *method, *list;  /* "job.steps", "steps": where its rows are */
+	json_t *params;             /* the daemon's, but for the limit */
+	int64_t limit;              /* rows at most; -1: all */
+	/* Goes on behind `last` in params. */
+	void (*go_on)(json_t *params, const json_t *last);
+	void (*print)(void *arg, const json_t *row);
+	void (*flush)(void *arg);   /* a page is complete */
+	void *arg;
+};
+/* CTL_DONE, or the code to exit with after printing why. *more: the limit was
+ * reached before the end. With --json, which the command must have, print and flush
+ * are not called, and what comes out is one result of the method. */
+int ctl_pages_print(const struct ctl *c, struct ctl_client *k, struct ctl_pages *p,
+		    bool *more);
+
 /* ---- print.c: tables and numbers. Foreign text is escaped. */
 struct ctl_table;
 struct ctl_table *ctl_table_new(int columns, const char *const *heads);
+void ctl_table_hide_heads(struct ctl_table *t);
 void ctl_table_add(struct ctl_table *t, const char *cell); /* row by row */
 void ctl_table_addf(struct ctl_table *t, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
-/* Aligned with heads on a terminal, tab-separated without on a pipe; frees. */
-void ctl_table_print_take(struct ctl_table *t);
+/* Prints the rows that were added, aligned with heads (once) on a terminal,
+ * tab-separated without on a pipe. */
+void ctl_table_flush(struct ctl_table *t);
+void ctl_table_free(struct ctl_table *t);
+void ctl_table_print_take(struct ctl_table *t); /* flushes and frees */
+/* Columns of a terminal that text takes, and bytes of it that fit into so many. */
+int ctl_width(const char *s);
+size_t ctl_fit(const char *s, int columns);
+/* The values of an object, or its keys, as a line of CSV; null is empty. */
+void ctl_csv_row(const json_t *row, bool head);
 /* Prints as JSON on stdout; takes it. A terminal gets ASCII alone: some of what
  * JSON leaves as it is steers one. Returns CTL_DONE. */
 int ctl_print_json_take(json_t *value);
-/* The same on one line. */
+/* The same on one line, and without its end. */
 void ctl_print_json_line(const json_t *value);
+void ctl_print_json_part(const json_t *value);
 void ctl_duration(char out[32], double seconds); /* "1h 02m", "41 s" */
 void ctl_time(char out[32], int64_t ms);         /* local, to the second */
 int64_t ctl_int(const json_t *o, const char *key);

@@ -1,5 +1,6 @@
 /* main.c: lhctl: finds the subcommand, the state directory, and gets out of the
  * way. Adding a subcommand: its file, and a line in each list here. */
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,10 +14,10 @@ const struct ctl_command *const ctl_commands[] = {
 	&ctl_cmd_pack,	 &ctl_cmd_check,    &ctl_cmd_estimate, &ctl_cmd_submit,
 	&ctl_cmd_ls,	 &ctl_cmd_show,	    &ctl_cmd_watch,    &ctl_cmd_switch,
 	&ctl_cmd_pause,	 &ctl_cmd_resume,   &ctl_cmd_cancel,   &ctl_cmd_checkpoint,
-	&ctl_cmd_rule,	 &ctl_cmd_wait,	    &ctl_cmd_sample,   &ctl_cmd_steps,
-	&ctl_cmd_events, &ctl_cmd_journal,  &ctl_cmd_checkpoints, &ctl_cmd_verify,
-	&ctl_cmd_info,	 &ctl_cmd_doctor,   &ctl_cmd_stop,     &ctl_cmd_version,
-	&ctl_cmd_completion, NULL,
+	&ctl_cmd_rule,	 &ctl_cmd_wait,	    &ctl_cmd_sample,   &ctl_cmd_metrics,
+	&ctl_cmd_events, &ctl_cmd_logs,	    &ctl_cmd_journal,  &ctl_cmd_checkpoints,
+	&ctl_cmd_verify, &ctl_cmd_info,	    &ctl_cmd_doctor,   &ctl_cmd_stop,
+	&ctl_cmd_version, &ctl_cmd_completion, NULL,
 };
 
 static const struct ctl_command *find(const char *name)
@@ -122,6 +123,7 @@ int main(int argc, char **argv)
 	const char *state = NULL;
 	int i = 1, rc;
 
+	setlocale(LC_CTYPE, ""); /* how wide characters are */
 	if (i + 1 < argc && !strcmp(argv[i], "--state")) {
 		state = argv[i + 1];
 		i += 2;

@@ -37,11 +37,14 @@ struct logs {
 	struct lh_err err;
 };
 
+/* -1: nothing to read, or an error. */
 static int open_log(struct logs *l)
 {
 	int fd = open(l->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	struct stat st;
 
+	if (fd < 0 && errno == ENOENT && l->live)
+		return -1; /* not begun */
 	if (fd < 0) {
 		l->rc = lh_err_set(&l->err, errno == ENOENT ? LH_ENOTFOUND : LH_EIO,
 				   "cannot read '%s': %s", l->path, strerror(errno));
@@ -169,7 +172,8 @@ static struct logs *logs_new(struct lh_call *call, int64_t id)
 	l->call = call;
 	l->newest = json_integer_value(json_object_get(job, "attempt"));
 	l->attempt = lh_call_int(call, "attempt", l->newest);
-	l->live = l->attempt == l->newest && !json_is_integer(json_object_get(job, "ended_ms"));
+	l->live = l->attempt == l->newest &&
+		  !json_is_integer(json_object_get(job, "ended_ms"));
 	l->path = lh_asprintf("%s/attempt-%" PRId64 "/" LH_ATTEMPT_LOG, dir, l->attempt);
 	l->lines = lh_call_int(call, "lines", -1);
 	l->offset = l->next = lh_call_int(call, "offset", 0);

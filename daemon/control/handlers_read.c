@@ -59,6 +59,7 @@ void rpc_job_show(struct lh_call *call)
 {
 	struct lh_jobs *jobs = lh_control_of(call)->jobs;
 	struct lh_reading *r;
+	struct lh_query *q;
 	json_t *result;
 	int64_t job;
 	char *dir;
@@ -73,7 +74,8 @@ void rpc_job_show(struct lh_call *call)
 	dir = lh_jobs_dir(jobs, job);
 	json_object_set_new(result, "directory", json_string(dir));
 	free(dir);
-	lh_query_bind(lh_reading_query(r, "attempts", attempts_sql, INT64_MAX), LH_INT(job));
+	q = lh_reading_query(r, "attempts", attempts_sql, INT64_MAX);
+	lh_query_bind(q, LH_INT(job));
 	add_list(r, "evaluations", evaluations_sql, job);
 	add_list(r, "checkpoints", checkpoints_sql, job);
 	lh_reading_start(r);

@@ -623,7 +623,9 @@ static void logs_that_are_not_there_are_told(void **state)
 	jobs.attempt = 2;
 	expect_error(ask("job.logs", "{\"job\":7,\"attempt\":3}"), LH_ENOTFOUND,
 		     "no attempt 3");
-	expect_error(ask("job.logs", "{\"job\":7}"), LH_ENOTFOUND, "worker.log");
+	expect_log("{\"job\":7}", ""); /* it is about to begin */
+	expect_error(ask("job.logs", "{\"job\":7,\"attempt\":1}"), LH_ENOTFOUND,
+		     "worker.log");
 	/* a link leads out of the directory */
 	write_log(1, "secret", 6);
 	snprintf(target, sizeof(target), "%s/attempt-1/worker.log", job_dir);

@@ -79,11 +79,11 @@ test('the tour by hand', async (t) => {
     assert.equal(commands[3].uid, process.getuid());
   });
 
-  await t.test('steps and events can be had as data', () => {
-    const { steps } = json('job.steps', 'steps', 'tour');
+  await t.test('metrics and events can be had as data', () => {
+    const { steps } = json('job.steps', 'metrics', 'tour');
     assert.equal(steps[0].step, 1);
     assert.ok(json('job.events', 'events', 'tour').events.some((e) => e.kind === 'job.state'));
-    assert.match(ok('steps', 'tour', '--csv'), /^attempt,step,phase/);
+    assert.match(ok('metrics', 'tour', '--csv'), /^attempt,step,phase/);
   });
 
   await t.test('a job that has ended is sampled from its checkpoint', () => {
