@@ -1,14 +1,12 @@
 /* cmd_checkpoints.c: every checkpoint a job has written, and which remain. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "base/fs.h"
 #include "commands.h"
-#include "train/manifest.h"
 
 static const struct ctl_option options[] = {
-	{ "json", 0, NULL, false, "as data" },
+	{ "json", 0, NULL, false, "the daemon's answer, as data" },
 	{ NULL },
 };
 
@@ -28,44 +26,26 @@ static void add_row(struct ctl_table *t, const json_t *c)
 	ctl_table_add(t, ctl_str(c, "path"));
 }
 
-static int print_table(const json_t *checkpoints)
+static int run(struct ctl *c)
 {
 	static const char *const heads[] = { "STEP", "SIZE", "REASON", "WRITTEN", "AGE",
 					     "STATE", "PATH" };
-	struct ctl_table *t = ctl_table_new(7, heads);
-	json_t *c;
-	size_t i;
-
-	json_array_foreach (checkpoints, i, c)
-		add_row(t, c);
-	ctl_table_print_take(t);
-	return CTL_DONE;
-}
-
-static int run(struct ctl *c)
-{
-	json_t *show, *checkpoints, *one;
+	struct ctl_table *t;
+	json_t *result, *one;
 	size_t i;
 	int rc;
 
-	show = ctl_ask(c, "job.show", json_object(), &rc);
-	if (!show)
+	result = ctl_ask(c, "job.checkpoints", json_object(), &rc);
+	if (!result)
 		return rc;
-	checkpoints = json_object_get(show, "checkpoints");
-	/* The daemon stores what was written; what has been removed since, only the
-	 * disk knows. The socket is local, and so is the path. */
-	json_array_foreach (checkpoints, i, one) {
-		char *mark = lh_asprintf("%s/" LH_MANIFEST_PINNED, ctl_str(one, "path"));
-
-		json_object_set_new(one, "removed",
-				    json_boolean(!lh_fs_exists(ctl_str(one, "path"))));
-		json_object_set_new(one, "pinned", json_boolean(lh_fs_exists(mark)));
-		free(mark);
-	}
-	rc = ctl_opt(c, "json") ? ctl_print_json_take(json_incref(checkpoints)) :
-				  print_table(checkpoints);
-	json_decref(show);
-	return rc;
+	if (ctl_opt(c, "json"))
+		return ctl_print_json_take(result);
+	t = ctl_table_new(7, heads);
+	json_array_foreach (json_object_get(result, "checkpoints"), i, one)
+		add_row(t, one);
+	ctl_table_print_take(t);
+	json_decref(result);
+	return CTL_DONE;
 }
 
 const struct ctl_command ctl_cmd_checkpoints = {

@@ -23,8 +23,10 @@ const outcome = (kind, command = 9) => ({ subscription: 1, id: 3, job: 1, attemp
 
 test('names of jobs and phases cannot steer the terminal', async (t) => {
   const evil = job({ name: EVIL, phase_name: EVIL, reason: EVIL, state: 'DONE' });
+  const checkpoint = { step: 5, attempt: 1, path: `/${EVIL}`, bytes: 9, duration_ms: 1, reason: EVIL, time_ms: 1 };
   const d = await fakeDaemon(t, scratch(t), steered({ 'job.list': () => ({ jobs: [evil] }), 'job.get': () => evil, 'job.show': () => ({ ...show(evil),
-    checkpoints: [{ step: 5, attempt: 1, path: `/${EVIL}`, bytes: 9, duration_ms: 1, reason: EVIL, time_ms: 1 }] }) }));
+    checkpoints: [checkpoint] }),
+    'job.checkpoints': () => ({ checkpoints: [{ ...checkpoint, removed: false, pinned: true }] }) }));
   for (const args of [['ls'], ['show', '1'], ['checkpoints', '1'], ['wait', '1'], ['watch', '1']]) {
     const r = await lhctl(d.state, args);
     assert.equal(r.code, 0, `${args}: ${r.err}`);
@@ -98,7 +100,7 @@ test('--timeout holds when the daemon is silent, whatever it was asked', async (
 
 test('wait: a state or phase that cannot come is refused at once', async (t) => {
   const d = await fakeDaemon(t, scratch(t), steered());
-  assert.equal((await lhctl(d.state, ['ls', '--for-state', 'RUNING'])).code, 2);
+  assert.equal((await lhctl(d.state, ['ls', '--state', 'RUNING'])).code, 2);
   assert.equal((await lhctl(d.state, ['wait', '1', '--for', 'state=RUNING'])).code, 2);
   const r = await lhctl(d.state, ['wait', '1', '--for', 'phase=secnd']);
   assert.equal(r.code, 1);
