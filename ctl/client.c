@@ -27,6 +27,7 @@ struct ctl_client {
 	struct lh_frame in;
 	ctl_note note;
 	void *arg;
+	int wake_fd;      /* ends listening; -1: none */
 	int64_t id;       /* of the newest call */
 	json_t *reply;    /* to it, once it has come */
 };
@@ -93,6 +94,7 @@ struct ctl_client *ctl_try_connect(const struct ctl *c, struct lh_err *err)
 	} else {
 		lh_frame_init(&k->in, LINE_MAX_BYTES);
 		k->end_us = INT64_MAX;
+		k->wake_fd = -1;
 	}
 	free(state);
 	return k;
@@ -112,6 +114,11 @@ void ctl_deadline(struct ctl_client *k, double timeout_s)
 {
 	k->end_us = timeout_s < 0 ? INT64_MAX :
 				    lh_clock_us() + (int64_t)(timeout_s * 1e6);
+}
+
+void ctl_wake_on(struct ctl_client *k, int fd)
+{
+	k->wake_fd = fd;
 }
 
 void ctl_on_note(struct ctl_client *k, ctl_note note, void *arg)
@@ -135,10 +142,12 @@ static void take(struct ctl_client *k, const char *line, size_t len)
 	json_decref(m);
 }
 
-/* Until bytes can be read. 0 or LH_ETIMEOUT. */
-static int await_bytes(struct ctl_client *k, int64_t end_us, struct lh_err *err)
+/* Until bytes can be read. 0 or LH_ETIMEOUT, also when wake_fd can be read. */
+static int await_bytes(struct ctl_client *k, int64_t end_us, int wake_fd,
+		       struct lh_err *err)
 {
-	struct pollfd p = { .fd = k->fd, .events = POLLIN };
+	struct pollfd p[2] = { { .fd = k->fd, .events = POLLIN },
+			       { .fd = wake_fd, .events = POLLIN } };
 	int rc = 0;
 
 	while (!rc) {
@@ -147,17 +156,19 @@ static int await_bytes(struct ctl_client *k, int64_t end_us, struct lh_err *err)
 		if (left_ms <= 0)
 			break;
 		/* A poll cannot last as long as some deadlines. */
-		rc = poll(&p, 1, left_ms < INT_MAX ? (int)left_ms : INT_MAX);
+		rc = poll(p, 2, left_ms < INT_MAX ? (int)left_ms : INT_MAX);
 	}
-	return rc > 0 ? 0 : lh_err_set(err, LH_ETIMEOUT, "nothing came in time");
+	return rc > 0 && p[0].revents ? 0 : lh_err_set(err, LH_ETIMEOUT,
+						       "nothing came in time");
 }
 
-static int listen_until(struct ctl_client *k, int64_t end_us, struct lh_err *err)
+static int listen_until(struct ctl_client *k, int64_t end_us, int wake_fd,
+			struct lh_err *err)
 {
 	char buf[65536], *line;
 	size_t len;
 	ssize_t n;
-	int rc = await_bytes(k, end_us, err);
+	int rc = await_bytes(k, end_us, wake_fd, err);
 
 	if (rc)
 		return rc;
@@ -181,7 +192,7 @@ int ctl_listen(struct ctl_client *k, int timeout_ms, struct lh_err *err)
 
 	if (timeout_ms >= 0 && lh_clock_us() + timeout_ms * INT64_C(1000) < end_us)
 		end_us = lh_clock_us() + timeout_ms * INT64_C(1000);
-	return listen_until(k, end_us, err);
+	return listen_until(k, end_us, k->wake_fd, err);
 }
 
 /* Whether the lock of the state directory names this process. */
@@ -277,7 +288,7 @@ json_t *ctl_call(struct ctl_client *k, const char *method, json_t *params,
 	if (send_line_take(k, request, err))
 		return NULL;
 	while (!k->reply)
-		if (listen_until(k, k->end_us > least_us ? k->end_us : least_us, err))
+		if (listen_until(k, k->end_us > least_us ? k->end_us : least_us, -1, err))
 			return NULL;
 	result = json_incref(json_object_get(k->reply, "result"));
 	if (!result && !json_object_get(k->reply, "error"))
