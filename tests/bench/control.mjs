@@ -1,13 +1,16 @@
-// control.mjs: how fast the control socket is while training uses every core.
+// control.mjs: how fast the control socket and lhctl are while training uses every
+// core.
 //
 //   LH_BUILD=build node tests/bench/control.mjs
 //
-// Prints, each beside its target: pipelined calls a second from one client, and
-// the time from a control command to its answer and a read to its answer.
+// Prints, each beside its target: pipelined calls a second from one client, the time
+// from a control command to its answer and a read to its answer, and that of lhctl
+// from start to end.
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Lhd, atEnd, packText, submit } from '../e2e/lib/lhd.mjs';
+import { Lhd, atEnd, bin, packText, submit } from '../e2e/lib/lhd.mjs';
 
 const after = [];
 const t = { after: (f) => after.push(f) };
@@ -49,6 +52,15 @@ try {
   line('job.get, 99th percentile of 1000', quantile(reads, 0.99), 'ms', '< 50');
   line('a control command accepted, 99th percentile of 300', quantile(commands, 0.99), 'ms', '< 50');
   line('  its median', quantile(commands, 0.5), 'ms', '');
+
+  const runs = [];
+  for (let i = 0; i < 200; i++) {
+    start = process.hrtime.bigint();
+    execFileSync(bin('lhctl'), ['--state', lhd.state, 'ls']);
+    runs.push(Number(process.hrtime.bigint() - start) / 1e6);
+  }
+  line('lhctl ls, start to end, median of 200', quantile(runs, 0.5), 'ms', '< 15');
+  line('  its 99th percentile', quantile(runs, 0.99), 'ms', '');
 } finally {
   for (const f of after) await f();
 }

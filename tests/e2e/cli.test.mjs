@@ -29,7 +29,9 @@ test('help job lists every key of the schema', () => {
 
 test('bad usage exits with 2 and a hint', () => {
   for (const args of [[], ['expode'], ['show'], ['ls', 'x'], ['ls', '--nonsense'], ['wait', '1', '--for', 'luck'],
-    ['sample', '1', '--tokens'], ['pack', 'x'], ['pack', '-o', 'x', '--validation', '2', 'y'], ['ls', '--json=1']]) {
+    ['sample', '1', '--tokens'], ['metrics', '1', '--kind', 'all'],
+    ['metrics', '1', '--points', '5', '--all-attempts'], ['metrics', '1', '--points', '0'], ['metrics', '1', '--csv', '--json'], ['logs', '1', '-n', '-1'],
+    ['wait', '1', '--for', 'loss<'], ['wait', '1', '--for', 'loss=2'], ['wait', '1', '--for', 'val_loss<x'], ['events', '--since', 'soon'], ['journal', '--uid', 'me'], ['journal', '--since', '5'], ['pack', 'x'], ['pack', '-o', 'x', '--validation', '2', 'y'], ['ls', '--json=1']]) {
     const r = lhctl(args);
     assert.equal(r.status, 2, args.join(' '));
     assert.ok(r.stderr.length > 10, args.join(' '));
@@ -39,7 +41,7 @@ test('bad usage exits with 2 and a hint', () => {
 
 test('without a daemon every command that needs one exits with 3 and says how to start it', (t) => {
   const dir = scratch(t);
-  for (const args of [['ls'], ['show', '1'], ['checkpoints', '1'], ['watch', '1'], ['switch', '1'], ['wait', '1'], ['sample', '1'], ['info'], ['stop']]) {
+  for (const args of [['ls'], ['show', '1'], ['checkpoints', '1'], ['metrics', '1'], ['logs', '1'], ['events', '-f'], ['journal'], ['watch', '1'], ['switch', '1'], ['wait', '1'], ['sample', '1'], ['info'], ['stop']]) {
     const r = lhctl(['--state', dir, ...args]);
     assert.equal(r.status, 3, args.join(' '));
     assert.match(r.stderr, /hint: start it: lhd --state/);
