@@ -120,9 +120,9 @@ test('a script gets its event on stdin, a clean environment, and no shell', asyn
   assert.deepEqual(told.map((n) => n.event.id), all);
   assert.equal(told.at(-1).rule, 'tell');
   assert.equal(told.at(-1).job.name, 'tiny');
+  await until('every outcome is stored', () => firings(lhd).every((f) => f.outcome === 'done'));
   const env = readFileSync(join(lhd.state, 'note.env'), 'utf8').split('\n').map((l) => l.split('=')[0]).filter((k) => !['PWD', 'SHLVL', '_', 'OLDPWD', ''].includes(k));
   assert.deepEqual(env, ['LANG', 'LIGHTHOUSE_STATE', 'PATH']);
-  await until('every outcome is stored', () => firings(lhd).every((f) => f.outcome === 'done'));
 });
 
 test('a script that others could have written is not run', async (t) => {
