@@ -196,7 +196,7 @@ static int sample(const char *path, const json_t *json, json_t **result,
 		rc = lh_sample_run(model, job.model.vocab, p.step, &args, print_piece,
 				   NULL, result, err);
 	lh_model_free(model);
-	LH_WORKER_OPS.close(dev);
+	lh_ops_cpu.close(dev);
 	lh_job_release(&job);
 	json_decref(manifest);
 	return rc;

@@ -126,11 +126,18 @@ static void it_waits_for_a_predecessor_that_is_ending(void **state)
 	free(path);
 }
 
+/* Exit code, or -1 after a signal. */
+static int run_program(char *name, char *a, char *b)
+{
+	char *argv[] = { name, a, b, NULL };
+	int status = built_wait(spawn(argv, "out"), LIMIT_MS);
+
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
 static int run_with(char *a, char *b)
 {
-	char *argv[] = { NULL, a, b, NULL };
-
-	return WEXITSTATUS(built_wait(spawn(argv, "out"), LIMIT_MS));
+	return run_program(NULL, a, b);
 }
 
 static bool out_says(const char *what)
@@ -163,6 +170,7 @@ static void a_checkpoint_can_be_sampled(void **state)
 	const char args[] = "{\"prompt\": \"int \", \"max_tokens\": 6, \"seed\": 3}";
 	char *path = scratch_path("1/" LH_JOB_CHECKPOINTS "/step-0000000050");
 	char *file = lh_asprintf("%s/params.safetensors", path), *first, *again;
+	char *cuda = built_program("lhworker-cuda");
 	size_t bytes;
 
 	(void)state;
@@ -177,6 +185,13 @@ static void a_checkpoint_can_be_sampled(void **state)
 	assert_int_equal(run_with("--sample", path), 0);
 	again = scratch_read("out", &bytes);
 	assert_string_equal(first, again);
+	/* That worker samples on the CPU as well, and needs no GPU for it. */
+	if (lh_fs_exists(cuda)) {
+		free(again);
+		assert_int_equal(run_program("lhworker-cuda", "--sample", path), 0);
+		again = scratch_read("out", &bytes);
+		assert_string_equal(first, again);
+	}
 	scratch_write("stdin", "nonsense", 8);
 	assert_int_equal(run_with("--sample", path), 1);
 	assert_true(out_says("LH_EPARSE"));
@@ -186,6 +201,7 @@ static void a_checkpoint_can_be_sampled(void **state)
 	assert_true(out_says("LH_ENOTFOUND"));
 	free(first);
 	free(again);
+	free(cuda);
 	free(file);
 	free(path);
 }

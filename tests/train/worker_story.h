@@ -125,11 +125,12 @@ static inline void new_job(const char *more, const char *const *set, int set_cou
 
 /* ---- the worker ------------------------------------------------------------ */
 
-/* argv[0] is replaced; output goes to a file of the scratch directory. */
+/* argv[0]: the program's name, NULL for lhworker-cpu; is replaced by its path.
+ * Output goes to a file of the scratch directory. */
 static inline int spawn(char **argv, const char *out)
 {
-	char *program = built_program("lhworker-cpu"), *log = scratch_path(out);
-	char *in = scratch_path("stdin");
+	char *program = built_program(argv[0] ? argv[0] : "lhworker-cpu");
+	char *log = scratch_path(out), *in = scratch_path("stdin");
 	int pid;
 
 	argv[0] = program;
