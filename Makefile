@@ -22,6 +22,7 @@
 #   ARCH=...        -march of the CPU code (x86-64-v3 on x86-64)
 #   NVCC=...        CUDA 13's nvcc (found on PATH or under /usr/local/cuda);
 #                   NVCC= builds without CUDA
+#   CUDNN_HOME=DIR  where include/cudnn.h and lib/ are, if not beside CUDA's
 #   CUDA_ARCH=90a   GPUs to build for
 #   PREFIX=DIR      for `make install` (/usr/local)
 #
@@ -55,14 +56,47 @@ SANFLAGS := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=un
 endif
 OPENMP := $(if $(FUZZ),,-fopenmp)
 
-# The CUDA backend is built where nvcc is. None of these goes with it.
+# The CUDA backend is built where nvcc 13, cuBLASLt and cuDNN's header are; what is
+# missing is said once. None of the other builds has it.
 NVCC      ?= $(firstword $(shell command -v nvcc 2>/dev/null) \
                $(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_ARCH ?= 90a
-HAVE_CUDA := $(if $(SAN)$(FAILPOINTS)$(FUZZ),,$(if $(NVCC),1))
+ifeq ($(SAN)$(FAILPOINTS)$(FUZZ),)
+ifneq ($(NVCC),)
 # Asked of nvcc: the one on PATH may be a script somewhere else.
-CUDA_HOME := $(if $(HAVE_CUDA),$(realpath $(shell \
-               $(NVCC) --dryrun -x cu -c /dev/null -o /dev/null 2>&1 | sed -n 's/^\#\$$ TOP=//p')))
+NVCC_SAYS := $(shell { $(NVCC) --version; \
+               $(NVCC) --dryrun -x cu -c /dev/null -o /dev/null; } 2>&1 | \
+               sed -n -e 's/.*release \([0-9]*\)\..*/release=\1/p' \
+                      -e 's/^\#\$$ TOP=/top=/p' -e 's/^\#\$$ INCLUDES="\([^"]*\)".*/\1/p')
+CUDA_RELEASE := $(patsubst release=%,%,$(filter release=%,$(NVCC_SAYS)))
+CUDA_HOME := $(realpath $(patsubst top=%,%,$(filter top=%,$(NVCC_SAYS))))
+CUDA_INCLUDE := $(realpath $(patsubst -I%,%,$(filter -I%,$(NVCC_SAYS))))
+CUDNN_INCLUDE := $(firstword $(patsubst %/cudnn.h,%,$(wildcard $(addsuffix /cudnn.h, \
+                   $(if $(CUDNN_HOME),$(CUDNN_HOME)/include,$(CUDA_INCLUDE) /usr/include \
+                     /usr/include/$(MACHINE)-linux-gnu)))))
+CUDNN_MAJOR := $(if $(CUDNN_INCLUDE),$(shell sed -n \
+                 's/.*define CUDNN_MAJOR *\([0-9]*\).*/\1/p' $(CUDNN_INCLUDE)/cudnn_version.h))
+CUDA_LACKS := $(strip \
+  $(if $(CUDA_RELEASE),$(if $(filter 1 2 3 4 5 6 7 8 9 10 11 12,$(CUDA_RELEASE)), \
+    nvcc is of CUDA $(CUDA_RELEASE): name CUDA 13's in NVCC=FILE), \
+    '$(NVCC)' does not run: name CUDA 13's in NVCC=FILE))
+ifeq ($(CUDA_LACKS),)
+CUDA_LACKS := $(strip \
+  $(if $(wildcard $(CUDA_HOME)/lib64/libcublasLt.so),,there is no \
+    $(CUDA_HOME)/lib64/libcublasLt.so: install CUDA 13's libcublas-dev))
+endif
+ifeq ($(CUDA_LACKS),)
+CUDA_LACKS := $(strip \
+  $(if $(filter 9,$(CUDNN_MAJOR)),,there is no cudnn.h of cuDNN 9: install cuDNN 9 for \
+    CUDA 13, or name its directory in CUDNN_HOME=DIR))
+endif
+ifeq ($(CUDA_LACKS),)
+HAVE_CUDA := 1
+else ifeq ($(MAKELEVEL),0)
+$(info lhworker-cuda is left out: $(CUDA_LACKS))
+endif
+endif
+endif
 
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
@@ -226,6 +260,8 @@ units: $(UNITS) $(CHECKERS) $(FUZZERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
 
 # ---- CUDA --------------------------------------------------------------------
 ifdef HAVE_CUDA
+CUDA_CPPFLAGS := $(addprefix -isystem ,$(sort $(CUDA_INCLUDE) \
+                   $(filter-out /usr/include /usr/include/$(MACHINE)-linux-gnu,$(CUDNN_INCLUDE))))
 # C++20 for designated initializers of the op tables; the code is C otherwise.
 NVCCFLAGS := -std=c++20 -O3 -lineinfo --compress-mode=size \
              -gencode=arch=compute_$(CUDA_ARCH),code=sm_$(CUDA_ARCH) \
@@ -239,7 +275,7 @@ $(BUILD)/obj/kernels/cuda/%.o: kernels/cuda/%.cu $(GEN)/.done
 $(BUILD)/obj/kernels/cuda/%.o: kernels/cuda/%.c $(GEN)/.done
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
-	$(Q)$(CC) $(CPPFLAGS) -isystem $(CUDA_HOME)/include $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CPPFLAGS) $(CUDA_CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(BUILD)/obj/daemon/train/main-cuda.o: daemon/train/main.c $(GEN)/.done
 	@mkdir -p $(@D)
@@ -253,8 +289,9 @@ $(BUILD)/bin/lhworker-cuda: $(BUILD)/obj/daemon/train/main-cuda.o $(CUDA_OBJ) $(
 
 $(BUILD)/obj/tests/kernels/lighthouse_vectors.o: CPPFLAGS += -DLH_HAVE_CUDA
 
-$(BUILD)/obj/tests/gpu/%.o: CPPFLAGS += -Ikernels/cuda -isystem $(CUDA_HOME)/include \
-  -DLH_CUDA_LIB='"$(CUDA_HOME)/lib64"'
+$(BUILD)/obj/tests/gpu/%.o: CPPFLAGS += -Ikernels/cuda $(CUDA_CPPFLAGS) \
+  -DLH_CUDA_LIB='"$(CUDA_HOME)/lib64"' \
+  -DLH_CUDNN_LIB='"$(if $(CUDNN_HOME),$(CUDNN_HOME)/lib,$(CUDA_HOME)/lib64)"'
 
 $(BUILD)/obj/tests/gpu/%.o: tests/gpu/%.cu $(GEN)/.done
 	@mkdir -p $(@D)
