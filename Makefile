@@ -265,7 +265,8 @@ CUDA_CPPFLAGS := $(addprefix -isystem ,$(sort $(CUDA_INCLUDE) \
 # C++20 for designated initializers of the op tables; the code is C otherwise.
 NVCCFLAGS := -std=c++20 -O3 -lineinfo --compress-mode=size \
              -gencode=arch=compute_$(CUDA_ARCH),code=sm_$(CUDA_ARCH) \
-             -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror
+             -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror \
+             -DLH_CUDA_ARCH='"$(CUDA_ARCH)"'
 
 $(BUILD)/obj/kernels/cuda/%.o: kernels/cuda/%.cu $(GEN)/.done
 	@mkdir -p $(@D)

@@ -12,6 +12,9 @@
 
 #include "vec.cuh"
 
+/* "90a" of the build's CUDA_ARCH: compute capability 9.0. */
+static const int BUILT_FOR = atoi(LH_CUDA_ARCH);
+
 void lh_cuda_fail(struct lh_dev *dev, const char *what, const char *detail)
 {
 	if (!dev->failure[0])
@@ -61,8 +64,9 @@ static int refuse(struct lh_dev *dev, struct lh_err *err, const char *what,
 {
 	lh_cuda_close(dev);
 	lh_err_set(err, LH_EUNSUPPORTED, "'%s': %s", what, cudaGetErrorString(rc));
-	return lh_err_hint(err, "an NVIDIA GPU of compute capability 9.0 and a driver "
-			   "for CUDA 13 are needed; 'device: cpu' needs neither");
+	return lh_err_hint(err, "an NVIDIA GPU of compute capability %d.%d and a driver "
+			   "for CUDA 13 are needed; 'device: cpu' needs neither", BUILT_FOR / 10,
+			   BUILT_FOR % 10);
 }
 
 static int open_stages(struct lh_dev *dev)
@@ -86,12 +90,14 @@ static int look_at_device(int *number, cudaDeviceProp *prop, struct lh_err *err)
 		rc = cudaGetDeviceProperties(prop, *number);
 	if (rc != cudaSuccess)
 		return refuse(NULL, err, "cuda device", rc);
-	if (prop->major == 9)
+	if (prop->major == BUILT_FOR / 10 && prop->minor == BUILT_FOR % 10)
 		return 0;
 	lh_err_set(err, LH_EUNSUPPORTED,
-		   "'%s' has compute capability %d.%d, this build is for 9.0", prop->name,
-		   prop->major, prop->minor);
-	return lh_err_hint(err, "an H100 or H200, or 'device: cpu'");
+		   "'%s' has compute capability %d.%d, this build is for %d.%d", prop->name,
+		   prop->major, prop->minor, BUILT_FOR / 10, BUILT_FOR % 10);
+	return lh_err_hint(err, "'device: cpu', or a GPU that this build is for (9.0: H100, "
+			   "H200); make CUDA_ARCH=%d%d builds for this one, untested",
+			   prop->major, prop->minor);
 }
 
 int lh_cuda_probe(struct lh_device_info *info, struct lh_err *err)
