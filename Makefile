@@ -306,6 +306,15 @@ $(BUILD)/tests/gpu/test_%: $(BUILD)/obj/tests/gpu/test_%.o \
 	$(link)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_test)
 
+# A cuDNN that says what it is told to, for the tests of what cannot be used.
+$(BUILD)/tests/gpu/stub/whole/libcudnn.so.9: STUB =
+$(BUILD)/tests/gpu/stub/lacking/libcudnn.so.9: STUB = -DLACKS_EXECUTE
+$(BUILD)/tests/gpu/stub/%/libcudnn.so.9: tests/gpu/stub_cudnn.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CUDA_CPPFLAGS) $(CFLAGS) $(STUB) -shared -fPIC -o $@ $<
+$(BUILD)/tests/gpu/test_cudnn: | $(patsubst %,$(BUILD)/tests/gpu/stub/%/libcudnn.so.9,whole lacking)
+
 $(BUILD)/tests/gpu/ops: $(addprefix $(BUILD)/obj/tests/gpu/,ops_layer.o ops_attention.o)
 $(BUILD)/tests/gpu/%: $(BUILD)/obj/tests/gpu/%.o $(CUDA_OBJ) $(LIB_BASE)
 	@mkdir -p $(@D)

@@ -47,7 +47,8 @@ struct lh_dev {
 	int next_stage;
 	char failure[512];        /* "" or the first failure */
 	char gpu[128];            /* its name */
-	char text[256];
+	char opened[256];         /* what is known from the start */
+	char text[320];
 };
 
 /* Remembers a failure of `what`; printf-like detail is the library's text. */

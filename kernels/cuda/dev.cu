@@ -137,18 +137,14 @@ static int open_device(struct lh_dev *dev, bool with_cudnn, struct lh_err *err)
 		lh_cuda_close(dev);
 		return lh_err_set(err, LH_EUNSUPPORTED, "'cublasLt' does not start");
 	}
-	snprintf(dev->text, sizeof(dev->text), "cuda, %.100s, %d SMs, %zu MiB, cuBLASLt %zu",
+	snprintf(dev->opened, sizeof(dev->opened), "cuda, %.100s, %d SMs, %zu MiB, cuBLASLt %zu",
 		 prop.name, dev->sms, prop.totalGlobalMem >> 20, cublasLtGetVersion());
 	if (!with_cudnn)
 		return 0;
 	code = lh_sdpa_plans_new(&dev->plans, dev->stream, err);
-	if (code) {
+	if (code)
 		lh_cuda_close(dev);
-		return code;
-	}
-	snprintf(dev->text + strlen(dev->text), sizeof(dev->text) - strlen(dev->text),
-		 ", cuDNN %s", lh_sdpa_plans_version(dev->plans));
-	return 0;
+	return code;
 }
 
 int lh_cuda_open_bf16(struct lh_dev **out, int threads, struct lh_err *err)
@@ -209,6 +205,12 @@ void lh_cuda_cache(struct lh_dev *dev, const char *dir)
 }
 
 /* ---- memory ---------------------------------------------------------------- */
+	char attention[64] = "";
+
+	if (dev->plans)
+		lh_sdpa_plans_describe(dev->plans, attention, sizeof(attention));
+	snprintf(dev->text, sizeof(dev->text), "%s%s%s", dev->opened,
+		 *attention ? ", " : "", attention);
 
 int64_t lh_cuda_free_bytes(struct lh_dev *dev)
 {

@@ -9,6 +9,7 @@
 
 struct lh_cudnn {
 	void *library;
+	size_t number; /* 91900 */
 	char version[24];
 	__typeof__(cudnnGetVersion) *get_version;
 	__typeof__(cudnnGetErrorString) *error_string;

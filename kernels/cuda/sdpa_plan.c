@@ -1,9 +1,9 @@
 /* sdpa_plan.c: cuDNN opened, attention planned, plans kept and run.
  *
  * A plan is the first engine configuration, in the order of cuDNN's heuristics,
- * that finalizes. On Hopper with cuDNN 9.19 that is engine 2 forward and 6
- * backward; other engines are several times slower, which the description of
- * the device then shows. */
+ * that finalizes. On Hopper with cuDNN 9.14 to 9.19 that is engine 2 forward and 6
+ * backward; others are several times slower, which the log and the description of
+ * the device then show. Later versions may number them anew. */
 #include "cache.h"
 #include "sdpa_int.h"
 
@@ -14,7 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONFIGS = 16 };
+#include "base/log.h"
+
+enum { CONFIGS = 16, NUMBERED_TO = 92000 };
+/* Forward, backward. */
+static const int64_t FAST_ENGINE[2] = { 2, 6 };
 
 struct lh_sdpa_plan {
 	struct lh_sdpa_shape shape;
@@ -29,6 +33,7 @@ struct lh_sdpa_plans {
 	struct lh_sdpa_plan **plan;
 	int count;
 	char *dir, *gpu; /* of plans on disk; NULL: none */
+	bool warned[2];  /* of a slow engine: forward, backward */
 };
 
 /* ---- the library ----------------------------------------------------------- */
@@ -72,11 +77,8 @@ static int open_cudnn(struct lh_cudnn *c, struct lh_err *err)
 	size_t v;
 
 	c->library = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
-	if (!c->library)
-		c->library = dlopen("/usr/local/cuda/lib64/libcudnn.so.9",
-				    RTLD_NOW | RTLD_LOCAL);
-	if (!c->library)
-		return missing(err, "it was not found");
+	if (!c->library) /* not there, or something that it needs is not */
+		return missing(err, dlerror());
 	for (size_t i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
 		void *f = dlsym(c->library, symbols[i].name);
 
@@ -87,7 +89,7 @@ static int open_cudnn(struct lh_cudnn *c, struct lh_err *err)
 		}
 		memcpy(symbols[i].to, &f, sizeof(f));
 	}
-	v = c->get_version();
+	c->number = v = c->get_version();
 	snprintf(c->version, sizeof(c->version), "%zu.%zu.%zu", v / 10000, v / 100 % 100,
 		 v % 100);
 	if (v >= LH_CUDNN_MIN_VERSION)
@@ -157,9 +159,46 @@ void lh_sdpa_plans_free(struct lh_sdpa_plans *p)
 	free(p);
 }
 
-const char *lh_sdpa_plans_version(const struct lh_sdpa_plans *p)
+/* " 2 forward" or " 2 or 1 forward": the engines of one direction. */
+static void list_engines(const struct lh_sdpa_plans *p, bool backward, char *text,
+			 size_t bytes)
 {
-	return p->cudnn.version;
+	int64_t seen[CONFIGS];
+	int count = 0, used = 0;
+
+	for (int i = 0; i < p->count && count < CONFIGS; i++) {
+		const struct lh_sdpa_plan *plan = p->plan[i];
+		bool known = plan->shape.backward != backward;
+
+		for (int j = 0; j < count; j++)
+			known |= seen[j] == plan->engine;
+		if (known)
+			continue;
+		used += snprintf(text + used, bytes - (size_t)used, "%s %" PRId64,
+				 count ? " or" : "", plan->engine);
+		seen[count++] = plan->engine;
+		if ((size_t)used >= bytes)
+			return;
+	}
+	if (count)
+		snprintf(text + used, bytes - (size_t)used, " %s",
+			 backward ? "backward" : "forward");
+}
+
+void lh_sdpa_plans_describe(const struct lh_sdpa_plans *p, char *text, size_t bytes)
+{
+	char forward[64] = "", backward[64] = "";
+
+	list_engines(p, false, forward, sizeof(forward));
+	list_engines(p, true, backward, sizeof(backward));
+	snprintf(text, bytes, "cuDNN %s%s%s%s%s", p->cudnn.version,
+		 *forward || *backward ? ", attention engines" : "", forward,
+		 *forward && *backward ? "," : "", backward);
+}
+
+int lh_sdpa_plans_count(const struct lh_sdpa_plans *p)
+{
+	return p->count;
 }
 
 /* ---- planning -------------------------------------------------------------- */
@@ -237,7 +276,7 @@ static int finish_plan(struct lh_sdpa_plan *p)
 	return g->failed;
 }
 
-/* ---- plans on disk --------------------------------------------------------- */
+/* ---- plans on disk: a line of the engine, then cuDNN's JSON ----------------- */
 
 void lh_sdpa_plans_cache(struct lh_sdpa_plans *p, const char *dir, const char *gpu)
 {
@@ -261,7 +300,7 @@ static bool load_plan(const struct lh_sdpa_plans *plans, struct lh_sdpa_plan *p)
 {
 	struct lh_sdpa_graph *g = &p->graph;
 	const struct lh_cudnn *c = g->cudnn;
-	char *file, *text;
+	char *file, *text, *json;
 	size_t bytes = 0;
 	int64_t n;
 	bool good;
@@ -273,10 +312,11 @@ static bool load_plan(const struct lh_sdpa_plans *plans, struct lh_sdpa_plan *p)
 	free(file);
 	if (!text)
 		return false;
+	json = strchr(text, '\n');
 	p->plan = lh_sdpa_make(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-	good = !g->failed &&
+	good = !g->failed && json && sscanf(text, "engine %" SCNd64, &p->engine) == 1 &&
 	       !c->set(p->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
-		       CUDNN_TYPE_CHAR, (int64_t)bytes, text) &&
+		       CUDNN_TYPE_CHAR, (int64_t)bytes - (json + 1 - text), json + 1) &&
 	       !c->set(p->plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1,
 		       &g->handle) &&
 	       !c->finalize(p->plan) &&
@@ -290,17 +330,20 @@ static void save_plan(const struct lh_sdpa_plans *plans, const struct lh_sdpa_pl
 {
 	const struct lh_cudnn *c = p->graph.cudnn;
 	int64_t bytes = 0;
-	char *text, *file;
+	char *text, *file, line[40];
+	size_t head;
 
 	if (!plans->dir ||
 	    c->get(p->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, 0,
 		   &bytes, NULL) || bytes <= 0)
 		return;
-	text = lh_alloc((size_t)bytes);
+	head = (size_t)snprintf(line, sizeof(line), "engine %" PRId64 "\n", p->engine);
+	text = lh_alloc(head + (size_t)bytes);
+	memcpy(text, line, head);
 	file = file_of(plans, &p->shape);
 	if (!c->get(p->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
-		    bytes, &bytes, text))
-		lh_cache_write(plans->dir, file, text, (size_t)bytes);
+		    bytes, &bytes, text + head))
+		lh_cache_write(plans->dir, file, text, head + (size_t)bytes);
 	free(file);
 	free(text);
 }
@@ -315,6 +358,20 @@ static int build_plan(const struct lh_sdpa_plans *plans, struct lh_sdpa_plan *p)
 	if (!rc)
 		save_plan(plans, p);
 	return rc;
+}
+
+static void judge_engine(struct lh_sdpa_plans *plans, const struct lh_sdpa_plan *p)
+{
+	bool backward = p->shape.backward;
+
+	if (plans->cudnn.number >= NUMBERED_TO || p->engine == FAST_ENGINE[backward] ||
+	    plans->warned[backward])
+		return;
+	plans->warned[backward] = true;
+	lh_warn("cuDNN %s takes its engine %" PRId64 " for attention %s (%d heads of %d), "
+		"not %" PRId64 ": steps will be several times slower than estimated",
+		plans->cudnn.version, p->engine, backward ? "backward" : "forward",
+		p->shape.heads, p->shape.head_dim, FAST_ENGINE[backward]);
 }
 
 static int refuse_shape(const struct lh_sdpa_shape *s, struct lh_err *err)
@@ -345,6 +402,7 @@ int lh_sdpa_plans_get(struct lh_sdpa_plans *plans, const struct lh_sdpa_shape *s
 		return refuse_shape(shape, err);
 	}
 	p->graph.err = NULL;
+	judge_engine(plans, p);
 	plans->plan = lh_realloc(plans->plan,
 				 (size_t)(plans->count + 1) * sizeof(*plans->plan));
 	plans->plan[plans->count++] = p;
@@ -355,11 +413,6 @@ int lh_sdpa_plans_get(struct lh_sdpa_plans *plans, const struct lh_sdpa_shape *s
 size_t lh_sdpa_plan_workspace_bytes(const struct lh_sdpa_plan *p)
 {
 	return (size_t)p->workspace;
-}
-
-int64_t lh_sdpa_plan_engine(const struct lh_sdpa_plan *p)
-{
-	return p->engine;
 }
 
 /* ---- running --------------------------------------------------------------- */

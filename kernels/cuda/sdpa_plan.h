@@ -59,15 +59,18 @@ int lh_sdpa_check_library(struct lh_err *err);
  * the version found and the one needed. */
 int lh_sdpa_plans_new(struct lh_sdpa_plans **plans, void *stream, struct lh_err *err);
 void lh_sdpa_plans_free(struct lh_sdpa_plans *plans); /* NULL is allowed */
-const char *lh_sdpa_plans_version(const struct lh_sdpa_plans *plans);
+/* "cuDNN 9.19.0, attention engines 2 forward, 6 backward", of the plans so far. */
+void lh_sdpa_plans_describe(const struct lh_sdpa_plans *plans, char *text, size_t bytes);
+/* Plans so far. */
+int lh_sdpa_plans_count(const struct lh_sdpa_plans *plans);
 
 /* Keeps plans as files of `dir`: reloading one takes milliseconds. */
 void lh_sdpa_plans_cache(struct lh_sdpa_plans *plans, const char *dir, const char *gpu);
-/* Finds or builds the plan of a shape (compared as bytes: zero it first). */
+/* Finds or builds the plan of a shape (compared as bytes: zero it first). The log
+ * is told, once a direction, when it is by none of cuDNN's fast engines. */
 int lh_sdpa_plans_get(struct lh_sdpa_plans *plans, const struct lh_sdpa_shape *shape,
 		      const struct lh_sdpa_plan **plan, struct lh_err *err);
 size_t lh_sdpa_plan_workspace_bytes(const struct lh_sdpa_plan *plan);
-int64_t lh_sdpa_plan_engine(const struct lh_sdpa_plan *plan);
 /* Enqueues; nothing waits. */
 int lh_sdpa_plan_run(struct lh_sdpa_plans *plans, const struct lh_sdpa_plan *plan,
 		     const struct lh_sdpa_tensors *t, struct lh_err *err);
