@@ -6,7 +6,7 @@
  * its use: it may share memory with the gradients that come after it. */
 #include "train/model_int.h"
 
-#include <string.h>
+#include <stdlib.h>
 
 struct pass { /* one forward or backward over (b, t) */
 	struct lh_model *m;
@@ -242,6 +242,45 @@ int lh_model_loss(struct lh_model *m, const struct lh_attention_mode *mode, int 
 	if (!rc && row_loss)
 		rc = m->ops->fetch(m->dev, row_loss, m->acts.row_loss, (size_t)p.R * 4, err);
 	*loss = sum;
+	return rc;
+}
+
+/* Sizes of the micro-batches that n sequences come in; at most two differ. */
+static int batches_of(const struct lh_model *m, int64_t n, int *b)
+{
+	int count = 0;
+
+	if (n >= m->B)
+		b[count++] = m->B;
+	if (n % m->B)
+		b[count++] = (int)(n % m->B);
+	return count;
+}
+
+int lh_model_prepare(struct lh_model *m, const struct lh_attention_mode *modes, int count,
+		     int64_t sequences, int64_t evaluated, struct lh_err *err)
+{
+	int32_t *ids;
+	int b[2], n, rc = 0;
+	float sum, norm;
+	double loss;
+
+	if (!m->ops->rehearse)
+		return 0;
+	ids = lh_calloc((size_t)(m->B * m->T), sizeof(*ids));
+	m->ops->rehearse(m->dev, true);
+	n = batches_of(m, sequences, b);
+	for (int i = 0; i < n * count; i++)
+		lh_model_forward_backward(m, &modes[i / n], b[i % n], ids, ids, 1);
+	n = batches_of(m, evaluated, b);
+	for (int i = 0; !rc && i < n; i++)
+		rc = lh_model_loss(m, &lh_attention_full, b[i], m->T, ids, ids, &loss, NULL,
+				   err);
+	if (!rc)
+		rc = lh_model_measure(m, &sum, &norm, err);
+	m->ops->rehearse(m->dev, false);
+	lh_model_zero_grad(m);
+	free(ids);
 	return rc;
 }
 

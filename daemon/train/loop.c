@@ -380,11 +380,11 @@ static int open_all(struct lh_loop *l, struct lh_err *err)
 	if (!rc)
 		rc = lh_model_new(&l->model, l->c->ops, l->dev, &job->model, l->micro, T,
 				  l->modes, job->phase_count, err);
-	if (rc)
-		return rc;
-	lh_info("%s; %" PRId64 " parameters", l->c->ops->describe(l->dev),
-		lh_model_param_count(l->model));
-	rc = lh_model_prepare(l->model, l->modes, job->phase_count, err);
+	if (!rc)
+		rc = lh_model_prepare(l->model, l->modes, job->phase_count,
+				      job->batch.sequences,
+				      lh_data_has_validation(&l->data) ?
+					      job->evaluation.sequences : 0, err);
 	if (!rc)
 		rc = open_saver(l, err);
 	if (rc)
@@ -397,6 +397,8 @@ static int open_all(struct lh_loop *l, struct lh_err *err)
 	resumed = l->saved_step >= 0;
 	lh_loop_post_state(l, l->paused ? "paused" : "running",
 			   resumed ? "resumed from a checkpoint" : "started", 0);
+	lh_info("%s; %" PRId64 " parameters", l->c->ops->describe(l->dev),
+		lh_model_param_count(l->model));
 	/* Somewhere to go back to, from the first step on. */
 	if (job->instability.action == LH_INSTABILITY_ROLLBACK && !resumed)
 		lh_loop_begin_save(l, "start", &no);

@@ -190,29 +190,6 @@ int lh_model_new(struct lh_model **out, const struct lh_ops *ops, struct lh_dev 
 	return 0;
 }
 
-int lh_model_prepare(struct lh_model *m, const struct lh_attention_mode *modes,
-		     int count, struct lh_err *err)
-{
-	struct lh_heads heads = lh_layout_heads(&m->c, m->B, m->T);
-	struct lh_sdpa full = lh_attention_sdpa(NULL, heads);
-	int rc = m->ops->sdpa_prepare(m->dev, &full, false, err);
-
-	for (int i = 0; !rc && i < count; i++) {
-		bool dense = modes[i].attention == LH_ATTENTION_FULL, light = !dense;
-
-		for (int y = 0; light && y < m->c.layers; y++)
-			dense |= modes[i].dense[y];
-		if (dense)
-			rc = m->ops->sdpa_prepare(m->dev, &full, true, err);
-		for (int backward = 0; !rc && light && backward < 2; backward++) {
-			struct lh_sdpa s = lh_attention_sdpa(&modes[i].geometry, heads);
-
-			rc = m->ops->sdpa_prepare(m->dev, &s, backward, err);
-		}
-	}
-	return rc;
-}
-
 void lh_model_free(struct lh_model *m)
 {
 	if (!m)

@@ -82,9 +82,13 @@ void lh_model_forward_backward(struct lh_model *model,
 int lh_model_loss(struct lh_model *model, const struct lh_attention_mode *mode, int b,
 		  int64_t t, const int32_t *tokens, const int32_t *targets,
 		  double *loss, float *row_loss, struct lh_err *err);
-/* Finds the kernels of every mode's attention, so that no step waits for it. */
+/* Rehearses (ops.h) what will be run, so that no step, switch or evaluation waits
+ * for a kernel or for memory: optimizer steps of `sequences` in every mode, and
+ * evaluations of `evaluated` (0: none), both B at a time with a smaller last one.
+ * Weights stay as they are, gradients are zero after it. */
 int lh_model_prepare(struct lh_model *model, const struct lh_attention_mode *modes,
-		     int mode_count, struct lh_err *err);
+		     int mode_count, int64_t sequences, int64_t evaluated,
+		     struct lh_err *err);
 /* *loss and *grad_norm of what was added up since zero_grad: waits for it. */
 int lh_model_measure(struct lh_model *model, float *loss, float *grad_norm,
 		     struct lh_err *err);

@@ -135,6 +135,15 @@ struct lh_ops {
 	void *(*host_alloc)(struct lh_dev *dev, size_t bytes);
 	void (*host_free)(struct lh_dev *dev, void *p);
 	void (*put)(struct lh_dev *dev, void *dst, const void *host, size_t bytes);
+	/* While it is on, calls are made for their shapes: the device finds the
+	 * kernels and takes the memory that the same calls will need, so that none
+	 * of them waits for that later. What they compute means nothing (attention
+	 * is not computed), but stays inside their outputs; ids must be valid. What
+	 * cannot be had is told by the next sync. (optional: nothing to find) */
+	void (*rehearse)(struct lh_dev *dev, bool on);
+	/* How many kernels have been looked for and allocations made since open: it
+	 * stands still once all has been rehearsed. (optional) */
+	int64_t (*preparations)(struct lh_dev *dev);
 	/* Waits until `src` is computed, then copies it out. */
 	int (*fetch)(struct lh_dev *dev, void *host, const void *src, size_t bytes,
 		     struct lh_err *err);
@@ -192,10 +201,6 @@ struct lh_ops {
 		     void *scratch, size_t scratch_bytes);
 
 	/* -- attention -------------------------------------------------------- */
-	/* Finds kernels and memory for calls of this shape, so that the first one
-	 * is as fast as the next. LH_ETOOBIG, LH_EUNSUPPORTED. */
-	int (*sdpa_prepare)(struct lh_dev *dev, const struct lh_sdpa *s, bool backward,
-			    struct lh_err *err);
 	/* o <- softmax(scale q k^T + causal) v; lse (B,H,T) <- log-sum-exp of the
 	 * scaled, masked scores (NULL: not wanted). */
 	void (*sdpa)(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float *lse,

@@ -109,14 +109,6 @@ static void dev_cast(struct lh_dev *dev, lh_act *dst, const float *src, int64_t 
 	memcpy(dst, src, (size_t)n * sizeof(float));
 }
 
-/* Nothing to find: kernels are linked in, scores live on the stack. */
-static int dev_sdpa_prepare(struct lh_dev *dev, const struct lh_sdpa *s, bool backward,
-			    struct lh_err *err)
-{
-	(void)dev, (void)s, (void)backward, (void)err;
-	return 0;
-}
-
 const struct lh_ops lh_ops_cpu = {
 	.name = "cpu",
 	.sizes = &lh_sizes_cpu,
@@ -146,7 +138,6 @@ const struct lh_ops lh_ops_cpu = {
 	.embed = lh_cpu_embed,
 	.embed_bwd = lh_cpu_embed_bwd,
 	.xent = lh_cpu_xent,
-	.sdpa_prepare = dev_sdpa_prepare,
 	.sdpa = lh_cpu_sdpa,
 	.sdpa_bwd = lh_cpu_sdpa_bwd,
 	.lighthouse_score = lh_cpu_lighthouse_score,

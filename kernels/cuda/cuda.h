@@ -45,14 +45,20 @@ struct lh_dev {
 	char *stage[LH_CUDA_STAGES]; /* pinned, for put */
 	cudaEvent_t staged[LH_CUDA_STAGES];
 	int next_stage;
-	char failure[512];        /* "" or the first failure */
+	bool rehearsing;          /* calls count, results don't */
+	int64_t preparations;     /* kernels looked for, allocations */
+	struct lh_err failure;    /* the first one */
 	char gpu[128];            /* its name */
 	char opened[256];         /* what is known from the start */
 	char text[320];
 };
 
-/* Remembers a failure of `what`; printf-like detail is the library's text. */
+/* Remembers a failure of `what`; detail is the library's text. */
 void lh_cuda_fail(struct lh_dev *dev, const char *what, const char *detail);
+/* Remembers an error as it is. */
+void lh_cuda_refuse(struct lh_dev *dev, const struct lh_err *why);
+/* Remembers an error of the runtime, if it is one: then false. */
+bool lh_cuda_check(struct lh_dev *dev, const char *what, cudaError_t rc);
 /* After a launch: remembers its error, if any. */
 void lh_cuda_launched(struct lh_dev *dev, const char *what);
 /* `bytes` of scratch for the op being issued, 256-byte aligned; NULL after
@@ -66,6 +72,8 @@ void lh_cuda_close(struct lh_dev *dev);
 const char *lh_cuda_describe(struct lh_dev *dev);
 int64_t lh_cuda_free_bytes(struct lh_dev *dev);
 void lh_cuda_cache(struct lh_dev *dev, const char *dir);
+void lh_cuda_rehearse(struct lh_dev *dev, bool on);
+int64_t lh_cuda_preparations(struct lh_dev *dev);
 int lh_cuda_alloc(struct lh_dev *dev, void **p, size_t bytes, struct lh_err *err);
 void lh_cuda_free(struct lh_dev *dev, void *p);
 void *lh_cuda_host_alloc(struct lh_dev *dev, size_t bytes);
@@ -141,9 +149,6 @@ void lh_cuda_xent(struct lh_dev *dev, int64_t R, int64_t C, int64_t V, float *lo
 		  float *row_loss, lh_act *dx, float *dw, const lh_act *x,
 		  const lh_act *w, const int32_t *targets, float scale, void *scratch,
 		  size_t scratch_bytes);
-template <typename T>
-int lh_cuda_sdpa_prepare(struct lh_dev *dev, const struct lh_sdpa *s, bool backward,
-			 struct lh_err *err);
 template <typename T>
 void lh_cuda_sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float *lse,
 		  const lh_act *q, const lh_act *k, const lh_act *v);

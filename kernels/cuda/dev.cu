@@ -15,22 +15,30 @@
 /* "90a" of the build's CUDA_ARCH: compute capability 9.0. */
 static const int BUILT_FOR = atoi(LH_CUDA_ARCH);
 
-void lh_cuda_fail(struct lh_dev *dev, const char *what, const char *detail)
+void lh_cuda_refuse(struct lh_dev *dev, const struct lh_err *why)
 {
-	if (!dev->failure[0])
-		snprintf(dev->failure, sizeof(dev->failure),
-			 "'%.60s' failed on the GPU: %.420s", what, detail);
+	if (!dev->failure.code)
+		dev->failure = *why;
 }
 
-static void check(struct lh_dev *dev, const char *what, cudaError_t rc)
+void lh_cuda_fail(struct lh_dev *dev, const char *what, const char *detail)
+{
+	struct lh_err why;
+
+	lh_err_set(&why, LH_EWORKER, "'%.60s' failed on the GPU: %.420s", what, detail);
+	lh_cuda_refuse(dev, &why);
+}
+
+bool lh_cuda_check(struct lh_dev *dev, const char *what, cudaError_t rc)
 {
 	if (rc != cudaSuccess)
 		lh_cuda_fail(dev, what, cudaGetErrorString(rc));
+	return rc == cudaSuccess;
 }
 
 void lh_cuda_launched(struct lh_dev *dev, const char *what)
 {
-	check(dev, what, cudaGetLastError());
+	lh_cuda_check(dev, what, cudaGetLastError());
 }
 
 void *lh_cuda_scratch(struct lh_dev *dev, size_t bytes)
@@ -39,17 +47,20 @@ void *lh_cuda_scratch(struct lh_dev *dev, size_t bytes)
 
 	if (whole <= dev->scratch_bytes)
 		return dev->scratch;
-	check(dev, "scratch", cudaStreamSynchronize(dev->stream));
+	lh_cuda_check(dev, "scratch", cudaStreamSynchronize(dev->stream));
 	cudaFree(dev->scratch);
 	dev->scratch = NULL;
 	dev->scratch_bytes = 0;
+	dev->preparations++;
 	if (cudaMalloc(&dev->scratch, whole) != cudaSuccess) {
-		char detail[80];
+		struct lh_err why;
 
 		cudaGetLastError(); /* not sticky: do not report it twice */
-		snprintf(detail, sizeof(detail), "no memory for %zu MiB of scratch",
-			 whole >> 20);
-		lh_cuda_fail(dev, "scratch", detail);
+		lh_err_set(&why, LH_ETOOBIG, "the GPU has no memory for %zu MiB of scratch",
+			   whole >> 20);
+		lh_err_hint(&why, "a smaller seq_len or micro_sequences, or more "
+			    "recomputation");
+		lh_cuda_refuse(dev, &why);
 		dev->scratch = NULL;
 		return NULL;
 	}
@@ -194,6 +205,12 @@ void lh_cuda_close(struct lh_dev *dev)
 
 const char *lh_cuda_describe(struct lh_dev *dev)
 {
+	char attention[64] = "";
+
+	if (dev->plans)
+		lh_sdpa_plans_describe(dev->plans, attention, sizeof(attention));
+	snprintf(dev->text, sizeof(dev->text), "%s%s%s", dev->opened,
+		 *attention ? ", " : "", attention);
 	return dev->text;
 }
 
@@ -204,19 +221,23 @@ void lh_cuda_cache(struct lh_dev *dev, const char *dir)
 		lh_sdpa_plans_cache(dev->plans, dir, dev->gpu);
 }
 
-/* ---- memory ---------------------------------------------------------------- */
-	char attention[64] = "";
+void lh_cuda_rehearse(struct lh_dev *dev, bool on)
+{
+	dev->rehearsing = on;
+}
 
-	if (dev->plans)
-		lh_sdpa_plans_describe(dev->plans, attention, sizeof(attention));
-	snprintf(dev->text, sizeof(dev->text), "%s%s%s", dev->opened,
-		 *attention ? ", " : "", attention);
+int64_t lh_cuda_preparations(struct lh_dev *dev)
+{
+	return dev->preparations + (dev->plans ? lh_sdpa_plans_count(dev->plans) : 0);
+}
+
+/* ---- memory ---------------------------------------------------------------- */
 
 int64_t lh_cuda_free_bytes(struct lh_dev *dev)
 {
 	size_t left = 0, all = 0;
 
-	check(dev, "free memory", cudaMemGetInfo(&left, &all));
+	lh_cuda_check(dev, "free memory", cudaMemGetInfo(&left, &all));
 	return (int64_t)left;
 }
 
@@ -225,7 +246,7 @@ int lh_cuda_alloc(struct lh_dev *dev, void **p, size_t bytes, struct lh_err *err
 	size_t left = 0, all = 0;
 	cudaError_t rc = cudaMalloc(p, bytes ? bytes : 1);
 
-	(void)dev;
+	dev->preparations++;
 	if (rc == cudaSuccess)
 		return 0;
 	cudaGetLastError();
@@ -241,7 +262,7 @@ int lh_cuda_alloc(struct lh_dev *dev, void **p, size_t bytes, struct lh_err *err
 
 void lh_cuda_free(struct lh_dev *dev, void *p)
 {
-	check(dev, "free", cudaFree(p));
+	lh_cuda_check(dev, "free", cudaFree(p));
 }
 
 void *lh_cuda_host_alloc(struct lh_dev *dev, size_t bytes)
@@ -257,7 +278,7 @@ void *lh_cuda_host_alloc(struct lh_dev *dev, size_t bytes)
 
 void lh_cuda_host_free(struct lh_dev *dev, void *p)
 {
-	check(dev, "free", cudaFreeHost(p));
+	lh_cuda_check(dev, "free", cudaFreeHost(p));
 }
 
 void lh_cuda_put(struct lh_dev *dev, void *dst, const void *host, size_t bytes)
@@ -265,38 +286,38 @@ void lh_cuda_put(struct lh_dev *dev, void *dst, const void *host, size_t bytes)
 	int i = dev->next_stage;
 
 	if (bytes > LH_CUDA_STAGE_BYTES) {
-		check(dev, "put", cudaMemcpyAsync(dst, host, bytes,
+		lh_cuda_check(dev, "put", cudaMemcpyAsync(dst, host, bytes,
 						  cudaMemcpyHostToDevice, dev->stream));
-		check(dev, "put", cudaStreamSynchronize(dev->stream));
+		lh_cuda_check(dev, "put", cudaStreamSynchronize(dev->stream));
 		return;
 	}
 	dev->next_stage = (i + 1) % LH_CUDA_STAGES;
-	check(dev, "put", cudaEventSynchronize(dev->staged[i]));
+	lh_cuda_check(dev, "put", cudaEventSynchronize(dev->staged[i]));
 	memcpy(dev->stage[i], host, bytes);
-	check(dev, "put", cudaMemcpyAsync(dst, dev->stage[i], bytes,
+	lh_cuda_check(dev, "put", cudaMemcpyAsync(dst, dev->stage[i], bytes,
 					  cudaMemcpyHostToDevice, dev->stream));
-	check(dev, "put", cudaEventRecord(dev->staged[i], dev->stream));
+	lh_cuda_check(dev, "put", cudaEventRecord(dev->staged[i], dev->stream));
 }
 
 int lh_cuda_sync(struct lh_dev *dev, struct lh_err *err)
 {
-	check(dev, "an earlier op", cudaStreamSynchronize(dev->stream));
-	if (!dev->failure[0])
-		return 0;
-	return lh_err_set(err, LH_EWORKER, "%s", dev->failure);
+	lh_cuda_check(dev, "an earlier op", cudaStreamSynchronize(dev->stream));
+	if (dev->failure.code && err)
+		*err = dev->failure;
+	return dev->failure.code;
 }
 
 int lh_cuda_fetch(struct lh_dev *dev, void *host, const void *src, size_t bytes,
 		  struct lh_err *err)
 {
-	check(dev, "fetch", cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost,
+	lh_cuda_check(dev, "fetch", cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost,
 					    dev->stream));
 	return lh_cuda_sync(dev, err);
 }
 
 void lh_cuda_zero(struct lh_dev *dev, void *p, size_t bytes)
 {
-	check(dev, "zero", cudaMemsetAsync(p, 0, bytes, dev->stream));
+	lh_cuda_check(dev, "zero", cudaMemsetAsync(p, 0, bytes, dev->stream));
 }
 
 /* Reads 4 n bytes, writes sizeof(T) n. */

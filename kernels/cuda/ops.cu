@@ -6,7 +6,9 @@
 		.name = NAME, .sizes = &SIZES,                                        \
 		.probe = lh_cuda_probe, .open = OPEN, .close = lh_cuda_close,         \
 		.describe = lh_cuda_describe,                                         \
-		.cache = lh_cuda_cache, .free_bytes = lh_cuda_free_bytes,             \
+		.cache = lh_cuda_cache, .rehearse = lh_cuda_rehearse,                 \
+		.preparations = lh_cuda_preparations,                                 \
+		.free_bytes = lh_cuda_free_bytes,                                     \
 		.alloc = lh_cuda_alloc, .free = lh_cuda_free,                         \
 		.host_alloc = lh_cuda_host_alloc, .host_free = lh_cuda_host_free,     \
 		.put = lh_cuda_put,                                                   \
@@ -18,7 +20,6 @@
 		.swiglu = lh_cuda_swiglu<T>, .swiglu_bwd = lh_cuda_swiglu_bwd<T>,     \
 		.embed = lh_cuda_embed<T>, .embed_bwd = lh_cuda_embed_bwd<T>,         \
 		.xent = lh_cuda_xent<T>,                                              \
-		.sdpa_prepare = lh_cuda_sdpa_prepare<T>,                              \
 		.sdpa = lh_cuda_sdpa<T>, .sdpa_bwd = lh_cuda_sdpa_bwd<T>,             \
 		.lighthouse_score = lh_cuda_lighthouse_score<T>,                      \
 		.lighthouse_select = lh_cuda_lighthouse_select,                       \

@@ -230,6 +230,8 @@ static void run(struct lh_dev *dev, const struct fast *f, struct lh_sdpa_tensors
 {
 	struct lh_err err = LH_ERR_INIT;
 
+	if (dev->rehearsing) /* the plan and its memory are there */
+		return;
 	t->scale = f->s->scale;
 	t->shift = (int32_t)(f->s->kv_tokens - f->s->heads.tokens);
 	if (lh_sdpa_plan_run(dev->plans, f->plan, t, &err))
@@ -261,7 +263,7 @@ static void fast_forward(struct lh_dev *dev, const struct lh_sdpa *s, void *o, f
 	struct rows r;
 
 	if (prepare(dev, &f, s, false, aligned, &err)) {
-		lh_cuda_fail(dev, "sdpa", err.text);
+		lh_cuda_refuse(dev, &err);
 		return;
 	}
 	place_forward(dev, &f, &t, o, lse, q, k, v);
@@ -318,7 +320,7 @@ static void fast_backward(struct lh_dev *dev, const struct lh_sdpa *s,
 	struct fast f;
 
 	if (prepare(dev, &f, s, true, aligned, &err)) {
-		lh_cuda_fail(dev, "sdpa", err.text);
+		lh_cuda_refuse(dev, &err);
 		return;
 	}
 	place_backward(dev, &f, &t, c);
@@ -362,33 +364,6 @@ static void wide_backward(struct lh_dev *dev, const struct lh_sdpa *s,
 
 /* ---- entries --------------------------------------------------------------- */
 
-/* Plans as for aligned operands, and makes the scratch of such a call. */
-template <typename T>
-int lh_cuda_sdpa_prepare(struct lh_dev *dev, const struct lh_sdpa *s, bool backward,
-			 struct lh_err *err)
-{
-	bool wide = backward && lh_cuda_sdpa_is_wide(s);
-	struct lh_sdpa piece = wide ? lh_cuda_sdpa_piece(s) : *s;
-	struct lh_sdpa_tensors t = { };
-	struct backward c = { };
-	struct fast f;
-	int rc;
-
-	if (!is_fast<T>(dev, s))
-		return 0;
-	rc = prepare(dev, &f, &piece, backward, !wide, err);
-	if (rc)
-		return rc;
-	if (backward)
-		place_backward(dev, &f, &t, &c);
-	else
-		place_forward(dev, &f, &t, NULL, NULL, NULL, NULL, NULL);
-	if (lh_cuda_scratch(dev, f.used))
-		return 0;
-	lh_err_set(err, LH_ETOOBIG, "%s", dev->failure);
-	return lh_err_hint(err, "a smaller seq_len or micro_sequences, or more recomputation");
-}
-
 template <typename T>
 void lh_cuda_sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float *lse,
 		  const lh_act *q, const lh_act *k, const lh_act *v)
@@ -430,8 +405,6 @@ void lh_cuda_sdpa_bwd(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *dq,
 }
 
 #define INSTANCE(T)                                                                   \
-	template int lh_cuda_sdpa_prepare<T>(struct lh_dev *, const struct lh_sdpa *, \
-					     bool, struct lh_err *);                  \
 	template void lh_cuda_sdpa<T>(struct lh_dev *, const struct lh_sdpa *,        \
 				      lh_act *, float *, const lh_act *,              \
 				      const lh_act *, const lh_act *);                \

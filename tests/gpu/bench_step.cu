@@ -169,7 +169,7 @@ static bool bench(const struct config *c, bool profile, FILE *json, bool first)
 	layout.mode = &mode, layout.train = true;
 	lh_layout_measure(&layout, &plan);
 	if (lh_model_new(&m, &ops, dev, &shape, 1, c->tokens, &mode, 1, &err) ||
-	    lh_model_prepare(m, &mode, 1, &err))
+	    lh_model_prepare(m, &mode, 1, 1, 0, &err))
 		die(&err);
 	lh_model_init(m, 1);
 	step_s(m, &mode, ids, 1);

@@ -95,7 +95,7 @@ static void run_open(struct run *r, const struct lh_ops *ops, bool lighthouse, b
 	}
 	if (r->ops.open(&r->dev, 0, &err) ||
 	    lh_model_new(&r->m, &r->ops, r->dev, &c, B, T, &r->mode, 1, &err) ||
-	    lh_model_prepare(r->m, &r->mode, 1, &err))
+	    lh_model_prepare(r->m, &r->mode, 1, B, B, &err))
 		die(&err);
 	lh_model_init(r->m, 3);
 }
