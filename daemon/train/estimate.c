@@ -101,10 +101,11 @@ int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 	int64_t micro = job->batch.micro_sequences ? job->batch.micro_sequences :
 						     job->batch.sequences;
 	struct lh_layout l = { .model = &job->model, .sizes = sizes, .B = (int)micro,
-			       .T = job->data.seq_len };
+			       .T = job->data.seq_len,
+			       .rest = rest_of(job->evaluation.sequences, micro) };
 	struct lh_attention_mode full = lh_attention_full;
 	struct lh_layout_bytes evaluation;
-	int rc = lh_layout_choose(&l, &full, memory_bytes, err);
+	int rc = check_support(job, sizes, micro, err);
 
 	memset(out, 0, sizeof(*out));
 	if (rc) {
@@ -121,6 +122,35 @@ int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 		lh_attention_mode_of(&mode, job, i);
 		rc = lh_layout_choose(&l, &mode, memory_bytes, err);
 		if (rc) {
+/* Sequences of the last micro-batch of n where it is not a whole one. */
+static int rest_of(int64_t n, int64_t micro)
+{
+	return (int)(n % micro);
+}
+
+/* What the device's ops can do, of every phase and of evaluations. */
+static int check_support(const struct lh_job *job, const struct lh_ops_sizes *sizes,
+			 int64_t micro, struct lh_err *err)
+{
+	struct lh_heads h = lh_layout_heads(&job->model, (int)micro, job->data.seq_len);
+	struct lh_sdpa full = lh_attention_sdpa(NULL, h);
+	int rc = sizes->supports(&full, err);
+
+	for (int i = 0; !rc && i < job->phase_count; i++) {
+		struct lh_attention_mode mode;
+		struct lh_sdpa s;
+
+		lh_attention_mode_of(&mode, job, i);
+		if (mode.attention == LH_ATTENTION_FULL)
+			continue;
+		s = lh_attention_sdpa(&mode.geometry, h);
+		rc = sizes->supports(&s, err);
+		if (rc)
+			lh_err_prefix(err, "phase '%s'", job->phases[i].name);
+	}
+	return rc;
+}
+
 			lh_err_prefix(err, "phase '%s'", job->phases[i].name);
 			return rc;
 		}
@@ -132,3 +162,7 @@ int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 	}
 	return 0;
 }
+	if (rc)
+		return rc;
+	rc = lh_layout_choose(&l, &full, memory_bytes, err);
+	l.rest = rest_of(job->batch.sequences, micro);

@@ -38,7 +38,8 @@ struct lh_estimate {
 };
 
 /* Chooses for every phase what is computed again, as the worker will. LH_ETOOBIG
- * names the phase that does not fit. chip: for times, or NULL. */
+ * names the phase that does not fit, LH_EUNSUPPORTED what the device's ops cannot
+ * do. chip: for times, or NULL. */
 int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 		    const struct lh_ops_sizes *sizes, const struct lh_chip *chip,
 		    int64_t memory_bytes, struct lh_err *err);

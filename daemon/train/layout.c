@@ -238,16 +238,32 @@ static int64_t state_bytes(const struct lh_layout *l)
 	return lh_job_model_params(l->model) * (4 * 4 + copy);
 }
 
-static int64_t device_bytes(const struct lh_layout *l)
+/* The most scratch that an op of a pass over B sequences takes. */
+static int64_t op_bytes(const struct lh_layout *l, int B)
 {
-	int64_t most = 0;
+	struct lh_heads h = lh_layout_heads(l->model, B, l->T);
+	int64_t most = (int64_t)l->sizes->rows_bytes(B * l->T, l->model->dim);
 
 	for (int i = 0; i < l->model->layers; i++) {
 		const struct lh_lighthouse *g = lh_layout_lighthouse(l->mode, i);
-		struct lh_sdpa s = lh_attention_sdpa(g, lh_layout_heads(l->model, l->B, l->T));
+		struct lh_sdpa s = lh_attention_sdpa(g, h);
 
-		most = max(most, (int64_t)l->sizes->sdpa_bytes(&s, l->train));
+		most = max(most, (int64_t)l->sizes->sdpa_bytes(&s, false));
+		if (l->train)
+			most = max(most, (int64_t)l->sizes->sdpa_bytes(&s, true));
+		if (g)
+			most = max(most, (int64_t)l->sizes->lighthouse_bytes(g, &h));
 	}
+	return most;
+}
+
+/* A smaller batch may take more: one too large for a library goes in pieces. */
+static int64_t device_bytes(const struct lh_layout *l)
+{
+	int64_t most = op_bytes(l, l->B);
+
+	if (l->rest)
+		most = max(most, op_bytes(l, l->rest));
 	return most + (int64_t)l->sizes->open_bytes;
 }
 

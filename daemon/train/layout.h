@@ -64,7 +64,7 @@ struct lh_layout_bytes {
 	int64_t kept;    /* from forward to backward */
 	int64_t scratch; /* of a layer, gradients of activations */
 	int64_t loss;    /* logits */
-	int64_t device;  /* the device's own: libraries, fused attention */
+	int64_t device;  /* the device's own: libraries, scratch of ops */
 	int64_t total;
 };
 
@@ -72,6 +72,7 @@ struct lh_layout {
 	const struct lh_job_model *model;
 	const struct lh_ops_sizes *sizes;
 	int B;
+	int rest; /* sequences of a smaller last micro-batch, 0 = none */
 	int64_t T;
 	const struct lh_attention_mode *mode; /* recompute is not AUTO */
 	bool train; /* false: forward only, nothing is kept */

@@ -101,8 +101,17 @@ struct lh_ops_sizes {
 	size_t (*score_bytes)(const struct lh_lighthouse *g, const struct lh_heads *h);
 	/* What sdpa, or sdpa_bwd, makes the device hold for itself. */
 	size_t (*sdpa_bytes)(const struct lh_sdpa *s, bool backward);
+	/* So do lighthouse_score and lighthouse_select, */
+	size_t (*lighthouse_bytes)(const struct lh_lighthouse *g,
+				   const struct lh_heads *h);
+	/* and rmsnorm_bwd and embed_bwd of R rows. It is one memory: the most of
+	 * these is held. */
+	size_t (*rows_bytes)(int64_t R, int64_t C);
 	/* What the device holds from the start: code, libraries, their buffers. */
 	size_t open_bytes;
+	/* Whether the ops of a layer can do attention of this shape.
+	 * LH_EUNSUPPORTED tells the number that is out of bounds, and the bound. */
+	int (*supports)(const struct lh_sdpa *s, struct lh_err *err);
 };
 
 /* A device before it is opened. */
@@ -126,15 +135,6 @@ struct lh_ops {
 	/* Where what is found out about the device may be kept from run to run: an
 	 * existing directory. What is in it and does not fit is replaced. */
 	void (*cache)(struct lh_dev *dev, const char *dir);
-	/* Bytes that could be allocated now. */
-	int64_t (*free_bytes)(struct lh_dev *dev);
-	/* 256-byte aligned, not zeroed. LH_ETOOBIG when it does not fit. */
-	int (*alloc)(struct lh_dev *dev, void **p, size_t bytes, struct lh_err *err);
-	void (*free)(struct lh_dev *dev, void *p); /* NULL is allowed */
-	/* Host memory that fetch is fastest to; NULL when it is not to be had. */
-	void *(*host_alloc)(struct lh_dev *dev, size_t bytes);
-	void (*host_free)(struct lh_dev *dev, void *p);
-	void (*put)(struct lh_dev *dev, void *dst, const void *host, size_t bytes);
 	/* While it is on, calls are made for their shapes: the device finds the
 	 * kernels and takes the memory that the same calls will need, so that none
 	 * of them waits for that later. What they compute means nothing (attention
@@ -144,6 +144,15 @@ struct lh_ops {
 	/* How many kernels have been looked for and allocations made since open: it
 	 * stands still once all has been rehearsed. (optional) */
 	int64_t (*preparations)(struct lh_dev *dev);
+	/* Bytes that could be allocated now. */
+	int64_t (*free_bytes)(struct lh_dev *dev);
+	/* 256-byte aligned, not zeroed. LH_ETOOBIG when it does not fit. */
+	int (*alloc)(struct lh_dev *dev, void **p, size_t bytes, struct lh_err *err);
+	void (*free)(struct lh_dev *dev, void *p); /* NULL is allowed */
+	/* Host memory that fetch is fastest to; NULL when it is not to be had. */
+	void *(*host_alloc)(struct lh_dev *dev, size_t bytes);
+	void (*host_free)(struct lh_dev *dev, void *p);
+	void (*put)(struct lh_dev *dev, void *dst, const void *host, size_t bytes);
 	/* Waits until `src` is computed, then copies it out. */
 	int (*fetch)(struct lh_dev *dev, void *host, const void *src, size_t bytes,
 		     struct lh_err *err);

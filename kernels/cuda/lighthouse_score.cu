@@ -14,8 +14,6 @@
  * residue class (a strided view), norms of its rows. */
 #include "lighthouse.cuh"
 
-#include <math.h>
-
 enum { THREADS = 256 };
 
 /* One tensor to score: rows of `heads` heads; head e scores the query heads
@@ -350,16 +348,11 @@ static void class_norms(struct lh_dev *dev, const struct lh_lighthouse *g,
 			const struct lh_heads *h, float *out, T *o, const T *q,
 			const T *k, const T *v)
 {
-	int64_t row = (int64_t)h->heads * h->head_dim, stride = row * g->dilation;
-	struct lh_sdpa s = { };
+	int64_t row = (int64_t)h->heads * h->head_dim;
+	struct lh_sdpa s = lh_cuda_class_sdpa(g, h);
 	struct lh_heads whole = *h;
 	score_args<T> a = { };
 
-	s.heads = *h;
-	s.heads.tokens = s.kv_tokens = g->tokens / g->dilation;
-	s.heads.kv_heads = h->heads;
-	s.heads.q_row = s.heads.kv_row = s.heads.o_row = stride;
-	s.scale = 1 / sqrtf((float)h->head_dim);
 	for (int c = 0; c < g->dilation; c++)
 		lh_cuda_sdpa<T>(dev, &s, o + c * row, NULL, q + c * row, k + c * row,
 				v + c * row);

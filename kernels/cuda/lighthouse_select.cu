@@ -18,7 +18,7 @@
  * 21 us at 98,304. */
 #include "lighthouse.cuh"
 
-enum { MAX_THREADS = 1024, SHARED_MAX = 200 << 10, ROUNDS = 16 };
+enum { MAX_THREADS = 1024, ROUNDS = 16 };
 
 struct select_args {
 	struct pyramid y;
@@ -31,18 +31,13 @@ struct select_args {
 	int most;                       /* candidates of any level at most */
 };
 
-/* What a block works on; lists ascend. */
+/* What a block works on, of lh_cuda_select_tile_bytes; lists ascend. */
 struct tile {
 	uint32_t *key;    /* (most) rank of a candidate, larger is better */
 	int32_t *ordinal; /* (L - 1, m) winners of level l + 1: among candidates */
 	int32_t *where;   /* (L - 1, m) and in the level */
 	uint8_t *won;     /* (most) */
 };
-
-__host__ __device__ static inline size_t tile_bytes(int most, int levels, int m)
-{
-	return (size_t)most * 5 + 2 * (size_t)(levels - 1) * m * sizeof(int32_t) + 16;
-}
 
 /* Order of floats as order of integers; NaN is +inf, -0 is 0. */
 __device__ __forceinline__ uint32_t key_of(float s)
@@ -298,12 +293,12 @@ void lh_cuda_lighthouse_select(struct lh_dev *dev, const struct lh_lighthouse *g
 	a.tiles = (int)lh_lighthouse_tiles(g);
 	a.budget = g->tile;
 	a.first = a.y.entries[a.y.levels - 1] / a.tiles;
-	a.most = a.first > g->pool * g->tile ? a.first : g->pool * g->tile;
+	a.most = lh_cuda_select_candidates(g);
 	a.score_q = score_q;
 	a.score_k = score_k;
 	a.index = index;
-	a.bytes = (tile_bytes(a.most, a.y.levels, a.budget) + 255) / 256 * 256;
-	shared = a.bytes <= SHARED_MAX ? a.bytes : 0;
+	a.bytes = lh_cuda_select_tile_bytes(g);
+	shared = a.bytes <= LH_CUDA_SELECT_SHARED_BYTES ? a.bytes : 0;
 	if (!shared) {
 		a.scratch = (char *)lh_cuda_scratch(dev, a.bytes * (size_t)BH *
 								 (size_t)a.tiles);
@@ -312,8 +307,11 @@ void lh_cuda_lighthouse_select(struct lh_dev *dev, const struct lh_lighthouse *g
 	}
 	threads = (a.most + 31) / 32 * 32;
 	threads = threads > MAX_THREADS ? MAX_THREADS : threads;
-	cudaFuncSetAttribute((const void *)select_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-			     SHARED_MAX);
+	if (!lh_cuda_check(dev, "lighthouse_select",
+			   cudaFuncSetAttribute((const void *)select_kernel,
+						cudaFuncAttributeMaxDynamicSharedMemorySize,
+						LH_CUDA_SELECT_SHARED_BYTES)))
+		return;
 	select_kernel<<<dim3((unsigned)a.tiles, (unsigned)BH), threads, shared,
 			dev->stream>>>(a);
 	lh_cuda_launched(dev, "lighthouse_select");

@@ -254,7 +254,8 @@ void lh_cuda_rmsnorm_bwd(struct lh_dev *dev, int64_t R, int64_t C, lh_act *dx, f
 	bool vec = lh_aligned<T>(dx, C) && lh_aligned<T>(dy, C) && lh_aligned<T>(x, C) &&
 		   lh_aligned<T>(w, C);
 	/* Of the shape alone, not of the card: the sums' order follows from it. */
-	int blocks = (int)(lh_ceil(R, WARPS) < 528 ? lh_ceil(R, WARPS) : 528);
+	int64_t most = LH_CUDA_NORM_PARTS;
+	int blocks = (int)(lh_ceil(R, WARPS) < most ? lh_ceil(R, WARPS) : most);
 	struct bwd b = { R, C, dx, NULL, dy, x, w, rstd, blocks };
 	int64_t nv = lh_ceil(C, 32 * VEC<T>);
 

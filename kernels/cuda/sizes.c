@@ -1,6 +1,9 @@
 /* sizes.c: see sizes.h. */
 #include "sizes.h"
 
+#include <inttypes.h>
+#include <math.h>
+
 /* Logits that exist at once. Larger chunks gain nothing: their GEMMs fill the
  * chip long before. */
 static const int64_t LOGIT_BYTES = 1 << 30;
@@ -42,9 +45,34 @@ static size_t score_bytes(const struct lh_lighthouse *g, const struct lh_heads *
 	return (size_t)(rows / window * (h->heads + h->kv_heads) * D * e);
 }
 
+int lh_cuda_select_candidates(const struct lh_lighthouse *g)
+{
+	int64_t first = lh_lighthouse_entries(g, g->levels - 1) / lh_lighthouse_tiles(g);
+	int64_t later = (int64_t)g->pool * g->tile;
+
+	return (int)(first > later ? first : later);
+}
+
+/* A key and a mark of each candidate, two lists of winners a level. */
+size_t lh_cuda_select_tile_bytes(const struct lh_lighthouse *g)
+{
+	int64_t lists = 2 * (int64_t)(g->levels - 1) * g->tile * 4;
+
+	return (size_t)ceil_to((int64_t)lh_cuda_select_candidates(g) * 5 + lists + 16, 256);
+}
+
+static size_t select_bytes(const struct lh_lighthouse *g, int64_t BH)
+{
+	size_t tile = lh_cuda_select_tile_bytes(g);
+
+	return tile <= LH_CUDA_SELECT_SHARED_BYTES ?
+		       0 : tile * (size_t)(BH * lh_lighthouse_tiles(g));
+}
+
 bool lh_cuda_sdpa_fused_width(int head_dim)
 {
-	return head_dim % 8 == 0 && head_dim >= 32 && head_dim <= 256;
+	return head_dim % 8 == 0 && head_dim >= LH_CUDA_SDPA_HEAD_MIN &&
+	       head_dim <= LH_CUDA_SDPA_HEAD_MAX;
 }
 
 static const int64_t WIDE = (int64_t)1 << 31;
@@ -62,21 +90,29 @@ bool lh_cuda_sdpa_is_wide(const struct lh_sdpa *s)
 			      s->kv_tokens * h->kv_row) >= WIDE;
 }
 
+/* Of padded lengths; dk and dv have all query heads before they are summed. */
+int64_t lh_cuda_sdpa_elements(const struct lh_sdpa *p)
+{
+	int64_t longest = ceil_to(max(p->heads.tokens, p->kv_tokens), LH_CUDA_SDPA_TILE);
+
+	return p->heads.batch * longest * p->heads.heads * p->heads.head_dim;
+}
+
 struct lh_sdpa lh_cuda_sdpa_piece(const struct lh_sdpa *s)
 {
+	int groups = s->heads.kv_heads, group = s->heads.heads / groups;
 	struct lh_sdpa p = *s;
-	struct lh_heads *h = &p.heads;
 
-	while (h->batch * max(h->tokens * h->heads, p.kv_tokens * h->kv_heads) *
-		       h->head_dim >= WIDE) {
-		if (h->batch > 1) {
-			h->batch = 1;
+	if (lh_cuda_sdpa_elements(&p) < WIDE)
+		return p;
+	p.heads.batch = 1;
+	for (int n = groups; n >= 1; n--) {
+		if (groups % n)
 			continue;
-		}
-		if (h->kv_heads % 2)
+		p.heads.kv_heads = n;
+		p.heads.heads = n * group;
+		if (lh_cuda_sdpa_elements(&p) < WIDE)
 			break;
-		h->heads /= 2;
-		h->kv_heads /= 2;
 	}
 	return p;
 }
@@ -107,6 +143,102 @@ static size_t sdpa_bytes(const struct lh_sdpa *s, bool backward)
 	return (size_t)bytes;
 }
 
+struct lh_sdpa lh_cuda_class_sdpa(const struct lh_lighthouse *g, const struct lh_heads *h)
+{
+	struct lh_sdpa s = { .heads = *h, .kv_tokens = g->tokens / g->dilation,
+			     .scale = 1 / sqrtf((float)h->head_dim) };
+
+	s.heads.tokens = s.kv_tokens;
+	s.heads.kv_heads = h->heads;
+	s.heads.q_row = s.heads.kv_row = s.heads.o_row =
+		(int64_t)h->heads * h->head_dim * g->dilation;
+	return s;
+}
+
+static size_t lighthouse_bytes(const struct lh_lighthouse *g, const struct lh_heads *h)
+{
+	size_t select = select_bytes(g, (int64_t)h->batch * h->heads), class = 0;
+
+	if (g->scorer == LH_SCORER_DILATED) {
+		struct lh_sdpa s = lh_cuda_class_sdpa(g, h);
+
+		class = sdpa_bytes(&s, false);
+	}
+	return select > class ? select : class;
+}
+
+/* The gain's partial sums; the rows sorted by token: ids and rows in and out, the
+ * sort's own copy of both, and its counts. */
+static size_t rows_bytes(int64_t R, int64_t C)
+{
+	int64_t blocks = (R + 7) / 8;
+
+	if (blocks > LH_CUDA_NORM_PARTS)
+		blocks = LH_CUDA_NORM_PARTS;
+	return (size_t)max(blocks * C * 4, 24 * R + (1 << 20));
+}
+
+static const int64_t ITEMS = (int64_t)1 << 32; /* threads that kernels count */
+
+/* Threads of the widest kernel of a layer: q, k and v of all tokens, 8 elements
+ * each where the width allows it, else one (two with their pairs). */
+static int64_t items_of(const struct lh_heads *h)
+{
+	int parts = h->head_dim % 16 ? h->head_dim / 2 : h->head_dim / 16;
+
+	return h->batch * (h->tokens + 1) * (h->heads + 2 * h->kv_heads) * parts;
+}
+
+static int refuse_size(const struct lh_sdpa *s, int64_t have, int64_t limit,
+		       const char *what, const char *hint, struct lh_err *err)
+{
+	lh_err_set(err, LH_EUNSUPPORTED, "%d heads of %d over %d x %" PRId64 " tokens are %"
+		   PRId64 " %s, a GPU takes %" PRId64, s->heads.heads, s->heads.head_dim,
+		   s->heads.batch, s->heads.tokens, have, what, limit);
+	return lh_err_hint(err, "%s", hint);
+}
+
+/* 32-bit counts and the grids of our kernels, and of cuDNN's. */
+static int check_sizes(const struct lh_sdpa *s, struct lh_err *err)
+{
+	const struct lh_heads *h = &s->heads;
+	struct lh_sdpa piece = lh_cuda_sdpa_piece(s);
+	int64_t BH = (int64_t)h->batch * h->heads;
+
+	if (BH > LH_CUDA_GRID_Y)
+		return refuse_size(s, BH, LH_CUDA_GRID_Y, "heads at once",
+				   "fewer micro_sequences", err);
+	if (items_of(h) >= ITEMS)
+		return refuse_size(s, items_of(h), ITEMS - 1, "threads of a kernel",
+				   h->head_dim % 16 ?
+					   "fewer micro_sequences, or a head_dim that 16 "
+					   "divides" : "fewer micro_sequences", err);
+	if (lh_cuda_sdpa_elements(&piece) >= WIDE)
+		return refuse_size(&piece, lh_cuda_sdpa_elements(&piece), WIDE - 1,
+				   "elements of one KV group",
+				   "a shorter seq_len, or more kv_heads", err);
+	return 0;
+}
+
+static int supports(const struct lh_sdpa *s, struct lh_err *err)
+{
+	if (lh_cuda_sdpa_fused_width(s->heads.head_dim))
+		return check_sizes(s, err);
+	lh_err_set(err, LH_EUNSUPPORTED, "head_dim is %d, a GPU takes multiples of 8 from %d to "
+		   "%d", s->heads.head_dim, LH_CUDA_SDPA_HEAD_MIN, LH_CUDA_SDPA_HEAD_MAX);
+	return lh_err_hint(err, "64 and 128 are the fastest; 'device: cpu' takes any");
+}
+
+/* Its attention is slow and takes any width up to that. */
+static int supports_f32(const struct lh_sdpa *s, struct lh_err *err)
+{
+	if (s->heads.head_dim <= LH_CUDA_SDPA_HEAD_MAX)
+		return check_sizes(s, err);
+	lh_err_set(err, LH_EUNSUPPORTED, "head_dim is %d, a GPU takes %d at most",
+		   s->heads.head_dim, LH_CUDA_SDPA_HEAD_MAX);
+	return lh_err_hint(err, "'device: cpu' takes any");
+}
+
 static size_t xent_bytes_bf16(int64_t R, int64_t C, int64_t V)
 {
 	(void)C;
@@ -134,6 +266,9 @@ const struct lh_ops_sizes lh_sizes_cuda = {
 	.xent_bytes = xent_bytes_bf16,
 	.score_bytes = score_bytes_bf16,
 	.sdpa_bytes = sdpa_bytes,
+	.lighthouse_bytes = lighthouse_bytes,
+	.rows_bytes = rows_bytes,
+	.supports = supports,
 	.open_bytes = (size_t)600 << 20,
 };
 
@@ -142,5 +277,8 @@ const struct lh_ops_sizes lh_sizes_cuda_f32 = {
 	.xent_bytes = xent_bytes_f32,
 	.score_bytes = score_bytes_f32,
 	.sdpa_bytes = sdpa_bytes,
+	.lighthouse_bytes = lighthouse_bytes,
+	.rows_bytes = rows_bytes,
+	.supports = supports_f32,
 	.open_bytes = (size_t)600 << 20,
 };

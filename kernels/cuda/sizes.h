@@ -12,8 +12,17 @@ enum {
 	/* cuDNN's fused attention works on tiles of so many tokens; fewer queries
 	 * go to the slow kernels, other numbers are padded. */
 	LH_CUDA_SDPA_TILE = 128,
+	/* Heads that cuDNN's kernels take, of a width that 8 divides. */
+	LH_CUDA_SDPA_HEAD_MIN = 32,
+	LH_CUDA_SDPA_HEAD_MAX = 256,
 	/* Windows up to this have their means left by the scorer. */
 	LH_CUDA_MEAN_WINDOW = 64,
+	/* A tile of the selection that needs more shared memory is kept in scratch. */
+	LH_CUDA_SELECT_SHARED_BYTES = 200 << 10,
+	/* Blocks that a grid has in its second and third direction. */
+	LH_CUDA_GRID_Y = 65535,
+	/* Partial sums of a gain's gradient. */
+	LH_CUDA_NORM_PARTS = 528,
 };
 
 /* Whether cuDNN takes heads of this width. */
@@ -21,9 +30,18 @@ bool lh_cuda_sdpa_fused_width(int head_dim);
 
 /* cuDNN's backward counts elements in 32 bits: tensors that reach over 2^31 of them
  * go through contiguous copies, of as many sequences and heads at once as stay
- * below (the piece). */
+ * below (the piece): all of them, or one sequence and as many whole KV groups as
+ * divide its heads evenly. A group that does not stay below is not supported. */
 bool lh_cuda_sdpa_is_wide(const struct lh_sdpa *s);
 struct lh_sdpa lh_cuda_sdpa_piece(const struct lh_sdpa *s);
+/* Elements of the largest tensor that cuDNN's backward makes or is given for it. */
+int64_t lh_cuda_sdpa_elements(const struct lh_sdpa *piece);
+
+/* The attention of one residue class of the dilated scorer. */
+struct lh_sdpa lh_cuda_class_sdpa(const struct lh_lighthouse *g, const struct lh_heads *h);
+/* What the selection of a tile works in: candidates of a level at most, bytes. */
+int lh_cuda_select_candidates(const struct lh_lighthouse *g);
+size_t lh_cuda_select_tile_bytes(const struct lh_lighthouse *g);
 
 /* lh_cuda_xent: rows of nats come first, then logits with rows of `stride`. */
 int64_t lh_cuda_xent_stride(int64_t V);

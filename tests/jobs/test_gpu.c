@@ -100,6 +100,63 @@ static void every_phase_must_fit(void **state)
 	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
 }
 
+/* Known before there is a GPU to try it on; the CPU does it all. */
+static void a_shape_that_a_gpu_cannot_do_is_refused(void **state)
+{
+	static const struct {
+		int head_dim, heads;
+		int64_t sequences, seq_len;
+		const char *why, *hint;
+	} cases[] = {
+		{ 512, 2, 1, 256, "head_dim is 512, a GPU takes multiples of 8 from 32 to 256",
+		  "device: cpu" },
+		{ 24, 2, 1, 256, "head_dim is 24", "device: cpu" },
+		{ 36, 2, 1, 256, "head_dim is 36", "device: cpu" },
+		{ 64, 64, 1024, 2, "65536 heads at once, a GPU takes 65535",
+		  "micro_sequences" },
+		{ 40, 64, 512, 16384, "threads of a kernel", "a head_dim that 16 divides" },
+		{ 256, 2, 1, 1 << 23, "elements of one KV group", "seq_len" },
+	};
+	struct lh_gpu gpu;
+
+	(void)state;
+	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": "
+		  "9000000000000}'");
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct lh_job job = small_job(LH_DEVICE_AUTO);
+		struct lh_err err = LH_ERR_INIT;
+
+		job.model.head_dim = cases[i].head_dim;
+		job.model.heads = job.model.kv_heads = cases[i].heads;
+		job.batch.sequences = cases[i].sequences;
+		job.data.seq_len = cases[i].seq_len;
+		assert_int_equal(lh_gpu_place(&gpu, &job, &err), LH_EUNSUPPORTED);
+		if (!strstr(err.text, cases[i].why) || !strstr(err.hint, cases[i].hint))
+			fail_msg("'%s' (%s) is not about '%s' (%s)", err.text, err.hint,
+				 cases[i].why, cases[i].hint);
+	}
+}
+
+/* A Lighthouse phase's own attention may be longer than the sequence. */
+static void the_phase_that_a_gpu_cannot_do_is_named(void **state)
+{
+	struct lh_job job = small_job(LH_DEVICE_CUDA);
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_gpu gpu;
+
+	(void)state;
+	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": "
+		  "9000000000000}'");
+	job.model.head_dim = 256;
+	job.data.seq_len = (1 << 23) - 256;
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
+	job.phases[0].attention = LH_ATTENTION_LIGHTHOUSE;
+	job.phases[0].lighthouse = (struct lh_lighthouse){
+		.levels = 2, .pool = 2, .topk = (1 << 22) - 128, .tile = 128 };
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), LH_EUNSUPPORTED);
+	assert_non_null(strstr(err.text, "phase 'only': "));
+}
+
 static void no_gpu_says_why(void **state)
 {
 	static const struct {
@@ -147,6 +204,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_usable_gpu_takes_jobs),
 		cmocka_unit_test(every_phase_must_fit),
+		cmocka_unit_test(a_shape_that_a_gpu_cannot_do_is_refused),
+		cmocka_unit_test(the_phase_that_a_gpu_cannot_do_is_named),
 		cmocka_unit_test(no_gpu_says_why),
 		cmocka_unit_test(a_build_without_cuda_says_so),
 	};
