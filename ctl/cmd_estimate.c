@@ -1,4 +1,5 @@
-/* cmd_estimate.c: bytes and time of a job, by arithmetic: no daemon, no GPU. */
+/* cmd_estimate.c: bytes and time of a job, by arithmetic: no daemon, no GPU. Times
+ * are known of GPUs only: there is no chip for a job on the CPU. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,8 +16,8 @@ enum { FILE_MAX_BYTES = 1000000 };
 
 static const struct ctl_option options[] = {
 	{ "set", 0, "KEY=VALUE", true, "override a key, as in recompute=layer" },
-	{ "gpu", 0, "NAME", false, "h100 or h200 (h100)" },
-	{ "memory", 0, "GIB", false, "of the device, instead of the GPU's own" },
+	{ "gpu", 0, "NAME", false, "h100 or h200 (h100); not with device: cpu" },
+	{ "memory", 0, "GIB", false, "of the device, instead of the GPU's or machine's own" },
 	{ "json", 0, NULL, false, "as data" },
 	{ NULL },
 };
@@ -37,12 +38,16 @@ static int print_json(const struct lh_job *job, const struct lh_estimate *e)
 	for (int i = 0; i < job->phase_count; i++) {
 		const struct lh_estimate_phase *p = &e->phase[i];
 
+		bool timed = p->step_s > 0;
+
 		json_array_append_new(
 			phases,
-			json_pack("{s:s, s:s, s:o, s:f, s:f}", "name", job->phases[i].name,
+			json_pack("{s:s, s:s, s:o, s:o, s:o}", "name", job->phases[i].name,
 				  "recompute", lh_recompute_name(p->recompute), "bytes",
-				  bytes_json(&p->bytes), "step_s", p->step_s,
-				  "tokens_per_s", tokens / p->step_s));
+				  bytes_json(&p->bytes), "step_s",
+				  timed ? json_real(p->step_s) : json_null(),
+				  "tokens_per_s",
+				  timed ? json_real(tokens / p->step_s) : json_null()));
 	}
 	return ctl_print_json_take(
 		json_pack("{s:s, s:I, s:I, s:o}", "name", job->name, "params",
@@ -54,19 +59,21 @@ static void print_text(const struct lh_job *job, const struct lh_estimate *e,
 		       const struct lh_chip *chip)
 {
 	double tokens = (double)(job->batch.sequences * job->data.seq_len), G = 1 << 30;
-	char safe[300];
+	char safe[300], time[80];
 
 	printf("'%s' on %s: %.1f M parameters, %.2f GiB at most\n",
-	       lh_escape(safe, sizeof(safe), job->name), chip->name,
+	       lh_escape(safe, sizeof(safe), job->name), chip ? chip->name : "the CPU",
 	       (double)lh_job_model_params(&job->model) / 1e6, (double)e->bytes / G);
 	for (int i = 0; i < job->phase_count; i++) {
 		const struct lh_estimate_phase *p = &e->phase[i];
 		const struct lh_layout_bytes *b = &p->bytes;
 
-		printf("phase '%s': recompute %s, %.2f GiB, %.3g s a step, %.0f tokens/s\n",
+		snprintf(time, sizeof(time), ", %.3g s a step, %.0f tokens/s", p->step_s,
+			 tokens / p->step_s);
+		printf("phase '%s': recompute %s, %.2f GiB%s\n",
 		       lh_escape(safe, sizeof(safe), job->phases[i].name),
-		       lh_recompute_name(p->recompute), (double)b->total / G, p->step_s,
-		       tokens / p->step_s);
+		       lh_recompute_name(p->recompute), (double)b->total / G,
+		       chip ? time : "");
 		printf("  GiB: weights and optimizer %.2f, kept for backward %.2f, scratch "
 		       "%.2f, logits %.2f, device %.2f\n", (double)b->state / G,
 		       (double)b->kept / G, (double)b->scratch / G, (double)b->loss / G,
@@ -76,17 +83,23 @@ static void print_text(const struct lh_job *job, const struct lh_estimate *e,
 
 static int estimate(const struct ctl *c, const struct lh_job *job)
 {
-	const struct lh_chip *chip = lh_chip_find(ctl_opt(c, "gpu") ? ctl_opt(c, "gpu") :
-								      "h100");
+	const char *gpu = ctl_opt(c, "gpu");
+	bool cpu = job->device == LH_DEVICE_CPU;
+	const struct lh_chip *chip = cpu ? NULL : lh_chip_find(gpu ? gpu : "h100");
 	double gib = ctl_opt_number(c, "memory", 0, 0.001, 1e6);
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_estimate e;
+	int64_t memory;
 
-	if (!chip)
-		return ctl_usage(c->command, "'%s' is not known; there are %s",
-				 ctl_opt(c, "gpu"), lh_chip_names());
-	if (lh_estimate_job(&e, job, &lh_sizes_cuda, chip,
-			    gib > 0 ? (int64_t)(gib * (1 << 30)) : chip->memory_bytes, &err))
+	if (cpu && gpu)
+		return ctl_usage(c->command, "--gpu makes no sense with device: cpu");
+	if (!cpu && !chip)
+		return ctl_usage(c->command, "'%s' is not known; there are %s", gpu,
+				 lh_chip_names());
+	memory = gib > 0 ? (int64_t)(gib * (1 << 30)) :
+		 cpu ? lh_host_memory_bytes() : chip->memory_bytes;
+	if (lh_estimate_job(&e, job, cpu ? &lh_sizes_cpu : &lh_sizes_cuda, chip,
+			    cpu ? memory : lh_chip_usable_bytes(memory), &err))
 		return ctl_fail(&err);
 	if (ctl_opt(c, "json"))
 		return print_json(job, &e);
@@ -121,7 +134,8 @@ static int run(struct ctl *c)
 
 const struct ctl_command ctl_cmd_estimate = {
 	"estimate", "JOB.yaml",
-	"Print what a job would need on a GPU, and how fast it would run.\n"
+	"Print what a job would need on a GPU, and how fast it would run; with\n"
+	"device: cpu what it would need of this machine's memory.\n"
 	"By arithmetic alone: needs no daemon, no GPU and none of the data files. What\n"
 	"is printed for memory is what the worker will ask for.",
 	"  lhctl estimate job.yaml\n"

@@ -45,4 +45,7 @@ uint64_t lh_proc_start_time(int pid);
 int64_t lh_time_ms(void);
 int64_t lh_clock_us(void);
 
+/* Of this machine, whoever uses it. */
+int64_t lh_host_memory_bytes(void);
+
 #endif

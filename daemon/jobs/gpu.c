@@ -17,9 +17,6 @@
 
 enum { PROBE_MS = 20000, ANSWER_MAX_BYTES = 4096 };
 
-/* What the driver and libraries keep of a GPU before anything is opened. */
-static const double DRIVER_SHARE = 0.005;
-
 extern char **environ;
 
 /* Reads until end of file or the deadline; 0 or -1. */
@@ -135,9 +132,7 @@ int lh_gpu_place(const struct lh_gpu *gpu, struct lh_job *job, struct lh_err *er
 	}
 	if (job->device == LH_DEVICE_CUDA)
 		return lh_estimate_job(&e, job, &lh_sizes_cuda, NULL,
-				       (int64_t)((double)gpu->memory_bytes *
-						 (1 - DRIVER_SHARE)), err);
+				       lh_chip_usable_bytes(gpu->memory_bytes), err);
 	return lh_estimate_job(&e, job, &lh_sizes_cpu, NULL,
-			       (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE),
-			       err);
+			       lh_host_memory_bytes(), err);
 }

@@ -6,9 +6,12 @@
 /* The H100's are measured: tests/bench/results/cuda.md. The H200 has the same
  * processors and more bandwidth: its are the H100's, scaled, and not measured. */
 static const struct lh_chip chips[] = {
-	{ "h100", (int64_t)79 << 30, 670e12, 590e12, 545e12, 2.3e12 },
-	{ "h200", (int64_t)139 << 30, 700e12, 610e12, 560e12, 3.2e12 },
+	{ "h100", "NVIDIA H100 80GB HBM3", 85017493504, 670e12, 590e12, 545e12, 2.3e12 },
+	{ "h200", "NVIDIA H200", (int64_t)139 << 30, 700e12, 610e12, 560e12, 3.2e12 },
 };
+
+/* What the driver and libraries keep of a GPU before anything is opened. */
+static const double DRIVER_SHARE = 0.005;
 
 const struct lh_chip *lh_chip_find(const char *name)
 {
@@ -18,9 +21,22 @@ const struct lh_chip *lh_chip_find(const char *name)
 	return NULL;
 }
 
+const struct lh_chip *lh_chip_of_device(const char *device)
+{
+	for (size_t i = 0; i < sizeof(chips) / sizeof(*chips); i++)
+		if (!strcmp(chips[i].device, device))
+			return &chips[i];
+	return NULL;
+}
+
 const char *lh_chip_names(void)
 {
 	return "h100, h200";
+}
+
+int64_t lh_chip_usable_bytes(int64_t memory_bytes)
+{
+	return (int64_t)((double)memory_bytes * (1 - DRIVER_SHARE));
 }
 
 /* Seconds of one micro-batch in a layout, and of the optimizer. Letters as in
@@ -52,6 +68,15 @@ static double sdpa(const struct count *c, double S, bool backward)
 			  2 * square / (c->chip->sdpa_flops * fill);
 }
 
+/* What the dilated scorer adds to a forward pass: attention of every residue class
+ * for queries, then for keys, of rows rotated and spread to all heads. */
+static double dilated_s(const struct count *c, const struct lh_lighthouse *g)
+{
+	double classes = g->dilation, S = (double)g->tokens / classes;
+
+	return 2 * classes * sdpa(c, S, false) + elementwise(c, 10 * c->HD);
+}
+
 /* A layer forward and backward, with what is computed again. */
 static double layer_s(const struct count *c, const struct lh_lighthouse *g)
 {
@@ -64,6 +89,8 @@ static double layer_s(const struct count *c, const struct lh_lighthouse *g)
 	s += elementwise(c, 8 * c->C + 5 * c->F);         /* their backward */
 	/* Rotation, or the pyramid and back: 5 times b of the layer's bench. */
 	s += elementwise(c, g ? 5 * 4 * c->HD : 2 * 2 * (c->QKV - c->HD));
+	if (g && g->scorer == LH_SCORER_DILATED) /* its choice is kept */
+		s += dilated_s(c, g);
 	if (again >= LH_RECOMPUTE_CHEAP)
 		s += elementwise(c, 4 * c->C + 3 * c->F + (g ? 2 * c->HD : 0));
 	if (again >= LH_RECOMPUTE_MLP)
@@ -94,34 +121,6 @@ static double step_s(const struct lh_job *job, const struct lh_chip *chip,
 	       params * 38 / chip->bytes_per_s;
 }
 
-int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
-		    const struct lh_ops_sizes *sizes, const struct lh_chip *chip,
-		    int64_t memory_bytes, struct lh_err *err)
-{
-	int64_t micro = job->batch.micro_sequences ? job->batch.micro_sequences :
-						     job->batch.sequences;
-	struct lh_layout l = { .model = &job->model, .sizes = sizes, .B = (int)micro,
-			       .T = job->data.seq_len,
-			       .rest = rest_of(job->evaluation.sequences, micro) };
-	struct lh_attention_mode full = lh_attention_full;
-	struct lh_layout_bytes evaluation;
-	int rc = check_support(job, sizes, micro, err);
-
-	memset(out, 0, sizeof(*out));
-	if (rc) {
-		lh_err_prefix(err, "evaluation");
-		return rc;
-	}
-	lh_layout_measure(&l, &evaluation);
-	out->bytes = evaluation.total;
-	l.train = true;
-	for (int i = 0; i < job->phase_count; i++) {
-		struct lh_estimate_phase *p = &out->phase[i];
-		struct lh_attention_mode mode;
-
-		lh_attention_mode_of(&mode, job, i);
-		rc = lh_layout_choose(&l, &mode, memory_bytes, err);
-		if (rc) {
 /* Sequences of the last micro-batch of n where it is not a whole one. */
 static int rest_of(int64_t n, int64_t micro)
 {
@@ -151,6 +150,38 @@ static int check_support(const struct lh_job *job, const struct lh_ops_sizes *si
 	return rc;
 }
 
+int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
+		    const struct lh_ops_sizes *sizes, const struct lh_chip *chip,
+		    int64_t memory_bytes, struct lh_err *err)
+{
+	int64_t micro = job->batch.micro_sequences ? job->batch.micro_sequences :
+						     job->batch.sequences;
+	struct lh_layout l = { .model = &job->model, .sizes = sizes, .B = (int)micro,
+			       .T = job->data.seq_len,
+			       .rest = rest_of(job->evaluation.sequences, micro) };
+	struct lh_attention_mode full = lh_attention_full;
+	struct lh_layout_bytes evaluation;
+	int rc = check_support(job, sizes, micro, err);
+
+	memset(out, 0, sizeof(*out));
+	if (rc)
+		return rc;
+	rc = lh_layout_choose(&l, &full, memory_bytes, err);
+	if (rc) {
+		lh_err_prefix(err, "evaluation");
+		return rc;
+	}
+	lh_layout_measure(&l, &evaluation);
+	out->bytes = evaluation.total;
+	l.train = true;
+	l.rest = rest_of(job->batch.sequences, micro);
+	for (int i = 0; i < job->phase_count; i++) {
+		struct lh_estimate_phase *p = &out->phase[i];
+		struct lh_attention_mode mode;
+
+		lh_attention_mode_of(&mode, job, i);
+		rc = lh_layout_choose(&l, &mode, memory_bytes, err);
+		if (rc) {
 			lh_err_prefix(err, "phase '%s'", job->phases[i].name);
 			return rc;
 		}
@@ -162,7 +193,3 @@ static int check_support(const struct lh_job *job, const struct lh_ops_sizes *si
 	}
 	return 0;
 }
-	if (rc)
-		return rc;
-	rc = lh_layout_choose(&l, &full, memory_bytes, err);
-	l.rest = rest_of(job->batch.sequences, micro);

@@ -14,7 +14,8 @@
 
 struct lh_chip {
 	const char *name;        /* "h100" */
-	int64_t memory_bytes;    /* that a program can have */
+	const char *device;      /* what its driver calls it */
+	int64_t memory_bytes;    /* of the device */
 	double gemm_flops;       /* per second, bf16, at shapes of a decoder */
 	double sdpa_flops;       /* forward, long sequences */
 	double sdpa_bwd_flops;
@@ -23,8 +24,12 @@ struct lh_chip {
 
 /* NULL when there is none of that name. */
 const struct lh_chip *lh_chip_find(const char *name);
+/* The same by a device's own name: lh_device_info. */
+const struct lh_chip *lh_chip_of_device(const char *device);
 /* "h100, h200" */
 const char *lh_chip_names(void);
+/* What a job can have of a GPU's memory: the driver and others keep some. */
+int64_t lh_chip_usable_bytes(int64_t memory_bytes);
 
 struct lh_estimate_phase {
 	enum lh_recompute recompute; /* chosen */

@@ -64,12 +64,16 @@ static void post_plan(struct lh_loop *l, const char *phase,
 {
 	const struct lh_layout_bytes *b = &p->bytes;
 
+	char time[40] = "";
+
+	if (p->step_s > 0)
+		snprintf(time, sizeof(time), ", %.3g s a step", p->step_s);
 	lh_loop_tell(l, "info", "phase '%.60s': recompute %s, %.2f GiB (state %.2f, "
-		     "kept %.2f, scratch %.2f, logits %.2f, device %.2f)", phase,
+		     "kept %.2f, scratch %.2f, logits %.2f, device %.2f)%s", phase,
 		     lh_recompute_name(p->recompute), (double)b->total / (1 << 30),
 		     (double)b->state / (1 << 30), (double)b->kept / (1 << 30),
 		     (double)b->scratch / (1 << 30), (double)b->loss / (1 << 30),
-		     (double)b->device / (1 << 30));
+		     (double)b->device / (1 << 30), time);
 }
 
 void lh_loop_status(struct lh_loop *l, const char *doing)
@@ -336,8 +340,12 @@ static int choose_memory(struct lh_loop *l, struct lh_err *err)
 	const struct lh_ops *ops = l->c->ops;
 	int64_t memory = ops->free_bytes(l->dev) + (int64_t)ops->sizes->open_bytes;
 	struct lh_estimate *e = &l->plan;
-	int rc = lh_estimate_job(e, l->job, ops->sizes, NULL, memory, err);
+	struct lh_device_info info;
+	int rc = ops->probe(&info, err);
 
+	if (!rc)
+		rc = lh_estimate_job(e, l->job, ops->sizes, lh_chip_of_device(info.name),
+				     memory, err);
 	for (int i = 0; !rc && i < l->job->phase_count; i++) {
 		l->modes[i].recompute = e->phase[i].recompute;
 		post_plan(l, l->job->phases[i].name, &e->phase[i]);
@@ -389,6 +397,8 @@ static int open_all(struct lh_loop *l, struct lh_err *err)
 		rc = open_saver(l, err);
 	if (rc)
 		return rc;
+	lh_info("%s; %" PRId64 " parameters", l->c->ops->describe(l->dev),
+		lh_model_param_count(l->model));
 	l->tokens = lh_calloc((size_t)(l->micro * T), sizeof(*l->tokens));
 	l->targets = lh_calloc((size_t)(l->micro * T), sizeof(*l->targets));
 	rc = restore(l, err);
@@ -397,8 +407,6 @@ static int open_all(struct lh_loop *l, struct lh_err *err)
 	resumed = l->saved_step >= 0;
 	lh_loop_post_state(l, l->paused ? "paused" : "running",
 			   resumed ? "resumed from a checkpoint" : "started", 0);
-	lh_info("%s; %" PRId64 " parameters", l->c->ops->describe(l->dev),
-		lh_model_param_count(l->model));
 	/* Somewhere to go back to, from the first step on. */
 	if (job->instability.action == LH_INSTABILITY_ROLLBACK && !resumed)
 		lh_loop_begin_save(l, "start", &no);

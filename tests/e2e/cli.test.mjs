@@ -84,6 +84,33 @@ phases:
   assert.match(r.stderr, /phase 'recovery'.*GiB are needed with recompute: layer[\s\S]*hint: /);
   assert.match(lhctl(['estimate', file]).stdout, /phase 'light': recompute none.*tokens\/s/);
   assert.equal(lhctl(['estimate', file, '--gpu', 'b300']).status, 2);
+  // The scorer's own attention is paid for.
+  const light = (scorer) => estimate('--set', `phases.0.scorer=${scorer}`).phases[0];
+  assert.ok(light('dilated').step_s > light('norm').step_s * 1.3);
+  assert.ok(light('dilated').bytes.total > light('norm').bytes.total);
+});
+
+test('estimate: a job on the CPU has no times and the machine\'s memory', (t) => {
+  const file = join(scratch(t), 'job.yaml');
+  writeFileSync(file, `name: small
+device: cpu
+model: { preset: demo, head_dim: 20 }
+data: { train: none/here/*.lhs, tokenizer: none, seq_len: 512 }
+batch: { sequences: 1 }
+optimizer: { lr: 1e-3 }
+phases: [{ name: only, attention: full, until: { steps: 10 } }]
+`);
+  const r = lhctl(['estimate', file]);
+  assert.equal(r.status, 0, r.stderr);
+  assert.match(r.stdout, /^'small' on the CPU: .* GiB at most\nphase 'only': recompute none, [0-9.]+ GiB\n/);
+  const e = JSON.parse(lhctl(['estimate', file, '--json']).stdout).phases[0];
+  assert.deepEqual([e.step_s, e.tokens_per_s, e.bytes.device], [null, null, 0]);
+  assert.match(lhctl(['estimate', file, '--memory', '0.01']).stderr, /the device has 0.01[\s\S]*hint: /);
+  assert.equal(lhctl(['estimate', file, '--gpu', 'h100']).status, 2);
+  // Its width is not for a GPU, which needs no GPU to be known.
+  const gpu = lhctl(['estimate', file, '--set', 'device=cuda']);
+  assert.equal(gpu.status, 1);
+  assert.match(gpu.stderr, /head_dim is 20, a GPU takes multiples of 8 from 32 to 256\nhint: /);
 });
 
 test('verify: what is no checkpoint is refused with a hint', (t) => {
