@@ -1,8 +1,9 @@
 /* large.cu: a million tokens: offsets past 2^31 elements.
  *
  * 16 heads of 128 in packed rows of q, k, v: 6.4e9 elements. One head of every
- * Lighthouse step, and of SDPA over all tokens, must come out as that head alone
- * in tensors of its own. Needs about 45 GiB. */
+ * Lighthouse step must come out as that head alone in tensors of its own; and so
+ * must the first and last head of both pieces that SDPA of all heads, over all
+ * tokens, goes backward in. Needs about 65 GiB and a minute. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 
 static const int H = 16, D = 128, AT = 15;
 static const int64_t N = 1 << 20, ROW = 3 * H * D;
+static const float SCALE = 0.0883883476f; /* 1 / sqrt(D) */
 
 static struct lh_dev *dev;
 static int failed;
@@ -41,6 +43,13 @@ static void *cut(const void *from, int64_t rows, int64_t width, int64_t pitch)
 	cudaMemcpy2DAsync(to, width, from, pitch, width, rows, cudaMemcpyDeviceToDevice,
 			  dev->stream);
 	return to;
+}
+
+/* The rows of one head out of wider ones, in place. */
+static void copy_in(void *to, const bf16 *from, int64_t row)
+{
+	cudaMemcpy2DAsync(to, D * 2, from, row * 2, D * 2, N, cudaMemcpyDeviceToDevice,
+			  dev->stream);
 }
 
 /* The same bits, or (limit > 0, bf16) |x - y| / |y| below it. Takes both. */
@@ -131,31 +140,49 @@ static void lighthouse(struct side *all, struct side *one)
 	lh_ops_cuda.free(dev, all->ks);
 }
 
-/* The last head's rows inside the packed ones, and by themselves. */
-static void sdpa(const struct side *all, const struct side *one)
+/* One head by itself against its part of what all of them gave. */
+static void compare_head(const struct side *all, const struct side *one, int head)
 {
-	struct lh_sdpa packed = { one->h, N, 0.0883883476f }, alone = packed;
+	struct lh_sdpa alone = { one->h, N, SCALE };
 	float *lse = (float *)device(N * 4);
-	int64_t bytes = N * D * 2;
+	int64_t bytes = N * D * 2, at = head * D;
 
-	packed.heads.q_row = packed.heads.kv_row = ROW;
-	packed.heads.o_row = H * D;
-	lh_ops_cuda.sdpa(dev, &packed, all->o + AT * D, lse, all->q + AT * D,
-			 all->k + AT * D, all->v + AT * D);
-	lh_ops_cuda.sdpa_bwd(dev, &packed, all->dq + AT * D, all->dk + AT * D,
-			     all->dv + AT * D, all->dout + AT * D, all->q + AT * D,
-			     all->k + AT * D, all->v + AT * D, all->o + AT * D, lse);
+	printf("head %d\n", head);
+	copy_in(one->q, all->q + at, ROW);
+	copy_in(one->k, all->k + at, ROW);
+	copy_in(one->v, all->v + at, ROW);
+	copy_in(one->dout, all->dout + at, H * D);
 	lh_ops_cuda.sdpa(dev, &alone, one->o, lse, one->q, one->k, one->v);
 	lh_ops_cuda.sdpa_bwd(dev, &alone, one->dq, one->dk, one->dv, one->dout, one->q,
 			     one->k, one->v, one->o, lse);
-	same("sdpa", cut(all->o + AT * D, N, D * 2, H * D * 2), cut(one->o, N, D * 2, D * 2),
+	same("sdpa", cut(all->o + at, N, D * 2, H * D * 2), cut(one->o, N, D * 2, D * 2),
 	     bytes);
-	same("sdpa_bwd dq", cut(all->dq + AT * D, N, D * 2, ROW * 2),
+	same("sdpa_bwd dq", cut(all->dq + at, N, D * 2, ROW * 2),
 	     cut(one->dq, N, D * 2, D * 2), bytes, 1e-2); /* summed in no fixed order */
-	same("sdpa_bwd dk", cut(all->dk + AT * D, N, D * 2, ROW * 2),
+	same("sdpa_bwd dk", cut(all->dk + at, N, D * 2, ROW * 2),
 	     cut(one->dk, N, D * 2, D * 2), bytes);
-	same("sdpa_bwd dv", cut(all->dv + AT * D, N, D * 2, ROW * 2),
+	same("sdpa_bwd dv", cut(all->dv + at, N, D * 2, ROW * 2),
 	     cut(one->dv, N, D * 2, D * 2), bytes);
+	lh_ops_cuda.free(dev, lse);
+}
+
+/* All heads in packed rows: forward whole, backward in two pieces of eight. */
+static void sdpa(const struct side *all, const struct side *one)
+{
+	struct lh_sdpa s = { all->h, N, SCALE };
+	int half = lh_cuda_sdpa_piece(&s).heads.heads;
+	float *lse = (float *)device(N * H * 4);
+
+	if (half != H / 2) {
+		printf("pieces of %d heads FAILED\n", half);
+		failed++;
+	}
+	lh_ops_cuda.sdpa(dev, &s, all->o, lse, all->q, all->k, all->v);
+	lh_ops_cuda.sdpa_bwd(dev, &s, all->dq, all->dk, all->dv, all->dout, all->q, all->k,
+			     all->v, all->o, lse);
+	lh_ops_cuda.free(dev, lse);
+	for (int head : { 0, half - 1, half, H - 1 })
+		compare_head(all, one, head);
 }
 
 int main(void)

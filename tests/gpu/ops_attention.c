@@ -91,6 +91,7 @@ static void sdpas(const struct side *gpus)
 		{ 1, 130, 2, 2, 128, 300 }, { 1, 128, 2, 2, 64, 384 },
 		{ 1, 1, 4, 2, 64, 77 },	    { 2, 19, 3, 3, 6, 21 },
 		{ 1, 1024, 2, 2, 128, 1024 }, { 1, 150, 2, 1, 80, 150 },
+		{ 2, 256, 2, 1, 256, 256 }, { 1, 200, 2, 2, 256, 330 },
 	};
 
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
@@ -217,6 +218,9 @@ static struct test shaped(const struct shape *s, struct sizes *z)
 	return t;
 }
 
+/* Tokens up to which the CPU's attention does not take long. */
+enum { DILATED_MAX = 2048 };
+
 static void score_cases(const struct side *gpus, const struct shape *s)
 {
 	struct sizes z;
@@ -225,7 +229,7 @@ static void score_cases(const struct side *gpus, const struct shape *s)
 	for (int k = 0; k < 3; k++) { /* plain, rotated, dilated and rotated */
 		struct test t = shaped(s, &z);
 
-		if (k == 2 && (s->N > 512 || s->N % t.g.dilation))
+		if (k == 2 && (s->N > DILATED_MAX || s->N % t.g.dilation))
 			continue;
 		t.g.scorer = k == 2 ? LH_SCORER_DILATED : LH_SCORER_NORM;
 		t.flag = k;
@@ -332,6 +336,13 @@ static void lighthouses(const struct side *gpus)
 		{ 512, 5, 2, 16, 4, 1, 2, 2, 48 },   { 2048, 4, 8, 4, 4, 1, 1, 1, 64 },
 		{ 4096, 3, 4, 128, 128, 1, 2, 1, 128 }, { 500, 2, 5, 50, 10, 1, 3, 3, 16 },
 		{ 98304, 3, 4, 768, 128, 1, 1, 1, 16 },
+		/* Windows that 4 does not divide, where a row's lanes are vectors. */
+		{ 243, 3, 3, 9 * 2, 2, 2, 2, 1, 64 }, { 625, 3, 5, 10, 2, 1, 2, 2, 128 },
+		{ 686, 2, 7, 14, 2, 1, 4, 2, 64 },    { 256, 3, 4, 16, 8, 1, 2, 1, 256 },
+		/* Residue classes of 300 tokens, padded. */
+		{ 1200, 3, 2, 40, 8, 2, 4, 2, 64 },
+		/* A tile of the selection that shared memory does not hold. */
+		{ 65536, 2, 2, 16384, 16384, 1, 2, 1, 16 },
 	};
 
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
