@@ -199,6 +199,13 @@ static void go_on_rewound(struct lh_job_run *run, struct lh_batch *b, const char
 	run->restart_at_ms = 0;
 }
 
+/* The worker cannot go on, and waiting does not help: somebody is to see to it. */
+static void hold(struct lh_job_run *run, struct lh_batch *b, const char *why)
+{
+	run->wanted = LH_WANT_PAUSE;
+	lh_job_set_state(run, b, LH_JOB_QUEUED, "held, resume tries again: %s", why);
+}
+
 static void set_verdict(struct lh_job_run *run, const struct lh_worker *w,
 			struct lh_batch *b, const char *how)
 {
@@ -218,6 +225,8 @@ static void set_verdict(struct lh_job_run *run, const struct lh_worker *w,
 		lh_job_set_state(run, b, LH_JOB_CANCELLED, "%.250s; %.250s", why, how);
 	else if (!strcmp(o, "rewound") && !w->stop_asked && !run->jobs->draining)
 		go_on_rewound(run, b, why);
+	else if (!strcmp(o, "held"))
+		hold(run, b, w->end_text);
 	else if (*o || w->stop_asked)
 		lh_job_set_state(run, b, LH_JOB_QUEUED,
 				 run->wanted == LH_WANT_PAUSE ?

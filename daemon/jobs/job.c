@@ -37,7 +37,8 @@
  *                           (rewind.c), besides a loss: at once, and not counted
  *   STOPPING -> QUEUED      decide                  it was stopped, not ended: lhd
  *                           was told to end, or somebody sent the worker SIGTERM.
- *                           The next start resumes from its checkpoint.
+ *                           The next start resumes from its checkpoint. Or it said
+ *                           that it cannot go on (held): it is paused then
  *
  * QUEUED, RESTARTING: no worker. A QUEUED job whose `wanted` is pause is held.
  * STARTING .. STOPPING: run->worker is the one attempt that is not ended; its

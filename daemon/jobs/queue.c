@@ -24,6 +24,7 @@ struct starting {
 	struct lh_worker *w;
 	int64_t job;         /* w->run may go while this is on the pool */
 	json_t *replay;
+	bool saved;          /* a checkpoint was written */
 	char *path, *text;   /* of start.json */
 	struct lh_err err;
 };
@@ -73,9 +74,20 @@ static void start_written(void *arg)
 	starting_free(s);
 }
 
+static int read_saved(sqlite3 *db, struct starting *s, struct lh_err *err)
+{
+	bool more;
+	json_t *rows = lh_store_rows(db, "SELECT 1 FROM checkpoints WHERE job = ?",
+				     (struct lh_bind[]){ LH_INT(s->job) }, 1, 1, &more, err);
+
+	s->saved = json_array_size(rows);
+	json_decref(rows);
+	return rows ? 0 : LH_ESTORE;
+}
+
 /* What was applied in earlier attempts and shapes training: it is done again at
  * its step. Pauses are in `paused`, checkpoints and ends are over. */
-static int read_replay(sqlite3 *db, void *arg, struct lh_err *err)
+static int read_past(sqlite3 *db, void *arg, struct lh_err *err)
 {
 	struct starting *s = arg;
 	json_t *rows, *row, *args;
@@ -94,10 +106,10 @@ static int read_replay(sqlite3 *db, void *arg, struct lh_err *err)
 		json_object_set_new(row, "args", args);
 	}
 	s->replay = rows;
-	return 0;
+	return read_saved(db, s, err);
 }
 
-static void replay_read(void *arg, int rc, const struct lh_err *err)
+static void past_read(void *arg, int rc, const struct lh_err *err)
 {
 	struct starting *s = arg;
 	struct lh_worker *w = s->w;
@@ -109,11 +121,11 @@ static void replay_read(void *arg, int rc, const struct lh_err *err)
 		return;
 	}
 	cache = lh_asprintf("%s/%s", w->jobs->state_dir, LH_STATE_CACHE);
-	start = json_pack("{s:I, s:I, s:s, s:I, s:s, s:s, s:b, s:O}", "job",
+	start = json_pack("{s:I, s:I, s:s, s:I, s:s, s:s, s:b, s:b, s:O}", "job",
 			  (json_int_t)w->run->id, "attempt", (json_int_t)w->attempt, "token",
 			  w->token, "generation", (json_int_t)w->jobs->generation, "socket",
 			  w->jobs->socket_path, "cache", cache, "paused", w->run->wanted == LH_WANT_PAUSE,
-			  "replay", s->replay);
+			  "saved", s->saved, "replay", s->replay);
 	LH_ASSERT(start);
 	free(cache);
 	s->text = json_dumps(start, JSON_INDENT(1));
@@ -134,7 +146,7 @@ static void attempt_stored(void *arg, int rc, const struct lh_err *err)
 	s->w = w;
 	s->job = w->run->id;
 	lh_worker_ref(w);
-	lh_jobs_read(w->jobs, read_replay, replay_read, s);
+	lh_jobs_read(w->jobs, read_past, past_read, s);
 }
 
 static void start(struct lh_job_run *run)

@@ -273,43 +273,98 @@ static void free_list(struct dirent **list, int n)
 	free(list);
 }
 
-/* Out of the way of retention, which would count it as one to go back to. */
-static void set_aside(const char *path, const char *why)
+/* One that was set aside, too: not what a torn first write left. */
+static int was_checkpoint(const struct dirent *e)
 {
-	char *aside = lh_asprintf("%s.%s", path, why);
-
-	lh_fs_remove_tree(aside, NULL); /* an older one of the same step */
-	if (rename(path, aside))
-		lh_warn("cannot rename '%s': %s", path, strerror(errno));
-	free(aside);
+	return !strncmp(e->d_name, "step-", 5) &&
+	       strspn(e->d_name + 5, "0123456789") == 10 && !is_torn(e);
 }
 
-int lh_checkpoint_load_newest(const char *dir, struct lh_model *m,
+/* Out of the way of loading and of retention, which would count it. */
+static int set_aside(const char *path, const char *why, struct lh_err *err)
+{
+	char *aside = lh_asprintf("%s.%s", path, why);
+	int rc = lh_fs_remove_tree(aside, err); /* an older one of the same step */
+
+	if (!rc && rename(path, aside))
+		rc = lh_err_set(err, LH_EIO, "cannot rename '%s': %s", path,
+				strerror(errno));
+	free(aside);
+	return rc;
+}
+
+/* What is wrong with a checkpoint as the end of its name. */
+static const char *ending_of(int rc)
+{
+	return rc == LH_ECORRUPT || rc == LH_ENOTFOUND ? "damaged" : "unread";
+}
+
+/* None could be loaded: whether there ever was one. */
+static int none_loaded(const char *dir, struct lh_err *err)
+{
+	struct dirent **list = NULL;
+	int n = scandir(dir, &list, was_checkpoint, alphasort);
+
+	if (n < 0)
+		return lh_err_set(err, LH_EIO, "cannot read '%s': %s", dir,
+				  strerror(errno));
+	free_list(list, n);
+	if (!n)
+		return lh_err_set(err, LH_ENOTFOUND, "no checkpoint in '%s'", dir);
+	lh_err_set(err, LH_ECORRUPT, "none of the checkpoints in '%s' can be used", dir);
+	return lh_err_hint(err, "'lhctl verify' says what is wrong with each; repair one, or "
+			   "take '.damaged' or '.unread' off its name, then resume");
+}
+
+/* Sets aside those above `at` that could not be loaded; endings says as what. */
+static int set_aside_above(const char *dir, struct dirent **list, int n, int at,
+			   const char **endings, struct lh_err *err)
+{
+	int rc = 0;
+
+	for (int i = at + 1; !rc && i < n; i++) {
+		char *one = lh_asprintf("%s/%s", dir, list[i]->d_name);
+
+		if (endings[i])
+			rc = set_aside(one, endings[i], err);
+		free(one);
+	}
+	return rc;
+}
+
+int lh_checkpoint_load_newest(const char *dir, int64_t up_to, struct lh_model *m,
 			      struct lh_progress *p, char **path,
 			      lh_checkpoint_damaged damaged, void *arg,
 			      struct lh_err *err)
 {
 	struct dirent **list = NULL;
-	int n = scandir(dir, &list, is_checkpoint, alphasort);
-	int rc = lh_err_set(err, LH_ENOTFOUND, "no checkpoint in '%s'", dir);
+	int n = scandir(dir, &list, is_checkpoint, alphasort), at = n, rc = LH_ENOTFOUND;
+	const char **endings = lh_calloc(n > 0 ? (size_t)n : 1, sizeof(*endings));
+	char *one = NULL;
 
-	for (int i = n - 1; rc && i >= 0; i--) {
-		char *at = lh_asprintf("%s/%s", dir, list[i]->d_name);
-
-		rc = lh_checkpoint_load(at, m, p, true, err);
-		if (rc) {
-			damaged(arg, at, err);
-			if (rc == LH_ECORRUPT || rc == LH_ENOTFOUND)
-				set_aside(at, "damaged");
-			free(at);
-		} else {
-			*path = at;
-		}
+	while (rc && --at >= 0) {
+		if (step_of(list[at]) > up_to)
+			continue;
+		free(one);
+		one = lh_asprintf("%s/%s", dir, list[at]->d_name);
+		rc = lh_checkpoint_load(one, m, p, true, err);
+		endings[at] = rc ? ending_of(rc) : NULL;
+		if (rc)
+			damaged(arg, one, err);
 	}
+	/* Only now: with none to go on from, names are all that is left. */
+	if (!rc)
+		rc = set_aside_above(dir, list, n, at, endings, err);
+	else
+		rc = none_loaded(dir, err);
 	if (n > 0)
 		free_list(list, n);
-	/* All damaged: as good as none, and the caller starts over knowingly. */
-	return rc ? lh_err_set(err, LH_ENOTFOUND, "no good checkpoint in '%s'", dir) : 0;
+	free(endings);
+	if (rc)
+		free(one);
+	else
+		*path = one;
+	return rc;
 }
 
 /* Under another name first: what bears a checkpoint's name is whole. */
@@ -337,15 +392,17 @@ static bool is_pinned(const char *dir, const char *name)
 	return pinned;
 }
 
-/* Removes what `filter` takes, but the last `keep`, those at multiples of
- * keep_every and the one of step `protect`. */
-static void remove_some(const char *dir, int (*filter)(const struct dirent *), int keep,
-			int64_t keep_every, int64_t protect)
+/* Removes what `filter` takes up to step `newest`, but the last `keep`, those at
+ * multiples of keep_every and the one of step `protect`. */
+static void remove_some(const char *dir, int (*filter)(const struct dirent *),
+			int64_t newest, int keep, int64_t keep_every, int64_t protect)
 {
 	struct dirent **list = NULL;
-	int n = scandir(dir, &list, filter, alphasort);
+	int n = scandir(dir, &list, filter, alphasort), counted = n;
 
-	for (int i = 0; i < n - keep; i++)
+	while (counted > 0 && step_of(list[counted - 1]) > newest)
+		counted--;
+	for (int i = 0; i < counted - keep; i++)
 		if ((!keep_every || step_of(list[i]) % keep_every) &&
 		    step_of(list[i]) != protect && !is_pinned(dir, list[i]->d_name))
 			remove_one(dir, list[i]->d_name);
@@ -353,16 +410,18 @@ static void remove_some(const char *dir, int (*filter)(const struct dirent *), i
 		free_list(list, n);
 }
 
-void lh_checkpoint_retain(const char *dir, int keep, int64_t keep_every, int64_t protect)
+void lh_checkpoint_retain(const char *dir, int64_t newest, int keep, int64_t keep_every,
+			  int64_t protect)
 {
 	if (LH_PLANTED("early_retention"))
-		remove_some(dir, is_checkpoint, 0, 0, -1);
-	remove_some(dir, is_torn, 0, 0, -1);
-	remove_some(dir, is_checkpoint, keep < 1 ? 1 : keep, keep_every, protect);
+		remove_some(dir, is_checkpoint, INT64_MAX, 0, 0, -1);
+	remove_some(dir, is_torn, INT64_MAX, 0, 0, -1);
+	remove_some(dir, is_checkpoint, newest, keep < 1 ? 1 : keep, keep_every, protect);
 }
 
 void lh_checkpoint_remove_after(const char *dir, int64_t step)
 {
+	struct lh_err err = LH_ERR_INIT;
 	struct dirent **list = NULL;
 	int n = scandir(dir, &list, is_checkpoint, alphasort);
 
@@ -370,10 +429,10 @@ void lh_checkpoint_remove_after(const char *dir, int64_t step)
 	for (int i = n - 1; i >= 0 && step_of(list[i]) > step; i--) {
 		char *at = lh_asprintf("%s/%s", dir, list[i]->d_name);
 
-		if (is_pinned(dir, list[i]->d_name))
-			set_aside(at, "left");
-		else
+		if (!is_pinned(dir, list[i]->d_name))
 			remove_one(dir, list[i]->d_name);
+		else if (set_aside(at, "left", &err))
+			lh_log_err(LH_LOG_WARN, "a pinned checkpoint", &err);
 		free(at);
 	}
 	if (n > 0)

@@ -3,10 +3,12 @@
  * checkpoints/step-%010d/ holds params.safetensors, moments.safetensors (tensors
  * by parameter name, ".m" and ".v") and manifest.json (manifest.h), written
  * last, which names the files with size and xxh64. It is written as step-N.tmp,
- * synced and renamed. Loading takes the newest that matches its manifest; a
- * damaged one is reported and set aside as step-N.damaged, where it is never
- * counted among those that are kept, and never deleted. Training thread, but for
- * lh_checkpoint_save.
+ * synced and renamed. Loading takes the newest that matches its manifest. Newer
+ * ones, which cannot be used, are reported and set aside: as step-N.damaged what
+ * does not match, as step-N.unread what could not be read or is of another format
+ * version. There they are never counted among those that are kept, never loaded,
+ * and never deleted: training goes on from an older one, and what came after it
+ * would be of another line. Training thread, but for lh_checkpoint_save.
  */
 #ifndef LIGHTHOUSE_CHECKPOINT_H
 #define LIGHTHOUSE_CHECKPOINT_H
@@ -41,11 +43,13 @@ int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
 typedef void (*lh_checkpoint_damaged)(void *arg, const char *path,
 				      const struct lh_err *why);
 
-/* Newest good checkpoint into the model. LH_ENOTFOUND: none; the model must be
- * initialised then, a damaged one may have been read in part. Those that do not
- * match their manifest are set aside; those that cannot be read now, or are of
- * another format version, stay. *path is the caller's. */
-int lh_checkpoint_load_newest(const char *dir, struct lh_model *model,
+/* Newest good checkpoint of step `up_to` at most (INT64_MAX: any) into the model.
+ * LH_ENOTFOUND: there never was one, so that training may begin. LH_ECORRUPT: there
+ * are or were some and none can be used: nothing was set aside, and nothing must be
+ * begun, since it would push out what may still be repaired. LH_EIO: the directory
+ * cannot be read, or nothing be set aside in it. After an error the model holds
+ * anything. *path is the caller's. */
+int lh_checkpoint_load_newest(const char *dir, int64_t up_to, struct lh_model *model,
 			      struct lh_progress *p, char **path,
 			      lh_checkpoint_damaged damaged, void *arg,
 			      struct lh_err *err);
@@ -56,10 +60,13 @@ int lh_checkpoint_load(const char *path, struct lh_model *model, struct lh_progr
 /* Marks one that retention must leave, by a file in it: LH_MANIFEST_PINNED.
  * Another one of the same step inherits it. Whoever removes the file unpins it. */
 int lh_checkpoint_pin(const char *path, struct lh_err *err);
-/* Removes leftovers of torn writes, and all checkpoints but the pinned ones, the
- * newest `keep` (at least 1), those at multiples of `keep_every` steps (0: none)
- * and the one of step `protect` (-1: none). */
-void lh_checkpoint_retain(const char *dir, int keep, int64_t keep_every, int64_t protect);
+/* After step `newest` was saved: removes leftovers of torn writes, and of the
+ * checkpoints up to it all but the pinned ones, the last `keep` (at least 1: its
+ * own), those at multiples of `keep_every` steps (0: none) and the one of step
+ * `protect` (-1: none). Those of later steps are of no line that goes on, count for
+ * nothing and are left alone. */
+void lh_checkpoint_retain(const char *dir, int64_t newest, int keep, int64_t keep_every,
+			  int64_t protect);
 /* Removes those of later steps: training went back. Pinned ones are set aside as
  * step-N.left. */
 void lh_checkpoint_remove_after(const char *dir, int64_t step);

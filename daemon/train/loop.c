@@ -21,7 +21,7 @@
 #include "train/optim.h"
 
 static const char *const ending_names[] = { "", "done", "cancelled", "stopped",
-					    "failed", "rewound" };
+					    "failed", "rewound", "held" };
 enum { PAUSE_POLL_MS = 200 };
 
 /* ---- records --------------------------------------------------------------- */
@@ -290,35 +290,48 @@ static int boundary(struct lh_loop *l, struct lh_err *err)
 
 /* ---- start and end --------------------------------------------------------- */
 
-static void on_damaged(void *arg, const char *path, const struct lh_err *why)
+void lh_loop_on_damaged(void *loop, const char *path, const struct lh_err *why)
 {
-	lh_loop_tell(arg, "warn", "checkpoint '%s' is damaged and passed over: %s", path,
-		     why->text);
+	lh_loop_tell(loop, "warn", "checkpoint '%s' cannot be used: %s", path, why->text);
 }
 
-static int restore(struct lh_loop *l, struct lh_err *err)
+static int begin_anew(struct lh_loop *l, struct lh_err *err)
 {
-	char *path = NULL;
-	int rc = lh_checkpoint_load_newest(l->c->checkpoints, l->model, &l->p, &path,
-					   on_damaged, l, err);
-
-	if (!rc) {
-		l->saved_step = l->p.step;
-		lh_info("resuming from '%s'", path);
-		free(path);
-		if (l->p.phase >= l->job->phase_count)
-			return lh_err_set(err, LH_ECORRUPT, "the checkpoint is in phase %d, "
-					  "the job has %d", l->p.phase,
-					  l->job->phase_count);
-		l->p.attempt = l->c->attempt;
-		return 0;
+	if (l->c->saved) {
+		l->ending = LH_END_HELD;
+		lh_err_set(err, LH_ENOTFOUND, "the checkpoints of this job are gone from '%s'",
+			   l->c->checkpoints);
+		return lh_err_hint(err, "bring them back, e.g. mount their disk, and resume; or "
+				   "cancel it and submit it again to start over");
 	}
-	if (rc != LH_ENOTFOUND)
-		return rc;
 	l->p = (struct lh_progress){ .attempt = l->c->attempt };
 	lh_watch_init(&l->p.watch);
 	l->p.total_steps = lh_loop_plan_total(l);
 	lh_model_init(l->model, (uint64_t)l->job->seed);
+	return 0;
+}
+
+/* From the newest good checkpoint; without a usable one the job is held, unless
+ * there never was one. */
+static int restore(struct lh_loop *l, struct lh_err *err)
+{
+	char *path = NULL;
+	int rc = lh_checkpoint_load_newest(l->c->checkpoints, INT64_MAX, l->model, &l->p,
+					   &path, lh_loop_on_damaged, l, err);
+
+	if (rc == LH_ENOTFOUND)
+		return begin_anew(l, err);
+	if (rc) {
+		l->ending = LH_END_HELD;
+		return rc;
+	}
+	l->saved_step = l->p.step;
+	lh_info("resuming from '%s'", path);
+	free(path);
+	if (l->p.phase >= l->job->phase_count)
+		return lh_err_set(err, LH_ECORRUPT, "the checkpoint is in phase %d, the job "
+				  "has %d", l->p.phase, l->job->phase_count);
+	l->p.attempt = l->c->attempt;
 	return 0;
 }
 
@@ -469,8 +482,9 @@ int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 	if (!rc)
 		rc = finish(&l, err);
 	if (rc) {
-		l.ending = LH_END_FAILED;
-		lh_log_err(LH_LOG_ERROR, "the job failed", err);
+		l.ending = l.ending == LH_END_HELD ? LH_END_HELD : LH_END_FAILED;
+		lh_log_err(LH_LOG_ERROR, l.ending == LH_END_HELD ? "the job is held" :
+								   "the job failed", err);
 	}
 	lh_loop_post_take(&l, "end", json_pack("{s:s, s:i, s:s, s:o, s:o}", "outcome",
 				  ending_names[l.ending], "phase", l.p.phase, "code",

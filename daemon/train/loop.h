@@ -23,13 +23,15 @@ struct lh_loop_config {
 	struct lh_link *link;
 	int64_t attempt;
 	bool paused;                   /* start paused */
+	bool saved;                    /* a checkpoint was written before: there must be one */
 	const json_t *replay;          /* array, see proto.h */
 	const char *cache;             /* directory for what the device finds out, or NULL */
 	volatile sig_atomic_t *stop;   /* set by SIGTERM: end as "stopped" */
 };
 
 /* Runs the job to its end and posts the end record. 0 when the job is done,
- * cancelled or stopped; LH_E* when it failed (also posted). */
+ * cancelled or stopped; LH_E* when it failed, or is held: it cannot go on now, lost
+ * nothing, and tries again when it is resumed. Both are posted too. */
 int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err);
 
 #endif

@@ -18,7 +18,7 @@
 #include "train/saver.h"
 
 enum lh_ending { LH_END_NOT, LH_END_DONE, LH_END_CANCELLED, LH_END_STOPPED,
-		 LH_END_FAILED, LH_END_REWOUND };
+		 LH_END_FAILED, LH_END_REWOUND, LH_END_HELD };
 
 struct lh_loop {
 	const struct lh_loop_config *c;
@@ -52,6 +52,8 @@ void lh_loop_post_state(struct lh_loop *l, const char *state, const char *reason
 json_t *lh_loop_text_json(const char *text);
 /* Steps over all phases as planned from here; -1 when one is open. */
 int64_t lh_loop_plan_total(const struct lh_loop *l);
+/* A checkpoint that cannot be used: for lh_checkpoint_load_newest. */
+void lh_loop_on_damaged(void *loop, const char *path, const struct lh_err *why);
 /* By its own limit. */
 bool lh_loop_phase_is_over(const struct lh_loop *l);
 

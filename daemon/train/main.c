@@ -100,6 +100,7 @@ static int train(const char *dir, const json_t *start, const json_t *spec,
 	loop.job = &job;
 	loop.attempt = attempt;
 	loop.paused = paused;
+	loop.saved = json_is_true(json_object_get(start, "saved"));
 	loop.cache = json_string_value(json_object_get(start, "cache"));
 	loop.replay = json_object_get(start, "replay");
 	rc = lh_loop_run(&loop, err);

@@ -93,12 +93,6 @@ int lh_rewind_switch(struct lh_loop *l, const char *why, struct lh_err *err)
 	return commit(l, &q, text, err);
 }
 
-static void on_damaged(void *arg, const char *path, const struct lh_err *why)
-{
-	lh_loop_tell(arg, "warn", "checkpoint '%s' is damaged and passed over: %s", path,
-		     why->text);
-}
-
 int lh_rewind_instability(struct lh_loop *l, const char *why, struct lh_err *err)
 {
 	const struct lh_progress now = l->p;
@@ -108,8 +102,8 @@ int lh_rewind_instability(struct lh_loop *l, const char *why, struct lh_err *err
 	int rc;
 
 	lh_loop_take_save(l, true, &no);
-	rc = lh_checkpoint_load_newest(l->c->checkpoints, l->model, &q, &path, on_damaged,
-				       l, err);
+	rc = lh_checkpoint_load_newest(l->c->checkpoints, INT64_MAX, l->model, &q, &path,
+				       lh_loop_on_damaged, l, err);
 	if (rc)
 		return lh_err_prefix(err, "%s; no way back", why);
 	free(path);

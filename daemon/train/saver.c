@@ -58,7 +58,8 @@ static void *write_out(void *arg)
 	s->saved.rc = lh_checkpoint_save(s->c.dir, &s->snapshot, &s->progress, s->spec,
 					 &s->saved.path, &s->saved.bytes, &s->saved.err);
 	if (!s->saved.rc)
-		lh_checkpoint_retain(s->c.dir, s->c.keep, s->c.keep_every,
+		lh_checkpoint_retain(s->c.dir, s->progress.step, s->c.keep,
+				     s->c.keep_every,
 				     s->progress.trial ? s->progress.phase_step : -1);
 	s->saved.duration_ms = (double)(lh_clock_us() - s->start_us) / 1000;
 	atomic_store(&s->written, true);

@@ -37,9 +37,10 @@
  *                 command
  *     command     command outcome ("applied"|"refused") text hint
  *     event       level ("info"|"warn"|"error") text
- *     end         outcome ("done"|"cancelled"|"stopped"|"failed"|"rewound")
- *                 phase code text hint. Rewound: step and phase are those of the
- *                 checkpoint that another attempt is to go on from
+ *     end         outcome ("done"|"cancelled"|"stopped"|"failed"|"rewound"|
+ *                 "held") phase code text hint. Rewound: step and phase are those
+ *                 of the checkpoint that another attempt is to go on from. Held:
+ *                 it cannot go on now, and a resume begins another attempt
  *
  * Commands (verbs): switch {phase}, pause {release}, resume {}, checkpoint {pin}, cancel {},
  * stop {} (checkpoint and end as "stopped"). A worker applies each id once,
@@ -81,7 +82,8 @@
 #define LH_ATTEMPT_EXIT "exit.json"        /* {code, signal, started_ms, ended_ms}, by the keeper */
 
 /* start.json: {job, attempt, token, generation, socket, cache (absolute paths),
- * paused (bool: start paused), replay: [{id, verb, args, step}]}.
+ * paused (bool: start paused), saved (bool: a checkpoint is known, so there must be
+ * one), replay: [{id, verb, args, step}]}.
  * `replay` lists commands of earlier attempts that were applied, in order: a
  * worker resuming at step s re-applies those with step >= s, each at its step,
  * and ignores the others. At one step boundary a due checkpoint comes first,

@@ -64,6 +64,26 @@ test('a job that is done waits, paused, until its last checkpoint can be written
   assert.deepEqual(lhd.sql(`select step, reason from checkpoints where job=${job}`), [{ step: 150, reason: 'end' }]);
 });
 
+test('checkpoints that are gone hold the job until they are back; nothing starts over', async (t) => {
+  const lhd = await fresh(t);
+  const job = await submit(lhd, LONG);
+  await lhd.jobUntil(job, 'a checkpoint', () => lhd.sql(`select 1 from checkpoints where job=${job}`).length > 0);
+  await lhd.call('job.pause', { job, release: true });
+  await lhd.jobUntil(job, 'released', (j) => j.state === 'QUEUED');
+  const { step } = await lhd.call('job.get', { job });
+  const dir = join(lhd.state, 'jobs', String(job), 'checkpoints');
+  renameSync(dir, `${dir}.away`);
+  await lhd.call('job.resume', { job });
+  const held = await lhd.jobUntil(job, 'held', (j) => j.state === 'QUEUED' && j.attempt === 2);
+  assert.match(held.reason, /^held, resume tries again: the checkpoints of this job are gone from '.*' \(hint: bring them back/);
+  await lhd.restart();
+  rmSync(dir, { recursive: true });
+  renameSync(`${dir}.away`, dir);
+  await lhd.call('job.resume', { job });
+  await lhd.jobUntil(job, 'it goes on', (j) => j.step > step);
+  assert.deepEqual(lhd.sql(`select attempt, outcome, first_step from attempts where job=${job}`).map((a) => [a.outcome, a.first_step]), [['stopped', 0], ['held', null], [null, step]]);
+});
+
 test('a worker that stands still is killed and its job goes on with the same losses', async (t) => {
   const lhd = await fresh(t, ['--hang-ms', '3000']);
   const quiet = await submit(lhd, {});

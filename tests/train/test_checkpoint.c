@@ -121,8 +121,8 @@ static int64_t load(void)
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_progress p;
 	char *path;
-	int rc = lh_checkpoint_load_newest(scratch_dir, model, &p, &path, on_damaged,
-					   NULL, &err);
+	int rc = lh_checkpoint_load_newest(scratch_dir, INT64_MAX, model, &p, &path,
+					   on_damaged, NULL, &err);
 
 	if (rc)
 		return rc;
@@ -138,6 +138,12 @@ static int remove_mark(const char *path)
 
 	free(mark);
 	return rc;
+}
+
+/* After a save that was the last of all. */
+static void retain(int keep, int64_t keep_every, int64_t protect)
+{
+	lh_checkpoint_retain(scratch_dir, 1000, keep, keep_every, protect);
 }
 
 static bool there(const char *name)
@@ -171,8 +177,8 @@ static void every_bit_comes_back(void **state)
 	(void)state;
 	save(41);
 	assert_false(holds(41));
-	assert_int_equal(lh_checkpoint_load_newest(scratch_dir, model, &p, &path,
-						   on_damaged, NULL, &err), 0);
+	assert_int_equal(lh_checkpoint_load_newest(scratch_dir, INT64_MAX, model, &p,
+						   &path, on_damaged, NULL, &err), 0);
 	assert_true(holds(41));
 	assert_int_equal(p.attempt, 2);
 	assert_int_equal(p.step, 41);
@@ -344,59 +350,127 @@ static void a_file_of_another_checkpoint_is_found(void **state)
 	check_damage("params.safetensors", old_params);
 }
 
+static void give_name(const char *from, const char *to)
+{
+	char *old = scratch_path(from), *new = scratch_path(to);
+
+	assert_int_equal(rename(old, new), 0);
+	free(old);
+	free(new);
+}
+
 static void what_a_torn_write_left_is_passed_over_and_cleared(void **state)
 {
 	(void)state;
 	save(10);
 	save(20);
-	{
-		char *from = scratch_path("step-0000000020");
-		char *to = scratch_path("step-0000000020.tmp");
-
-		assert_int_equal(rename(from, to), 0);
-		free(from);
-		free(to);
-	}
+	give_name("step-0000000020", "step-0000000020.tmp");
 	assert_int_equal(load(), 10);
 	assert_int_equal(damaged_count, 0);
 	save(20); /* over the leftover */
 	assert_int_equal(load(), 20);
 	assert_false(there("step-0000000020.tmp"));
 	scratch_write("step-0000000030.tmp", "x", 1);
-	lh_checkpoint_retain(scratch_dir, 5, 0, -1);
+	retain(5, 0, -1);
 	assert_false(there("step-0000000030.tmp"));
 	assert_int_equal(entries(), 2);
 }
 
-static void all_damaged_is_none(void **state)
+/* Whatever their names are by now. To start over is no way out: what it writes
+ * would push out what may be repaired. */
+static void none_that_can_be_used_is_not_none(void **state)
 {
 	(void)state;
 	save(10);
 	save(20);
 	take_away("step-0000000010/manifest.json");
 	cut_half("step-0000000020/params.safetensors");
-	assert_int_equal(load(), LH_ENOTFOUND);
+	assert_int_equal(load(), LH_ECORRUPT);
 	assert_int_equal(damaged_count, 2);
+	assert_int_equal(load(), LH_ECORRUPT);
+	assert_true(there("step-0000000010"));
+	assert_true(there("step-0000000020"));
+	give_name("step-0000000010", "step-0000000010.damaged");
+	give_name("step-0000000020", "step-0000000020.left");
+	assert_int_equal(load(), LH_ECORRUPT);
+	lh_fs_remove_tree(scratch_dir, NULL);
+	mkdir(scratch_dir, 0700);
+	scratch_write("step-0000000010.tmp", "x", 1);
+	assert_int_equal(load(), LH_ENOTFOUND);
 }
 
-static void another_format_version_is_passed_over_and_stays(void **state)
+static void of_another_version(const char *name)
 {
-	const char *name = "step-0000000020/manifest.json";
 	size_t bytes;
-	char *text, *at;
+	char *text = scratch_read(name, &bytes), *at = strstr(text, "\"version\": 1");
 
-	(void)state;
-	save(10);
-	save(20);
-	text = scratch_read(name, &bytes);
-	at = strstr(text, "\"version\": 1");
 	assert_non_null(at);
 	at[11] = '9';
 	scratch_write(name, text, bytes);
 	free(text);
+}
+
+/* Training goes on from 10: what is saved then stays, though 30 is a later step, and
+ * 30 does not come back by itself as the newest of a line that was left. */
+static void one_that_cannot_be_read_is_set_aside_and_pushes_out_none(void **state)
+{
+	(void)state;
+	save(10);
+	save(30);
+	of_another_version("step-0000000030/manifest.json");
 	assert_int_equal(load(), 10);
 	assert_non_null(strstr(damaged_text, "format version 9"));
+	assert_true(there("step-0000000030.unread"));
+	save(20);
+	retain(1, 0, -1);
+	assert_int_equal(load(), 20);
+	assert_true(there("step-0000000030.unread"));
+}
+
+static void what_was_just_written_stays_below_what_is_later(void **state)
+{
+	(void)state;
+	save(30);
+	save(40);
+	save(10);
+	save(20);
+	lh_checkpoint_retain(scratch_dir, 20, 1, 0, -1);
+	assert_false(there("step-0000000010"));
 	assert_true(there("step-0000000020"));
+	assert_true(there("step-0000000030"));
+	assert_true(there("step-0000000040"));
+}
+
+static void one_up_to_a_step_can_be_asked_for(void **state)
+{
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_progress p;
+	char *path;
+
+	(void)state;
+	save(10);
+	save(20);
+	save(30);
+	assert_int_equal(lh_checkpoint_load_newest(scratch_dir, 25, model, &p, &path,
+						   on_damaged, NULL, &err), 0);
+	assert_int_equal(p.step, 20);
+	assert_true(there("step-0000000030"));
+	free(path);
+	assert_int_equal(lh_checkpoint_load_newest(scratch_dir, 5, model, &p, &path,
+						   on_damaged, NULL, &err), LH_ECORRUPT);
+}
+
+static void a_directory_that_cannot_be_read_is_not_an_empty_one(void **state)
+{
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_progress p;
+	char *file = scratch_path("file"), *path;
+
+	(void)state;
+	scratch_write("file", "x", 1);
+	assert_int_equal(lh_checkpoint_load_newest(file, INT64_MAX, model, &p, &path,
+						   on_damaged, NULL, &err), LH_EIO);
+	free(file);
 }
 
 static int told, told_bad;
@@ -466,10 +540,10 @@ static void retention_keeps_the_newest(void **state)
 	(void)state;
 	for (int64_t step = 1; step <= 5; step++)
 		save(step * 10);
-	lh_checkpoint_retain(scratch_dir, 2, 0, -1);
+	retain(2, 0, -1);
 	assert_int_equal(entries(), 2);
 	assert_int_equal(load(), 50);
-	lh_checkpoint_retain(scratch_dir, 0, 0, -1);
+	retain(0, 0, -1);
 	assert_int_equal(entries(), 1);
 	assert_int_equal(load(), 50);
 }
@@ -479,20 +553,20 @@ static void retention_keeps_multiples_for_good(void **state)
 	(void)state;
 	for (int64_t step = 1; step <= 7; step++)
 		save(step * 10);
-	lh_checkpoint_retain(scratch_dir, 2, 30, -1);
+	retain(2, 30, -1);
 	assert_int_equal(entries(), 3);
 	assert_true(there("step-0000000030"));
 	assert_true(there("step-0000000060")); /* one of the newest two as well */
 	assert_true(there("step-0000000070")); /* the newest, no multiple */
 	save(80);
 	save(100);
-	lh_checkpoint_retain(scratch_dir, 1, 30, -1);
+	retain(1, 30, -1);
 	assert_int_equal(entries(), 3);
 	assert_true(there("step-0000000030"));
 	assert_true(there("step-0000000060"));
 	assert_int_equal(load(), 100);
 	/* None that is asked for no more is held on to. */
-	lh_checkpoint_retain(scratch_dir, 1, 0, -1);
+	retain(1, 0, -1);
 	assert_int_equal(entries(), 1);
 	assert_int_equal(load(), 100);
 }
@@ -508,12 +582,12 @@ static void a_pinned_one_stays_and_its_successor_is_pinned_too(void **state)
 	save(10); /* again: the mark is not the old one's alone */
 	save(20);
 	save(30);
-	lh_checkpoint_retain(scratch_dir, 1, 0, -1);
+	retain(1, 0, -1);
 	assert_true(there("step-0000000010"));
 	assert_false(there("step-0000000020"));
 	assert_true(there("step-0000000030"));
 	assert_int_equal(remove_mark(path), 0);
-	lh_checkpoint_retain(scratch_dir, 1, 0, -1);
+	retain(1, 0, -1);
 	assert_false(there("step-0000000010"));
 	free(path);
 }
@@ -541,10 +615,10 @@ static void a_protected_one_stays(void **state)
 	(void)state;
 	for (int step = 10; step <= 30; step += 10)
 		save(step);
-	lh_checkpoint_retain(scratch_dir, 1, 0, 10);
+	retain(1, 0, 10);
 	assert_true(there("step-0000000010"));
 	assert_false(there("step-0000000020"));
-	lh_checkpoint_retain(scratch_dir, 1, 0, -1);
+	retain(1, 0, -1);
 	assert_false(there("step-0000000010"));
 }
 
@@ -558,12 +632,12 @@ static void retention_never_counts_a_damaged_one(void **state)
 	cut_half("step-0000000030/moments.safetensors");
 	assert_int_equal(load(), 10);
 	save(20);
-	lh_checkpoint_retain(scratch_dir, 1, 0, -1);
+	retain(1, 0, -1);
 	assert_int_equal(load(), 20);
 	assert_true(there("step-0000000030.damaged"));
 	/* Reached again, it is a checkpoint like any other. */
 	save(30);
-	lh_checkpoint_retain(scratch_dir, 1, 0, -1);
+	retain(1, 0, -1);
 	assert_int_equal(load(), 30);
 }
 
@@ -598,8 +672,11 @@ int main(void)
 		CHECKPOINT_TEST(a_flipped_bit_is_found_wherever_it_is),
 		CHECKPOINT_TEST(a_file_of_another_checkpoint_is_found),
 		CHECKPOINT_TEST(what_a_torn_write_left_is_passed_over_and_cleared),
-		CHECKPOINT_TEST(all_damaged_is_none),
-		CHECKPOINT_TEST(another_format_version_is_passed_over_and_stays),
+		CHECKPOINT_TEST(none_that_can_be_used_is_not_none),
+		CHECKPOINT_TEST(one_that_cannot_be_read_is_set_aside_and_pushes_out_none),
+		CHECKPOINT_TEST(what_was_just_written_stays_below_what_is_later),
+		CHECKPOINT_TEST(one_up_to_a_step_can_be_asked_for),
+		CHECKPOINT_TEST(a_directory_that_cannot_be_read_is_not_an_empty_one),
 		CHECKPOINT_TEST(a_whole_one_verifies),
 		CHECKPOINT_TEST(verify_names_what_is_damaged),
 		CHECKPOINT_TEST(retention_keeps_the_newest),

@@ -114,8 +114,8 @@ static void what_is_saved_is_the_moment_of_the_call(void **state)
 		assert_int_equal(access(saved.path, F_OK), 0);
 		free(saved.path);
 	}
-	assert_int_equal(lh_checkpoint_load_newest(dir, model, &p, &path, damaged, NULL,
-						   NULL), 0);
+	assert_int_equal(lh_checkpoint_load_newest(dir, INT64_MAX, model, &p, &path,
+						   damaged, NULL, NULL), 0);
 	assert_int_equal(p.step, 4);
 	assert_true(first_weight() == 4);
 	free(path);
@@ -134,8 +134,8 @@ static void freeing_waits_for_the_write(void **state)
 	(void)state;
 	begin(s, 9);
 	lh_saver_free(s);
-	assert_int_equal(lh_checkpoint_load_newest(dir, model, &p, &path, damaged, NULL,
-						   NULL), 0);
+	assert_int_equal(lh_checkpoint_load_newest(dir, INT64_MAX, model, &p, &path,
+						   damaged, NULL, NULL), 0);
 	assert_int_equal(p.step, 9);
 	free(path);
 }

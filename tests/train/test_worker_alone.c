@@ -80,6 +80,26 @@ static void what_is_not_finite_is_never_applied_nor_saved(void **state)
 	assert_string_equal(newest, want);
 }
 
+/* Nothing of it is begun anew, and nothing is removed. */
+static void without_a_usable_checkpoint_the_job_is_held(void **state)
+{
+	char *path = scratch_path("1/" LH_JOB_CHECKPOINTS "/step-0000000050/manifest.json");
+
+	(void)state;
+	new_job(three_phases, (const char *const[]){ "checkpoint.keep=1" }, 1);
+	run_to_the_end(false, NULL);
+	assert_int_equal(unlink(path), 0);
+	begin(false, NULL);
+	listen_until(NULL, 0);
+	ended(1, 0);
+	assert_string_equal(story.end, "held");
+	assert_string_equal(story.end_code, "LH_ECORRUPT");
+	assert_int_equal(story.attempt_steps, 0);
+	*strrchr(path, '/') = '\0';
+	assert_true(lh_fs_exists(path));
+	free(path);
+}
+
 /* The shard was replaced after the job was checked. */
 static void a_token_past_the_vocabulary_fails_the_job(void **state)
 {
@@ -209,6 +229,7 @@ static void a_checkpoint_can_be_sampled(void **state)
 WORKER_TESTS(W(without_lhd_it_finishes_its_job),
 	     W(every_record_survives_the_loss_of_lhd),
 	     W(what_is_not_finite_is_never_applied_nor_saved),
+	     W(without_a_usable_checkpoint_the_job_is_held),
 	     W(a_token_past_the_vocabulary_fails_the_job),
 	     W(a_refused_worker_ends),
 	     W(it_waits_for_a_predecessor_that_is_ending),
