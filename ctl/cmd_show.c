@@ -83,6 +83,17 @@ static void print_checkpoints(const json_t *show)
 		       ctl_safe(c, "path"));
 }
 
+static void print_instability(const json_t *show)
+{
+	json_t *i;
+	size_t n;
+
+	json_array_foreach (json_object_get(show, "instability"), n, i)
+		printf("%s: %lld steps refused, the last one %lld (%s)\n",
+		       ctl_safe(i, "cause"), (long long)ctl_int(i, "count"),
+		       (long long)ctl_int(i, "step"), ctl_safe(i, "action"));
+}
+
 static int run(struct ctl *c)
 {
 	json_t *show;
@@ -96,6 +107,7 @@ static int run(struct ctl *c)
 	if (!ctl_opt(c, "evaluations")) {
 		print_summary(json_object_get(show, "summary"), ctl_str(show, "directory"));
 		print_phases(show);
+		print_instability(show);
 		print_checkpoints(show);
 	}
 	print_evaluations(show);

@@ -117,6 +117,11 @@ bool lh_failpoint_fails(const char *name)
 	return true;
 }
 
+bool lh_failpoint_spoils(const char *name)
+{
+	return !strcmp(act(name), "spoil");
+}
+
 bool lh_failpoint_planted(const char *bug)
 {
 	pthread_mutex_lock(&mutex);

@@ -8,11 +8,13 @@
  *                     kill   it is killed by SIGKILL, there and then
  *                     error  LH_FAILS is true once: ENOSPC
  *                     stop   it is stopped by SIGSTOP
+ *                     spoil  LH_SPOILS is true once: a value is to be a wrong one
  *   LH_PLANT          name of a bug that is planted: LH_PLANTED(name) is true
  *   LH_FAILPOINT_DIR  where it notes by files what it came to (hit-NAME) and what
  *                     it did (done-NAME-ACTION), so that no action is repeated
  *
- * tests/crash drives them. Any thread.
+ * tests/crash drives them all but those that spoil: they change what a job learns.
+ * Any thread.
  */
 #ifndef LIGHTHOUSE_FAILPOINT_H
 #define LIGHTHOUSE_FAILPOINT_H
@@ -22,13 +24,16 @@
 #ifdef LH_FAILPOINTS
 void lh_failpoint(const char *name);
 bool lh_failpoint_fails(const char *name); /* sets errno */
+bool lh_failpoint_spoils(const char *name);
 bool lh_failpoint_planted(const char *bug);
 #define LH_FAILPOINT(name) lh_failpoint(name)
 #define LH_FAILS(name) lh_failpoint_fails(name)
+#define LH_SPOILS(name) lh_failpoint_spoils(name)
 #define LH_PLANTED(bug) lh_failpoint_planted(bug)
 #else
 #define LH_FAILPOINT(name) ((void)0)
 #define LH_FAILS(name) false
+#define LH_SPOILS(name) false
 #define LH_PLANTED(bug) false
 #endif
 

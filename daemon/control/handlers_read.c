@@ -55,6 +55,16 @@ static void add_list(struct lh_reading *r, const char *key, const char *sql, int
 	lh_query_bind(q, LH_INT(LH_READING_MAX_ROWS));
 }
 
+/* Bare columns beside max() are those of its row. */
+static const char instability_sql[] =
+	"SELECT cause, count, recent, step, action FROM (SELECT max(id),"
+	" json_extract(data_json, '$.cause') AS cause,"
+	" json_extract(data_json, '$.count') AS count,"
+	" json_extract(data_json, '$.recent') AS recent,"
+	" json_extract(data_json, '$.step') AS step,"
+	" json_extract(data_json, '$.action') AS action"
+	" FROM events WHERE job = ?1 AND kind = 'job.instability' GROUP BY cause)";
+
 void rpc_job_show(struct lh_call *call)
 {
 	struct lh_jobs *jobs = lh_control_of(call)->jobs;
@@ -78,6 +88,8 @@ void rpc_job_show(struct lh_call *call)
 	lh_query_bind(q, LH_INT(job));
 	add_list(r, "evaluations", evaluations_sql, job);
 	add_list(r, "checkpoints", checkpoints_sql, job);
+	q = lh_reading_query(r, "instability", instability_sql, INT64_MAX);
+	lh_query_bind(q, LH_INT(job));
 	lh_reading_start(r);
 }
 

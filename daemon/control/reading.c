@@ -5,7 +5,7 @@
 
 #include "control/control.h"
 
-enum { MAX_QUERIES = 3, MAX_BINDS = 8 };
+enum { MAX_QUERIES = 4, MAX_BINDS = 8 };
 
 struct lh_query {
 	const char *key, *sql;

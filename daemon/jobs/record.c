@@ -220,6 +220,22 @@ static void on_event(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 			    text(r, "text"));
 }
 
+static void on_instability(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	int64_t step = integer(r, "step");
+
+	lh_warn("job %" PRId64 ": %s", w->run->id, text(r, "text"));
+	lh_batch_event_take(b, w->run->id, w->attempt, step, "job.instability",
+			    json_pack("{s:s, s:s, s:I, s:I, s:o, s:o, s:f, s:I}", "cause",
+				      text(r, "cause"), "action", text(r, "action"), "count",
+				      (json_int_t)integer(r, "count"), "recent",
+				      (json_int_t)integer(r, "recent"), "loss",
+				      real_or_null(number(r, "loss")), "grad_norm",
+				      real_or_null(number(r, "grad_norm")), "z",
+				      finite_number(r, "z"), "step", (json_int_t)step + 1),
+			    "%s", text(r, "text"));
+}
+
 /* Back to an earlier step and its phase: another attempt goes on from there. */
 static void go_back(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 {
@@ -272,7 +288,7 @@ static const struct {
 } kinds[] = {
 	{ "step", on_step },       { "eval", on_eval },   { "checkpoint", on_checkpoint },
 	{ "state", on_state },     { "event", on_event }, { "command", on_command },
-	{ "phase", on_phase },   { "end", on_end },
+	{ "phase", on_phase },     { "end", on_end },     { "instability", on_instability },
 };
 
 static void apply(struct lh_worker *w, struct lh_batch *b, const json_t *r)

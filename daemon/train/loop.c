@@ -118,50 +118,6 @@ bool lh_loop_phase_is_over(const struct lh_loop *l)
 
 /* ---- a step ---------------------------------------------------------------- */
 
-/* A step that is not sane: nothing of it is applied, its data are passed over. */
-static int refuse_step(struct lh_loop *l, enum lh_cause cause, double loss, double norm,
-		       double z, struct lh_err *err)
-{
-	static const char *const done[] = { "", "its data are passed over",
-					    "its data are passed over and the learning "
-					    "rate is halved", "its data are passed over; "
-					    "paused", "its data are passed over from the "
-					    "newest checkpoint on" };
-	const struct lh_job_instability *c = &l->job->instability;
-	struct lh_watch *w = &l->p.watch;
-	int64_t times = 0;
-	char text[400];
-
-	snprintf(text, sizeof(text), "step %" PRId64 " met %s (loss %g, gradient norm %g, "
-		 "%.1f deviations)", l->p.step + 1, lh_cause_name(cause), loss, norm, z);
-	if (cause == LH_CAUSE_NONFINITE && l->p.trial)
-		return lh_rewind_switch(l, text, err);
-	w->times[cause]++;
-	for (int i = 0; i < LH_CAUSES; i++)
-		times += w->times[i];
-	if (c->action == LH_INSTABILITY_STOP || times > c->limit) {
-		lh_err_set(err, cause == LH_CAUSE_NONFINITE ? LH_ENONFINITE : LH_EUNSTABLE,
-			   "%s (loss %g, gradient norm %g, %.1f deviations) for the %"
-			   PRId64 ". time; nothing was applied", lh_cause_name(cause),
-			   loss, norm, z, times);
-		return lh_err_hint(err, "a lower lr, a longer warm-up, clip, or "
-				   "instability: { action: skip }");
-	}
-	if (c->action == LH_INSTABILITY_LOWER_LR)
-		w->lr_scale /= 2;
-	snprintf(text + strlen(text), sizeof(text) - strlen(text), ", %" PRId64 " of %"
-		 PRId64 " times: nothing was applied, %s", times, c->limit,
-		 done[c->action]);
-	if (c->action == LH_INSTABILITY_ROLLBACK)
-		return lh_rewind_instability(l, text, err);
-	l->p.cursor += l->job->batch.sequences;
-	l->saved_step = -1; /* a checkpoint of this step has not passed over them */
-	lh_loop_tell(l, "warn", "%s", text);
-	if (c->action == LH_INSTABILITY_PAUSE)
-		lh_loop_pause(l, lh_cause_name(cause), 0);
-	return 0;
-}
-
 /* A step that could not be computed, e.g. for lack of memory. */
 static int failed_step(struct lh_loop *l, struct lh_err *err)
 {
@@ -170,6 +126,21 @@ static int failed_step(struct lh_loop *l, struct lh_err *err)
 	if (!l->p.trial)
 		return err->code;
 	return lh_rewind_switch(l, why.text, err);
+}
+
+static int measure(struct lh_loop *l, float *loss, float *norm, struct lh_err *err)
+{
+	int rc = lh_model_measure(l->model, loss, norm, err);
+
+	if (LH_SPOILS("loss.nan"))
+		*loss = NAN;
+	if (LH_SPOILS("norm.infinite"))
+		*norm = INFINITY;
+	if (LH_SPOILS("norm.spike"))
+		*norm *= 1000;
+	if (LH_SPOILS("step.memory"))
+		rc = lh_err_set(err, LH_ETOOBIG, "no memory is left, says a test");
+	return rc;
 }
 
 static bool is_above_ceiling(const struct lh_loop *l, double loss)
@@ -213,12 +184,13 @@ static int train_step(struct lh_loop *l, struct lh_err *err)
 					  l->targets, 1 / (float)tokens);
 		lh_link_beat(l->link);
 	}
-	rc = lh_model_measure(l->model, &loss, &norm, err);
+	rc = measure(l, &loss, &norm, err);
 	if (rc)
 		return failed_step(l, err);
-	cause = lh_watch_judge(&l->p.watch, &job->instability, loss, norm, &z);
+	cause = lh_watch_judge(&l->p.watch, &job->instability, job->model.vocab, loss, norm,
+			       &z);
 	if (cause)
-		return refuse_step(l, cause, loss, norm, z, err);
+		return lh_loop_refuse_step(l, cause, loss, norm, z, err);
 	if (is_above_ceiling(l, loss)) {
 		snprintf(text, sizeof(text), "loss %.4f at step %" PRId64 " is above "
 			 "switch.loss_ceiling %g", loss, l->p.step + 1,
@@ -421,7 +393,7 @@ static int open_all(struct lh_loop *l, struct lh_err *err)
 	lh_loop_post_state(l, l->paused ? "paused" : "running",
 			   resumed ? "resumed from a checkpoint" : "started", 0);
 	/* Somewhere to go back to, from the first step on. */
-	if (job->instability.action == LH_INSTABILITY_ROLLBACK && !resumed)
+	if (lh_loop_may_roll_back(job) && !resumed)
 		lh_loop_begin_save(l, "start", &no);
 	return resumed ? 0 : lh_loop_evaluate(l, "start", err);
 }

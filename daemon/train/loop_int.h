@@ -2,6 +2,7 @@
  *
  *   loop.c      start, steps, boundaries, end
  *   steer.c     commands, calls, and the phase that a switch enters
+ *   unstable.c  steps that are not sane
  *   rewind.c    going back to a checkpoint
  *   loop_save.c checkpoints and evaluations
  *
@@ -56,6 +57,13 @@ int64_t lh_loop_plan_total(const struct lh_loop *l);
 void lh_loop_on_damaged(void *loop, const char *path, const struct lh_err *why);
 /* By its own limit. */
 bool lh_loop_phase_is_over(const struct lh_loop *l);
+
+/* ---- unstable.c ------------------------------------------------------------ */
+/* A step that was measured and is not to be applied; an error is the job's end. */
+int lh_loop_refuse_step(struct lh_loop *l, enum lh_cause cause, double loss, double norm,
+			double z, struct lh_err *err);
+/* It needs somewhere to go back to, from the first step on. */
+bool lh_loop_may_roll_back(const struct lh_job *job);
 
 /* ---- loop_save.c ----------------------------------------------------------- */
 /* A save that fails is told of, and is no reason to end the job. */

@@ -39,14 +39,6 @@ static void make_void(struct lh_progress *p, int64_t command)
 	p->voided[p->voided_count++] = command;
 }
 
-/* What was learnt about the job outlives the steps that are undone. */
-static void carry(struct lh_watch *to, const struct lh_watch *from)
-{
-	to->lr_scale = from->lr_scale;
-	for (int i = 0; i < LH_CAUSES; i++)
-		to->times[i] = from->times[i];
-}
-
 /* Goes on as `q`, whose weights are in the model: on disk, then nothing after it. */
 static int commit(struct lh_loop *l, const struct lh_progress *q, const char *why,
 		  struct lh_err *err)
@@ -83,7 +75,7 @@ int lh_rewind_switch(struct lh_loop *l, const char *why, struct lh_err *err)
 	if (rc)
 		return lh_err_prefix(err, "the switch to '%s' failed (%s) and cannot be "
 				     "taken back", l->job->phases[now.phase].name, why);
-	carry(&q.watch, &now.watch);
+	lh_watch_carry(&q.watch, &now.watch);
 	q.held = q.held || !now.phase_command;
 	make_void(&q, now.phase_command);
 	snprintf(text, sizeof(text), "the switch to '%s' at step %" PRId64 " is taken back "
@@ -107,10 +99,10 @@ int lh_rewind_instability(struct lh_loop *l, const char *why, struct lh_err *err
 	if (rc)
 		return lh_err_prefix(err, "%s; no way back", why);
 	free(path);
-	carry(&q.watch, &now.watch);
+	lh_watch_carry(&q.watch, &now.watch);
 	q.cursor = now.cursor + l->job->batch.sequences;
 	/* A switch since then may be what was wrong: it is not repeated. */
-	if (now.phase != q.phase)
+	if (now.phase != q.phase || now.phase_step != q.phase_step)
 		make_void(&q, now.phase_command);
 	return commit(l, &q, why, err);
 }

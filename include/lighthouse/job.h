@@ -103,14 +103,15 @@ struct lh_job_evaluation {
 	int64_t sequences;   /* of the validation split, each time */
 };
 
-/* What is done about a step that is not sane (train/watch.h). It is never applied. */
+/* What is done about a step that is not sane (train/watch.h). It is never applied,
+ * but for a spike that is to be ignored. */
 enum lh_instability_action { LH_INSTABILITY_STOP, LH_INSTABILITY_SKIP,
 			     LH_INSTABILITY_LOWER_LR, LH_INSTABILITY_PAUSE,
-			     LH_INSTABILITY_ROLLBACK };
+			     LH_INSTABILITY_ROLLBACK, LH_INSTABILITY_IGNORE };
 struct lh_job_instability {
-	enum lh_instability_action action;
-	int64_t limit;     /* times in all before the job fails */
-	double loss_z;     /* standard deviations that make a spike; 0 = none does */
+	enum lh_instability_action nan, loss_spike, gradient_spike; /* by cause */
+	int64_t max;       /* of one cause, not forgiven, before the job fails */
+	double loss_z;     /* standard deviations that make a spike */
 	double gradient_z;
 };
 

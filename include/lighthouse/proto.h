@@ -37,6 +37,9 @@
  *                 command
  *     command     command outcome ("applied"|"refused") text hint
  *     event       level ("info"|"warn"|"error") text
+ *     instability cause action ("revert": of a switch on trial, or as in a job file)
+ *                 count recent loss grad_norm z text; the step after `step` was
+ *                 refused
  *     end         outcome ("done"|"cancelled"|"stopped"|"failed"|"rewound"|
  *                 "held") phase code text hint. Rewound: step and phase are those
  *                 of the checkpoint that another attempt is to go on from. Held:

@@ -80,7 +80,7 @@ test('a failed switch with the worker lost in its trial ends the same', async (t
 test('rollback: training goes back to the newest checkpoint and passes over what it had read', async (t) => {
   const lhd = await fresh(t, noisyText);
   const job = (name, action) => submit(lhd, {
-    name, instability: { loss_z: 8, limit: 1000, action }, optimizer: { lr: 1e-2, warmup_steps: 5 },
+    name, on_instability: { loss_z: 8, max: 1000, loss_spike: action, gradient_spike: 'ignore' }, optimizer: { lr: 1e-2, warmup_steps: 5 },
     checkpoint: { every_steps: 20, keep: 2 }, phases: [{ name: 'all', attention: 'full', until: { steps: 200 } }] });
   const id = await job('back', 'rollback');
   await lhd.jobUntil(id, 'DONE', done);
@@ -97,5 +97,5 @@ test('rollback: training goes back to the newest checkpoint and passes over what
   const last = JSON.parse(readFileSync(join(dir, readdirSync(dir).sort().at(-1), 'manifest.json'), 'utf8'));
   assert.equal(last.step, 200);
   assert.ok(last.cursor > 200 * 2, `cursor ${last.cursor}`);
-  assert.equal(last.watch.times[2], back.length);
+  assert.equal(last.watch.counts.loss_spike.times, back.length);
 });

@@ -51,6 +51,11 @@ static void the_same_job_has_the_same_losses(void **state)
 	assert_true(story.loss[50] != first.loss[50]);
 }
 
+static bool save_is(int64_t step)
+{
+	return story.saved_step >= step;
+}
+
 /* Kills in both phases; on_step compares what comes twice, and the reference
  * what comes once. */
 static void a_killed_worker_repeats_its_losses_to_the_last_bit(void **state)
@@ -69,6 +74,7 @@ static void a_killed_worker_repeats_its_losses_to_the_last_bit(void **state)
 	new_job(two_phases, NULL, 0);
 	begin(false, NULL);
 	listen_until(step_is, 95);
+	listen_until(save_is, 80); /* two are there */
 	killed();
 	/* The newest checkpoint is damaged on top of it. */
 	newest_checkpoint(newest);

@@ -62,11 +62,14 @@ static void what_is_not_finite_is_never_applied_nor_saved(void **state)
 	const char *const wild[] = { "optimizer.lr=100", "optimizer.weight_decay=10",
 				     "optimizer.schedule=constant",
 				     "optimizer.warmup_steps=0",
-				     "checkpoint.every_steps=1" };
+				     "checkpoint.every_steps=1",
+				     "on_instability.nan=stop",
+				     "on_instability.loss_spike=ignore",
+				     "on_instability.gradient_spike=ignore" };
 	char newest[32], want[32];
 
 	(void)state;
-	new_job(three_phases, wild, 5);
+	new_job(three_phases, wild, sizeof(wild) / sizeof(*wild));
 	begin(false, NULL);
 	listen_until(NULL, 0);
 	ended(1, 0);

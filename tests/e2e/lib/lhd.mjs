@@ -124,23 +124,23 @@ export function processesOf(dir) {
 }
 
 export class Lhd {
-  /** Starts lhd on DIR/state and waits until it answers. */
-  static async start(t, dir, args = []) {
-    const lhd = new Lhd(t, dir, args);
+  /** Starts lhd on DIR/state and waits until it answers. `env` is added to ours. */
+  static async start(t, dir, args = [], env = {}) {
+    const lhd = new Lhd(t, dir, args, env);
     atEnd(t, () => lhd.destroy());
     await lhd.boot();
     return lhd;
   }
 
-  constructor(t, dir, args) {
-    Object.assign(this, { dir, args, state: join(dir, 'state'), clients: [] });
+  constructor(t, dir, args, env) {
+    Object.assign(this, { dir, args, env: { ...process.env, ...env }, state: join(dir, 'state'), clients: [] });
     this.socket = join(this.state, 'control.sock');
     this.db = join(this.state, 'lighthouse.db');
   }
 
   async boot() {
     const log = openSync(join(this.dir, 'lhd.log'), 'a');
-    this.process = spawn(bin('lhd'), ['--state', this.state, ...this.args], { stdio: ['ignore', log, log] });
+    this.process = spawn(bin('lhd'), ['--state', this.state, ...this.args], { stdio: ['ignore', log, log], env: this.env });
     closeSync(log);
     this.exited = new Promise((r) => this.process.once('exit', (code, signal) => r({ code, signal })));
     let ended = null;
