@@ -699,10 +699,20 @@ int lh_jobfile_load(struct lh_job *job, const struct lh_jobfile_source *src,
 	return rc;
 }
 
+/* Sections that job files had once. Jobs and checkpoints of then are still read. */
+static const char *const retired[] = { "instability" };
+
 int lh_jobfile_from_json(struct lh_job *job, const json_t *json, struct lh_err *err)
 {
-	struct lh_node *root = lh_node_from_json(json);
-	int rc = lh_jobfile_read(job, root, NULL, err);
+	json_t *known = json_copy((json_t *)json);
+	struct lh_node *root;
+	int rc;
+
+	for (size_t i = 0; i < sizeof(retired) / sizeof(*retired); i++)
+		json_object_del(known, retired[i]);
+	root = lh_node_from_json(known);
+	json_decref(known);
+	rc = lh_jobfile_read(job, root, NULL, err);
 
 	if (!rc)
 		rc = lh_jobfile_check(job, root, err);

@@ -658,8 +658,10 @@ static void an_accepted_job_is_read_back_as_it_is(void **state)
 	json_object_set_new(phase, "name", json_string("1 a"));
 	json_object_set_new(json_object_get(json, "data"), "train",
 			    json_pack("[s, s, s]", "/b*.bin", "/a.bin", "/a.bin"));
+	json_object_set_new(json, "instability", json_pack("{s:s}", "action", "skip"));
 	if (lh_jobfile_from_json(&back, json, &err))
 		fail_msg("from JSON: %s", err.text);
+	assert_non_null(json_object_get(json, "instability")); /* borrowed */
 	assert_string_equal(back.phases[0].name, "1 a");
 	assert_int_equal(back.data.train_count, 3);
 	assert_string_equal(back.data.train[0], "/b*.bin");
