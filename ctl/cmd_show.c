@@ -83,6 +83,30 @@ static void print_checkpoints(const json_t *show)
 		       ctl_safe(c, "path"));
 }
 
+static const char *phase_name(const json_t *show, const json_t *o)
+{
+	return ctl_safe(json_array_get(json_object_get(show, "phases"),
+				       (size_t)ctl_int(o, "phase")), "name");
+}
+
+static void print_switch(const json_t *show)
+{
+	const json_t *trial = json_object_get(show, "trial");
+	const json_t *last = json_object_get(show, "last_switch");
+
+	if (json_is_object(trial)) {
+		printf("switch to '%s' on trial: %lld of %lld steps", phase_name(show, trial),
+		       (long long)ctl_int(trial, "steps"), (long long)ctl_int(trial, "of"));
+		if (ctl_has(trial, "loss_ceiling"))
+			printf(", loss ceiling %g", ctl_real(trial, "loss_ceiling"));
+		printf("\n");
+	}
+	if (json_is_object(last))
+		printf("switch to '%s' after step %lld %s: %s\n", phase_name(show, last),
+		       (long long)ctl_int(last, "from_step"), ctl_safe(last, "verdict"),
+		       ctl_safe(last, "why"));
+}
+
 static void print_instability(const json_t *show)
 {
 	json_t *i;
@@ -107,6 +131,7 @@ static int run(struct ctl *c)
 	if (!ctl_opt(c, "evaluations")) {
 		print_summary(json_object_get(show, "summary"), ctl_str(show, "directory"));
 		print_phases(show);
+		print_switch(show);
 		print_instability(show);
 		print_checkpoints(show);
 	}

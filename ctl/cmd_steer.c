@@ -86,7 +86,7 @@ static void look_at_journal(struct ctl_client *k, struct outcome *o, struct lh_e
 
 	json_array_foreach (json_object_get(result, "commands"), i, c)
 		if (ctl_int(c, "command") == o->command && ctl_has(c, "outcome"))
-			settle(o, !strcmp(ctl_str(c, "outcome"), "applied"),
+			settle(o, strcmp(ctl_str(c, "outcome"), "refused"),
 			       ctl_str(c, "text"), "");
 	json_decref(result);
 }

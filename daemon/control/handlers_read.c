@@ -65,6 +65,40 @@ static const char instability_sql[] =
 	" json_extract(data_json, '$.action') AS action"
 	" FROM events WHERE job = ?1 AND kind = 'job.instability' GROUP BY cause)";
 
+#define NEWEST_SWITCH_EVENT(also)                                             \
+	" e.id = (SELECT max(id) FROM events WHERE job = ?1 AND"              \
+	" (kind IN ('switch.committed', 'switch.reverted')" also "))"
+
+/* The newest is an entry on trial, and no verdict. */
+static const char trial_sql[] =
+	"SELECT json_extract(e.data_json, '$.phase') AS phase, e.step AS from_step,"
+	" max(j.step - e.step, 0) AS steps,"
+	" json_extract(j.spec_json, '$.switch.watch_steps') AS \"of\","
+	" nullif(json_extract(j.spec_json, '$.switch.loss_ceiling'), 0.0)"
+	"  AS loss_ceiling"
+	" FROM jobs j JOIN events e ON"
+	NEWEST_SWITCH_EVENT(" OR (kind = 'job.phase' AND"
+			    " json_extract(data_json, '$.trial'))")
+	" WHERE j.id = ?1 AND j.ended_ms IS NULL AND e.kind = 'job.phase'";
+
+static const char last_switch_sql[] =
+	"SELECT substr(kind, 8) AS verdict,"
+	" json_extract(data_json, '$.command') AS command,"
+	" json_extract(data_json, '$.phase') AS phase,"
+	" json_extract(data_json, '$.from_phase') AS from_phase,"
+	" json_extract(data_json, '$.from_step') AS from_step,"
+	" json_extract(data_json, '$.why') AS why"
+	" FROM events e WHERE" NEWEST_SWITCH_EVENT("");
+
+/* A query about the one job, to the object under its key. */
+static void add_single(struct lh_reading *r, const char *key, const char *sql, int64_t job)
+{
+	struct lh_query *q = lh_reading_query(r, key, sql, 1);
+
+	lh_query_single(q);
+	lh_query_bind(q, LH_INT(job));
+}
+
 void rpc_job_show(struct lh_call *call)
 {
 	struct lh_jobs *jobs = lh_control_of(call)->jobs;
@@ -88,6 +122,8 @@ void rpc_job_show(struct lh_call *call)
 	lh_query_bind(q, LH_INT(job));
 	add_list(r, "evaluations", evaluations_sql, job);
 	add_list(r, "checkpoints", checkpoints_sql, job);
+	add_single(r, "trial", trial_sql, job);
+	add_single(r, "last_switch", last_switch_sql, job);
 	q = lh_reading_query(r, "instability", instability_sql, INT64_MAX);
 	lh_query_bind(q, LH_INT(job));
 	lh_reading_start(r);

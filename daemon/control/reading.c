@@ -5,14 +5,14 @@
 
 #include "control/control.h"
 
-enum { MAX_QUERIES = 4, MAX_BINDS = 8 };
+enum { MAX_QUERIES = 6, MAX_BINDS = 8 };
 
 struct lh_query {
 	const char *key, *sql;
 	struct lh_bind binds[MAX_BINDS];
 	int bind_count;
 	int64_t limit;
-	bool newest, tell_more;
+	bool newest, single, tell_more;
 };
 
 struct lh_reading {
@@ -60,6 +60,11 @@ void lh_query_newest(struct lh_query *q)
 	q->newest = true;
 }
 
+void lh_query_single(struct lh_query *q)
+{
+	q->single = true;
+}
+
 void lh_query_tell_more(struct lh_query *q)
 {
 	q->tell_more = true;
@@ -83,6 +88,16 @@ static json_t *run_query(sqlite3 *db, const struct lh_query *q, bool *more,
 	return rows;
 }
 
+/* Takes the rows. */
+static json_t *only(json_t *rows)
+{
+	json_t *row = json_array_get(rows, 0);
+
+	row = row ? json_incref(row) : json_null();
+	json_decref(rows);
+	return row;
+}
+
 /* On a pool thread. */
 static int run(sqlite3 *db, void *arg, struct lh_err *err)
 {
@@ -95,7 +110,7 @@ static int run(sqlite3 *db, void *arg, struct lh_err *err)
 
 		if (!rows)
 			return err->code;
-		json_object_set_new(r->result, q->key, rows);
+		json_object_set_new(r->result, q->key, q->single ? only(rows) : rows);
 		if (q->tell_more)
 			json_object_set_new(r->result, "more", json_boolean(more));
 	}

@@ -40,6 +40,8 @@ struct lh_query *lh_reading_query(struct lh_reading *r, const char *key, const c
 void lh_query_bind(struct lh_query *q, struct lh_bind value);
 /* The rows are the newest, in order: one too many is the first, not the last. */
 void lh_query_newest(struct lh_query *q);
+/* Its one row, or null, instead of a list. */
+void lh_query_single(struct lh_query *q);
 /* The answer gets "more": whether the limit cut the query's rows. */
 void lh_query_tell_more(struct lh_query *q);
 /* Called with the result when all rows are in it, on a pool thread. */

@@ -62,7 +62,8 @@ static int load_rows(sqlite3 *db, void *arg, struct lh_err *err)
 			   "WHERE outcome IS NULL ORDER BY id", &l->commands, err);
 	if (!rc)
 		rc = query(db, "SELECT job, kind, step, data_json FROM events "
-			   "WHERE kind IN ('job.phase', 'job.rewind') ORDER BY id",
+			   "WHERE kind IN ('job.phase', 'job.rewind', 'switch.reverted') "
+			   "ORDER BY id",
 			   &l->phases, err);
 	if (!rc)
 		rc = query(db, "SELECT (SELECT coalesce(max(id), 0) FROM events) AS event, "
@@ -149,11 +150,15 @@ static void load_command(struct lh_jobs *jobs, const json_t *row)
 static void load_phase(struct lh_jobs *jobs, const json_t *row)
 {
 	struct lh_job_run *run = lh_jobs_find(jobs, integer(row, "job"));
-	int64_t phase = integer(json_object_get(row, "data"), "phase");
+	const json_t *data = json_object_get(row, "data");
+	bool reverted = !strcmp(text(row, "kind"), "switch.reverted");
+	int64_t phase = integer(data, reverted ? "from_phase" : "phase");
 
 	if (!run || phase < 0 || phase >= run->spec.phase_count)
 		return;
-	if (!strcmp(json_string_value(json_object_get(row, "kind")), "job.rewind"))
+	if (reverted)
+		lh_job_forget_phases(run, (int)phase, integer(data, "from_step"));
+	else if (!strcmp(text(row, "kind"), "job.rewind"))
 		lh_job_forget_phases(run, (int)phase, integer(row, "step"));
 	else
 		run->first_step[phase] = integer(row, "step");

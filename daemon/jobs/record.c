@@ -75,7 +75,7 @@ static void set_first_step(struct lh_worker *w, struct lh_batch *b, int64_t step
 }
 
 static void enter_phase(struct lh_worker *w, struct lh_batch *b, int phase, int64_t step,
-			const char *reason)
+			const char *reason, bool trial)
 {
 	struct lh_job_run *run = w->run;
 	const char *name = run->spec.phases[phase].name;
@@ -84,8 +84,8 @@ static void enter_phase(struct lh_worker *w, struct lh_batch *b, int phase, int6
 	run->first_step[phase] = step;
 	run->pace_ms = 0;
 	lh_batch_event_take(b, run->id, w->attempt, step, "job.phase",
-			    json_pack("{s:i, s:s, s:s}", "phase", phase, "name", name,
-				      "reason", reason),
+			    json_pack("{s:i, s:s, s:s, s:b}", "phase", phase, "name", name,
+				      "reason", reason, "trial", trial),
 			    "phase '%s' from step %" PRId64 "%s%s", name, step + 1,
 			    *reason ? ": " : "", reason);
 }
@@ -128,7 +128,7 @@ static void on_step(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 		set_first_step(w, b, step - 1);
 	w->stepped = true;
 	if (run->first_step[phase] < 0)
-		enter_phase(w, b, phase, step - 1, "");
+		enter_phase(w, b, phase, step - 1, "", false);
 	run->step = step;
 	run->phase = phase;
 	run->loss = number(r, "loss");
@@ -250,6 +250,37 @@ static void go_back(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 			    text(r, "text"));
 }
 
+/* The verdict on a switch: of its trial, or of a rollback. */
+static void on_switch(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	struct lh_job_run *run = w->run;
+	int64_t command = integer(r, "command"), step = integer(r, "from_step");
+	int64_t from = integer(r, "from_phase");
+	bool back = !strcmp(text(r, "verdict"), "reverted");
+	int phase = phase_of(run, r);
+
+	if (from < 0 || from >= run->spec.phase_count)
+		from = run->phase;
+	if (back) {
+		run->phase = (int)from;
+		lh_job_forget_phases(run, run->phase, step);
+	}
+	if (back && command)
+		lh_batch_add(b, LH_STMT_COMMAND_REVERTED,
+			     (struct lh_bind[]){ LH_INT(command), LH_TEXT(text(r, "text")) },
+			     2);
+	lh_batch_event_take(b, run->id, w->attempt, integer(r, "step"),
+			    back ? "switch.reverted" : "switch.committed",
+			    json_pack("{s:o, s:i, s:I, s:I, s:I, s:s}", "command",
+				      command ? json_integer(command) : json_null(), "phase",
+				      phase, "from_phase", (json_int_t)from, "from_step",
+				      (json_int_t)step, "steps",
+				      (json_int_t)integer(r, "steps"), "why", text(r, "text")),
+			    "the switch to '%s' at step %" PRId64 " is %s: %s",
+			    run->spec.phases[phase].name, step,
+			    back ? "taken back" : "kept", text(r, "text"));
+}
+
 static void on_end(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 {
 	struct lh_job_run *run = w->run;
@@ -279,7 +310,8 @@ static void on_end(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 
 static void on_phase(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 {
-	enter_phase(w, b, phase_of(w->run, r), integer(r, "step"), text(r, "reason"));
+	enter_phase(w, b, phase_of(w->run, r), integer(r, "step"), text(r, "reason"),
+		    json_is_true(json_object_get(r, "trial")));
 }
 
 static const struct {
@@ -289,6 +321,7 @@ static const struct {
 	{ "step", on_step },       { "eval", on_eval },   { "checkpoint", on_checkpoint },
 	{ "state", on_state },     { "event", on_event }, { "command", on_command },
 	{ "phase", on_phase },     { "end", on_end },     { "instability", on_instability },
+	{ "switch", on_switch },
 };
 
 static void apply(struct lh_worker *w, struct lh_batch *b, const json_t *r)

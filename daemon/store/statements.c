@@ -51,6 +51,10 @@ const struct lh_store_sql lh_store_sql[LH_STMT_COUNT] = {
 	[LH_STMT_COMMAND_OUTCOME] = {
 		"UPDATE commands SET outcome = ?2, outcome_ms = ?3, step = ?4, "
 		"text = ?5 WHERE id = ?1 AND outcome IS NULL", 5 },
+	[LH_STMT_COMMAND_REVERTED] = {
+		"UPDATE commands SET outcome = 'reverted', "
+		"text = text || '; taken back: ' || ?2 "
+		"WHERE id = ?1 AND outcome = 'applied'", 2 },
 	[LH_STMT_EVENT_INSERT] = {
 		"INSERT INTO events (id, job, attempt, step, time_ms, kind, text, "
 		"data_json) VALUES (?,?,?,?,?,?,?,?)", 8 },

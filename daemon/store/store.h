@@ -70,6 +70,7 @@ enum lh_stmt {
 	LH_STMT_CHECKPOINT_INSERT,
 	LH_STMT_COMMAND_INSERT,
 	LH_STMT_COMMAND_OUTCOME,
+	LH_STMT_COMMAND_REVERTED, /* that was applied: a switch */
 	LH_STMT_EVENT_INSERT,
 	LH_STMT_RULE_INSERT,
 	LH_STMT_RULE_STATE,     /* state, held, fired, cursor_event */

@@ -26,6 +26,8 @@ struct lh_chip {
 const struct lh_chip *lh_chip_find(const char *name);
 /* The same by a device's own name: lh_device_info. */
 const struct lh_chip *lh_chip_of_device(const char *device);
+/* Stands in where there is none: times by it are only compared with each other. */
+extern const struct lh_chip lh_chip_unknown;
 /* "h100, h200" */
 const char *lh_chip_names(void);
 /* What a job can have of a GPU's memory: the driver and others keep some. */

@@ -17,6 +17,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "jobs/jobfile.h"
+#include "lighthouse/proto.h"
 #include "train/checkpoint.h"
 #include "train/optim.h"
 
@@ -60,13 +61,12 @@ void lh_loop_tell(struct lh_loop *l, const char *level, const char *fmt, ...)
 }
 
 static void post_plan(struct lh_loop *l, const char *phase,
-		      const struct lh_estimate_phase *p)
+		      const struct lh_estimate_phase *p, bool known)
 {
 	const struct lh_layout_bytes *b = &p->bytes;
-
 	char time[40] = "";
 
-	if (p->step_s > 0)
+	if (known)
 		snprintf(time, sizeof(time), ", %.3g s a step", p->step_s);
 	lh_loop_tell(l, "info", "phase '%.60s': recompute %s, %.2f GiB (state %.2f, "
 		     "kept %.2f, scratch %.2f, logits %.2f, device %.2f)%s", phase,
@@ -199,6 +199,8 @@ static int train_step(struct lh_loop *l, struct lh_err *err)
 	}
 	lh_watch_accept(&l->p.watch, loss, norm);
 	LH_FAILPOINT("step.measured");
+	if (l->p.trial)
+		LH_FAILPOINT("trial.step");
 	lh_model_apply(l->model, &opt);
 	LH_FAILPOINT("step.applied");
 	ms = (double)(lh_clock_us() - start_us) / 1000;
@@ -218,6 +220,20 @@ static int train_step(struct lh_loop *l, struct lh_err *err)
 	return 0;
 }
 
+/* The loss of the validation split is told; that it cannot be had is no reason to
+ * end a job. */
+static int after_switch(struct lh_loop *l, struct lh_err *err)
+{
+	struct lh_err why = LH_ERR_INIT;
+
+	if (!lh_loop_evaluate(l, "after_switch", &why))
+		return 0;
+	if (l->p.trial)
+		return lh_rewind_switch(l, why.text, err);
+	lh_loop_tell(l, "warn", "no evaluation after the switch: %s", why.text);
+	return 0;
+}
+
 /* What is owed after a step. */
 static int after_step(struct lh_loop *l, struct lh_err *err)
 {
@@ -225,8 +241,24 @@ static int after_step(struct lh_loop *l, struct lh_err *err)
 
 	/* The first step of a phase that was switched to. */
 	if (l->p.step == l->p.phase_step + 1 && (l->p.phase_step || l->p.phase))
-		return lh_loop_evaluate(l, "after_switch", err);
+		return after_switch(l, err);
 	return every && l->p.step % every == 0 ? lh_loop_evaluate(l, "interval", err) : 0;
+}
+
+/* A phase has come to its own end. If the next one cannot be entered somebody is to
+ * see to it: the job pauses, and tries again when it is resumed. */
+static void enter_next(struct lh_loop *l)
+{
+	const struct lh_switch s = { l->p.phase + 1, "the phase's own limit", 0, false };
+	struct lh_err no = LH_ERR_INIT;
+	char text[sizeof(no.text) + sizeof(no.hint) + 16];
+
+	if (!lh_loop_switch(l, &s, &no))
+		return;
+	snprintf(text, sizeof(text), "%s%s%s%s", no.text, *no.hint ? " (hint: " : "", no.hint,
+		 *no.hint ? ")" : "");
+	lh_loop_tell(l, "warn", "%s", text);
+	lh_loop_pause(l, text, 0);
 }
 
 /* Everything between two steps; see loop.h for the order. */
@@ -235,12 +267,12 @@ static int boundary(struct lh_loop *l, struct lh_err *err)
 	int64_t every = l->job->checkpoint.every_steps;
 	struct lh_err why;
 	json_t *m;
-	int rc;
+	int rc = 0;
 
 	if (every && l->p.step % every == 0 && l->p.step && l->saved_step != l->p.step)
 		lh_loop_begin_save(l, "interval", &why);
 	lh_loop_take_save(l, false, &why);
-	rc = lh_loop_replay(l, err);
+	lh_loop_replay(l);
 	while (!rc && !l->ending &&
 	       ((m = lh_link_take(l->link, l->paused ? PAUSE_POLL_MS : 0)) || l->paused)) {
 		if (m)
@@ -254,9 +286,10 @@ static int boundary(struct lh_loop *l, struct lh_err *err)
 		l->ending = LH_END_STOPPED;
 	if (rc || l->ending || !lh_loop_phase_is_over(l))
 		return rc;
-	if (l->p.phase + 1 < l->job->phase_count)
-		return lh_loop_enter_phase(l, l->p.phase + 1, "the phase's own limit", 0, err);
-	l->ending = LH_END_DONE;
+	if (l->p.phase + 1 == l->job->phase_count)
+		l->ending = LH_END_DONE;
+	else
+		enter_next(l);
 	return 0;
 }
 
@@ -283,13 +316,15 @@ static int begin_anew(struct lh_loop *l, struct lh_err *err)
 	return 0;
 }
 
-/* From the newest good checkpoint; without a usable one the job is held, unless
- * there never was one. */
+/* From the newest good checkpoint, or what was there before a switch that failed.
+ * Without a usable one the job is held, unless there never was one. */
 static int restore(struct lh_loop *l, struct lh_err *err)
 {
+	bool back = lh_rewind_is_due(l);
 	char *path = NULL;
-	int rc = lh_checkpoint_load_newest(l->c->checkpoints, INT64_MAX, l->model, &l->p,
-					   &path, lh_loop_on_damaged, l, err);
+	int rc = lh_checkpoint_load_newest(l->c->checkpoints,
+					   back ? l->trial.step : INT64_MAX, l->model,
+					   &l->p, &path, lh_loop_on_damaged, l, err);
 
 	if (rc == LH_ENOTFOUND)
 		return begin_anew(l, err);
@@ -304,6 +339,9 @@ static int restore(struct lh_loop *l, struct lh_err *err)
 		return lh_err_set(err, LH_ECORRUPT, "the checkpoint is in phase %d, the job "
 				  "has %d", l->p.phase, l->job->phase_count);
 	l->p.attempt = l->c->attempt;
+	if (back)
+		return lh_rewind_take_back(l, err);
+	lh_rewind_go_on(l);
 	return 0;
 }
 
@@ -325,15 +363,18 @@ static int choose_memory(struct lh_loop *l, struct lh_err *err)
 	const struct lh_ops *ops = l->c->ops;
 	int64_t memory = ops->free_bytes(l->dev) + (int64_t)ops->sizes->open_bytes;
 	struct lh_estimate *e = &l->plan;
+	const struct lh_chip *chip = NULL;
 	struct lh_device_info info;
 	int rc = ops->probe(&info, err);
 
-	if (!rc)
-		rc = lh_estimate_job(e, l->job, ops->sizes, lh_chip_of_device(info.name),
+	if (!rc) {
+		chip = lh_chip_of_device(info.name);
+		rc = lh_estimate_job(e, l->job, ops->sizes, chip ? chip : &lh_chip_unknown,
 				     memory, err);
+	}
 	for (int i = 0; !rc && i < l->job->phase_count; i++) {
 		l->modes[i].recompute = e->phase[i].recompute;
-		post_plan(l, l->job->phases[i].name, &e->phase[i]);
+		post_plan(l, l->job->phases[i].name, &e->phase[i], chip != NULL);
 	}
 	return rc;
 }
@@ -400,6 +441,7 @@ static int open_all(struct lh_loop *l, struct lh_err *err)
 
 static void close_all(struct lh_loop *l)
 {
+	free(l->trial_path);
 	free(l->tokens);
 	free(l->targets);
 	lh_saver_free(l->saver);
@@ -433,7 +475,9 @@ static int finish(struct lh_loop *l, struct lh_err *err)
 int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 {
 	struct lh_loop l = { .c = config, .job = config->job, .link = config->link,
-			  .saved_step = -1, .paused = config->paused };
+			  .saved_step = -1, .paused = config->paused,
+			  .trial_path = lh_asprintf("%s/../" LH_JOB_TRIAL,
+						    config->checkpoints) };
 	int64_t step;
 	int rc = open_all(&l, err);
 
@@ -451,6 +495,7 @@ int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 		else if (l.p.step > step)
 			rc = after_step(&l, err);
 	}
+	lh_rewind_end(&l);
 	if (!rc)
 		rc = finish(&l, err);
 	if (rc) {

@@ -17,6 +17,7 @@
 #include "train/loop.h"
 #include "train/model.h"
 #include "train/saver.h"
+#include "train/trial.h"
 
 enum lh_ending { LH_END_NOT, LH_END_DONE, LH_END_CANCELLED, LH_END_STOPPED,
 		 LH_END_FAILED, LH_END_REWOUND, LH_END_HELD };
@@ -36,6 +37,8 @@ struct lh_loop {
 	struct lh_progress p;
 	int64_t saved_step;      /* of the newest checkpoint, begun at least; -1 none */
 	bool paused;
+	char *trial_path;
+	struct lh_trial trial;   /* while p.trial, and of one that is taken back */
 	enum lh_ending ending;
 	char why[400];           /* of LH_END_REWOUND */
 };
@@ -79,24 +82,43 @@ int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err);
 /* ---- steer.c --------------------------------------------------------------- */
 /* A checkpoint is there, or tried, before. */
 void lh_loop_pause(struct lh_loop *l, const char *reason, int64_t command);
-int lh_loop_enter_phase(struct lh_loop *l, int phase, const char *reason,
-			int64_t command, struct lh_err *err);
+struct lh_switch {
+	int phase;           /* to be entered */
+	const char *reason;  /* literal */
+	int64_t command;     /* that asked for it, 0: the phase is over */
+	bool again;          /* an earlier attempt did it: it is not refused now */
+};
+/* Does it, unless the phase does not fit or cannot be evaluated: 0, or why not. */
+int lh_loop_switch(struct lh_loop *l, const struct lh_switch *s, struct lh_err *no);
+/* Seconds that a step of the phase would take; 0: not known. */
+double lh_loop_predict_s(const struct lh_loop *l, int phase);
 /* What lhd sent; an error is the job's end. */
 int lh_loop_on_message(struct lh_loop *l, const json_t *m, struct lh_err *err);
 /* Commands that earlier attempts applied at this step. */
-int lh_loop_replay(struct lh_loop *l, struct lh_err *err);
+void lh_loop_replay(struct lh_loop *l);
 
 /* ---- rewind.c -------------------------------------------------------------- */
-/* Both go back to a checkpoint, write it anew with what is to be different, and
- * set l->ending: another attempt goes on from it, because steps come again. */
-
-/* Takes the present phase's switch back. `why` says what went wrong. */
-int lh_rewind_switch(struct lh_loop *l, const char *why, struct lh_err *err);
-/* To the newest checkpoint; the data that were read since are passed over, the
- * batch that would come next too. */
-int lh_rewind_instability(struct lh_loop *l, const char *why, struct lh_err *err);
-/* After a step of a watched phase: whether the switch is now kept. */
+/* l->p is in a phase on trial since now; `from`: the one before, `held` if that had
+ * been held. Without a record of it l->p.trial is false. */
+void lh_rewind_begin(struct lh_loop *l, int from, bool held);
+/* l->p, of a checkpoint, is in one: it goes on. */
+void lh_rewind_go_on(struct lh_loop *l);
+/* After a step of one: whether the switch is now kept. */
 void lh_rewind_watch(struct lh_loop *l, double loss);
+/* Something went wrong in one, `why` says what: sets l->ending, the next attempt
+ * takes the switch back. */
+int lh_rewind_switch(struct lh_loop *l, const char *why, struct lh_err *err);
+/* At the start: whether the last trial failed, and l->p is to be the checkpoint of
+ * l->trial.step; once it is, takes the switch back. */
+bool lh_rewind_is_due(struct lh_loop *l);
+int lh_rewind_take_back(struct lh_loop *l, struct lh_err *err);
+/* At an end of the worker's own. */
+void lh_rewind_end(struct lh_loop *l);
+
+/* To the newest checkpoint, written anew; the data that were read since are passed
+ * over, the batch that would come next too. Sets l->ending: another attempt goes on
+ * from it, because steps come again. */
+int lh_rewind_instability(struct lh_loop *l, const char *why, struct lh_err *err);
 /* Whether a command was taken back. */
 bool lh_rewind_is_void(const struct lh_loop *l, int64_t command);
 

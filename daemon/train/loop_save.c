@@ -5,6 +5,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/failpoint.h"
+
 /* Training goes on without it: the checkpoint before is still there. */
 static int tell_failed_save(struct lh_loop *l, int64_t step, const struct lh_err *why,
 			    struct lh_err *err)
@@ -67,6 +69,9 @@ int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err)
 
 	if (!lh_data_has_validation(&l->data) || !n)
 		return 0;
+	if (LH_SPOILS("evaluation"))
+		return lh_err_set(err, LH_EDATA, "validation data cannot be read, says a "
+				  "test");
 	lh_loop_status(l, "evaluating");
 	for (int64_t i = 0; i < n; i += l->micro) {
 		int b = n - i < l->micro ? (int)(n - i) : l->micro;

@@ -12,33 +12,91 @@
 
 /* ---- phases ---------------------------------------------------------------- */
 
-int lh_loop_enter_phase(struct lh_loop *l, int phase, const char *reason, int64_t command,
-		       struct lh_err *err)
+double lh_loop_predict_s(const struct lh_loop *l, int phase)
+{
+	const struct lh_estimate_phase *plan = l->plan.phase;
+	int64_t steps = l->p.step - l->p.phase_step;
+	double counted = plan[l->p.phase].step_s;
+
+	/* What was measured of this phase corrects what was counted of the other. */
+	if (steps < 1 || counted <= 0)
+		return 0;
+	return plan[phase].step_s / counted * l->p.phase_ms / 1000 / (double)steps;
+}
+
+/* Other programs may have taken memory since this one took its own. */
+static int check_memory(struct lh_loop *l, int phase, struct lh_err *no)
+{
+	int64_t need = l->plan.phase[phase].bytes.total;
+	int64_t have = l->c->ops->free_bytes(l->dev) + l->plan.bytes;
+
+	if (LH_SPOILS("switch.memory"))
+		have = 0;
+	if (need <= have)
+		return 0;
+	lh_err_set(no, LH_ETOOBIG, "phase '%s' needs %.2f GiB; %.2f are free or this job's, "
+		   "and a step would take %.2f s", l->job->phases[phase].name,
+		   (double)need / (1 << 30), (double)have / (1 << 30),
+		   lh_loop_predict_s(l, phase));
+	return lh_err_hint(no, "see what else uses the device, then ask again");
+}
+
+/* 0 with everything ready for the switch, the checkpoint on disk: a trial whose way
+ * back may yet fail, or is lost with the worker, is none. */
+static int prepare(struct lh_loop *l, int phase, struct lh_err *no)
 {
 	struct lh_err why;
-	int rc;
+	int rc = check_memory(l, phase, no);
 
-	lh_loop_post_state(l, "switching", reason, command);
-	if (l->saved_step != l->p.step)
-		lh_loop_begin_save(l, "switch", &why);
-	rc = lh_loop_evaluate(l, "before_switch", err);
 	if (rc)
 		return rc;
-	LH_FAILPOINT("switch.saved");
-	l->p.phase = phase;
+	if (l->saved_step != l->p.step)
+		lh_loop_begin_save(l, "switch", &why);
+	rc = lh_loop_evaluate(l, "before_switch", no);
+	lh_loop_take_save(l, true, &why);
+	return rc;
+}
+
+static void enter(struct lh_loop *l, const struct lh_switch *s)
+{
+	int from = l->p.phase;
+	bool held = l->p.held;
+
+	l->p.phase = s->phase;
 	l->p.phase_step = l->p.step;
 	l->p.phase_tokens = 0;
 	l->p.phase_ms = 0;
-	l->p.phase_command = command;
+	l->p.phase_command = s->command;
 	l->p.held = false;
 	/* Without a checkpoint there is no way back. */
 	l->p.trial = l->job->switching.watch_steps > 0 && l->saved_step == l->p.step;
 	l->p.total_steps = lh_loop_plan_total(l);
 	lh_watch_forget(&l->p.watch);
-	lh_loop_post_take(l, "phase", json_pack("{s:i, s:s, s:s, s:I}", "phase", phase, "name",
-				   l->job->phases[phase].name, "reason", reason,
-				   "command", (json_int_t)command));
-	lh_loop_post_state(l, l->paused ? "paused" : "running", reason, command);
+	if (l->p.trial)
+		lh_rewind_begin(l, from, held);
+}
+
+int lh_loop_switch(struct lh_loop *l, const struct lh_switch *s, struct lh_err *no)
+{
+	double step_s = lh_loop_predict_s(l, s->phase);
+	int rc;
+
+	lh_loop_post_state(l, "switching", s->reason, s->command);
+	rc = prepare(l, s->phase, no);
+	if (rc && s->again)
+		lh_loop_tell(l, "warn", "%s; it was entered before, so it is again", no->text);
+	if (rc && !s->again) {
+		lh_loop_post_state(l, l->paused ? "paused" : "running", "the switch was "
+				   "refused", s->command);
+		return rc;
+	}
+	LH_FAILPOINT("switch.saved");
+	enter(l, s);
+	lh_loop_post_take(l, "phase", json_pack("{s:i, s:s, s:s, s:I, s:b, s:f}", "phase",
+				   s->phase, "name", l->job->phases[s->phase].name,
+				   "reason", s->reason, "command", (json_int_t)s->command,
+				   "trial", l->p.trial, "step_s", step_s));
+	lh_loop_post_state(l, l->paused ? "paused" : "running", s->reason, s->command);
 	LH_FAILPOINT("switch.done");
 	return 0;
 }
@@ -55,36 +113,35 @@ static void resolve(struct lh_loop *l, int64_t id, const struct lh_err *err,
 		       lh_loop_text_json(err->code ? err->hint : "")));
 }
 
-/* A failure of `rc` is the job's; a refusal is in `no`. */
-static int do_switch(struct lh_loop *l, int64_t id, const json_t *args, char *text,
-		     size_t text_bytes, struct lh_err *no, struct lh_err *err)
+static void do_switch(struct lh_loop *l, int64_t id, const json_t *args, bool again,
+		      char *text, size_t text_bytes, struct lh_err *no)
 {
 	const char *name = json_string_value(json_object_get(args, "phase"));
-	const struct lh_estimate_phase *plan;
-	int phase = l->p.phase + 1, rc;
+	struct lh_switch s = { l->p.phase + 1, "by command", id, again };
+	double step_s;
 
-	if (name && lh_jobfile_find_phase(l->job, name, &phase, no))
-		return 0;
-	if (phase >= l->job->phase_count) {
+	if (name && lh_jobfile_find_phase(l->job, name, &s.phase, no))
+		return;
+	if (s.phase >= l->job->phase_count) {
 		lh_err_set(no, LH_ESTATE, "phase '%s' is the last one",
 			   l->job->phases[l->p.phase].name);
 		lh_err_hint(no, "name the phase to go back to");
-		return 0;
+		return;
 	}
-	if (phase == l->p.phase) {
+	if (s.phase == l->p.phase) {
 		lh_err_set(no, LH_ESTATE, "the job is in phase '%s' already",
-			   l->job->phases[phase].name);
-		return 0;
+			   l->job->phases[s.phase].name);
+		return;
 	}
-	rc = lh_loop_enter_phase(l, phase, "by command", id, err);
-	plan = &l->plan.phase[phase];
-	snprintf(text, text_bytes, "in phase '%s' from step %" PRId64, l->job->phases[phase].name,
-		 l->p.step + 1);
-	if (plan->step_s > 0)
+	step_s = lh_loop_predict_s(l, s.phase);
+	if (lh_loop_switch(l, &s, no))
+		return;
+	snprintf(text, text_bytes, "in phase '%s' from step %" PRId64 "; planned: %.2f GiB",
+		 l->job->phases[s.phase].name, l->p.step + 1,
+		 (double)l->plan.phase[s.phase].bytes.total / (1 << 30));
+	if (step_s > 0)
 		snprintf(text + strlen(text), text_bytes - strlen(text),
-			 "; planned: %.2f GiB, %.2f s a step",
-			 (double)plan->bytes.total / (1 << 30), plan->step_s);
-	return rc;
+			 ", %.3g s a step", step_s);
 }
 
 void lh_loop_pause(struct lh_loop *l, const char *reason, int64_t command)
@@ -133,17 +190,16 @@ static bool is_set(const json_t *args, const char *key)
 	return json_is_true(json_object_get(args, key));
 }
 
-/* Applies a command here; 0, or the error that fails the job. */
-static int apply(struct lh_loop *l, int64_t id, const char *verb, const json_t *args,
-		 bool replay, struct lh_err *err)
+/* Applies a command here, or refuses it. */
+static void apply(struct lh_loop *l, int64_t id, const char *verb, const json_t *args,
+		  bool replay)
 {
 	struct lh_err no = LH_ERR_INIT;
 	char text[256] = "";
-	int rc = 0;
 
 	LH_FAILPOINT("command.begin");
 	if (!strcmp(verb, "switch")) {
-		rc = do_switch(l, id, args, text, sizeof(text), &no, err);
+		do_switch(l, id, args, replay, text, sizeof(text), &no);
 	} else if (!strcmp(verb, "pause") && is_set(args, "release")) {
 		release(l, &no);
 		snprintf(text, sizeof(text), "paused after step %" PRId64 " and released",
@@ -166,11 +222,10 @@ static int apply(struct lh_loop *l, int64_t id, const char *verb, const json_t *
 		lh_err_hint(&no, "it was started by another version of lighthouse");
 	}
 	LH_FAILPOINT("command.done");
-	if (!rc && !no.code)
+	if (!no.code)
 		l->p.command = id;
-	if (!rc && !replay)
+	if (!replay)
 		resolve(l, id, &no, text);
-	return rc;
 }
 
 struct caller {
@@ -225,8 +280,8 @@ int lh_loop_on_message(struct lh_loop *l, const json_t *m, struct lh_err *err)
 		return lh_err_set(err, LH_EPROTO, "lhd does not want this worker: %s",
 				  text ? text : "it does not say why");
 	else if (verb)
-		return apply(l, json_integer_value(json_object_get(m, "id")), verb,
-			     json_object_get(m, "args"), false, err);
+		apply(l, json_integer_value(json_object_get(m, "id")), verb,
+		      json_object_get(m, "args"), false);
 	return 0;
 }
 
@@ -235,20 +290,18 @@ int lh_loop_on_message(struct lh_loop *l, const json_t *m, struct lh_err *err)
  * that was reached would not have been resumed. The list is in the order of ids,
  * not of steps: a later command may have come to an earlier step of a run that
  * had gone back. */
-int lh_loop_replay(struct lh_loop *l, struct lh_err *err)
+void lh_loop_replay(struct lh_loop *l)
 {
 	const json_t *r;
 	size_t i;
-	int rc = 0;
 
 	json_array_foreach (l->c->replay, i, r) {
 		int64_t id = json_integer_value(json_object_get(r, "id"));
 		int64_t step = json_integer_value(json_object_get(r, "step"));
 		const char *verb = json_string_value(json_object_get(r, "verb"));
 
-		if (!rc && step == l->p.step && id > l->p.command && verb &&
+		if (step == l->p.step && id > l->p.command && verb &&
 		    !strcmp(verb, "switch") && !lh_rewind_is_void(l, id))
-			rc = apply(l, id, verb, json_object_get(r, "args"), true, err);
+			apply(l, id, verb, json_object_get(r, "args"), true);
 	}
-	return rc;
 }

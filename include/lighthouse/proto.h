@@ -32,7 +32,10 @@
  *     eval        phase attention ("full"|"lighthouse") loss tokens reason
  *                 ("start"|"interval"|"before_switch"|"after_switch"|"end")
  *     checkpoint  path bytes duration_ms stall_ms reason; step is the one saved
- *     phase       phase (index) name reason command
+ *     phase       phase (index) name reason command trial step_s (predicted)
+ *     switch      verdict ("committed"|"reverted") command phase from_phase from_step
+ *                 steps text: of a phase record that said `trial`, or a command that
+ *                 a rollback takes back; command 0: the phase before was over
  *     state       state ("running"|"paused"|"switching"|"stopping") reason
  *                 command
  *     command     command outcome ("applied"|"refused") text hint
@@ -75,6 +78,7 @@
 #define LH_JOB_SPEC "job.json"             /* resolved job, read by the worker */
 #define LH_JOB_FILE "job.yaml"             /* as submitted */
 #define LH_JOB_LOCK "lock"                 /* flock of the one live worker */
+#define LH_JOB_TRIAL "trial.json"          /* a switch on trial, train/trial.h */
 #define LH_JOB_CHECKPOINTS "checkpoints"   /* checkpoints/step-%010d/ */
 
 /* Files of an attempt directory, jobs/<id>/attempt-<n>/. */

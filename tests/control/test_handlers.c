@@ -661,7 +661,42 @@ static void show_puts_memory_and_store_together(void **state)
 	       "\"loss\":5.5,\"tokens\":100,\"time_ms\":5}],"
 	       "\"checkpoints\":[{\"step\":1,\"attempt\":1,\"path\":\"/c\","
 	       "\"bytes\":10,\"duration_ms\":1.5,\"reason\":\"end\","
-	       "\"time_ms\":6}]}");
+	       "\"time_ms\":6}],\"trial\":null,\"last_switch\":null,"
+	       "\"instability\":[]}");
+}
+
+/* A switch by hand was taken back; another one is on trial: its last entry counts. */
+static void show_tells_of_trials_and_counts_from_events(void **state)
+{
+	const json_t *show;
+
+	(void)state;
+	add_job();
+	sql("UPDATE jobs SET step = 37, spec_json = "
+	    "'{\"switch\":{\"watch_steps\":20,\"loss_ceiling\":0.0}}'");
+	sql("INSERT INTO events VALUES"
+	    " (1, 7, 1, 9, 1, 'job.phase', '', '{\"phase\":1,\"trial\":true}'),"
+	    " (2, 7, 1, 9, 1, 'switch.reverted', '', '{\"command\":3,\"phase\":1,"
+	    "\"from_phase\":0,\"from_step\":9,\"why\":\"w\"}'),"
+	    " (3, 7, 1, 9, 1, 'job.instability', '', '{\"cause\":\"nan\",\"count\":1,"
+	    "\"recent\":1,\"step\":10,\"action\":\"skip\"}'),"
+	    " (4, 7, 1, 9, 1, 'job.instability', '', '{\"cause\":\"nan\",\"count\":2,"
+	    "\"recent\":2,\"step\":11,\"action\":\"stop\"}')");
+	show = ask("job.show", "{\"job\":7}");
+	expect(json_object_get(show, "trial"), "null");
+	expect(json_object_get(show, "last_switch"),
+	       "{\"verdict\":\"reverted\",\"command\":3,\"phase\":1,\"from_phase\":0,"
+	       "\"from_step\":9,\"why\":\"w\"}");
+	expect(json_object_get(show, "instability"),
+	       "[{\"cause\":\"nan\",\"count\":2,\"recent\":2,\"step\":11,"
+	       "\"action\":\"stop\"}]");
+	sql("INSERT INTO events VALUES"
+	    " (5, 7, 1, 30, 1, 'job.phase', '', '{\"phase\":1,\"trial\":true}'),"
+	    " (6, 7, 2, 30, 1, 'job.phase', '', '{\"phase\":1,\"trial\":false}')");
+	show = ask("job.show", "{\"job\":7}");
+	expect(json_object_get(show, "trial"),
+	       "{\"phase\":1,\"from_step\":30,\"steps\":7,\"of\":20,"
+	       "\"loss_ceiling\":null}");
 }
 
 static void expect_ids(const json_t *r, const char *list, const char *id, const char *want)
@@ -857,6 +892,7 @@ int main(void)
 		T(text_of_a_log_is_utf8_whatever_was_printed),
 		T(logs_that_are_not_there_are_told),
 		T(show_puts_memory_and_store_together),
+		T(show_tells_of_trials_and_counts_from_events),
 		T(events_come_after_an_id_and_up_to_a_limit),
 		T(journal_gives_the_newest_in_order),
 		T(unknown_jobs_are_not_found),

@@ -109,8 +109,22 @@ export class Case {
       await this.jobUntil('it was taken back and goes on', (j) => j.attempt > 1 && j.phase === 0 && j.step > 60);
       await this.command('cancel');
     }
-    this.last = await this.jobUntil('the end', () => false);
+    this.last = await this.end();
     await this.stop();
+  }
+
+  /** A switch is taken back when two workers were lost in its trial; then somebody asks again. */
+  async end() {
+    const asked = new Set();
+    return until('the end', async () => {
+      const j = await this.get();
+      if (['DONE', 'FAILED', 'CANCELLED'].includes(j.state)) return j;
+      if (this.kind === 'rewind' || j.attempt < 3) return null;
+      const { last_switch: last } = (await this.call('job.show', { job: this.job })).result;
+      const key = `${last?.command} ${last?.from_step}`;
+      if (last?.verdict === 'reverted' && !asked.has(key) && await this.command('switch', { phase: 'recovery' })) asked.add(key);
+      return null;
+    }, LIMIT_MS);
   }
 
   async act(act, args) {

@@ -22,16 +22,18 @@ export const sql = (db, query) => {
   return text.trim() ? JSON.parse(text) : [];
 };
 
-/** {step: loss} of the line of attempts that counts, from the store. */
-export function lossesOf(db) {
+/** {step: row} of the line of attempts that counts, from the store. */
+function lineOf(db) {
   const attempts = sql(db, 'select attempt, first_step from attempts order by attempt');
   const out = new Map();
-  for (const s of sql(db, 'select attempt, step, loss from steps order by attempt, step')) {
+  for (const s of sql(db, 'select attempt, step, phase, loss from steps order by attempt, step')) {
     const undone = attempts.some((a) => a.attempt > s.attempt && a.first_step !== null && a.first_step < s.step);
-    if (!undone) out.set(s.step, s.loss);
+    if (!undone) out.set(s.step, s);
   }
   return out;
 }
+
+export const lossesOf = (db) => new Map([...lineOf(db)].map(([step, s]) => [step, s.loss]));
 
 function checkStates(db, bad) {
   let now = null;
@@ -51,11 +53,13 @@ function checkSteps(db, bad) {
   for (const a of sql(db, 'select attempt, first_step, outcome, ended_ms from attempts order by attempt')) {
     const [s] = sql(db, `select count(*) n, min(step) lo, max(step) hi from steps where attempt=${a.attempt}`);
     if (a.ended_ms === null || a.outcome === null) bad.push(`attempt ${a.attempt} has no end`);
+    const [{ n: undid }] = sql(db, `select count(*) n from events where kind='switch.reverted' and attempt=${a.attempt}`);
+    back ||= undid > 0; // by the end of the one before, or as its own first act
     if (s.n && (s.lo !== a.first_step + 1 || s.hi - s.lo + 1 !== s.n)) bad.push(`attempt ${a.attempt} from step ${a.first_step}: ${s.n} steps, ${s.lo} to ${s.hi}`);
     if (s.n && !back && a.first_step < saved) bad.push(`attempt ${a.attempt} began at step ${a.first_step}, there was a checkpoint of ${saved}`);
     if (s.n || a.outcome === 'rewound') back = a.outcome === 'rewound';
     const [c] = sql(db, `select max(step) step from checkpoints where attempt=${a.attempt}`);
-    saved = back ? c.step ?? 0 : Math.max(saved, c.step ?? 0);
+    saved = back || undid ? c.step ?? 0 : Math.max(saved, c.step ?? 0);
   }
 }
 
@@ -73,7 +77,7 @@ function checkCommands(db, accepted, bad) {
 
 /** What the worker itself did, by its records: an applied command posts its outcome once. */
 function checkPhases(db, bad) {
-  const [{ n: switches }] = sql(db, "select count(*) n from commands where method='job.switch' and outcome='applied'");
+  const [{ n: switches }] = sql(db, "select count(*) n from commands where method='job.switch' and outcome in ('applied', 'reverted')");
   const entered = sql(db, "select attempt, count(*) n from events where kind='job.phase' and json_extract(data_json, '$.reason')='by command' group by attempt");
   for (const e of entered) if (e.n > switches) bad.push(`attempt ${e.attempt} switched ${e.n} times by ${switches} commands`);
 }
@@ -106,9 +110,9 @@ export async function check(c, reference) {
   checkPhases(db, bad);
   checkFiles(c, db, bad);
 
-  const losses = lossesOf(db);
-  const [entered] = sql(db, 'select min(step) step from steps where phase=1');
-  const expected = await reference(c.kind === 'rewind' ? null : entered?.step ? entered.step - 1 : null);
+  const line = lineOf(db), losses = lossesOf(db);
+  const entered = [...line.values()].find((s) => s.phase === 1);
+  const expected = await reference(c.kind === 'rewind' || !entered ? null : entered.step - 1);
   const count = losses.size, end = c.last.step;
   if (count !== end) bad.push(`${count} steps of ${end} are in the store`);
   for (let s = 1; s <= end; s++)

@@ -119,7 +119,7 @@ export async function crash({ seed, first = 0, more, tell, env, planned = plan, 
       const i = next++, got = await runCase(text, references, planned(seed, i, points), env, keep);
       sum.cases++;
       sum.faults += got.faults;
-      for (const name of got.hit) sum.hits.set(name, (sum.hits.get(name) ?? 0) + 1);
+      for (const name of got.hit) if (sum.hits.has(name)) sum.hits.set(name, sum.hits.get(name) + 1);
       for (const name of got.done) { const at = name.replace(/-(kill|error|stop)$/, ''); sum.actions.set(at, (sum.actions.get(at) ?? 0) + 1); }
       if (!got.violations.length) continue;
       sum.violations++;

@@ -16,6 +16,17 @@ test('a job comes through a kill or an error at every failpoint, and random ones
   assert.deepEqual([...sum.actions].filter(([, n]) => !n).map(([name]) => name), [], 'failpoints that never fired');
 });
 
+test('a switch in whose trial two workers die is taken back, whatever dies while that is done', async () => {
+  const two = ['trial.written=kill@1', 'trial.step=kill@1'], told = [];
+  const command = { kind: 'command', script: [{ step: 20, act: 'switch', args: { phase: 'recovery' } }] };
+  const cases = [{ kind: 'natural', orders: two, script: [] }, { ...command, orders: two },
+    ...['checkpoint.written', 'rewind.saved', 'rewind.removed'].map((p) => ({ ...command, orders: [...two, `${p}=kill@1`] }))];
+  const sum = await crash({ seed: SEED, more: (i) => i < cases.length, planned: (seed, i) => cases[i], tell: (text) => told.push(text) });
+  assert.deepEqual(told, []);
+  assert.equal(sum.actions.get('trial.step'), cases.length);
+  assert.ok(sum.hits.get('rewind.removed') >= cases.length - 1, `${sum.hits.get('rewind.removed')} were taken back`);
+});
+
 /** A fault under which each planted bug shows. */
 const PLANTED = {
   lost_record: { kind: 'natural', orders: [], script: [] },

@@ -28,8 +28,9 @@ test('a switch by command whose loss is above the ceiling is taken back, and its
   await lhd.jobUntil(job, 'some steps', (j) => j.step >= 10);
   const { command } = await lhd.call('job.switch', { job });
   await lhd.jobUntil(job, 'attempt 2 trains', (j) => j.attempt === 2 && j.step > 0 && j.state === 'RUNNING' && texts(lhd, job, 'job.rewind').length);
-  const [{ step, outcome }] = lhd.sql(`select step, outcome from commands where id=${command}`);
-  assert.equal(outcome, 'applied');
+  const [{ step, outcome, text }] = lhd.sql(`select step, outcome, text from commands where id=${command}`);
+  assert.equal(outcome, 'reverted');
+  assert.match(text, /^in phase 'recovery' from step .*; taken back: loss .* is above switch.loss_ceiling/);
   assert.match(texts(lhd, job, 'job.rewind')[0], new RegExp(`^the switch to 'recovery' at step ${step} is taken back \\(loss .* is above switch.loss_ceiling .*\\); 'lighthouse' goes on$`));
   await lhd.jobUntil(job, 'it passes that step', (j) => j.step > step + 30);
   assert.deepEqual(lhd.sql(`select distinct phase from steps where job=${job} and attempt=2`), [{ phase: 0 }]);
@@ -37,6 +38,8 @@ test('a switch by command whose loss is above the ceiling is taken back, and its
   const show = await lhd.call('job.show', { job });
   assert.deepEqual(show.phases.map((p) => p.first_step), [0, null]);
   assert.equal(show.attempts[0].outcome, 'rewound');
+  assert.equal(show.trial, null);
+  assert.deepEqual({ ...show.last_switch, why: '' }, { verdict: 'reverted', command, phase: 1, from_phase: 0, from_step: step, why: '' });
 
   // It is still so after a worker and an lhd were lost.
   process.kill(await lhd.workerPid(job), 'SIGKILL');
@@ -62,7 +65,8 @@ test('a switch that goes well is kept, and says so', async (t) => {
   const lhd = await fresh(t);
   const job = await submit(lhd, { phases: phases(30), switch: { watch_steps: 15, loss_ceiling: 1000 } });
   await lhd.jobUntil(job, 'DONE', done);
-  assert.match(texts(lhd, job, 'worker.info').at(-1), /^the switch to 'recovery' at step 30 is kept: 15 steps, loss \d/);
+  assert.match(texts(lhd, job, 'switch.committed').at(-1), /^the switch to 'recovery' at step 30 is kept: 15 steps went well, loss \d/);
+  assert.equal((await lhd.call('job.show', { job })).last_switch.verdict, 'committed');
   assert.deepEqual([...(await losses(lhd, job)).keys()], upTo(70));
 });
 

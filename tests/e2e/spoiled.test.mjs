@@ -1,5 +1,5 @@
-// spoiled.test.mjs: values of a step that are made wrong on purpose, in a build with
-// FAILPOINTS=1, once each over all processes of a test.
+// spoiled.test.mjs: what a step or a switch meets is made wrong on purpose, in a build
+// with FAILPOINTS=1: once over all processes of a test, or once in each.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
@@ -8,11 +8,11 @@ import { join, resolve } from 'node:path';
 process.env.LH_BUILD = join(resolve(process.env.LH_BUILD ?? 'build'), 'fail');
 const { Lhd, scratch, packText, submit, losses } = await import('./lib/lhd.mjs');
 
-async function fresh(t, points) {
+async function fresh(t, points, inEach = false) {
   const dir = scratch(t), notes = join(dir, 'points');
   packText(dir);
   mkdirSync(notes);
-  return Lhd.start(t, dir, [], { LH_FAILPOINTS: points, LH_FAILPOINT_DIR: notes });
+  return Lhd.start(t, dir, [], { LH_FAILPOINTS: points, ...(inEach ? {} : { LH_FAILPOINT_DIR: notes }) });
 }
 
 const done = (j) => j.state === 'DONE';
@@ -42,7 +42,7 @@ test('what is stopped for is said in the end', async (t) => {
 });
 
 test('a rollback does not repeat the switch that came before what went wrong', async (t) => {
-  const lhd = await fresh(t, 'loss.nan=spoil@60');
+  const lhd = await fresh(t, 'loss.nan=spoil@600');
   const phases = [
     { name: 'a', attention: 'full', until: { steps: 100000 } },
     { name: 'b', attention: 'full', until: { steps: 100000 } },
@@ -50,11 +50,101 @@ test('a rollback does not repeat the switch that came before what went wrong', a
   const job = await submit(lhd, { phases, switch: { watch_steps: 0 }, checkpoint: { every_steps: 0, keep: 2 }, on_instability: { nan: 'rollback' } });
   await lhd.jobUntil(job, 'some steps', (j) => j.step >= 10);
   const { command } = await lhd.call('job.switch', { job });
-  await lhd.jobUntil(job, 'it went back and passes that step', (j) => j.attempt === 2 && j.step > 70);
-  const [{ step, outcome }] = lhd.sql(`select step, outcome from commands where id=${command}`);
-  assert.ok(step < 60, 'the switch came too late for this test');
-  assert.equal(outcome, 'applied');
+  await lhd.jobUntil(job, 'it went back and passes that step', () => lhd.sql(`select 1 from steps where job=${job} and attempt=2 and step > 610 limit 1`).length);
+  assert.equal(events(lhd, job, 'command.applied')[0].attempt, 1, 'the switch came too late for this test');
+  assert.equal(lhd.sql(`select outcome from commands where id=${command}`)[0].outcome, 'reverted');
   const [back] = events(lhd, job, 'job.rewind');
   assert.match(back.text, /not finite .*from the newest checkpoint on$/);
   assert.deepEqual(lhd.sql(`select distinct phase from steps where job=${job} and attempt=2`), [{ phase: 0 }]);
+});
+
+const two = (steps) => [
+  { name: 'light', attention: 'lighthouse', levels: 2, pool: 2, topk: 16, tile: 8, until: { steps } },
+  { name: 'recovery', attention: 'full', until: { steps: 40 } },
+];
+/** Its checkpoints are those of switches alone. */
+const job = (steps, more = {}) => ({ phases: two(steps), checkpoint: { every_steps: 0, keep: 2 }, ...more });
+const outcome = (lhd, command) => lhd.sql(`select outcome, text from commands where id=${command}`)[0];
+/** That attempt trains on, in the first phase alone. */
+async function goesOn(lhd, id, attempt) {
+  await lhd.jobUntil(id, 'its phase goes on', () => lhd.sql(`select 1 from steps where job=${id} and attempt=${attempt} and step > 60 limit 1`).length);
+  assert.deepEqual(lhd.sql(`select distinct phase from steps where job=${id} and attempt=${attempt}`), [{ phase: 0 }]);
+}
+
+for (const [what, point, why] of [
+  ['a loss that is not finite', 'loss.nan=spoil@35', /^step 35 met a loss or gradient that is not finite/],
+  ['a step without memory', 'step.memory=spoil@35', /no memory is left/],
+  ['an evaluation that fails after it', 'evaluation=spoil@3', /validation data cannot be read/],
+])
+  test(`a switch is taken back: ${what}`, async (t) => {
+    const lhd = await fresh(t, point);
+    const id = await submit(lhd, job(30));
+    await goesOn(lhd, id, 2);
+    const [{ data }] = events(lhd, id, 'switch.reverted');
+    assert.match(data.why, why);
+    assert.deepEqual([data.command, data.phase, data.from_phase, data.from_step], [null, 1, 0, 30]);
+    assert.equal((await lhd.call('job.get', { job: id })).restarts, 0);
+    const { command } = await lhd.call('job.switch', { job: id });
+    await lhd.jobUntil(id, 'by hand it succeeds', done);
+    assert.equal(outcome(lhd, command).outcome, 'applied');
+    const keys = [...(await losses(lhd, id)).keys()];
+    assert.deepEqual(keys, upTo(keys.length));
+  });
+
+for (const [what, point, why] of [
+  ['that does not fit', 'switch.memory=spoil@1', /^phase 'recovery' needs \d+\.\d\d GiB; 0\.00 are free or this job's, and a step would take \d/],
+  ['whose evaluation fails', 'evaluation=spoil@2', /validation data cannot be read/],
+]) {
+  test(`a command to switch to a phase ${what} is refused, and training goes on`, async (t) => {
+    const lhd = await fresh(t, point);
+    const id = await submit(lhd, job(100000));
+    await lhd.jobUntil(id, 'some steps', (j) => j.step >= 10);
+    const { command } = await lhd.call('job.switch', { job: id });
+    await lhd.jobUntil(id, 'the outcome', () => outcome(lhd, command).outcome);
+    assert.equal(outcome(lhd, command).outcome, 'refused');
+    assert.match(outcome(lhd, command).text, why);
+    const { step } = await lhd.call('job.get', { job: id });
+    await lhd.jobUntil(id, 'it goes on', (j) => j.step > step + 10 && j.phase === 0 && j.state === 'RUNNING');
+    assert.equal((await lhd.call('job.get', { job: id })).attempt, 1);
+  });
+
+  test(`a phase whose time has come and ${what} pauses the job until it is resumed`, async (t) => {
+    const lhd = await fresh(t, point);
+    const id = await submit(lhd, job(30));
+    const j = await lhd.jobUntil(id, 'PAUSED', (x) => x.state === 'PAUSED');
+    assert.equal(j.step, 30);
+    assert.match(j.reason, why);
+    await lhd.call('job.resume', { job: id });
+    await lhd.jobUntil(id, 'DONE', done);
+    assert.deepEqual([...(await losses(lhd, id)).keys()], upTo(70));
+  });
+}
+
+test('a trial in which two workers die is over: the switch is taken back, and the third trains', async (t) => {
+  const lhd = await fresh(t, 'trial.step=kill@1', true);
+  const id = await submit(lhd, job(100000));
+  await lhd.jobUntil(id, 'some steps', (j) => j.step >= 10);
+  const { command } = await lhd.call('job.switch', { job: id });
+  await goesOn(lhd, id, 3);
+  assert.equal(outcome(lhd, command).outcome, 'reverted');
+  const show = await lhd.call('job.show', { job: id });
+  assert.deepEqual(show.attempts.map((a) => a.outcome), ['lost', 'lost', null]);
+  assert.match(show.last_switch.why, /^2 workers were lost in its first steps$/);
+  assert.equal(show.phases[1].first_step, null);
+  assert.equal(show.trial, null);
+  await lhd.restart();
+  assert.equal((await lhd.call('job.show', { job: id })).phases[1].first_step, null);
+});
+
+test('workers that are stopped in a trial, and not lost, do not end it', async (t) => {
+  const lhd = await fresh(t, '');
+  const id = await submit(lhd, job(30, { switch: { watch_steps: 2000, loss_ceiling: 900 }, phases: [two(30)[0], { name: 'recovery', attention: 'full', until: { steps: 100000 } }] }));
+  for (let n = 1; n <= 4; n++) {
+    const j = await lhd.jobUntil(id, 'in the trial', (x) => x.step > 30 && x.phase === 1 && x.state === 'RUNNING' && x.attempt === n);
+    const { trial } = await lhd.call('job.show', { job: id });
+    assert.deepEqual([trial.phase, trial.from_step, trial.of, trial.loss_ceiling], [1, 30, 2000, 900]);
+    assert.ok(trial.steps <= j.step + 2000 - 30);
+    await lhd.restart('SIGTERM');
+  }
+  assert.deepEqual(events(lhd, id, 'switch.reverted'), []);
 });
