@@ -30,6 +30,11 @@ static const struct ctl_option pause_options[] = {
 	OPTIONS
 };
 
+static const struct ctl_option resume_options[] = {
+	{ "micro-sequences", 0, "N", false, "of a released job: sequences at once in memory" },
+	OPTIONS
+};
+
 struct outcome {
 	int64_t command, job;
 	bool known, applied, lost;
@@ -122,8 +127,8 @@ static int wait_outcome(const struct ctl *c, struct ctl_client *k, struct outcom
 	return CTL_DONE;
 }
 
-/* `flag`: an option that is a parameter of the method too, or NULL. */
-static int steer(struct ctl *c, const char *method, const char *phase, const char *flag)
+/* Takes `more`, parameters of this method. */
+static int steer(struct ctl *c, const char *method, json_t *more)
 {
 	double timeout_s = ctl_opt_number(c, "timeout", -1, 0, 1e9);
 	struct ctl_client *k = ctl_connect(c);
@@ -132,17 +137,16 @@ static int steer(struct ctl *c, const char *method, const char *phase, const cha
 	json_t *params, *result = NULL, *sub = NULL;
 	int rc;
 
-	if (!k)
+	if (!k) {
+		json_decref(more);
 		return CTL_UNREACHABLE;
+	}
 	ctl_deadline(k, timeout_s);
 	rc = ctl_job(k, c->args[0], &o.job);
 	if (rc)
 		goto done;
 	params = ctl_steer_params(c, o.job);
-	if (phase)
-		json_object_set_new(params, "phase", ctl_text(c, "the phase", phase));
-	if (flag && ctl_opt(c, flag))
-		json_object_set_new(params, flag, json_true());
+	json_object_update(params, more);
 	o.heard = json_array();
 	ctl_on_note(k, on_note, &o);
 	sub = ctl_call(k, "job.subscribe", json_pack("{s:I}", "job", (json_int_t)o.job),
@@ -164,6 +168,7 @@ static int steer(struct ctl *c, const char *method, const char *phase, const cha
 		rc = wait_outcome(c, k, &o, &err);
 	}
 done:
+	json_decref(more);
 	json_decref(o.heard);
 	json_decref(sub);
 	json_decref(result);
@@ -171,29 +176,42 @@ done:
 	return rc;
 }
 
+/* {flag: true} if the option was given. */
+static json_t *flagged(const struct ctl *c, const char *flag)
+{
+	return ctl_opt(c, flag) ? json_pack("{s:b}", flag, true) : json_object();
+}
+
 static int run_switch(struct ctl *c)
 {
-	return steer(c, "job.switch", c->arg_count > 1 ? c->args[1] : NULL, NULL);
+	json_t *more = json_object();
+
+	if (c->arg_count > 1)
+		json_object_set_new(more, "phase", ctl_text(c, "the phase", c->args[1]));
+	return steer(c, "job.switch", more);
 }
 
 static int run_pause(struct ctl *c)
 {
-	return steer(c, "job.pause", NULL, "release");
+	return steer(c, "job.pause", flagged(c, "release"));
 }
 
 static int run_resume(struct ctl *c)
 {
-	return steer(c, "job.resume", NULL, NULL);
+	int64_t micro = ctl_opt_int(c, "micro-sequences", -1, 0, 65536);
+
+	return steer(c, "job.resume", micro < 0 ? json_object() :
+		     json_pack("{s:I}", "micro_sequences", (json_int_t)micro));
 }
 
 static int run_cancel(struct ctl *c)
 {
-	return steer(c, "job.cancel", NULL, NULL);
+	return steer(c, "job.cancel", json_object());
 }
 
 static int run_checkpoint(struct ctl *c)
 {
-	return steer(c, "job.checkpoint", NULL, "pin");
+	return steer(c, "job.checkpoint", flagged(c, "pin"));
 }
 
 const struct ctl_command ctl_cmd_switch = {
@@ -213,8 +231,13 @@ const struct ctl_command ctl_cmd_pause = {
 	"  lhctl pause my-job --release -m 'the GPU is needed'\n", 1, 1, pause_options,
 	run_pause };
 const struct ctl_command ctl_cmd_resume = {
-	"resume", "JOB", "Let a paused job go on.", "  lhctl resume my-job\n", 1, 1, options,
-	run_resume };
+	"resume", "JOB",
+	"Let a paused job go on.\n"
+	"One that was released may get other micro-batches, e.g. for a device with less\n"
+	"memory: weights, optimizer and data go on as they were, and losses are equal in\n"
+	"exact arithmetic, not bit for bit.",
+	"  lhctl resume my-job\n  lhctl resume my-job --micro-sequences 1\n", 1, 1,
+	resume_options, run_resume };
 const struct ctl_command ctl_cmd_cancel = {
 	"cancel", "JOB",
 	"End a job for good.\nA running one writes a checkpoint first, which is kept.",

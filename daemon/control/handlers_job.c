@@ -113,7 +113,8 @@ void rpc_job_submit(struct lh_call *call)
 static void command(struct lh_call *call, const char *verb)
 {
 	struct lh_caller who = lh_control_caller(call);
-	static const char *const worker_args[] = { "phase", "pin", "release" };
+	static const char *const worker_args[] = { "phase", "pin", "release",
+						   "micro_sequences" };
 	json_t *args = json_object();
 
 	for (size_t i = 0; i < sizeof(worker_args) / sizeof(*worker_args); i++)

@@ -222,6 +222,28 @@ static int count_pending(const struct lh_job_run *run)
 	return n;
 }
 
+/* Another size of micro-batches: memory is laid out when a worker starts. */
+static int check_micro(const struct lh_job_run *run, const json_t *args,
+		       struct lh_err *err)
+{
+	json_int_t n = json_integer_value(json_object_get(args, "micro_sequences"));
+	struct lh_job job = run->spec; /* borrows */
+
+	if (!json_object_get(args, "micro_sequences"))
+		return 0;
+	if (run->state != LH_JOB_QUEUED)
+		return refuse(err, run, "has a worker, whose micro-batches are fixed",
+			      "pause it with release first");
+	if (n && job.batch.sequences % n) {
+		lh_err_set(err, LH_EPARAMS, "micro_sequences %" JSON_INTEGER_FORMAT " does "
+			   "not divide the %" PRId64 " sequences of a step", n,
+			   job.batch.sequences);
+		return lh_err_hint(err, "0 means all of them at once");
+	}
+	job.batch.micro_sequences = n;
+	return lh_gpu_place(&run->jobs->gpu, &job, err);
+}
+
 /* 0 and the args to be journalled (new reference), or the refusal. */
 static int check(const struct lh_job_run *run, const char *verb, const json_t *args,
 		 json_t **stored, struct lh_err *err)
@@ -251,6 +273,8 @@ static int check(const struct lh_job_run *run, const char *verb, const json_t *a
 	if (is(verb, "checkpoint") && run->state == LH_JOB_QUEUED)
 		return refuse(err, run, "waits in the queue; there is nothing to save",
 			      "ask once it runs");
+	if (is(verb, "resume") && check_micro(run, args, err))
+		return err->code;
 	if (is(verb, "switch"))
 		return check_switch(run, args, stored, err);
 	*stored = json_copy((json_t *)args);
@@ -281,11 +305,29 @@ static void act_stop(struct lh_job_run *run, struct lh_batch *b, const char *why
 	lh_worker_arm_kill(run->worker);
 }
 
+/* The next worker reads it; in the store with the outcome. */
+static void set_micro(struct lh_job_run *run, struct lh_batch *b, int64_t n)
+{
+	json_t *spec = json_deep_copy(run->spec_json); /* answers may hold the old one */
+	char *text;
+
+	run->spec.batch.micro_sequences = n;
+	json_object_set_new(json_object_get(spec, "batch"), "micro_sequences",
+			    json_integer(n));
+	json_decref(run->spec_json);
+	run->spec_json = spec;
+	text = json_dumps(spec, JSON_COMPACT);
+	lh_batch_add(b, LH_STMT_JOB_SPEC, (struct lh_bind[]){ LH_INT(run->id), LH_TEXT(text) },
+		     2);
+	free(text);
+}
+
 /* What needs no worker is done here, in `b`. */
 static void act(struct lh_request *r, struct lh_job_run *run, struct lh_batch *b,
 		const char *why)
 {
 	const char *verb = verb_of(r);
+	const json_t *micro = json_object_get(r->stored, "micro_sequences");
 	bool cancel = is(verb, "cancel");
 
 	if (lh_job_has_ended(run->state)) {
@@ -300,6 +342,8 @@ static void act(struct lh_request *r, struct lh_job_run *run, struct lh_batch *b
 		lh_command_outcome(run, b, r->command, true, run->step,
 				   "there was no worker to stop", "");
 	} else if (run->state == LH_JOB_QUEUED && (is(verb, "pause") || is(verb, "resume"))) {
+		if (micro)
+			set_micro(run, b, json_integer_value(micro));
 		lh_command_outcome(run, b, r->command, true, run->step,
 				   is(verb, "pause") ? "held in the queue" :
 						       "free to start", "");

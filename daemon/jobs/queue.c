@@ -26,6 +26,7 @@ struct starting {
 	json_t *replay;
 	bool saved;          /* a checkpoint was written */
 	char *path, *text;   /* of start.json */
+	char *spec_path, *spec; /* of job.json, which a resume may have changed */
 	struct lh_err err;
 };
 
@@ -37,6 +38,8 @@ static void starting_free(struct starting *s)
 	json_decref(s->replay);
 	free(s->path);
 	free(s->text);
+	free(s->spec_path);
+	free(s->spec);
 	free(s);
 }
 
@@ -60,6 +63,9 @@ static void write_start(void *arg)
 	struct starting *s = arg;
 
 	s->err.code = lh_fs_mkdirs(s->w->dir, &s->err);
+	if (!s->err.code)
+		s->err.code = lh_fs_write_atomic(s->spec_path, s->spec, strlen(s->spec),
+						 &s->err);
 	if (!s->err.code)
 		s->err.code = lh_fs_write_atomic(s->path, s->text, strlen(s->text), &s->err);
 }
@@ -130,6 +136,8 @@ static void past_read(void *arg, int rc, const struct lh_err *err)
 	free(cache);
 	s->text = json_dumps(start, JSON_INDENT(1));
 	s->path = lh_asprintf("%s/%s", w->dir, LH_ATTEMPT_START);
+	s->spec = json_dumps(w->run->spec_json, JSON_INDENT(1));
+	s->spec_path = lh_jobs_path(w->jobs, w->run->id, LH_JOB_SPEC);
 	json_decref(start);
 	lh_jobs_task(w->jobs, write_start, start_written, s);
 }

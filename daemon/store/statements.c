@@ -16,6 +16,7 @@ const struct lh_store_sql lh_store_sql[LH_STMT_COUNT] = {
 		"UPDATE jobs SET state = ?2, wanted = ?3, reason = ?4, phase = ?5, "
 		"step = ?6, attempt = ?7, restarts = ?8, started_ms = ?9, "
 		"ended_ms = ?10 WHERE id = ?1", 10 },
+	[LH_STMT_JOB_SPEC] = { "UPDATE jobs SET spec_json = ?2 WHERE id = ?1", 2 },
 	[LH_STMT_PHASE_INSERT] = {
 		"INSERT INTO phases (job, phase, name, attention) VALUES (?,?,?,?)", 4 },
 	[LH_STMT_ATTEMPT_INSERT] = {

@@ -300,6 +300,24 @@ void lh_loop_on_damaged(void *loop, const char *path, const struct lh_err *why)
 	lh_loop_tell(loop, "warn", "checkpoint '%s' cannot be used: %s", path, why->text);
 }
 
+/* Gradients of a step are summed over its micro-batches, in their order. */
+static void tell_of_micro(struct lh_loop *l, const char *path)
+{
+	json_int_t was = 0, all = 0;
+	json_t *manifest;
+
+	if (lh_manifest_read(path, &manifest, NULL))
+		return;
+	json_unpack(manifest, "{s:{s:{s:I, s:I}}}", "job", "batch", "micro_sequences", &was,
+		    "sequences", &all);
+	was = was ? was : all;
+	if (was && was != l->micro)
+		lh_loop_tell(l, "info", "micro-batches of %d sequences, of %d before: losses "
+			     "are equal in exact arithmetic, not bit for bit", l->micro,
+			     (int)was);
+	json_decref(manifest);
+}
+
 static int begin_anew(struct lh_loop *l, struct lh_err *err)
 {
 	if (l->c->saved) {
@@ -334,6 +352,7 @@ static int restore(struct lh_loop *l, struct lh_err *err)
 	}
 	l->saved_step = l->p.step;
 	lh_info("resuming from '%s'", path);
+	tell_of_micro(l, path);
 	free(path);
 	if (l->p.phase >= l->job->phase_count)
 		return lh_err_set(err, LH_ECORRUPT, "the checkpoint is in phase %d, the job "

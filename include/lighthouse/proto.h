@@ -75,7 +75,7 @@
 #define LH_STATE_JOBS "jobs"               /* jobs/<id>/ */
 
 /* Files of a job directory, jobs/<id>/. */
-#define LH_JOB_SPEC "job.json"             /* resolved job, read by the worker */
+#define LH_JOB_SPEC "job.json"             /* resolved job, written at each start */
 #define LH_JOB_FILE "job.yaml"             /* as submitted */
 #define LH_JOB_LOCK "lock"                 /* flock of the one live worker */
 #define LH_JOB_TRIAL "trial.json"          /* a switch on trial, train/trial.h */
