@@ -14,7 +14,7 @@ static void check_progress(const struct lh_progress *p)
 	LH_ASSERT(p->phase >= 0 && p->phase < LH_PHASES_MAX);
 	LH_ASSERT(p->voided_count >= 0 && p->voided_count <= LH_VOIDED_MAX);
 	LH_ASSERT(w.count >= 0 && w.count <= LH_WATCH_WINDOW && w.next >= 0);
-	lh_watch_judge(&w, &limits, 2.5, 1, &z);
+	lh_watch_judge(&w, &limits, 257, 2.5, 1, &z);
 	lh_watch_accept(&w, 2.5, 1);
 	json_decref(lh_watch_to_json(&w));
 }
