@@ -249,8 +249,8 @@ test('lhctl checkpoints tells which remain: the newest, and multiples of keep_ev
     assert.equal(r.status, 0, r.stderr);
     return r.stdout;
   };
-  await until('the last one is stored', () => JSON.parse(list('--json')).some((c) => c.step === 100), 10_000);
-  const all = JSON.parse(list('--json'));
+  await until('the last one is stored', () => JSON.parse(list('--json')).checkpoints.some((c) => c.step === 100), 10_000);
+  const all = JSON.parse(list('--json')).checkpoints;
   const there = new Set(all.filter((c) => !c.removed).map((c) => c.step));
   assert.deepEqual([...there].filter((s) => s > 0), [40, 80, 100]);
   for (const c of all) assert.equal(existsSync(c.path), !c.removed, c.path);
