@@ -138,7 +138,7 @@ struct lh_ops {
 	/* While it is on, calls are made for their shapes: the device finds the
 	 * kernels and takes the memory that the same calls will need, so that none
 	 * of them waits for that later. What they compute means nothing (attention
-	 * is not computed), but stays inside their outputs; ids must be valid. What
+	 * may be left out), but stays inside their outputs; ids must be valid. What
 	 * cannot be had is told by the next sync. (optional: nothing to find) */
 	void (*rehearse)(struct lh_dev *dev, bool on);
 	/* How many kernels have been looked for and allocations made since open: it

@@ -178,9 +178,9 @@ static void check(const struct side *gpu, const struct test *t)
 
 	for (int i = 0; i < t->count; i++)
 		in[i] = ops_values(&t->arg[i], half);
-	ops_once(&ops_cpu, t, in, want);
-	whole = ops_once(gpu, t, in, got);
-	ops_once(gpu, t, in, again);
+	whole = ops_once(&ops_cpu, t, in, want);
+	whole &= ops_once(gpu, t, in, got);
+	whole &= ops_once(gpu, t, in, again);
 	for (int i = 0; i < t->count; i++) {
 		double e = error_of(&t->arg[i], got[i], want[i]);
 

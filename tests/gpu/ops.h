@@ -4,7 +4,7 @@
  * and a call. The call runs once on the CPU in float32 and twice on the GPU, for
  * lh_ops_cuda_f32 and lh_ops_cuda; for bf16 the CPU gets the same rounded inputs.
  * Outputs are compared by |x - y| / |y| (integers: exactly), guard words on both
- * sides of every GPU tensor must survive, and the second run must give the same
+ * sides of every tensor must survive, and the second run must give the same
  * bits as the first. */
 #ifndef LIGHTHOUSE_TESTS_OPS_H
 #define LIGHTHOUSE_TESTS_OPS_H
