@@ -35,7 +35,7 @@ test('reading a job that was restarted', async (t) => {
   await ok('wait', 'read', '--for', 'step=30', '--timeout', '60');
   await until('a checkpoint to go on from', async () => (await lhd.call('job.checkpoints', { job: id })).checkpoints.length);
   process.kill(await lhd.workerPid(id), 'SIGKILL');
-  await lhd.jobUntil(id, 'a second attempt', (j) => j.attempt === 2 && j.step > 40);
+  await lhd.jobUntil(id, 'a second attempt', (j) => j.attempt === 2 && j.state === 'RUNNING' && j.step > 60);
   await ok('checkpoint', 'read', '--pin', '-m', 'keep this');
   await ok('wait', 'read', '--timeout', '90');
 
