@@ -13,11 +13,24 @@
 #include <unistd.h>
 
 #include "base/failpoint.h"
+#include "base/io.h"
 
 static int fail(struct lh_err *err, const char *what, const char *path)
 {
 	return lh_err_set(err, LH_EIO, "cannot %s '%s': %s", what, path,
 			  strerror(errno));
+}
+
+int lh_fs_sync_parent(const char *path, struct lh_err *err)
+{
+	char *dir = lh_strdup(path), *slash = strrchr(dir, '/');
+	int rc;
+
+	if (slash)
+		*slash = '\0';
+	rc = lh_fs_sync_dir(!slash ? "." : *dir ? dir : "/", err);
+	free(dir);
+	return rc;
 }
 
 int lh_fs_mkdirs(const char *path, struct lh_err *err)
@@ -31,7 +44,9 @@ int lh_fs_mkdirs(const char *path, struct lh_err *err)
 		if (c != '/' && c != '\0')
 			continue;
 		*p = '\0';
-		if (mkdir(part, 0700) && errno != EEXIST)
+		if (!lh_io->mkdir(part, 0700))
+			rc = lh_fs_sync_parent(part, err);
+		else if (errno != EEXIST)
 			rc = fail(err, "create directory", part);
 		*p = c;
 		if (!c)
@@ -44,7 +59,7 @@ int lh_fs_mkdirs(const char *path, struct lh_err *err)
 int lh_fs_read(const char *path, size_t max_bytes, char **data, size_t *bytes,
 	       struct lh_err *err)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC), rc;
+	int fd = lh_io->open(path, O_RDONLY | O_CLOEXEC, 0), rc;
 	size_t cap = 4096, used = 0;
 	char *buf;
 
@@ -54,7 +69,7 @@ int lh_fs_read(const char *path, size_t max_bytes, char **data, size_t *bytes,
 		return fail(err, "open", path);
 	buf = lh_alloc(cap);
 	for (;;) {
-		ssize_t n = read(fd, buf + used, cap - used - 1);
+		ssize_t n = lh_io->read(fd, buf + used, cap - used - 1);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -74,7 +89,7 @@ int lh_fs_read(const char *path, size_t max_bytes, char **data, size_t *bytes,
 		if (cap - used < 2)
 			buf = lh_realloc(buf, cap *= 2);
 	}
-	close(fd);
+	lh_io->close(fd);
 	buf[used] = '\0';
 	*data = buf;
 	*bytes = used;
@@ -82,21 +97,22 @@ int lh_fs_read(const char *path, size_t max_bytes, char **data, size_t *bytes,
 
 fail_read:
 	free(buf);
-	close(fd);
+	lh_io->close(fd);
 	return rc;
 }
 
-static int write_all(int fd, const char *data, size_t bytes)
+int lh_fs_write_at(int fd, const void *data, size_t bytes, int64_t at)
 {
 	while (bytes) {
-		ssize_t n = write(fd, data, bytes);
+		ssize_t n = lh_io->pwrite(fd, data, bytes, at);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return -1;
-		data += n;
+		data = (const char *)data + n;
 		bytes -= (size_t)n;
+		at += n;
 	}
 	return 0;
 }
@@ -104,32 +120,28 @@ static int write_all(int fd, const char *data, size_t bytes)
 int lh_fs_write_atomic(const char *path, const void *data, size_t bytes,
 		       struct lh_err *err)
 {
-	char *tmp = lh_asprintf("%s.tmp", path), *slash;
-	int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), rc;
+	char *tmp = lh_asprintf("%s.tmp", path);
+	int fd = lh_io->open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), rc;
 
 	if (fd < 0) {
 		rc = fail(err, "create", tmp);
 		goto done;
 	}
-	if (LH_FAILS("file.write") || write_all(fd, data, bytes) ||
-	    LH_FAILS("file.sync") || fsync(fd)) {
+	if (LH_FAILS("file.write") || lh_fs_write_at(fd, data, bytes, 0) ||
+	    LH_FAILS("file.sync") || lh_io->fsync(fd)) {
 		rc = fail(err, "write", tmp);
-		close(fd);
-		unlink(tmp);
+		lh_io->close(fd);
+		lh_io->unlink(tmp);
 		goto done;
 	}
-	close(fd);
-	if (LH_FAILS("file.rename") || rename(tmp, path)) {
+	lh_io->close(fd);
+	if (LH_FAILS("file.rename") || lh_io->rename(tmp, path)) {
 		rc = fail(err, "rename to", path);
-		unlink(tmp);
+		lh_io->unlink(tmp);
 		goto done;
 	}
 	LH_FAILPOINT("file.renamed");
-	strcpy(tmp, path);
-	slash = strrchr(tmp, '/');
-	if (slash)
-		*slash = '\0';
-	rc = lh_fs_sync_dir(!slash ? "." : *tmp ? tmp : "/", err);
+	rc = lh_fs_sync_parent(path, err);
 done:
 	free(tmp);
 	return rc;
@@ -137,21 +149,24 @@ done:
 
 int lh_fs_sync_dir(const char *path, struct lh_err *err)
 {
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+	int fd = lh_io->open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), rc = 0;
 
 	if (fd < 0)
 		return fail(err, "open directory", path);
-	if (fsync(fd))
+	if (lh_io->fsync(fd))
 		rc = fail(err, "sync directory", path);
-	close(fd);
+	lh_io->close(fd);
 	return rc;
 }
 
 static int remove_one(const char *path, const struct stat *st, int type,
 		      struct FTW *ftw)
 {
-	(void)st, (void)type, (void)ftw;
-	return remove(path) && errno != ENOENT ? -1 : 0;
+	bool dir = type == FTW_DP || type == FTW_DNR;
+	int rc = dir ? lh_io->rmdir(path) : lh_io->unlink(path);
+
+	(void)st, (void)ftw;
+	return rc && errno != ENOENT ? -1 : 0;
 }
 
 int lh_fs_remove_tree(const char *path, struct lh_err *err)
@@ -168,7 +183,7 @@ bool lh_fs_exists(const char *path)
 
 int lh_fs_lock(const char *path, struct lh_err *err)
 {
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), rc;
+	int fd = lh_io->open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), rc;
 
 	if (fd < 0)
 		return fail(err, "open", path);
@@ -177,7 +192,7 @@ int lh_fs_lock(const char *path, struct lh_err *err)
 	rc = errno == EWOULDBLOCK ?
 		     lh_err_set(err, LH_EBUSY, "another process holds '%s'", path) :
 		     fail(err, "lock", path);
-	close(fd);
+	lh_io->close(fd);
 	return rc;
 }
 

@@ -12,7 +12,8 @@
 
 #include "lighthouse/err.h"
 
-/* Creates the directory and its missing parents, mode 0700. */
+/* Creates the directory and its missing parents, mode 0700; each new one's entry
+ * is synced, so that what is synced in it later is not lost with it. */
 int lh_fs_mkdirs(const char *path, struct lh_err *err);
 
 /* Reads a whole file (NUL appended, not counted). *data is the caller's.
@@ -25,8 +26,12 @@ int lh_fs_read(const char *path, size_t max_bytes, char **data, size_t *bytes,
 int lh_fs_write_atomic(const char *path, const void *data, size_t bytes,
 		       struct lh_err *err);
 
-/* fsync of a directory, after a rename in it. */
+/* All bytes, at that offset: 0, or -1 and errno. */
+int lh_fs_write_at(int fd, const void *data, size_t bytes, int64_t at);
+
+/* fsync of a directory, after a rename in it; and of the one PATH stands in. */
 int lh_fs_sync_dir(const char *path, struct lh_err *err);
+int lh_fs_sync_parent(const char *path, struct lh_err *err);
 
 /* Removes a tree; a missing one is fine. Does not follow symbolic links. */
 int lh_fs_remove_tree(const char *path, struct lh_err *err);

@@ -12,9 +12,13 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/buf.h"
 #include "base/failpoint.h"
+#include "base/fs.h"
+#include "base/io.h"
 
 #define HEADER_MAX_BYTES (100 << 20)
+enum { HELD_BYTES = 1 << 16 };
 
 static const struct {
 	const char *name;
@@ -126,7 +130,7 @@ static int parse_header(struct lh_safetensors *st, json_t *header, const char *d
 
 static int map_file(struct lh_safetensors *st, const char *path, struct lh_err *err)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC), rc = 0;
+	int fd = lh_io->open(path, O_RDONLY | O_CLOEXEC, 0), rc = 0;
 	struct stat s;
 
 	if (fd < 0 && errno == ENOENT)
@@ -145,7 +149,7 @@ static int map_file(struct lh_safetensors *st, const char *path, struct lh_err *
 		}
 	}
 	if (fd >= 0)
-		close(fd);
+		lh_io->close(fd);
 	return rc;
 }
 
@@ -214,18 +218,20 @@ const char *lh_safetensors_meta(const struct lh_safetensors *st, const char *key
 
 struct lh_safetensors_writer {
 	char *path;
-	FILE *file;
+	int fd;                 /* -1: not begun */
+	struct lh_buf held;     /* small pieces, to be written together */
 	json_t *header;
 	XXH64_state_t *hash;
 	int64_t declared_bytes; /* of data */
 	int64_t appended_bytes;
-	int64_t written_bytes;  /* of the file */
+	int64_t put_bytes;      /* of the file, those held too */
 };
 
 struct lh_safetensors_writer *lh_safetensors_writer_new(void)
 {
 	struct lh_safetensors_writer *w = lh_calloc(1, sizeof(*w));
 
+	w->fd = -1;
 	w->header = json_object();
 	w->hash = XXH64_createState();
 	XXH64_reset(w->hash, 0);
@@ -250,14 +256,38 @@ void lh_safetensors_declare(struct lh_safetensors_writer *w, const char *name,
 	w->declared_bytes += bytes;
 }
 
+/* `bytes` that end where the file is to end now. */
+static int write_out(struct lh_safetensors_writer *w, const void *data, size_t bytes,
+		     struct lh_err *err)
+{
+	if (!lh_fs_write_at(w->fd, data, bytes, w->put_bytes - (int64_t)bytes))
+		return 0;
+	return lh_err_set(err, LH_EIO, "cannot write '%s': %s", w->path, strerror(errno));
+}
+
+static int write_held(struct lh_safetensors_writer *w, struct lh_err *err)
+{
+	int rc = write_out(w, w->held.data, w->held.used_bytes, err);
+
+	lh_buf_consume(&w->held, w->held.used_bytes);
+	return rc;
+}
+
 static int put(struct lh_safetensors_writer *w, const void *data, size_t bytes,
 	       struct lh_err *err)
 {
-	if (fwrite(data, 1, bytes, w->file) != bytes)
-		return lh_err_set(err, LH_EIO, "cannot write '%s': %s", w->path,
-				  strerror(errno));
+	int rc;
+
 	XXH64_update(w->hash, data, bytes);
-	w->written_bytes += (int64_t)bytes;
+	if (w->held.used_bytes + bytes > HELD_BYTES) {
+		rc = write_held(w, err);
+		if (rc)
+			return rc;
+	}
+	w->put_bytes += (int64_t)bytes;
+	if (bytes > HELD_BYTES)
+		return write_out(w, data, bytes, err);
+	lh_buf_append(&w->held, data, bytes);
 	return 0;
 }
 
@@ -269,8 +299,8 @@ int lh_safetensors_begin(struct lh_safetensors_writer *w, const char *path,
 	int rc;
 
 	w->path = lh_strdup(path);
-	w->file = fopen(path, "wxe");
-	if (!w->file)
+	w->fd = lh_io->open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	if (w->fd < 0)
 		return lh_err_set(err, LH_EIO, "cannot create '%s': %s", path,
 				  strerror(errno));
 	if (metadata)
@@ -301,13 +331,14 @@ int lh_safetensors_append(struct lh_safetensors_writer *w, const void *data,
 int lh_safetensors_commit(struct lh_safetensors_writer *w, int64_t *bytes,
 			  uint64_t *xxh64, struct lh_err *err)
 {
-	int rc = 0;
+	int rc = write_held(w, err);
 
 	LH_ASSERT(w->appended_bytes == w->declared_bytes);
-	if (fflush(w->file) || LH_FAILS("tensors.sync") || fsync(fileno(w->file)))
+	if (!rc && (LH_FAILS("tensors.sync") ||
+		    (!LH_PLANTED("no_fsync") && lh_io->fsync(w->fd))))
 		rc = lh_err_set(err, LH_EIO, "cannot write '%s': %s", w->path,
 				strerror(errno));
-	*bytes = w->written_bytes;
+	*bytes = w->put_bytes;
 	*xxh64 = XXH64_digest(w->hash);
 	lh_safetensors_abort(w);
 	return rc;
@@ -317,8 +348,9 @@ void lh_safetensors_abort(struct lh_safetensors_writer *w)
 {
 	if (!w)
 		return;
-	if (w->file)
-		fclose(w->file);
+	if (w->fd >= 0)
+		lh_io->close(w->fd);
+	lh_buf_release(&w->held);
 	json_decref(w->header);
 	XXH64_freeState(w->hash);
 	free(w->path);

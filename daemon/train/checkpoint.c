@@ -3,7 +3,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 
 #include "base/failpoint.h"
 #include "base/fs.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "data/safetensors.h"
 
@@ -124,24 +124,47 @@ static int save_all(const char *tmp, const struct lh_snapshot *s,
 	return rc;
 }
 
-/* Gives the finished directory its name. One of the same step (a command right
- * after a save) is exchanged with it, so that one of them is always there; a
- * network file system that cannot exchange has neither for a moment. */
-static int publish(const char *tmp, const char *final, struct lh_err *err)
+/* One of the same step (a command right after a save) is exchanged with it, so that
+ * one of them is always there; a network file system that cannot exchange has
+ * neither for a moment. */
+static int give_name(const char *tmp, const char *final, bool *exchanged,
+		     struct lh_err *err)
 {
 	int rc;
 
-	if (!rename(tmp, final))
+	*exchanged = false;
+	if (!lh_io->rename(tmp, final))
 		return 0;
 	if (errno == EEXIST || errno == ENOTEMPTY) {
-		if (!renameat2(AT_FDCWD, tmp, AT_FDCWD, final, RENAME_EXCHANGE))
-			return lh_fs_remove_tree(tmp, err);
+		*exchanged = !lh_io->exchange(tmp, final);
+		if (*exchanged)
+			return 0;
 		rc = lh_fs_remove_tree(final, err);
-		if (rc || !rename(tmp, final))
+		if (rc || !lh_io->rename(tmp, final))
 			return rc;
 	}
 	return lh_err_set(err, LH_EIO, "cannot rename to '%s': %s", final,
 			  strerror(errno));
+}
+
+/* Gives the finished directory its name, for good: what had it before goes once that
+ * is on disk. */
+static int publish(const char *dir, const char *tmp, const char *final,
+		   struct lh_err *err)
+{
+	bool exchanged;
+	int rc = give_name(tmp, final, &exchanged, err);
+
+	if (rc) {
+		lh_fs_remove_tree(tmp, NULL);
+		return rc;
+	}
+	LH_FAILPOINT("checkpoint.published");
+	rc = lh_fs_sync_dir(dir, err);
+	LH_FAILPOINT("checkpoint.synced");
+	if (!rc && exchanged)
+		lh_fs_remove_tree(tmp, NULL);
+	return rc;
 }
 
 int lh_checkpoint_pin(const char *path, struct lh_err *err)
@@ -169,26 +192,24 @@ int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
 
 	if (LH_PLANTED("early_rename"))
 		strcpy(tmp, final);
+	if (LH_PLANTED("early_retention"))
+		lh_checkpoint_remove_after(dir, -1, err);
 	LH_FAILPOINT("checkpoint.begin");
 	rc = lh_fs_remove_tree(tmp, err);
 	if (!rc)
 		rc = save_all(tmp, s, p, spec, bytes, err);
 	if (!rc && lh_fs_exists(mark))
 		rc = lh_checkpoint_pin(tmp, err);
-	free(mark);
 	LH_FAILPOINT("checkpoint.written");
-	if (!rc)
-		rc = publish(tmp, final, err);
-	LH_FAILPOINT("checkpoint.published");
-	if (!rc)
-		rc = lh_fs_sync_dir(dir, err);
-	LH_FAILPOINT("checkpoint.synced");
-	if (rc) { /* a full disk needs the room */
+	if (rc) /* a full disk needs the room */
 		lh_fs_remove_tree(tmp, NULL);
+	else
+		rc = publish(dir, tmp, final, err);
+	if (rc)
 		free(final);
-	} else {
+	else
 		*path = final;
-	}
+	free(mark);
 	free(tmp);
 	return rc;
 }
@@ -286,7 +307,7 @@ static int set_aside(const char *path, const char *why, struct lh_err *err)
 	char *aside = lh_asprintf("%s.%s", path, why);
 	int rc = lh_fs_remove_tree(aside, err); /* an older one of the same step */
 
-	if (!rc && rename(path, aside))
+	if (!rc && lh_io->rename(path, aside))
 		rc = lh_err_set(err, LH_EIO, "cannot rename '%s': %s", path,
 				strerror(errno));
 	free(aside);
@@ -367,20 +388,26 @@ int lh_checkpoint_load_newest(const char *dir, int64_t up_to, struct lh_model *m
 	return rc;
 }
 
-/* Under another name first: what bears a checkpoint's name is whole. */
-static void remove_one(const char *dir, const char *name)
+/* Under another name first, for good: what bears a checkpoint's name is whole, and
+ * what was removed does not come back. */
+static int remove_one(const char *dir, const char *name, struct lh_err *err)
 {
 	char *at = lh_asprintf("%s/%s", dir, name);
 	char *doomed = lh_asprintf("%s/step-removed.tmp", dir);
+	int rc = lh_fs_remove_tree(doomed, err);
 
 	LH_FAILPOINT("retention.begin");
-	if (!lh_fs_remove_tree(doomed, NULL) && !rename(at, doomed)) {
-		LH_FAILPOINT("retention.renamed");
+	if (!rc && lh_io->rename(at, doomed))
+		rc = lh_err_set(err, LH_EIO, "cannot rename '%s': %s", at, strerror(errno));
+	LH_FAILPOINT("retention.renamed");
+	if (!rc)
+		rc = lh_fs_sync_dir(dir, err);
+	if (!rc)
 		lh_fs_remove_tree(doomed, NULL);
-	}
 	LH_FAILPOINT("retention.removed");
 	free(doomed);
 	free(at);
+	return rc;
 }
 
 static bool is_pinned(const char *dir, const char *name)
@@ -392,20 +419,37 @@ static bool is_pinned(const char *dir, const char *name)
 	return pinned;
 }
 
-/* Removes what `filter` takes up to step `newest`, but the last `keep`, those at
- * multiples of keep_every and the one of step `protect`. */
-static void remove_some(const char *dir, int (*filter)(const struct dirent *),
-			int64_t newest, int keep, int64_t keep_every, int64_t protect)
+/* Removes those up to step `newest`, but the last `keep`, those at multiples of
+ * keep_every and the one of step `protect`. */
+static void remove_some(const char *dir, int64_t newest, int keep, int64_t keep_every,
+			int64_t protect)
 {
 	struct dirent **list = NULL;
-	int n = scandir(dir, &list, filter, alphasort), counted = n;
+	int n = scandir(dir, &list, is_checkpoint, alphasort), counted = n;
+	struct lh_err why;
 
 	while (counted > 0 && step_of(list[counted - 1]) > newest)
 		counted--;
 	for (int i = 0; i < counted - keep; i++)
 		if ((!keep_every || step_of(list[i]) % keep_every) &&
-		    step_of(list[i]) != protect && !is_pinned(dir, list[i]->d_name))
-			remove_one(dir, list[i]->d_name);
+		    step_of(list[i]) != protect && !is_pinned(dir, list[i]->d_name) &&
+		    remove_one(dir, list[i]->d_name, &why))
+			lh_log_err(LH_LOG_WARN, "retention", &why);
+	if (n > 0)
+		free_list(list, n);
+}
+
+static void remove_torn(const char *dir)
+{
+	struct dirent **list = NULL;
+	int n = scandir(dir, &list, is_torn, alphasort);
+
+	for (int i = 0; i < n; i++) {
+		char *at = lh_asprintf("%s/%s", dir, list[i]->d_name);
+
+		lh_fs_remove_tree(at, NULL);
+		free(at);
+	}
 	if (n > 0)
 		free_list(list, n);
 }
@@ -413,28 +457,25 @@ static void remove_some(const char *dir, int (*filter)(const struct dirent *),
 void lh_checkpoint_retain(const char *dir, int64_t newest, int keep, int64_t keep_every,
 			  int64_t protect)
 {
-	if (LH_PLANTED("early_retention"))
-		remove_some(dir, is_checkpoint, INT64_MAX, 0, 0, -1);
-	remove_some(dir, is_torn, INT64_MAX, 0, 0, -1);
-	remove_some(dir, is_checkpoint, newest, keep < 1 ? 1 : keep, keep_every, protect);
+	remove_torn(dir);
+	remove_some(dir, newest, keep < 1 ? 1 : keep, keep_every, protect);
 }
 
-void lh_checkpoint_remove_after(const char *dir, int64_t step)
+int lh_checkpoint_remove_after(const char *dir, int64_t step, struct lh_err *err)
 {
-	struct lh_err err = LH_ERR_INIT;
 	struct dirent **list = NULL;
-	int n = scandir(dir, &list, is_checkpoint, alphasort);
+	int n = scandir(dir, &list, is_checkpoint, alphasort), rc = 0;
 
 	/* The newest first: what is left at any moment is a line without gaps. */
-	for (int i = n - 1; i >= 0 && step_of(list[i]) > step; i--) {
+	for (int i = n - 1; !rc && i >= 0 && step_of(list[i]) > step; i--) {
 		char *at = lh_asprintf("%s/%s", dir, list[i]->d_name);
 
-		if (!is_pinned(dir, list[i]->d_name))
-			remove_one(dir, list[i]->d_name);
-		else if (set_aside(at, "left", &err))
-			lh_log_err(LH_LOG_WARN, "a pinned checkpoint", &err);
+		rc = is_pinned(dir, list[i]->d_name) ?
+			     set_aside(at, "left", err) :
+			     remove_one(dir, list[i]->d_name, err);
 		free(at);
 	}
 	if (n > 0)
 		free_list(list, n);
+	return rc ? rc : lh_fs_sync_dir(dir, err);
 }

@@ -67,9 +67,9 @@ int lh_checkpoint_pin(const char *path, struct lh_err *err);
  * nothing and are left alone. */
 void lh_checkpoint_retain(const char *dir, int64_t newest, int keep, int64_t keep_every,
 			  int64_t protect);
-/* Removes those of later steps: training went back. Pinned ones are set aside as
- * step-N.left. */
-void lh_checkpoint_remove_after(const char *dir, int64_t step);
+/* Removes those of later steps, for good: training went back. Pinned ones are set
+ * aside as step-N.left. An error: some may be there still. */
+int lh_checkpoint_remove_after(const char *dir, int64_t step, struct lh_err *err);
 /* DIR/step-N, whether it is there or not; the caller's. */
 char *lh_checkpoint_path(const char *dir, int64_t step);
 

@@ -28,7 +28,7 @@ enum { REDIAL_MS = 200, PROGRESS_MS = 1000 };
 struct lh_link {
 	/* set at open */
 	struct lh_link_config c;
-	char *token, *socket;
+	char *token, *socket, *spool_path;
 	int event_fd;
 	pthread_t thread;
 
@@ -46,6 +46,7 @@ struct lh_link {
 	bool closing, connected;
 	bool busy;              /* the control thread holds what it took */
 	int64_t unacked;        /* records that lhd does not have */
+	int64_t posted, spooled; /* records ever; spooled: or held, or dropped */
 	int64_t line;           /* number of this connection */
 
 	/* control thread */
@@ -373,6 +374,7 @@ static void out_answers(struct lh_link *l, json_t *answers)
 static bool exchange(struct lh_link *l)
 {
 	json_t *records, *answers;
+	int64_t taken;
 	bool closing;
 
 	pthread_mutex_lock(&l->mutex);
@@ -385,6 +387,7 @@ static bool exchange(struct lh_link *l)
 	pthread_mutex_unlock(&l->mutex);
 	spool_all(l, records);
 	out_answers(l, answers);
+	taken = (int64_t)json_array_size(records);
 	json_decref(records);
 	json_decref(answers);
 	if (l->welcome && !l->out.used_bytes)
@@ -396,6 +399,7 @@ static bool exchange(struct lh_link *l)
 		     (int64_t)json_array_size(l->held);
 	/* Before its welcome too: lhd may be about to say it. */
 	l->connected = l->fd >= 0;
+	l->spooled += taken;
 	l->busy = false;
 	pthread_cond_broadcast(&l->settled);
 	pthread_mutex_unlock(&l->mutex);
@@ -471,6 +475,7 @@ int lh_link_open(struct lh_link **out, const struct lh_link_config *c, struct lh
 	l->spool = spool;
 	l->token = lh_strdup(c->token);
 	l->socket = lh_strdup(c->socket);
+	l->spool_path = lh_strdup(c->spool);
 	l->event_fd = eventfd(0, EFD_CLOEXEC);
 	l->outbox = json_array();
 	l->answers = json_array();
@@ -536,6 +541,7 @@ void lh_link_close(struct lh_link *l, int linger_ms)
 	free(l->seen);
 	free(l->token);
 	free(l->socket);
+	free(l->spool_path);
 	free(l);
 }
 
@@ -545,8 +551,21 @@ void lh_link_post_take(struct lh_link *l, json_t *record)
 	json_object_set_new(record, "time_ms", json_integer(lh_time_ms()));
 	pthread_mutex_lock(&l->mutex);
 	json_array_append_new(l->outbox, record);
+	l->posted++;
 	pthread_mutex_unlock(&l->mutex);
 	notify(l);
+}
+
+int lh_link_sync(struct lh_link *l, struct lh_err *err)
+{
+	int64_t posted;
+
+	pthread_mutex_lock(&l->mutex);
+	posted = l->posted;
+	while (l->spooled < posted)
+		pthread_cond_wait(&l->settled, &l->mutex);
+	pthread_mutex_unlock(&l->mutex);
+	return lh_spool_sync(l->spool_path, err);
 }
 
 bool lh_link_answer_take(struct lh_link *l, const json_t *call, json_t *message)

@@ -41,6 +41,9 @@ void lh_link_post_take(struct lh_link *link, json_t *record);
  * reply; its "call" is added. It is not kept: false when the line that the call
  * came on is gone, and nobody waits for an answer any more. */
 bool lh_link_answer_take(struct lh_link *link, const json_t *call, json_t *message);
+/* Every record posted so far that the spool could take is in it and outlives the
+ * machine. Any thread; waits for the control thread and the disk. */
+int lh_link_sync(struct lh_link *link, struct lh_err *err);
 /* What progress messages say; `state` and `doing` are string literals. */
 void lh_link_status(struct lh_link *link, int64_t step, int phase, const char *state,
 		    const char *doing);

@@ -402,7 +402,7 @@ static int open_saver(struct lh_loop *l, struct lh_err *err)
 {
 	struct lh_saver_config c = { .ops = l->c->ops, .dev = l->dev, .model = l->model,
 				     .dir = l->c->checkpoints, .spec = l->c->spec,
-				     .keep = l->job->checkpoint.keep,
+				     .link = l->link, .keep = l->job->checkpoint.keep,
 				     .keep_every = l->job->checkpoint.keep_every };
 
 	return lh_saver_new(&l->saver, &c, err);

@@ -13,6 +13,7 @@
 
 #include "base/failpoint.h"
 #include "base/fs.h"
+#include "base/io.h"
 #include "lighthouse/job.h"
 #include "lighthouse/version.h"
 
@@ -192,7 +193,7 @@ static int hash_fd(int fd, const char *file, int64_t *bytes, uint64_t *xxh64,
 
 	LH_ASSERT(state);
 	XXH64_reset(state, 0);
-	for (*bytes = 0; (n = read(fd, piece, PIECE_BYTES)) != 0;) {
+	for (*bytes = 0; (n = lh_io->read(fd, piece, PIECE_BYTES)) != 0;) {
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -212,7 +213,7 @@ static int verify_file(const char *dir, const json_t *manifest, const char *file
 {
 	char *path = lh_asprintf("%s/%s", dir, file);
 	/* A pipe of that name must not block. */
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), rc;
+	int fd = lh_io->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0), rc;
 	uint64_t xxh64;
 
 	free(path);
@@ -223,7 +224,7 @@ static int verify_file(const char *dir, const json_t *manifest, const char *file
 			lh_err_set(err, LH_EIO, "cannot open '%s': %s", file,
 				   strerror(errno));
 	rc = hash_fd(fd, file, bytes, &xxh64, err);
-	close(fd);
+	lh_io->close(fd);
 	return rc ? rc : lh_manifest_match(manifest, file, *bytes, xxh64, err);
 }
 

@@ -66,7 +66,8 @@ static int save_line(struct lh_loop *l, struct lh_err *err)
 		return lh_err_prefix(err, "going back to step %" PRId64, l->p.step);
 	}
 	LH_FAILPOINT("rewind.saved");
-	lh_checkpoint_remove_after(l->c->checkpoints, l->p.step);
+	if (lh_checkpoint_remove_after(l->c->checkpoints, l->p.step, err))
+		return lh_err_prefix(err, "going back to step %" PRId64, l->p.step);
 	LH_FAILPOINT("rewind.removed");
 	return 0;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/fs.h"
+#include "base/log.h"
 
 struct lh_saver {
 	struct lh_saver_config c;
@@ -54,7 +55,11 @@ void lh_saver_free(struct lh_saver *s)
 static void *write_out(void *arg)
 {
 	struct lh_saver *s = arg;
+	struct lh_err why;
 
+	/* Records are worth less than the state they tell of. */
+	if (s->c.link && lh_link_sync(s->c.link, &why))
+		lh_log_err(LH_LOG_WARN, "records", &why);
 	s->saved.rc = lh_checkpoint_save(s->c.dir, &s->snapshot, &s->progress, s->spec,
 					 &s->saved.path, &s->saved.bytes, &s->saved.err);
 	if (!s->saved.rc)

@@ -3,12 +3,15 @@
  * At a step boundary the state is copied into host memory, and a thread writes it
  * from there. That memory is as large as weights and moments, 12 bytes a
  * parameter, and is taken once; a save that comes while one is being written
- * waits for it. Training thread only; the thread inside is the saver's own.
+ * waits for it. Records that were posted before are made safe first: a run that
+ * goes on from the checkpoint lacks none. Training thread only; the thread inside
+ * is the saver's own.
  */
 #ifndef LIGHTHOUSE_SAVER_H
 #define LIGHTHOUSE_SAVER_H
 
 #include "train/checkpoint.h"
+#include "train/link.h"
 
 struct lh_saver;
 
@@ -18,6 +21,7 @@ struct lh_saver_config {
 	struct lh_model *model;
 	const char *dir;      /* of the checkpoints */
 	const json_t *spec;   /* the resolved job */
+	struct lh_link *link; /* of the records, or NULL; outlives the saver */
 	int keep;             /* newest ones that stay */
 	int64_t keep_every;   /* steps; those at multiples stay too, 0 none */
 };

@@ -7,9 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/failpoint.h"
+#include "base/fs.h"
+#include "base/io.h"
 #include "base/log.h"
 
 enum { CHUNK_BYTES = 1 << 20 };
@@ -26,7 +27,7 @@ struct lh_spool {
 
 static int create(const char *path)
 {
-	return open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	return lh_io->open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 }
 
 int lh_spool_open(struct lh_spool **out, const char *path, int64_t max_bytes,
@@ -52,13 +53,25 @@ void lh_spool_close(struct lh_spool *s)
 {
 	if (!s)
 		return;
-	if (fsync(s->fd))
+	if (lh_io->fsync(s->fd))
 		lh_error("cannot sync '%s': %s", s->path, strerror(errno));
-	close(s->fd);
+	lh_io->close(s->fd);
 	free(s->path);
 	free(s->tmp);
 	free(s->offset);
 	free(s);
+}
+
+int lh_spool_sync(const char *path, struct lh_err *err)
+{
+	int fd = lh_io->open(path, O_RDONLY | O_CLOEXEC, 0), rc = 0;
+
+	if (fd < 0 || lh_io->fsync(fd))
+		rc = lh_err_set(err, LH_EIO, "cannot sync '%s': %s", path,
+				strerror(errno));
+	if (fd >= 0)
+		lh_io->close(fd);
+	return rc ? rc : lh_fs_sync_parent(path, err);
 }
 
 int64_t lh_spool_first(const struct lh_spool *s)
@@ -71,26 +84,10 @@ int64_t lh_spool_next(const struct lh_spool *s)
 	return s->next;
 }
 
-static bool write_at(int fd, const char *data, size_t bytes, int64_t at)
-{
-	while (bytes) {
-		ssize_t n = pwrite(fd, data, bytes, at);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return false;
-		data += n;
-		bytes -= (size_t)n;
-		at += n;
-	}
-	return true;
-}
-
 static bool read_at(int fd, char *data, size_t bytes, int64_t at)
 {
 	while (bytes) {
-		ssize_t n = pread(fd, data, bytes, at);
+		ssize_t n = lh_io->pread(fd, data, bytes, at);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -121,11 +118,11 @@ int lh_spool_append(struct lh_spool *s, json_t *record, struct lh_err *err)
 	    !strcmp(kind, "step")) {
 		rc = lh_err_set(err, LH_ETOOBIG, "'%s' is full", s->path);
 	} else if (LH_FAILS("spool.write") ||
-		   !write_at(s->fd, line.data, line.used_bytes, s->bytes)) {
+		   lh_fs_write_at(s->fd, line.data, line.used_bytes, s->bytes)) {
 		rc = lh_err_set(err, LH_EIO, "cannot write '%s': %s", s->path,
 				strerror(errno));
 		/* Half a line must not be taken for a record. */
-		if (ftruncate(s->fd, s->bytes))
+		if (lh_io->ftruncate(s->fd, s->bytes))
 			lh_error("cannot cut '%s': %s", s->path, strerror(errno));
 	} else {
 		if ((size_t)(s->next - s->first) == s->offset_cap) {
@@ -150,26 +147,29 @@ static bool copy_tail(struct lh_spool *s, int fd, int64_t from)
 		size_t n = (size_t)(s->bytes - at < CHUNK_BYTES ? s->bytes - at :
 								   CHUNK_BYTES);
 
-		ok = read_at(s->fd, chunk, n, at) && write_at(fd, chunk, n, at - from);
+		ok = read_at(s->fd, chunk, n, at) &&
+		     !lh_fs_write_at(fd, chunk, n, at - from);
 	}
 	free(chunk);
 	return ok;
 }
 
-/* Bytes [from, end of file) into a file that takes the place of this one. */
+/* Bytes [from, end of file) into a file that takes the place of this one, once they
+ * are safe: what lh_spool_sync has promised of this one must hold for it. */
 static bool move_tail(struct lh_spool *s, int64_t from)
 {
 	int fd = create(s->tmp);
 
-	if (fd >= 0 && copy_tail(s, fd, from) && !rename(s->tmp, s->path)) {
-		close(s->fd);
+	if (fd >= 0 && copy_tail(s, fd, from) && !lh_io->fsync(fd) &&
+	    !lh_io->rename(s->tmp, s->path)) {
+		lh_io->close(s->fd);
 		s->fd = fd;
 		return true;
 	}
 	lh_warn("cannot shorten '%s': %s", s->path, strerror(errno));
 	if (fd >= 0)
-		close(fd);
-	unlink(s->tmp);
+		lh_io->close(fd);
+	lh_io->unlink(s->tmp);
 	return false;
 }
 

@@ -7,8 +7,13 @@
  * it itself when the worker is gone.
  *
  * The file never grows past its limit for the sake of step records, which are
- * refused then; the others are few and always taken. Written before it is sent,
- * not synced: it outlives processes, not the machine. One thread.
+ * refused then; the others are few and always taken.
+ *
+ * Records outlive the process as soon as they are added, and a power cut once
+ * they were synced. That is done before a checkpoint becomes visible, so a run
+ * that goes on from it lacks no record of a step before it: lhd acknowledges only
+ * what a power cut cannot take from its database (jobs/record.c), and the rest is
+ * here. One thread, but for lh_spool_sync.
  */
 #ifndef LIGHTHOUSE_SPOOL_H
 #define LIGHTHOUSE_SPOOL_H
@@ -32,8 +37,12 @@ void lh_spool_close(struct lh_spool *spool); /* syncs; NULL is allowed */
 /* Adds "seq" to a record and the record to the file. LH_ETOOBIG: a step record
  * past the limit; LH_EIO. Nothing was added then. */
 int lh_spool_append(struct lh_spool *spool, json_t *record, struct lh_err *err);
-/* Records <= seq are stored: forgets them. Unknown ones are ignored. */
+/* Records <= seq are stored for good: forgets them. Unknown ones are ignored. */
 void lh_spool_ack(struct lh_spool *spool, int64_t seq);
+
+/* What was added to the spool at PATH, and its name, outlive the machine. Any
+ * thread, also while its owner goes on. */
+int lh_spool_sync(const char *path, struct lh_err *err);
 
 int64_t lh_spool_first(const struct lh_spool *spool); /* not acknowledged */
 int64_t lh_spool_next(const struct lh_spool *spool);  /* of the next append */

@@ -601,7 +601,7 @@ static void going_back_removes_what_came_later_but_pinned_ones(void **state)
 	for (int step = 10; step <= 40; step += 10)
 		save(step);
 	assert_int_equal(lh_checkpoint_pin(path, &err), 0);
-	lh_checkpoint_remove_after(scratch_dir, 20);
+	assert_int_equal(lh_checkpoint_remove_after(scratch_dir, 20, &err), 0);
 	assert_int_equal(load(), 20);
 	assert_true(there("step-0000000010"));
 	assert_true(there("step-0000000030.left"));
