@@ -35,6 +35,8 @@ enum {
 	LH_SAMPLE_PROCESSES = 2,          /* at once, from checkpoints */
 	LH_UNCOMMITTED_MAX = 16384,       /* records of one worker in the store's queue */
 	LH_WIRE_QUEUE_MAX_BYTES = 8 << 20, /* unread by a worker: it hangs */
+	LH_SAFE_MS = 1000,                /* longest time between two durable batches of
+					   * a worker that sends records */
 };
 
 struct lh_jobs {
@@ -101,7 +103,9 @@ struct lh_worker {
 
 	/* records */
 	int64_t received_seq;        /* applied here */
-	int64_t stored_seq;          /* committed; acknowledged */
+	int64_t stored_seq;          /* committed */
+	int64_t safe_seq;            /* and a power cut leaves them: acknowledged */
+	int64_t safe_at_ms;          /* loop's clock, of the last durable batch */
 	struct lh_span *spans, **spans_end; /* on their way, in order */
 	FILE *spool;                 /* being imported, after the process went */
 	bool importing;              /* a task reads it */
@@ -128,6 +132,7 @@ struct lh_worker {
 struct lh_span {
 	struct lh_span *next;
 	int64_t first, last;
+	bool durable;
 };
 
 struct lh_command {

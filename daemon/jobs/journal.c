@@ -153,6 +153,11 @@ static void on_written(void *arg, int rc, int64_t id, const struct lh_err *err)
 		free(j);
 }
 
+bool lh_batch_has_event(const struct lh_batch *b)
+{
+	return json_array_size(b->events) > 0;
+}
+
 void lh_batch_commit(struct lh_batch *b, bool durable, lh_batch_done done, void *arg)
 {
 	b->done = done;
@@ -163,6 +168,6 @@ void lh_batch_commit(struct lh_batch *b, bool durable, lh_batch_done done, void 
 	}
 	b->journal->in_flight++;
 	/* Events are rare and somebody waits for them: they do not wait for more. */
-	durable |= json_array_size(b->events) > 0;
+	durable |= lh_batch_has_event(b);
 	lh_store_submit_take(b->journal->store, b->write, durable, on_written, b);
 }

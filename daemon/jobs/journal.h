@@ -37,6 +37,7 @@ void lh_batch_add(struct lh_batch *batch, enum lh_stmt stmt, const struct lh_bin
 void lh_batch_event_take(struct lh_batch *batch, int64_t job, int64_t attempt,
 			 int64_t step, const char *kind, json_t *data, const char *fmt,
 			 ...) __attribute__((format(printf, 7, 8)));
+bool lh_batch_has_event(const struct lh_batch *batch);
 /* Hands over and frees. A batch with an event is durable without asking. An
  * empty batch is answered at once. `done` may be NULL;
  * rc is 0 or LH_ESTORE. */

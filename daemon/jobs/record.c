@@ -2,8 +2,13 @@
  *
  * What one message (or one part of a spool) brings is one write: rows, the
  * attempt's last seq, the job's row and the events are committed together, so a
- * record is stored once whatever crashes. The worker is told (ack) after the
- * commit. Memory runs ahead of the store by the spans in w->spans. */
+ * record is stored once whatever crashes. Memory runs ahead of the store by the
+ * spans in w->spans.
+ *
+ * The worker is told (ack) of what a power cut cannot take back: of a durable
+ * commit, which makes those before it durable too. A batch with an event is; one
+ * of steps alone is once a second, and those between wait in the worker's spool,
+ * which is synced before a checkpoint of its steps becomes visible. */
 #include "jobs/jobs_int.h"
 
 #include <inttypes.h>
@@ -354,6 +359,14 @@ static int check(const struct lh_worker *w, const json_t *r, struct lh_err *err)
 
 /* ---- batches --------------------------------------------------------------- */
 
+static void acknowledge(struct lh_worker *w)
+{
+	w->safe_seq = w->stored_seq;
+	if (w->wire)
+		lh_wire_send_take(w->wire, json_pack("{s:s, s:I}", "m", "ack", "seq",
+						     (json_int_t)w->safe_seq));
+}
+
 static void on_stored(void *arg, int rc, const struct lh_err *err)
 {
 	struct lh_worker *w = arg;
@@ -369,10 +382,9 @@ static void on_stored(void *arg, int rc, const struct lh_err *err)
 			 " are lost: %s", w->run->id, span->first, span->last, err->text);
 	LH_FAILPOINT("records.stored");
 	w->stored_seq = span->last;
+	if (span->durable)
+		acknowledge(w);
 	free(span);
-	if (w->wire)
-		lh_wire_send_take(w->wire, json_pack("{s:s, s:I}", "m", "ack", "seq",
-						     (json_int_t)w->stored_seq));
 	if (w->wire && w->received_seq - w->stored_seq < LH_UNCOMMITTED_MAX / 2)
 		lh_wire_throttle(w->wire, false);
 	lh_rules_touch(w->jobs);
@@ -382,9 +394,13 @@ static void on_stored(void *arg, int rc, const struct lh_err *err)
 static void commit(struct lh_worker *w, struct lh_batch *b, int64_t first)
 {
 	struct lh_span *span = lh_calloc(1, sizeof(*span));
+	int64_t now_ms = (int64_t)uv_now(w->jobs->loop);
 
 	span->first = first;
 	span->last = w->received_seq;
+	span->durable = lh_batch_has_event(b) || now_ms - w->safe_at_ms >= LH_SAFE_MS;
+	if (span->durable)
+		w->safe_at_ms = now_ms;
 	*w->spans_end = span;
 	w->spans_end = &span->next;
 	lh_batch_add(b, LH_STMT_ATTEMPT_SEQ,
@@ -392,7 +408,7 @@ static void commit(struct lh_worker *w, struct lh_batch *b, int64_t first)
 					 LH_INT(span->last) },
 		     3);
 	lh_job_store(w->run, b);
-	lh_batch_commit(b, false, on_stored, w);
+	lh_batch_commit(b, span->durable, on_stored, w);
 	LH_FAILPOINT("records.taken");
 	if (w->wire && w->received_seq - w->stored_seq > LH_UNCOMMITTED_MAX)
 		lh_wire_throttle(w->wire, true);

@@ -215,7 +215,7 @@ static void on_hello(struct lh_wire *wire, const json_t *m)
 	lh_wire_send_take(wire, json_pack("{s:s, s:i, s:I, s:I}", "m", "welcome", "proto",
 					  LH_PROTO_VERSION, "generation",
 					  (json_int_t)wire->jobs->generation, "stored_seq",
-					  (json_int_t)w->stored_seq));
+					  (json_int_t)w->safe_seq));
 	lh_command_resend(w->run);
 }
 

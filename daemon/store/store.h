@@ -4,8 +4,9 @@
  * write requests and gets each one's outcome back through `done`, on the loop
  * thread, in the order of submission. Requests are grouped into a transaction a
  * few times a second; a `durable` request closes the group at once and is
- * answered after a commit with synchronous=FULL. Reads run on the thread pool
- * over read-only connections and never wait for the writer.
+ * answered after a commit with synchronous=FULL: it outlives a power cut, and so do
+ * then all commits before it. The others outlive this process. Reads run on the
+ * thread pool over read-only connections and never wait for the writer.
  *
  * When the database refuses (locked by a foreign writer, disk full), the writer
  * keeps the requests and retries; nothing is dropped. lh_store_backlog grows

@@ -15,9 +15,10 @@
  *     reply     {call, result} or {call, error: {code, text, hint}}
  *     piece     {call, ...}                    streamed part of a reply
  *   lhd -> worker
- *     welcome   {proto, generation, stored_seq}   resend from stored_seq + 1
+ *     welcome   {proto, generation, stored_seq}   as ack; resend from stored_seq + 1
  *     refuse    {code, text}                      do not train on; exit
- *     ack       {seq}                  records <= seq are committed
+ *     ack       {seq}                  records <= seq are committed, and outlive
+ *                                      a power cut
  *     command   {id, verb, args}       journalled; answered by a record
  *     call      {call, method, args}   not journalled; answered by reply
  *
