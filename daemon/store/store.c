@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/io.h"
 #include "base/log.h"
 #include "store/migrations.h"
 
@@ -82,12 +82,12 @@ static int migrate(sqlite3 *db, const char *path, struct lh_err *err)
  * which copy its mode) are the owner's alone from the start. */
 static int create_private(const char *path, struct lh_err *err)
 {
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int fd = lh_io->open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 
 	if (fd < 0)
 		return lh_err_set(err, LH_ESTORE, "cannot open '%s': %s", path,
 				  strerror(errno));
-	close(fd);
+	lh_io->close(fd);
 	return 0;
 }
 
