@@ -166,7 +166,7 @@ static void save(int64_t version)
 
 static void retain(void)
 {
-	lh_checkpoint_retain(scratch_dir, keep, keep_every, -1);
+	lh_checkpoint_retain(scratch_dir, INT64_MAX, keep, keep_every, -1);
 }
 
 /* ---- what is left ---------------------------------------------------------- */
@@ -236,8 +236,8 @@ static bool goes_on(const char *dir, int64_t version)
 	int rc;
 
 	save_in(dir, version);
-	lh_checkpoint_retain(dir, keep, keep_every, -1);
-	rc = lh_checkpoint_load_newest(dir, model, &p, &path, on_damaged, NULL, &err);
+	lh_checkpoint_retain(dir, INT64_MAX, keep, keep_every, -1);
+	rc = lh_checkpoint_load_newest(dir, INT64_MAX, model, &p, &path, on_damaged, NULL, &err);
 	if (!rc)
 		free(path);
 	if (rc || p.cursor != version || damaged)
@@ -255,7 +255,7 @@ static bool check_checkpoints(const char *dir, int at)
 	int rc;
 
 	damaged = 0;
-	rc = lh_checkpoint_load_newest(dir, model, &p, &path, on_damaged, NULL, &err);
+	rc = lh_checkpoint_load_newest(dir, INT64_MAX, model, &p, &path, on_damaged, NULL, &err);
 	if (!rc)
 		free(path);
 	if (damaged)
@@ -491,7 +491,7 @@ static bool check_both(const char *dir, int at)
 
 	(void)at;
 	damaged = 0;
-	if (lh_checkpoint_load_newest(dir, model, &p, &path, on_damaged, NULL, &err))
+	if (lh_checkpoint_load_newest(dir, INT64_MAX, model, &p, &path, on_damaged, NULL, &err))
 		return !damaged;
 	free(path);
 	return !damaged && check_spool(dir, p.step);
