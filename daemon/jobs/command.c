@@ -7,7 +7,11 @@
  * A pending command outlives its worker: the next attempt gets it. One that is
  * still pending when the job ends is refused then. What a pause or resume asks is
  * `wanted` only once it was applied; a cancel is wanted from the start, so that a
- * worker lost on the way is not replaced. */
+ * worker lost on the way is not replaced.
+ *
+ * lhd's own stop is another matter: it must come through while the store takes
+ * nothing. So the worker is told first, without the id of a row that may never be
+ * written; row, state and event follow, and the end of the attempt is its outcome. */
 #include "jobs/jobs_int.h"
 
 #include <inttypes.h>
@@ -21,9 +25,10 @@
 #include "base/log.h"
 #include "jobs/jobfile.h"
 #include "jobs/rule.h"
+#include "lighthouse/proto.h"
 
-static const char *const methods[] = { "job.switch", "job.pause",  "job.resume",
-				       "job.checkpoint", "job.cancel", "job.stop" };
+static const char *const methods[] = { "job.switch", "job.pause", "job.resume",
+				       "job.checkpoint", "job.cancel" };
 
 static const char *verb_of(const struct lh_request *r)
 {
@@ -74,12 +79,23 @@ json_t *lh_command_worker_args(const json_t *stored)
 	return args ? args : json_object();
 }
 
+static void deliver_stop(struct lh_worker *w)
+{
+	if (!w || !w->wire || !w->stop_asked || w->stop_sent)
+		return;
+	w->stop_sent = true;
+	lh_wire_send_take(w->wire, json_pack("{s:s, s:i, s:s, s:{}}", "m", "command", "id",
+					     LH_PROTO_UNANSWERED, "verb", "stop", "args"));
+}
+
 void lh_command_deliver(struct lh_job_run *run)
 {
-	struct lh_wire *wire = run->worker ? run->worker->wire : NULL;
+	struct lh_wire *wire;
 
+	deliver_stop(run->worker);
+	wire = run->worker ? run->worker->wire : NULL;
 	for (struct lh_command *c = run->commands; wire && c; c = c->next) {
-		if (c->sent)
+		if (c->sent || is(c->verb, "stop"))
 			continue;
 		c->sent = true;
 		lh_wire_send_take(wire, json_pack("{s:s, s:I, s:s, s:O}", "m", "command",
@@ -93,6 +109,7 @@ void lh_command_resend(struct lh_job_run *run)
 {
 	for (struct lh_command *c = run->commands; c; c = c->next)
 		c->sent = false;
+	run->worker->stop_sent = false;
 	lh_command_deliver(run);
 }
 
@@ -291,13 +308,9 @@ static char *who_asked(const struct lh_request *r)
 			   *r->message ? ": " : "", r->message);
 }
 
-static void act_stop(struct lh_job_run *run, struct lh_batch *b, const char *why,
-		     bool cancel)
+static void cancel_worker(struct lh_job_run *run, struct lh_batch *b, const char *why)
 {
-	if (cancel)
-		run->wanted = LH_WANT_CANCEL;
-	else
-		run->worker->stop_asked = true;
+	run->wanted = LH_WANT_CANCEL;
 	if (run->state != LH_JOB_STOPPING)
 		lh_job_set_state(run, b, LH_JOB_STOPPING, "%s", why);
 	else
@@ -336,11 +349,8 @@ static void act(struct lh_request *r, struct lh_job_run *run, struct lh_batch *b
 		run->wanted = LH_WANT_CANCEL;
 		lh_job_set_state(run, b, LH_JOB_CANCELLED, "%s", why);
 		lh_command_end_all(run, b);
-	} else if (cancel || (is(verb, "stop") && run->worker)) {
-		act_stop(run, b, why, cancel);
-	} else if (is(verb, "stop")) {
-		lh_command_outcome(run, b, r->command, true, run->step,
-				   "there was no worker to stop", "");
+	} else if (cancel) {
+		cancel_worker(run, b, why);
 	} else if (run->state == LH_JOB_QUEUED && (is(verb, "pause") || is(verb, "resume"))) {
 		if (micro)
 			set_micro(run, b, json_integer_value(micro));
@@ -360,9 +370,6 @@ static void on_journalled(void *arg, int rc, const struct lh_err *err)
 	char *why;
 
 	if (rc) {
-		/* A stop that cannot be journalled is still a stop. */
-		if (is(r->method, "job.stop") && run->worker)
-			lh_worker_arm_kill(run->worker);
 		lh_request_answer_take(r, NULL, err);
 		return;
 	}
@@ -383,28 +390,32 @@ static void on_journalled(void *arg, int rc, const struct lh_err *err)
 	lh_jobs_settle(jobs);
 }
 
-static void go(struct lh_request *r)
+/* Its row and event. */
+static void add_accepted(struct lh_request *r, struct lh_job_run *run, struct lh_batch *b)
 {
-	struct lh_job_run *run = lh_jobs_find(r->jobs, r->job);
-	struct lh_err err = LH_ERR_INIT;
-	struct lh_batch *b;
-	json_t *stored = NULL;
-	char *why;
+	char *why = who_asked(r);
 
-	if (!is(r->method, "job.stop") && check(run, verb_of(r), r->args, &stored, &err)) {
-		lh_request_answer_take(r, NULL, &err);
-		return;
-	}
-	r->stored = stored ? stored : json_incref(r->args);
 	r->accepted_ms = lh_time_ms();
-	b = lh_batch_new(r->jobs->journal);
 	lh_request_journal(r, b, r->stored);
-	why = who_asked(r);
 	lh_batch_event_take(b, run->id, run->attempt, run->step, "command.accepted",
 			    json_pack("{s:I, s:s}", "command", (json_int_t)r->command,
 				      "verb", verb_of(r)),
 			    "%s", why);
 	free(why);
+}
+
+static void go(struct lh_request *r)
+{
+	struct lh_job_run *run = lh_jobs_find(r->jobs, r->job);
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_batch *b;
+
+	if (check(run, verb_of(r), r->args, &r->stored, &err)) {
+		lh_request_answer_take(r, NULL, &err);
+		return;
+	}
+	b = lh_batch_new(r->jobs->journal);
+	add_accepted(r, run, b);
 	if (r->firing)
 		lh_rules_journal(r, b);
 	lh_batch_commit(b, true, on_journalled, r);
@@ -474,14 +485,26 @@ void lh_jobs_note_denied(struct lh_jobs *jobs, const struct lh_caller *who,
 	lh_request_free(r);
 }
 
-void lh_command_stop(struct lh_job_run *run)
+void lh_command_stop(struct lh_job_run *run, const char *why)
 {
 	struct lh_caller lhd = { .uid = getuid(), .pid = getpid(), .program = "lhd",
-				 .message = "lhd was told to stop" };
-	struct lh_request *r = lh_request_new(run->jobs, "job.stop", run->id, &lhd, NULL,
-					      NULL);
+				 .message = why };
+	struct lh_worker *w = run->worker;
+	struct lh_request *r;
+	struct lh_batch *b;
 
-	r->args = json_object();
-	r->go = go;
-	lh_request_begin(r);
+	lh_worker_arm_kill(w);
+	if (w->stop_asked)
+		return;
+	w->stop_asked = true;
+	deliver_stop(w);
+	r = lh_request_new(run->jobs, "job.stop", run->id, &lhd, NULL, NULL);
+	r->stored = json_object();
+	b = lh_batch_new(run->journal);
+	add_accepted(r, run, b);
+	lh_command_add(run, r->command, "stop", json_object());
+	if (run->state != LH_JOB_STOPPING)
+		lh_job_set_state(run, b, LH_JOB_STOPPING, "%s", why);
+	lh_batch_commit(b, true, NULL, NULL);
+	lh_request_free(r);
 }

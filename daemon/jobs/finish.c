@@ -206,6 +206,21 @@ static void hold(struct lh_job_run *run, struct lh_batch *b, const char *why)
 	lh_job_set_state(run, b, LH_JOB_QUEUED, "held, resume tries again: %s", why);
 }
 
+/* The next start goes on from its checkpoint. */
+static void put_back(struct lh_job_run *run, const struct lh_worker *w,
+		     struct lh_batch *b, const char *why)
+{
+	if (run->wanted == LH_WANT_PAUSE)
+		lh_job_set_state(run, b, LH_JOB_QUEUED, "paused at step %" PRId64 " and "
+				 "released; resume starts it from its checkpoint",
+				 run->step);
+	else
+		lh_job_set_state(run, b, LH_JOB_QUEUED, "stopped at step %" PRId64
+				 "%s%.300s%s; goes on from its checkpoint", run->step,
+				 w->stop_asked ? " (" : "", w->stop_asked ? why : "",
+				 w->stop_asked ? ")" : "");
+}
+
 static void set_verdict(struct lh_job_run *run, const struct lh_worker *w,
 			struct lh_batch *b, const char *how)
 {
@@ -228,12 +243,7 @@ static void set_verdict(struct lh_job_run *run, const struct lh_worker *w,
 	else if (!strcmp(o, "held"))
 		hold(run, b, w->end_text);
 	else if (*o || w->stop_asked)
-		lh_job_set_state(run, b, LH_JOB_QUEUED,
-				 run->wanted == LH_WANT_PAUSE ?
-					 "paused at step %" PRId64 " and released; resume "
-					 "starts it from its checkpoint" :
-					 "stopped at step %" PRId64 "; goes on from its "
-					 "checkpoint", run->step);
+		put_back(run, w, b, why);
 	else
 		lost(run, w, b, how);
 }

@@ -22,8 +22,9 @@
  *   RUNNING <-> PAUSED      on_state                the worker obeyed a command
  *   RUNNING, PAUSED <-> SWITCHING  on_state         between two phases
  *   STARTING, RUNNING, PAUSED, SWITCHING
- *            -> STOPPING    act: cancel; lh_jobs_drain; on_state, on_end: the
- *                           worker ends by itself
+ *            -> STOPPING    act: cancel; lh_command_stop: lhd ends, or another
+ *                           job takes its place; on_state, on_end: the worker
+ *                           ends by itself
  *   any with a worker -> RESTARTING  decide (finish.c)  the process is gone and
  *                           nobody asked for that
  *   RESTARTING -> STARTING  start                   after a pause that grows
@@ -35,10 +36,10 @@
  *                           process is gone and its records are stored
  *   STOPPING -> RESTARTING  decide                  it went back to a checkpoint
  *                           (rewind.c), besides a loss: at once, and not counted
- *   STOPPING -> QUEUED      decide                  it was stopped, not ended: lhd
- *                           was told to end, or somebody sent the worker SIGTERM.
- *                           The next start resumes from its checkpoint. Or it said
- *                           that it cannot go on (held): it is paused then
+ *   STOPPING -> QUEUED      decide                  it was stopped, not ended: by
+ *                           lhd, or somebody sent the worker SIGTERM. The next
+ *                           start resumes from its checkpoint. Or it said that it
+ *                           cannot go on (held): it is paused then
  *
  * QUEUED, RESTARTING: no worker. A QUEUED job whose `wanted` is pause is held.
  * STARTING .. STOPPING: run->worker is the one attempt that is not ended; its

@@ -14,6 +14,11 @@
 #include "jobs/rule.h"
 #include "lighthouse/proto.h"
 
+enum {
+	DRAIN_LOOK_MS = 100,   /* nobody tells when the store has trouble */
+	DRAIN_SLACK_MS = 5000, /* for what was killed to be noticed */
+};
+
 struct lh_job_run *lh_jobs_find(struct lh_jobs *jobs, int64_t job)
 {
 	int low = 0, high = jobs->count;
@@ -190,10 +195,12 @@ int lh_jobs_open(struct lh_jobs **out, uv_loop_t *loop, struct lh_store *store,
 	jobs->hang_ms = config->hang_ms;
 	jobs->generation = config->generation;
 	uv_timer_init(loop, &jobs->timer);
+	uv_timer_init(loop, &jobs->drain_timer);
 	uv_timer_init(loop, &jobs->hang_timer);
 	uv_pipe_init(loop, &jobs->listener, 0);
-	jobs->timer.data = jobs->hang_timer.data = jobs->listener.data = jobs;
-	jobs->handles = 3;
+	jobs->timer.data = jobs->drain_timer.data = jobs->hang_timer.data = jobs;
+	jobs->listener.data = jobs;
+	jobs->handles = 4;
 	lh_rules_open(jobs);
 	rc = lh_wire_listen(jobs, err);
 	if (!rc)
@@ -218,12 +225,20 @@ int lh_jobs_open(struct lh_jobs **out, uv_loop_t *loop, struct lh_store *store,
 
 /* ---- draining and closing -------------------------------------------------- */
 
-static bool any_live(const struct lh_jobs *jobs)
+/* Nothing is left to wait for: no job is live; or no process is, and the store
+ * takes nothing; or it has been long enough. */
+static bool is_drained(const struct lh_jobs *jobs)
 {
-	for (int i = 0; i < jobs->count; i++)
-		if (lh_job_is_live(jobs->run[i]->state))
-			return true;
-	return false;
+	bool live = false, process = false;
+
+	for (int i = 0; i < jobs->count; i++) {
+		const struct lh_job_run *run = jobs->run[i];
+
+		live |= lh_job_is_live(run->state);
+		process |= run->worker && lh_worker_has_process(run->worker);
+	}
+	return !live || (!process && *lh_store_trouble(jobs->store)) ||
+	       (int64_t)uv_now(jobs->loop) >= jobs->drain_end_ms;
 }
 
 void lh_jobs_settle(struct lh_jobs *jobs)
@@ -239,16 +254,17 @@ void lh_jobs_settle(struct lh_jobs *jobs)
 		free_all(jobs);
 		if (call)
 			call(arg);
-	} else if (jobs->draining && jobs->drained && !any_live(jobs)) {
+	} else if (jobs->draining && jobs->drained && is_drained(jobs)) {
 		call = jobs->drained;
 		jobs->drained = NULL;
+		uv_timer_stop(&jobs->drain_timer);
 		call(jobs->drained_arg);
 	}
 }
 
-static void nothing(void *arg)
+static void on_drain_timer(uv_timer_t *timer)
 {
-	(void)arg;
+	lh_jobs_settle(timer->data);
 }
 
 void lh_jobs_drain(struct lh_jobs *jobs, void (*drained)(void *arg), void *arg)
@@ -257,6 +273,8 @@ void lh_jobs_drain(struct lh_jobs *jobs, void (*drained)(void *arg), void *arg)
 	jobs->draining = true;
 	jobs->drained = drained;
 	jobs->drained_arg = arg;
+	jobs->drain_end_ms = (int64_t)uv_now(jobs->loop) + jobs->stop_grace_ms +
+			     jobs->kill_grace_ms + DRAIN_SLACK_MS;
 	for (int i = 0; i < jobs->count; i++) {
 		struct lh_job_run *run = jobs->run[i];
 
@@ -265,10 +283,10 @@ void lh_jobs_drain(struct lh_jobs *jobs, void (*drained)(void *arg), void *arg)
 					 "lhd was told to stop before the worker was "
 					 "started again");
 		else if (run->worker)
-			lh_command_stop(run);
+			lh_command_stop(run, "lhd was told to stop");
 	}
 	/* `drained` must not be called from inside this call. */
-	lh_jobs_task(jobs, nothing, nothing, NULL);
+	uv_timer_start(&jobs->drain_timer, on_drain_timer, 0, DRAIN_LOOK_MS);
 }
 
 static void on_handle_closed(uv_handle_t *handle)
@@ -296,5 +314,6 @@ void lh_jobs_close(struct lh_jobs *jobs, void (*closed)(void *arg), void *arg)
 			lh_worker_depart(jobs->run[i]->worker);
 	uv_close((uv_handle_t *)&jobs->listener, on_handle_closed);
 	uv_close((uv_handle_t *)&jobs->timer, on_handle_closed);
+	uv_close((uv_handle_t *)&jobs->drain_timer, on_handle_closed);
 	uv_close((uv_handle_t *)&jobs->hang_timer, on_handle_closed);
 }

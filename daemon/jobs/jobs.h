@@ -58,7 +58,12 @@ struct lh_caller {
 int lh_jobs_open(struct lh_jobs **jobs, uv_loop_t *loop, struct lh_store *store,
 		 const struct lh_jobs_config *config, lh_event_sink sink,
 		 void *sink_arg, struct lh_err *err);
-/* Asks every worker to checkpoint and stop; `drained` when none is left. */
+/* Tells every worker to checkpoint and stop; `drained` when none is left. That does
+ * not wait for the store. A worker that does not end, or cannot be reached, gets
+ * SIGTERM after stop_grace_ms, to which it does the same, and SIGKILL
+ * kill_grace_ms later; a process that survives even that is left to the next lhd,
+ * 5 s later. So are records that a locked or full database does not take: no
+ * process is left then, and the next lhd reads them from the workers' spools. */
 void lh_jobs_drain(struct lh_jobs *jobs, void (*drained)(void *arg), void *arg);
 /* Closes sockets and timers and frees; workers still alive are left alone. */
 void lh_jobs_close(struct lh_jobs *jobs, void (*closed)(void *arg), void *arg);

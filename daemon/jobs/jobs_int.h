@@ -61,6 +61,8 @@ struct lh_jobs {
 	struct lh_rules *rules;
 	uv_pipe_t listener;
 	uv_timer_t timer;            /* next restart that is due */
+	uv_timer_t drain_timer;
+	int64_t drain_end_ms;        /* on the loop's clock */
 	uv_timer_t hang_timer;
 	int64_t hang_looked_ms;      /* on the loop's clock */
 
@@ -91,7 +93,8 @@ struct lh_worker {
 	char outcome[16];            /* of the end record, "" */
 	char end_text[400];          /* why it failed */
 	char trouble[256];           /* why it could not be started, "" */
-	bool stop_asked;             /* a stop command was accepted */
+	bool stop_asked;             /* by lhd: it is to save and end */
+	bool stop_sent;              /* over the present wire */
 	bool greeted;                /* adopted, and its line is open again */
 	bool reported;               /* foreign protocol version was told */
 
@@ -113,6 +116,7 @@ struct lh_worker {
 
 	/* processes */
 	struct lh_wire *wire;        /* NULL: not connected */
+	bool spawned;                /* by this lhd */
 	uv_process_t keeper;
 	bool keeper_runs;            /* our child, not yet reaped */
 	uv_poll_t watch;             /* on pidfd */
@@ -222,8 +226,10 @@ void lh_command_end_all(struct lh_job_run *run, struct lh_batch *batch);
 void lh_command_ask(struct lh_jobs *jobs, int64_t job, const char *verb,
 		    const json_t *args, const struct lh_caller *who,
 		    struct lh_firing *firing, lh_jobs_reply reply, void *arg);
-/* lhd's own: a journalled stop. */
-void lh_command_stop(struct lh_job_run *run);
+/* lhd's own, of a job with a worker: STOPPING, and the worker is told to save and
+ * end, now or as soon as it has a line; its time runs. Journalled, but not waited
+ * for. Once more: its time begins anew. */
+void lh_command_stop(struct lh_job_run *run, const char *why);
 /* Arguments for the worker out of a journal row's. New reference. */
 json_t *lh_command_worker_args(const json_t *stored);
 void lh_command_free_all(struct lh_job_run *run);
@@ -239,8 +245,11 @@ struct lh_worker *lh_worker_new(struct lh_job_run *run, int64_t attempt,
 void lh_worker_spawn(struct lh_worker *w);
 /* Finds out whether its processes live, and watches them. */
 void lh_worker_look(struct lh_worker *w);
-/* SIGTERM after stop_grace_ms, SIGKILL kill_grace_ms later, unless it is gone. */
+/* SIGTERM after stop_grace_ms, SIGKILL kill_grace_ms later, unless it is gone.
+ * The time begins anew as long as it was not over. */
 void lh_worker_arm_kill(struct lh_worker *w);
+/* Whether some process of it may be left. */
+bool lh_worker_has_process(const struct lh_worker *w);
 /* Sends the worker's process a signal, if it lives. */
 void lh_worker_kill(struct lh_worker *w, int signal);
 /* The job lets go of it: closes handles; freed when nothing refers to it. */

@@ -310,7 +310,8 @@ static void on_end(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 				 *text(r, "text") ? w->end_text : outcome);
 	else if (*text(r, "text"))
 		snprintf(run->reason, sizeof(run->reason), "%s", w->end_text);
-	lh_worker_arm_kill(w);
+	if (!w->kill_stage)
+		lh_worker_arm_kill(w);
 }
 
 static void on_phase(struct lh_worker *w, struct lh_batch *b, const json_t *r)

@@ -269,6 +269,7 @@ void lh_worker_spawn(struct lh_worker *w)
 	int rc = uv_spawn(w->jobs->loop, &w->keeper, &o);
 
 	LH_FAILPOINT("worker.spawned");
+	w->spawned = true;
 	own_handle(w, (uv_handle_t *)&w->keeper);
 	w->keeper_runs = !rc;
 	lh_hang_alive(w);
@@ -285,6 +286,14 @@ void lh_worker_spawn(struct lh_worker *w)
 
 /* ---- ending ---------------------------------------------------------------- */
 
+/* A save that moves is worth its time, unless lhd itself is to end in time. */
+static bool may_take_longer(const struct lh_worker *w)
+{
+	return w->kill_stage == 1 && !w->jobs->draining && w->wire &&
+	       !strcmp(w->doing, "saving") &&
+	       (int64_t)uv_now(w->jobs->loop) - w->beat_at_ms < w->jobs->stop_grace_ms;
+}
+
 static void on_kill_timer(uv_timer_t *timer)
 {
 	struct lh_worker *w = timer->data;
@@ -293,6 +302,10 @@ static void on_kill_timer(uv_timer_t *timer)
 
 	if (w->gone)
 		return;
+	if (may_take_longer(w)) {
+		lh_worker_arm_kill(w);
+		return;
+	}
 	b = lh_batch_new(w->run->journal);
 	lh_warn("job %" PRId64 ": the worker has not ended; signal %d", w->run->id, signal);
 	lh_batch_event_take(b, w->run->id, w->attempt, w->run->step, "worker.kill",
@@ -304,9 +317,15 @@ static void on_kill_timer(uv_timer_t *timer)
 		uv_timer_start(timer, on_kill_timer, (uint64_t)w->jobs->kill_grace_ms, 0);
 }
 
+bool lh_worker_has_process(const struct lh_worker *w)
+{
+	return !w->gone && (w->spawned || w->adopted);
+}
+
 void lh_worker_arm_kill(struct lh_worker *w)
 {
-	if (w->kill_stage || w->gone)
+	/* One that is still being started will not be: see queue.c. */
+	if (w->kill_stage > 1 || !lh_worker_has_process(w))
 		return;
 	w->kill_stage = 1;
 	uv_timer_start(&w->kill_timer, on_kill_timer, (uint64_t)w->jobs->stop_grace_ms, 0);

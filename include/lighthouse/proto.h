@@ -51,7 +51,10 @@
  *
  * Commands (verbs): switch {phase}, pause {release}, resume {}, checkpoint {pin}, cancel {},
  * stop {} (checkpoint and end as "stopped"). A worker applies each id once,
- * at a step boundary; repeats after a reconnect are answered from memory.
+ * at a step boundary; repeats after a reconnect are answered from memory. For
+ * cancel and stop it leaves unfinished what it does besides: an evaluation, a
+ * step, its preparations. A stop is lhd's own: not journalled yet when it is sent,
+ * so its id is LH_PROTO_UNANSWERED and no record answers it.
  * Calls: sample {prompt, max_tokens, temperature, top_k, seed}.
  *
  * Version. `proto` is LH_PROTO_VERSION. An lhd speaks its own version and the one
@@ -62,6 +65,7 @@
 
 #define LH_PROTO_VERSION 1
 #define LH_PROTO_BATCH 256
+#define LH_PROTO_UNANSWERED 0 /* no command of the journal has this id */
 
 /* Longest line either side may send; a longer one closes the connection. */
 #define LH_PROTO_LINE_MAX_BYTES (4u << 20)

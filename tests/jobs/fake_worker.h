@@ -6,6 +6,8 @@
  *   end      end with this outcome ("done", "failed", ...) once there
  *   deaf     commands are not answered
  *   stubborn SIGTERM is ignored (looked at once, at start)
+ *   silent   it does not dial
+ *   slow     told to end, it saves for as long as this is there
  *   step_ms  what a step is said to take (2)
  *   stuck    its counter of progress stands still
  *   mute     records go to the spool and are not sent
@@ -104,6 +106,7 @@ struct fake {
 	int64_t beat, progress_ms;
 	int phase, fd;
 	bool welcome, paused, over, resend_all;
+	const char *ending; /* it was told to, or NULL */
 	struct lh_frame in;
 	int64_t seen[64];
 	int seen_count;
@@ -224,9 +227,10 @@ static void fake_command(struct fake *k, const json_t *m)
 	} else if (!strcmp(verb, "checkpoint")) {
 		fake_save(k);
 	}
-	fake_outcome(k, id, "ok");
+	if (id != LH_PROTO_UNANSWERED)
+		fake_outcome(k, id, "ok");
 	if (!strcmp(verb, "cancel") || !strcmp(verb, "stop"))
-		fake_end(k, *verb == 'c' ? "cancelled" : "stopped");
+		k->ending = *verb == 'c' ? "cancelled" : "stopped";
 }
 
 static void fake_call(struct fake *k, const json_t *m)
@@ -308,7 +312,7 @@ static void fake_progress(struct fake *k)
 	fake_send(k, json_pack("{s:s, s:I, s:i, s:s, s:s, s:I}", "m", "progress", "step",
 			       (json_int_t)k->step, "phase", k->phase, "state",
 			       k->paused ? "paused" : "running", "doing",
-			       k->paused ? "paused" : "training", "beat",
+			       k->ending ? "saving" : k->paused ? "paused" : "training", "beat",
 			       (json_int_t)k->beat));
 }
 
@@ -325,7 +329,13 @@ static void fake_step(struct fake *k)
 static void fake_tick(struct fake *k)
 {
 	char path[512], *end;
-	int64_t to = k->over || k->paused ? 0 : fake_number(k->ctl, "steps", 0);
+	int64_t to;
+
+	if (k->ending && !k->over && !fake_has(k->ctl, "slow"))
+		fake_end(k, k->ending);
+	if (k->ending)
+		return;
+	to = k->over || k->paused ? 0 : fake_number(k->ctl, "steps", 0);
 
 	if (k->step < to) {
 		for (int i = 0; i < 10 && k->step < to; i++)
@@ -386,12 +396,14 @@ static int fake_train(const char *dir)
 
 	fake_open(&k, dir);
 	for (;;) {
-		if (k.fd < 0)
+		if (k.fd < 0 && !fake_has(k.ctl, "silent"))
 			fake_dial(&k);
+		if (k.fd < 0)
+			usleep(FAKE_TICK_MS * 1000);
 		fake_receive(&k);
 		fake_tick(&k);
-		if (fake_term && !k.over)
-			fake_end(&k, "stopped");
+		if (fake_term && !k.ending)
+			k.ending = "stopped";
 		fake_send_records(&k);
 		fake_progress(&k);
 		if (k.over && !over_ms)

@@ -319,34 +319,6 @@ static void pending_commands_survive_a_restart(void **state)
 			   "method = 'job.pause'") == 1);
 }
 
-static void draining_puts_jobs_back_and_the_next_lhd_goes_on(void **state)
-{
-	int64_t job = start_running(), queued = submit();
-	struct answer a;
-
-	(void)state;
-	run_to_step(job, "6");
-	f.closed = 0;
-	lh_jobs_drain(f.jobs, on_closed, NULL);
-	assert_int_equal(f.closed, 0);
-	RUN_UNTIL(f.closed);
-	assert_true(is_in(job, "QUEUED") && is_in(queued, "QUEUED"));
-	assert_true(reason_has(job, "step 6"));
-	assert_int_equal(processes(0), 0);
-	ask_submit(&a, "late", 0, 0, NULL);
-	RUN_UNTIL(a.count);
-	assert_int_equal(a.code, LH_ESTATE);
-	refused(job, "cancel", "stopping");
-	close_all();
-	open_all();
-	RUN_UNTIL(number(job, "attempt") == 2 && is_in(job, "RUNNING"));
-	assert_int_equal(number(job, "restarts"), 0);
-	RUN_UNTIL(query_db("SELECT first_step FROM attempts WHERE attempt = 2") == 6);
-	assert_int_equal(query_db("SELECT count(*) FROM attempts WHERE outcome = 'stopped'"), 1);
-	assert_int_equal(query_db("SELECT count(*) FROM commands WHERE method = 'job.stop' AND "
-				  "outcome = 'applied' AND program = 'lhd'"), 1);
-}
-
 /* ---- who may dial in ------------------------------------------------------- */
 
 static int dial(void)
@@ -435,6 +407,5 @@ MANAGER_TESTS(T(a_killed_worker_is_replaced_from_its_checkpoint),
 	      T(a_state_directory_too_deep_for_a_socket_is_refused),
 	      T(a_keeper_that_was_killed_does_not_end_its_worker),
 	      T(pending_commands_survive_a_restart),
-	      T(draining_puts_jobs_back_and_the_next_lhd_goes_on),
 	      T(unknown_workers_are_refused),
 	      T(a_worker_of_another_version_is_left_alone_and_told_of_once))
