@@ -239,7 +239,7 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(if $(FUZZ),,$(BUILD)/obj/te
 # These run the real programs.
 $(BUILD)/tests/base/test_notify: | $(BUILD)/bin/lhd
 $(BUILD)/tests/keeper/test_keeper: | $(BUILD)/bin/lhkeeper
-$(BUILD)/tests/train/test_worker $(BUILD)/tests/train/test_worker_alone: | $(BUILD)/bin/lhkeeper $(BUILD)/bin/lhworker-cpu
+$(addprefix $(BUILD)/tests/train/,test_worker test_worker_alone test_worker_stop): | $(BUILD)/bin/lhkeeper $(BUILD)/bin/lhworker-cpu
 $(BUILD)/tests/train/test_worker_alone: | $(if $(HAVE_CUDA),$(BUILD)/bin/lhworker-cuda)
 
 $(BUILD)/tests/lighthouse-vectors: $(BUILD)/obj/tests/kernels/lighthouse_vectors.o $(LIB_BASE) \

@@ -82,6 +82,15 @@ static int count_hit(const char *name)
 	return ++points[i].hits;
 }
 
+static void hold(const char *name)
+{
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s/free-%s", dir ? dir : ".", name);
+	while (access(path, F_OK))
+		usleep(2000);
+}
+
 /* The action that is due at this hit, or "". */
 static const char *act(const char *name)
 {
@@ -101,6 +110,8 @@ static const char *act(const char *name)
 		kill(getpid(), SIGKILL);
 	else if (!strcmp(action, "stop"))
 		kill(getpid(), SIGSTOP);
+	else if (!strcmp(action, "hold"))
+		hold(name);
 	return action;
 }
 

@@ -9,6 +9,8 @@
  *                     error  LH_FAILS is true once: ENOSPC
  *                     stop   it is stopped by SIGSTOP
  *                     spoil  LH_SPOILS is true once: a value is to be a wrong one
+ *                     hold   the thread waits there until the file free-NAME is
+ *                            in LH_FAILPOINT_DIR
  *   LH_PLANT          name of a bug that is planted: LH_PLANTED(name) is true
  *   LH_FAILPOINT_DIR  where it notes by files what it came to (hit-NAME) and what
  *                     it did (done-NAME-ACTION), so that no action is repeated

@@ -25,7 +25,7 @@ static const struct part {
 	{ LH_MANIFEST_MOMENTS, 2, { LH_STATE_MOMENT1, LH_STATE_MOMENT2 },
 	  { ".m", ".v" } },
 };
-enum { PARTS = sizeof(parts) / sizeof(parts[0]) };
+enum { PARTS = sizeof(parts) / sizeof(parts[0]), PIECE_FLOATS = 2 << 20 };
 
 /* ---- saving ---------------------------------------------------------------- */
 
@@ -67,6 +67,27 @@ int lh_snapshot_take(struct lh_snapshot *s, struct lh_err *err)
 	return rc;
 }
 
+static void tell_wrote(const struct lh_snapshot *s)
+{
+	if (s->wrote)
+		s->wrote(s->wrote_arg);
+}
+
+/* In pieces: one tensor alone may keep a slow disk busy for minutes. */
+static int save_tensor(struct lh_safetensors_writer *w, const struct lh_snapshot *s,
+		       const float *data, int64_t count, struct lh_err *err)
+{
+	int rc = 0;
+
+	for (int64_t i = 0; !rc && i < count; i += PIECE_FLOATS) {
+		int64_t n = count - i < PIECE_FLOATS ? count - i : PIECE_FLOATS;
+
+		rc = lh_safetensors_append(w, data + i, (size_t)n * 4, err);
+		tell_wrote(s);
+	}
+	return rc;
+}
+
 /* Writes one part; adds its line to `files`. */
 static int save_part(const char *dir, const struct part *part,
 		     const struct lh_snapshot *snapshot, json_t *files, int64_t *total,
@@ -91,14 +112,15 @@ static int save_part(const char *dir, const struct part *part,
 	free(path);
 	for (int s = 0; !rc && s < part->states; s++)
 		for (int i = 0; !rc && i < count; i++)
-			rc = lh_safetensors_append(
-				w, snapshot->state[part->state[s]] + p[i].offset,
-				(size_t)p[i].count * 4, err);
+			rc = save_tensor(w, snapshot,
+					 snapshot->state[part->state[s]] + p[i].offset,
+					 p[i].count, err);
 	if (rc) {
 		lh_safetensors_abort(w);
 		return rc;
 	}
 	rc = lh_safetensors_commit(w, &bytes, &hash, err);
+	tell_wrote(snapshot);
 	lh_manifest_add_file(files, part->file, bytes, hash);
 	*total += bytes;
 	return rc;

@@ -24,6 +24,8 @@ struct lh_snapshot {
 	struct lh_dev *dev;
 	struct lh_model *model;
 	float *state[3]; /* (params) by enum lh_model_state: weights, moments */
+	void (*wrote)(void *arg); /* after each piece of a save; NULL: nobody asks */
+	void *wrote_arg;
 };
 
 /* Takes the memory, 12 bytes a parameter, from ops->host_alloc: LH_ETOOBIG. */

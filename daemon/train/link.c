@@ -43,6 +43,7 @@ struct lh_link {
 	int phase;
 	const char *state, *doing;
 	int64_t beat;           /* times the training thread was heard of */
+	bool ending;            /* a message came that ends the worker */
 	bool closing, connected;
 	bool busy;              /* the control thread holds what it took */
 	int64_t unacked;        /* records that lhd does not have */
@@ -254,12 +255,22 @@ static int64_t field(const json_t *m, const char *name)
 	return json_integer_value(json_object_get(m, name));
 }
 
+static bool is_an_end(const json_t *m)
+{
+	const char *name = json_string_value(json_object_get(m, "m"));
+	const char *verb = json_string_value(json_object_get(m, "verb"));
+
+	return !strcmp(name, "refuse") ||
+	       (verb && (!strcmp(verb, "stop") || !strcmp(verb, "cancel")));
+}
+
 /* The training thread owns it from here: JSON values are not shared, their
  * counts of references are no business of two threads. */
 static void deliver_take(struct lh_link *l, json_t *m)
 {
 	pthread_mutex_lock(&l->mutex);
 	json_object_set_new(m, "line", json_integer(l->line));
+	l->ending = l->ending || is_an_end(m);
 	json_array_append_new(l->inbox, m);
 	pthread_cond_broadcast(&l->arrived);
 	pthread_mutex_unlock(&l->mutex);
@@ -620,4 +631,14 @@ json_t *lh_link_take(struct lh_link *l, int wait_ms)
 	}
 	pthread_mutex_unlock(&l->mutex);
 	return m;
+}
+
+bool lh_link_is_ending(struct lh_link *l)
+{
+	bool ending;
+
+	pthread_mutex_lock(&l->mutex);
+	ending = l->ending;
+	pthread_mutex_unlock(&l->mutex);
+	return ending;
 }

@@ -47,12 +47,16 @@ int lh_link_sync(struct lh_link *link, struct lh_err *err);
 /* What progress messages say; `state` and `doing` are string literals. */
 void lh_link_status(struct lh_link *link, int64_t step, int phase, const char *state,
 		    const char *doing);
-/* The training thread gets on; lh_link_status says so too. */
+/* The training thread gets on; lh_link_status says so too. The saver's thread
+ * says it for the training thread that waits for it. */
 void lh_link_beat(struct lh_link *link);
 
 /* Next message for the training thread, a command or a call as in proto.h (new
  * reference), each command id once; NULL after wait_ms without one. A worker
  * that lhd refused gets {"m": "refuse"}. */
 json_t *lh_link_take(struct lh_link *link, int wait_ms);
+/* Whether a message that ends the worker has come, taken or not: a stop, a cancel,
+ * a refusal. */
+bool lh_link_is_ending(struct lh_link *link);
 
 #endif

@@ -1,6 +1,6 @@
 /* loop.c: see loop.h.
  *
- *   open -> [start evaluation] -> boundary -> step -> boundary -> ... -> end
+ *   open -> [evaluation] -> boundary -> step -> [evaluation] -> boundary -> ... -> end
  *
  * The loop's state is struct lh_progress plus the model; both are in every
  * checkpoint. Outcomes: done, cancelled, stopped, failed, rewound. */
@@ -175,6 +175,9 @@ static int train_step(struct lh_loop *l, struct lh_err *err)
 	for (int64_t i = 0; i < n; i += l->micro) {
 		int b = n - i < l->micro ? (int)(n - i) : l->micro;
 
+		LH_FAILPOINT("step.micro");
+		if (i && lh_loop_is_told(l))
+			return 0; /* nothing was applied: it comes again */
 		for (int s = 0; !rc && s < b; s++)
 			rc = lh_data_train(&l->data, l->p.cursor + i + s,
 					   l->tokens + s * T, l->targets + s * T, err);
@@ -220,29 +223,49 @@ static int train_step(struct lh_loop *l, struct lh_err *err)
 	return 0;
 }
 
-/* The loss of the validation split is told; that it cannot be had is no reason to
- * end a job. */
-static int after_switch(struct lh_loop *l, struct lh_err *err)
-{
-	struct lh_err why = LH_ERR_INIT;
-
-	if (!lh_loop_evaluate(l, "after_switch", &why))
-		return 0;
-	if (l->p.trial)
-		return lh_rewind_switch(l, why.text, err);
-	lh_loop_tell(l, "warn", "no evaluation after the switch: %s", why.text);
-	return 0;
-}
-
-/* What is owed after a step. */
-static int after_step(struct lh_loop *l, struct lh_err *err)
+/* The evaluation that comes with the step just done, or NULL. */
+static const char *due_evaluation(const struct lh_loop *l)
 {
 	int64_t every = l->job->evaluation.every_steps;
 
+	if (!l->p.step)
+		return "start";
 	/* The first step of a phase that was switched to. */
 	if (l->p.step == l->p.phase_step + 1 && (l->p.phase_step || l->p.phase))
-		return after_switch(l, err);
-	return every && l->p.step % every == 0 ? lh_loop_evaluate(l, "interval", err) : 0;
+		return "after_switch";
+	return every && l->p.step % every == 0 ? "interval" : NULL;
+}
+
+/* That the loss after a switch cannot be had is no reason to end a job. */
+static int without_evaluation(struct lh_loop *l, const char *reason,
+			      const struct lh_err *why, struct lh_err *err)
+{
+	if (strcmp(reason, "after_switch")) {
+		*err = *why;
+		return why->code;
+	}
+	if (l->p.trial)
+		return lh_rewind_switch(l, why->text, err);
+	lh_loop_tell(l, "warn", "no evaluation after the switch: %s", why->text);
+	return 0;
+}
+
+/* One that is abandoned is owed: the next attempt begins with it. */
+static int evaluate_step(struct lh_loop *l, struct lh_err *err)
+{
+	const char *reason = due_evaluation(l);
+	struct lh_err why = LH_ERR_INIT;
+	int rc = reason ? lh_loop_evaluate(l, reason, &why) : 0;
+
+	l->p.owed = l->abandoned;
+	if (l->p.owed)
+		l->saved_step = -1; /* one of this step does not say so */
+	return rc ? without_evaluation(l, reason, &why, err) : 0;
+}
+
+bool lh_loop_is_told(const struct lh_loop *l)
+{
+	return *l->c->stop || lh_link_is_ending(l->link);
 }
 
 /* A phase has come to its own end. If the next one cannot be entered somebody is to
@@ -398,64 +421,128 @@ static int choose_memory(struct lh_loop *l, struct lh_err *err)
 	return rc;
 }
 
+/* In the saver's thread. */
+static void on_save_moved(void *arg)
+{
+	lh_link_beat(arg);
+}
+
 static int open_saver(struct lh_loop *l, struct lh_err *err)
 {
 	struct lh_saver_config c = { .ops = l->c->ops, .dev = l->dev, .model = l->model,
 				     .dir = l->c->checkpoints, .spec = l->c->spec,
 				     .link = l->link, .keep = l->job->checkpoint.keep,
-				     .keep_every = l->job->checkpoint.keep_every };
+				     .keep_every = l->job->checkpoint.keep_every,
+				     .moved = on_save_moved, .moved_arg = l->link };
 
 	return lh_saver_new(&l->saver, &c, err);
 }
 
-static int open_all(struct lh_loop *l, struct lh_err *err)
+static int open_device(struct lh_loop *l, struct lh_err *err)
+{
+	int rc = make_checkpoints_dir(l->c->checkpoints, err);
+
+	if (!rc)
+		rc = l->c->ops->open(&l->dev, l->job->threads, err);
+	/* Only time is lost without it. */
+	if (!rc && l->c->cache && !lh_fs_mkdirs(l->c->cache, NULL))
+		l->c->ops->cache(l->dev, l->c->cache);
+	return rc ? rc : lh_data_open(&l->data, l->job, err);
+}
+
+static int open_model(struct lh_loop *l, struct lh_err *err)
 {
 	const struct lh_job *job = l->job;
-	int64_t T = job->data.seq_len;
-	struct lh_err no;
-	bool resumed;
 	int rc;
 
 	l->micro = (int)(job->batch.micro_sequences ? job->batch.micro_sequences :
 						      job->batch.sequences);
 	for (int i = 0; i < job->phase_count; i++)
 		lh_attention_mode_of(&l->modes[i], job, i);
-	rc = make_checkpoints_dir(l->c->checkpoints, err);
+	rc = choose_memory(l, err);
 	if (!rc)
-		rc = l->c->ops->open(&l->dev, job->threads, err);
-	/* Only time is lost without it. */
-	if (!rc && l->c->cache && !lh_fs_mkdirs(l->c->cache, NULL))
-		l->c->ops->cache(l->dev, l->c->cache);
+		rc = lh_model_new(&l->model, l->c->ops, l->dev, &job->model, l->micro,
+				  job->data.seq_len, l->modes, job->phase_count, err);
 	if (!rc)
-		rc = lh_data_open(&l->data, job, err);
-	if (!rc)
-		rc = choose_memory(l, err);
-	if (!rc)
-		rc = lh_model_new(&l->model, l->c->ops, l->dev, &job->model, l->micro, T,
-				  l->modes, job->phase_count, err);
-	if (!rc)
-		rc = lh_model_prepare(l->model, l->modes, job->phase_count,
-				      job->batch.sequences,
-				      lh_data_has_validation(&l->data) ?
-					      job->evaluation.sequences : 0, err);
-	if (!rc)
-		rc = open_saver(l, err);
-	if (rc)
-		return rc;
-	lh_info("%s; %" PRId64 " parameters", l->c->ops->describe(l->dev),
-		lh_model_param_count(l->model));
-	l->tokens = lh_calloc((size_t)(l->micro * T), sizeof(*l->tokens));
-	l->targets = lh_calloc((size_t)(l->micro * T), sizeof(*l->targets));
-	rc = restore(l, err);
-	if (rc)
-		return rc;
-	resumed = l->saved_step >= 0;
+		lh_info("%s; %" PRId64 " parameters", l->c->ops->describe(l->dev),
+			lh_model_param_count(l->model));
+	return rc;
+}
+
+/* Phase by phase: a library may compile for a minute. */
+static int prepare(struct lh_loop *l, struct lh_err *err)
+{
+	int64_t evaluated = lh_data_has_validation(&l->data) ?
+				    l->job->evaluation.sequences : 0;
+	int rc = 0;
+
+	for (int i = 0; !rc && i < l->job->phase_count && !lh_loop_is_told(l); i++) {
+		LH_FAILPOINT("prepare.phase");
+		rc = lh_model_prepare(l->model, &l->modes[i], 1, l->job->batch.sequences,
+				      i ? 0 : evaluated, err);
+		lh_link_beat(l->link);
+	}
+	return rc;
+}
+
+static int open_buffers(struct lh_loop *l, struct lh_err *err)
+{
+	size_t count = (size_t)(l->micro * l->job->data.seq_len);
+
+	l->tokens = lh_calloc(count, sizeof(*l->tokens));
+	l->targets = lh_calloc(count, sizeof(*l->targets));
+	return open_saver(l, err);
+}
+
+/* Told to end while there is no state of training yet: what is on disk stays, and
+ * commands without an outcome go to the next attempt. */
+static int end_early(struct lh_loop *l, struct lh_err *err)
+{
+	const char *name, *verb;
+	json_t *m;
+	int rc = 0;
+
+	l->ending = LH_END_STOPPED;
+	while (!rc && (m = lh_link_take(l->link, 0))) {
+		name = json_string_value(json_object_get(m, "m"));
+		verb = json_string_value(json_object_get(m, "verb"));
+		if (!strcmp(name, "refuse"))
+			rc = lh_loop_on_message(l, m, err);
+		else if (verb && !strcmp(verb, "cancel"))
+			l->ending = LH_END_CANCELLED;
+		json_decref(m);
+	}
+	return rc;
+}
+
+/* What a step depends on, or l->ending when the worker is told to end before. */
+static int open_all(struct lh_loop *l, struct lh_err *err)
+{
+	static int (*const stages[])(struct lh_loop *l, struct lh_err *err) = {
+		open_device, open_model, prepare, open_buffers, restore };
+
+	for (size_t i = 0; i < sizeof(stages) / sizeof(*stages); i++) {
+		int rc = stages[i](l, err);
+
+		if (rc || l->ending)
+			return rc;
+		if (lh_loop_is_told(l))
+			return end_early(l, err);
+	}
+	return 0;
+}
+
+static int begin(struct lh_loop *l, struct lh_err *err)
+{
+	bool resumed = l->saved_step >= 0;
+	struct lh_err no;
+
 	lh_loop_post_state(l, l->paused ? "paused" : "running",
 			   resumed ? "resumed from a checkpoint" : "started", 0);
 	/* Somewhere to go back to, from the first step on. */
-	if (lh_loop_may_roll_back(job) && !resumed)
+	if (lh_loop_may_roll_back(l->job) && !resumed)
 		lh_loop_begin_save(l, "start", &no);
-	return resumed ? 0 : lh_loop_evaluate(l, "start", err);
+	return resumed && !l->p.owed ? 0 : evaluate_step(l, err);
 }
 
 static void close_all(struct lh_loop *l)
@@ -486,9 +573,40 @@ static bool save_the_end(struct lh_loop *l)
 
 static int finish(struct lh_loop *l, struct lh_err *err)
 {
+	int rc;
+
 	lh_loop_post_state(l, "stopping", ending_names[l->ending], 0);
 	LH_FAILPOINT("end.saved");
-	return l->ending == LH_END_DONE ? lh_loop_evaluate(l, "end", err) : 0;
+	if (l->ending != LH_END_DONE)
+		return 0;
+	rc = lh_loop_evaluate(l, "end", err);
+	if (l->abandoned) /* the next attempt comes to this end again */
+		l->ending = LH_END_STOPPED;
+	return rc;
+}
+
+/* From the state that open_all left to the end. */
+static int train(struct lh_loop *l, struct lh_err *err)
+{
+	int64_t step;
+	int rc = begin(l, err);
+
+	while (!rc && l->ending != LH_END_REWOUND) {
+		rc = boundary(l, err);
+		if (rc || (l->ending && save_the_end(l)))
+			break;
+		if (l->paused)
+			continue;
+		lh_loop_status(l, "training");
+		step = l->p.step;
+		rc = train_step(l, err);
+		if (rc)
+			lh_err_prefix(err, "step %" PRId64, step + 1);
+		else if (l->p.step > step)
+			rc = evaluate_step(l, err);
+	}
+	lh_rewind_end(l);
+	return rc ? rc : finish(l, err);
 }
 
 int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
@@ -497,26 +615,12 @@ int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 			  .saved_step = -1, .paused = config->paused,
 			  .trial_path = lh_asprintf("%s/../" LH_JOB_TRIAL,
 						    config->checkpoints) };
-	int64_t step;
 	int rc = open_all(&l, err);
 
-	while (!rc && l.ending != LH_END_REWOUND) {
-		rc = boundary(&l, err);
-		if (rc || (l.ending && save_the_end(&l)))
-			break;
-		if (l.paused)
-			continue;
-		lh_loop_status(&l, "training");
-		step = l.p.step;
-		rc = train_step(&l, err);
-		if (rc)
-			lh_err_prefix(err, "step %" PRId64, step + 1);
-		else if (l.p.step > step)
-			rc = after_step(&l, err);
-	}
-	lh_rewind_end(&l);
-	if (!rc)
-		rc = finish(&l, err);
+	if (!rc && !l.ending)
+		rc = train(&l, err);
+	else
+		lh_rewind_end(&l);
 	if (rc) {
 		l.ending = l.ending == LH_END_HELD ? LH_END_HELD : LH_END_FAILED;
 		lh_log_err(LH_LOG_ERROR, l.ending == LH_END_HELD ? "the job is held" :

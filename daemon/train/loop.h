@@ -4,6 +4,10 @@
  * this order: a checkpoint that is due; commands of an earlier attempt that were
  * applied here; commands that have arrived; the phase's own end. So a resumed
  * run repeats what the lost one did, bit for bit.
+ *
+ * Told to end, by SIGTERM or a command, it does not wait for the next boundary: it
+ * leaves an evaluation, a step between two micro-batches, or what it prepares. Of
+ * that nothing is applied or recorded, and the next attempt does it.
  */
 #ifndef LIGHTHOUSE_LOOP_H
 #define LIGHTHOUSE_LOOP_H

@@ -39,6 +39,7 @@ struct lh_loop {
 	bool paused;
 	char *trial_path;
 	struct lh_trial trial;   /* while p.trial, and of one that is taken back */
+	bool abandoned;          /* an evaluation, because the worker is to end */
 	enum lh_ending ending;
 	char why[400];           /* of LH_END_REWOUND */
 };
@@ -58,6 +59,8 @@ json_t *lh_loop_text_json(const char *text);
 int64_t lh_loop_plan_total(const struct lh_loop *l);
 /* A checkpoint that cannot be used: for lh_checkpoint_load_newest. */
 void lh_loop_on_damaged(void *loop, const char *path, const struct lh_err *why);
+/* Told to end: what is under way is left, the next boundary does the rest. */
+bool lh_loop_is_told(const struct lh_loop *l);
 /* By its own limit. */
 bool lh_loop_phase_is_over(const struct lh_loop *l);
 
@@ -76,7 +79,8 @@ int lh_loop_begin_save(struct lh_loop *l, const char *reason, struct lh_err *why
 int lh_loop_take_save(struct lh_loop *l, bool wait, struct lh_err *why);
 /* This boundary's state safe on disk before anything else happens. */
 int lh_loop_save(struct lh_loop *l, const char *reason, struct lh_err *why);
-/* Full attention over the validation split; training state is not touched. */
+/* Full attention over the validation split; training state is not touched. Told to
+ * end, it leaves off, records nothing and sets l->abandoned. */
 int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err);
 
 /* ---- steer.c --------------------------------------------------------------- */
@@ -88,7 +92,8 @@ struct lh_switch {
 	int64_t command;     /* that asked for it, 0: the phase is over */
 	bool again;          /* an earlier attempt did it: it is not refused now */
 };
-/* Does it, unless the phase does not fit or cannot be evaluated: 0, or why not. */
+/* Does it, unless the phase does not fit or cannot be evaluated: 0, or why not. 0 and
+ * the phase is the old one still: its evaluation was abandoned. */
 int lh_loop_switch(struct lh_loop *l, const struct lh_switch *s, struct lh_err *no);
 /* Seconds that a step of the phase would take; 0: not known. */
 double lh_loop_predict_s(const struct lh_loop *l, int phase);

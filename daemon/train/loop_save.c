@@ -61,7 +61,6 @@ int lh_loop_save(struct lh_loop *l, const char *reason, struct lh_err *err)
 	return rc ? rc : lh_loop_take_save(l, true, err);
 }
 
-/* Full attention over the validation split; training state is not touched. */
 int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err)
 {
 	int64_t n = l->job->evaluation.sequences, T = l->job->data.seq_len, count = 0;
@@ -78,6 +77,11 @@ int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err)
 		double loss;
 		int rc = 0;
 
+		LH_FAILPOINT("eval.batch");
+		if (lh_loop_is_told(l)) {
+			l->abandoned = true;
+			return 0;
+		}
 		for (int s = 0; !rc && s < b; s++)
 			rc = lh_data_validation(&l->data, i + s, n, l->tokens + s * T,
 						l->targets + s * T, err);

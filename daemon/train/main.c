@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
 #include "base/fs.h"
 #include "base/log.h"
 #include "jobs/jobfile.h"
@@ -94,6 +95,7 @@ static int train(const char *dir, const json_t *start, const json_t *spec,
 	link.job = id;
 	link.attempt = attempt;
 	link.generation = generation;
+	LH_FAILPOINT("worker.dial");
 	rc = lh_link_open(&loop.link, &link, err);
 	if (rc)
 		goto done;

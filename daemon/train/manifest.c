@@ -71,14 +71,14 @@ static json_t *manifest_of(const struct lh_progress *p, const json_t *spec,
 			   json_t *files)
 {
 	return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:i, s:I, s:I, s:f, s:I, s:I, "
-			 "s:o, s:o, s:O, s:O}",
+			 "s:b, s:o, s:o, s:O, s:O}",
 			 "format", FORMAT, "version", VERSION, "written_by", LH_VERSION,
 			 "attempt", (json_int_t)p->attempt, "step", (json_int_t)p->step,
 			 "command", (json_int_t)p->command, "phase", p->phase,
 			 "phase_step", (json_int_t)p->phase_step, "phase_tokens",
 			 (json_int_t)p->phase_tokens, "phase_ms", p->phase_ms, "cursor",
 			 (json_int_t)p->cursor, "total_steps",
-			 (json_int_t)p->total_steps, "watch",
+			 (json_int_t)p->total_steps, "owed", p->owed, "watch",
 			 lh_watch_to_json(&p->watch), "switch", switch_to_json(p), "files", files, "job",
 			 (json_t *)spec);
 }
@@ -155,6 +155,7 @@ int lh_manifest_progress(const json_t *manifest, struct lh_progress *p,
 	p->phase_tokens = tokens;
 	p->cursor = cursor + LH_PLANTED("stale_cursor");
 	p->total_steps = total;
+	p->owed = json_is_true(json_object_get(manifest, "owed"));
 	lh_watch_from_json(&p->watch, json_object_get(manifest, "watch"));
 	switch_from_json(p, json_object_get(manifest, "switch"));
 	return 0;

@@ -37,6 +37,7 @@ struct lh_progress {
 	double phase_ms;       /* spent in its steps */
 	int64_t cursor;        /* sequences drawn, see data.h */
 	int64_t total_steps;   /* as known now, -1 not known */
+	bool owed;             /* the evaluation that comes with this step was left */
 	struct lh_watch watch; /* of losses and gradients */
 
 	/* switches, see rewind.h */

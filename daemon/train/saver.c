@@ -18,9 +18,19 @@ struct lh_saver {
 	pthread_t thread;
 	bool busy;            /* a thread is to be joined */
 	atomic_bool written;  /* and has nothing left to do */
+	atomic_bool awaited;  /* by lh_saver_take */
 	int64_t start_us;
 	struct lh_saved saved;
 };
+
+/* A save in the background is no sign of life of the training thread. */
+static void on_wrote(void *arg)
+{
+	struct lh_saver *s = arg;
+
+	if (s->c.moved && atomic_load(&s->awaited))
+		s->c.moved(s->c.moved_arg);
+}
 
 int lh_saver_new(struct lh_saver **out, const struct lh_saver_config *config,
 		 struct lh_err *err)
@@ -31,6 +41,8 @@ int lh_saver_new(struct lh_saver **out, const struct lh_saver_config *config,
 	s->c = *config;
 	s->spec = json_deep_copy(config->spec);
 	rc = lh_snapshot_new(&s->snapshot, config->ops, config->dev, config->model, err);
+	s->snapshot.wrote = on_wrote;
+	s->snapshot.wrote_arg = s;
 	if (rc) {
 		lh_saver_free(s);
 		s = NULL;
@@ -103,7 +115,9 @@ bool lh_saver_take(struct lh_saver *s, bool wait, struct lh_saved *saved)
 {
 	if (!s->busy || (!wait && !atomic_load(&s->written)))
 		return false;
+	atomic_store(&s->awaited, true);
 	pthread_join(s->thread, NULL);
+	atomic_store(&s->awaited, false);
 	s->busy = false;
 	*saved = s->saved;
 	return true;

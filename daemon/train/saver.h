@@ -5,7 +5,7 @@
  * parameter, and is taken once; a save that comes while one is being written
  * waits for it. Records that were posted before are made safe first: a run that
  * goes on from the checkpoint lacks none. Training thread only; the thread inside
- * is the saver's own.
+ * is the saver's own, and calls `moved` from there.
  */
 #ifndef LIGHTHOUSE_SAVER_H
 #define LIGHTHOUSE_SAVER_H
@@ -24,6 +24,8 @@ struct lh_saver_config {
 	struct lh_link *link; /* of the records, or NULL; outlives the saver */
 	int keep;             /* newest ones that stay */
 	int64_t keep_every;   /* steps; those at multiples stay too, 0 none */
+	void (*moved)(void *arg); /* lh_saver_take waits, for a save that gets on */
+	void *moved_arg;
 };
 
 struct lh_saved {

@@ -8,6 +8,7 @@
 
 #include "base/failpoint.h"
 #include "jobs/jobfile.h"
+#include "lighthouse/proto.h"
 #include "train/sample.h"
 
 /* ---- phases ---------------------------------------------------------------- */
@@ -90,6 +91,8 @@ int lh_loop_switch(struct lh_loop *l, const struct lh_switch *s, struct lh_err *
 				   "refused", s->command);
 		return rc;
 	}
+	if (l->abandoned)
+		return 0;
 	LH_FAILPOINT("switch.saved");
 	enter(l, s);
 	lh_loop_post_take(l, "phase", json_pack("{s:i, s:s, s:s, s:I, s:b, s:f}", "phase",
@@ -113,6 +116,7 @@ static void resolve(struct lh_loop *l, int64_t id, const struct lh_err *err,
 		       lh_loop_text_json(err->code ? err->hint : "")));
 }
 
+/* Neither refused nor the phase entered: left, because the worker is to end. */
 static void do_switch(struct lh_loop *l, int64_t id, const json_t *args, bool again,
 		      char *text, size_t text_bytes, struct lh_err *no)
 {
@@ -200,6 +204,8 @@ static void apply(struct lh_loop *l, int64_t id, const char *verb, const json_t 
 	LH_FAILPOINT("command.begin");
 	if (!strcmp(verb, "switch")) {
 		do_switch(l, id, args, replay, text, sizeof(text), &no);
+		if (!no.code && l->p.phase_command != id)
+			return; /* it has no outcome: the next attempt gets it */
 	} else if (!strcmp(verb, "pause") && is_set(args, "release")) {
 		release(l, &no);
 		snprintf(text, sizeof(text), "paused after step %" PRId64 " and released",
@@ -222,6 +228,8 @@ static void apply(struct lh_loop *l, int64_t id, const char *verb, const json_t 
 		lh_err_hint(&no, "it was started by another version of lighthouse");
 	}
 	LH_FAILPOINT("command.done");
+	if (id == LH_PROTO_UNANSWERED)
+		return;
 	if (!no.code)
 		l->p.command = id;
 	if (!replay)
@@ -239,7 +247,8 @@ static int on_piece(void *arg, const char *text)
 
 	lh_link_beat(c->l->link);
 	return !lh_link_answer_take(c->l->link, c->call,
-				    json_pack("{s:s, s:s}", "m", "piece", "text", text));
+				    json_pack("{s:s, s:s}", "m", "piece", "text", text)) ||
+	       lh_loop_is_told(c->l);
 }
 
 static void answer_call(struct lh_loop *l, const json_t *m)

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,15 +21,16 @@ static struct lh_dev *dev;
 static struct lh_model *model;
 static json_t *spec;
 static char dir[32];
+static atomic_int moved;
 
-static int setup(void **state)
+static int setup_model(int64_t ffn_dim)
 {
 	struct lh_job_model c = { .vocab = 64, .dim = 32, .layers = 2, .heads = 2,
-				  .kv_heads = 2, .head_dim = 16, .ffn_dim = 48,
+				  .kv_heads = 2, .head_dim = 16, .ffn_dim = ffn_dim,
 				  .rope_theta = 10000, .norm_eps = 1e-5, .init_std = 0.1 };
 	struct lh_err err = LH_ERR_INIT;
 
-	(void)state;
+	atomic_store(&moved, 0);
 	strcpy(dir, "/tmp/lh-saver-XXXXXX");
 	spec = json_pack("{s:s}", "name", "saved");
 	if (!mkdtemp(dir) || lh_ops_cpu.open(&dev, 1, &err) ||
@@ -36,6 +38,19 @@ static int setup(void **state)
 		return -1;
 	lh_model_init(model, 5);
 	return 0;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	return setup_model(48);
+}
+
+/* Takes far longer to be written than lh_saver_take to be called. */
+static int setup_large(void **state)
+{
+	(void)state;
+	return setup_model(20000);
 }
 
 static int teardown(void **state)
@@ -47,10 +62,17 @@ static int teardown(void **state)
 	return lh_fs_remove_tree(dir, NULL);
 }
 
+static void on_moved(void *arg)
+{
+	assert_ptr_equal(arg, &moved);
+	atomic_fetch_add(&moved, 1);
+}
+
 static struct lh_saver *saver_in(const char *where, int keep)
 {
 	struct lh_saver_config c = { .ops = &lh_ops_cpu, .dev = dev, .model = model,
-				     .dir = where, .spec = spec, .keep = keep };
+				     .dir = where, .spec = spec, .keep = keep,
+				     .moved = on_moved, .moved_arg = &moved };
 	struct lh_saver *s;
 
 	assert_int_equal(lh_saver_new(&s, &c, NULL), 0);
@@ -140,6 +162,25 @@ static void freeing_waits_for_the_write(void **state)
 	free(path);
 }
 
+/* In the background it says nothing of the thread that trains. */
+static void a_save_moves_for_who_waits_for_it(void **state)
+{
+	struct lh_saver *s = saver_in(dir, 2);
+	struct lh_saved saved;
+
+	(void)state;
+	begin(s, 1);
+	while (!lh_saver_take(s, false, &saved))
+		usleep(1000);
+	free(saved.path);
+	assert_int_equal(atomic_load(&moved), 0);
+	begin(s, 2);
+	assert_true(lh_saver_take(s, true, &saved));
+	free(saved.path);
+	assert_in_range(atomic_load(&moved), 2, 1000);
+	lh_saver_free(s);
+}
+
 static void a_write_that_fails_is_told(void **state)
 {
 	char *where = lh_asprintf("%s/file", dir);
@@ -167,6 +208,8 @@ int main(void)
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(freeing_waits_for_the_write, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(a_save_moves_for_who_waits_for_it,
+						setup_large, teardown),
 		cmocka_unit_test_setup_teardown(a_write_that_fails_is_told, setup,
 						teardown),
 	};

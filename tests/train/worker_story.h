@@ -29,6 +29,7 @@ struct story {
 	char state[16], warning[600];
 	int64_t saved_step, state_step;
 	char end[16], end_code[32], end_text[512];
+	char doing[16];                        /* as its progress says */
 	json_t *reply;
 	char pieces[512];
 };
@@ -97,26 +98,34 @@ static inline void write_json_take(const char *path, json_t *json)
 	json_decref(json);
 }
 
-/* A job directory with a job of base_job and `more`, and overrides. */
-static inline void new_job(const char *more, const char *const *set, int set_count)
+/* The job of base_job and `more`, and overrides, for the attempts to come. */
+static inline void write_job(const char *more, const char *const *set, int set_count)
 {
-	char *yaml = lh_asprintf("%s%s", base_job, more), *path = scratch_path("1");
+	char *yaml = lh_asprintf("%s%s", base_job, more);
+	char *path = scratch_path("1/" LH_JOB_SPEC);
 	struct lh_jobfile_source src = { .yaml = yaml, .yaml_bytes = strlen(yaml),
 					 .base_dir = scratch_dir, .set = set,
 					 .set_count = set_count };
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_job job = { 0 };
 
-	lh_fs_remove_tree(path, NULL);
-	assert_int_equal(mkdir(path, 0700), 0);
 	if (lh_jobfile_load(&job, &src, &err))
 		fail_msg("%s (%s)", err.text, err.hint);
-	free(path);
-	path = scratch_path("1/" LH_JOB_SPEC);
 	write_json_take(path, lh_jobfile_to_json(&job));
 	lh_job_release(&job);
 	free(path);
 	free(yaml);
+}
+
+/* A job directory of its own, and nothing told yet. */
+static inline void new_job(const char *more, const char *const *set, int set_count)
+{
+	char *path = scratch_path("1");
+
+	lh_fs_remove_tree(path, NULL);
+	assert_int_equal(mkdir(path, 0700), 0);
+	free(path);
+	write_job(more, set, set_count);
 	json_decref(story.reply);
 	memset(&story, 0, sizeof(story));
 	story.saved_step = -1;
@@ -289,6 +298,8 @@ static inline void on_message(const json_t *m)
 
 	if (fake_is(m, "reply"))
 		story.reply = json_incref((json_t *)m);
+	if (fake_is(m, "progress"))
+		COPY(story.doing, m, "doing");
 	if (fake_is(m, "piece"))
 		strncat(story.pieces, string(m, "text"),
 			sizeof(story.pieces) - strlen(story.pieces) - 1);
