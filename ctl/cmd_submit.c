@@ -111,7 +111,9 @@ static int run(struct ctl *c)
 const struct ctl_command ctl_cmd_submit = {
 	"submit", "JOB.yaml",
 	"Check a job file and put the job in the queue.\n"
-	"Data paths in it are relative to the file. 'lhctl help job' lists its keys.",
+	"Data paths in it are relative to the file. 'lhctl help job' lists its keys.\n"
+	"Where there is no room, it takes the place of a job of lower priority, which\n"
+	"saves, waits and goes on later, unless its file says 'preemptible: false'.",
 	"  lhctl submit job.yaml\n"
 	"  lhctl submit job.yaml --set optimizer.lr=1e-3 --set phases.recovery.until.steps=900\n"
 	"  lhctl submit job.yaml --dry-run\n",

@@ -30,7 +30,7 @@
  *   RESTARTING -> STARTING  start                   after a pause that grows
  *   RESTARTING -> FAILED    decide                  job.restarts used up
  *   RESTARTING -> CANCELLED act                     there is no worker to ask
- *   RESTARTING -> QUEUED    lh_jobs_drain           likewise
+ *   RESTARTING -> QUEUED    lh_jobs_drain, take_place (queue.c)  likewise
  *   STOPPING -> DONE, FAILED, CANCELLED
  *                           decide                  as the end record said; the
  *                           process is gone and its records are stored

@@ -2,8 +2,8 @@
  *
  * The manager owns every struct lh_job_run (jobs/job.h: one job's state machine)
  * and the only mapping from job to worker. It starts the queued job with the
- * highest priority (then the oldest) whenever a slot is free, spawns workers
- * through lhkeeper, adopts the ones a previous lhd left, feeds their records to
+ * highest priority (then the oldest) whenever a slot is free, or makes a job of
+ * lower priority leave its slot, spawns workers through lhkeeper, adopts the ones a previous lhd left, feeds their records to
  * the store and acknowledges them once committed, restarts a lost worker from
  * its last checkpoint, and ends them with kill timers.
  *

@@ -1,4 +1,4 @@
-/* queue.c: which job starts next, and the steps of starting it.
+/* queue.c: which job starts next, whose place it takes, the steps of starting it.
  *
  *   lh_queue_run -> start: attempt row, state STARTING, durable
  *        -> commands to be repeated are read -> attempt directory, start.json
@@ -6,7 +6,13 @@
  *
  * A job that lost its worker keeps its slot and starts before any queued one. A
  * cancel or stop may come between any two steps; then nothing is spawned and the
- * attempt is over. */
+ * attempt is over.
+ *
+ * A GPU is one job's: each may fit alone and two not. Where a queued job has no room,
+ * it takes the place of the live one of lowest priority, if that is lower than its
+ * own and lets it: that one is told to stop as when lhd ends, waits in the queue, and
+ * goes on from its checkpoint. One at a time, and not while a job is about to end
+ * anyway. Equals wait for each other, so that no two take turns. */
 #include "jobs/jobs_int.h"
 
 #include <inttypes.h>
@@ -188,7 +194,30 @@ static int live_count(const struct lh_jobs *jobs)
 	return n;
 }
 
-/* Highest priority, then oldest; jobs stand in the order of their ids. */
+static bool wants_gpu(const struct lh_job_run *run)
+{
+	return run->spec.device == LH_DEVICE_CUDA;
+}
+
+static bool gpu_is_taken(const struct lh_jobs *jobs)
+{
+	for (int i = 0; i < jobs->count; i++)
+		if (lh_job_is_live(jobs->run[i]->state) && wants_gpu(jobs->run[i]))
+			return true;
+	return false;
+}
+
+static bool has_room(const struct lh_jobs *jobs, const struct lh_job_run *run)
+{
+	return live_count(jobs) < jobs->slots && !(wants_gpu(run) && gpu_is_taken(jobs));
+}
+
+static bool waits(const struct lh_job_run *run)
+{
+	return run->state == LH_JOB_QUEUED && run->wanted == LH_WANT_RUN;
+}
+
+/* With room: highest priority, then oldest; jobs stand in the order of their ids. */
 static struct lh_job_run *next_queued(const struct lh_jobs *jobs)
 {
 	struct lh_job_run *best = NULL;
@@ -196,11 +225,70 @@ static struct lh_job_run *next_queued(const struct lh_jobs *jobs)
 	for (int i = 0; i < jobs->count; i++) {
 		struct lh_job_run *run = jobs->run[i];
 
-		if (run->state == LH_JOB_QUEUED && run->wanted == LH_WANT_RUN &&
-		    (!best || run->priority > best->priority))
+		if (waits(run) && (!best || run->priority > best->priority) &&
+		    has_room(jobs, run))
 			best = run;
 	}
 	return best;
+}
+
+/* ---- taking another's place ------------------------------------------------ */
+
+/* Lowest priority, then newest, or NULL. */
+static struct lh_job_run *victim_of(const struct lh_jobs *jobs, const struct lh_job_run *run)
+{
+	bool gpu = wants_gpu(run) && gpu_is_taken(jobs);
+	struct lh_job_run *victim = NULL;
+
+	for (int i = 0; i < jobs->count; i++) {
+		struct lh_job_run *other = jobs->run[i];
+
+		if (lh_job_is_live(other->state) && other->spec.preemptible &&
+		    other->priority < run->priority && (!gpu || wants_gpu(other)) &&
+		    (!victim || other->priority <= victim->priority))
+			victim = other;
+	}
+	return victim;
+}
+
+static void take_place(const struct lh_job_run *run, struct lh_job_run *victim)
+{
+	struct lh_batch *b = lh_batch_new(victim->journal);
+	char why[160];
+
+	snprintf(why, sizeof(why), "job %" PRId64 " '%s' of priority %d takes its place",
+		 run->id, run->spec.name, run->priority);
+	lh_batch_event_take(b, victim->id, victim->attempt, victim->step, "job.preempted",
+			    json_pack("{s:I, s:s, s:i}", "by", (json_int_t)run->id, "name",
+				      run->spec.name, "priority", run->priority),
+			    "%s", why);
+	if (!victim->worker)
+		lh_job_set_state(victim, b, LH_JOB_QUEUED, "%s", why);
+	lh_batch_commit(b, false, NULL, NULL);
+	if (victim->worker)
+		lh_command_stop(victim, why);
+}
+
+/* The waiting job of highest priority that can have a place gets it made free. */
+static void preempt(struct lh_jobs *jobs)
+{
+	struct lh_job_run *best = NULL, *victim = NULL, *of;
+
+	for (int i = 0; i < jobs->count; i++) {
+		struct lh_job_run *run = jobs->run[i];
+
+		if (run->state == LH_JOB_STOPPING)
+			return;
+		if (!waits(run) || (best && run->priority <= best->priority))
+			continue;
+		of = victim_of(jobs, run);
+		if (of) {
+			best = run;
+			victim = of;
+		}
+	}
+	if (best)
+		take_place(best, victim);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -236,6 +324,9 @@ void lh_queue_run(struct lh_jobs *jobs)
 	if (jobs->closing || jobs->draining)
 		return;
 	run_restarts(jobs);
-	while (live_count(jobs) < jobs->slots && (run = next_queued(jobs)))
-		start(run);
+	do {
+		while ((run = next_queued(jobs)))
+			start(run);
+		preempt(jobs);
+	} while (next_queued(jobs)); /* one between two workers left at once */
 }

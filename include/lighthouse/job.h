@@ -133,6 +133,7 @@ struct lh_job {
 	int64_t seed;
 	int threads;         /* CPU worker threads, 0 = all */
 	int restarts;        /* worker losses survived before FAILED */
+	bool preemptible;    /* a job of higher priority may take its place */
 	enum lh_recompute recompute;
 	struct lh_job_model model;
 	struct lh_job_data data;

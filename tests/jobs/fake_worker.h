@@ -444,7 +444,9 @@ static bool fake_main(int argc, char **argv, int *status)
 		alarm(FAKE_LIFE_S);
 	if (name && !strcmp(name, "/lhkeeper") && argc > 4)
 		*status = fake_keeper(argv);
-	else if (name && !strcmp(name, "/lhworker-cpu") && argc == 3)
+	else if (name && !strncmp(name, "/lhworker-c", 11) && argc == 2)
+		*status = 1; /* asked for its device: there is none to tell of */
+	else if (name && !strncmp(name, "/lhworker-c", 11) && argc == 3)
 		*status = !strcmp(argv[1], "--attempt") ? fake_train(argv[2]) :
 							  fake_sample(argv[2]);
 	else

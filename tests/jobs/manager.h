@@ -29,6 +29,7 @@ static struct fixture {
 	int closed;
 	int steps_pushed, events_pushed;
 	int64_t last_event;
+	json_t *more;  /* keys for the specs of jobs to come; NULL: none */
 } f;
 
 /* Runs the loop until `cond`, at most LIMIT_MS. */
@@ -109,6 +110,7 @@ static inline int setup(void **state)
 	assert_int_equal(lh_fs_mkdirs(f.bin, NULL), 0);
 	link_program("lhkeeper");
 	link_program("lhworker-cpu");
+	link_program("lhworker-cuda");
 	f.config = (struct lh_jobs_config){ .state_dir = f.state, .bin_dir = f.bin,
 					    .slots = 1, .stop_grace_ms = 20000,
 					    .kill_grace_ms = 20000, .generation = 1 };
@@ -157,6 +159,7 @@ static inline int teardown(void **state)
 	uv_run(&f.loop, UV_RUN_DEFAULT);
 	assert_int_equal(uv_loop_close(&f.loop), 0);
 	lh_fs_remove_tree(f.dir, NULL);
+	json_decref(f.more);
 	return 0;
 }
 
@@ -205,6 +208,7 @@ static inline void ask_submit(struct answer *a, const char *name, int restarts, 
 
 	memset(a, 0, sizeof(*a));
 	assert_non_null(spec);
+	json_object_update(spec, f.more);
 	if (lh_jobfile_from_json(&job, spec, &err))
 		fail_msg("%s", err.text);
 	json_decref(spec);

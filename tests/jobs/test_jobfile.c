@@ -27,6 +27,7 @@ static const struct { const char *path, *text; } good[] = {
 	{ "seed", "seed: 3" },
 	{ "threads", "threads: 2" },
 	{ "restarts", "restarts: 1" },
+	{ "preemptible", "preemptible: false" },
 	{ "recompute", "recompute: cheap" },
 	{ "model", "model:" },
 	{ "model.preset", "  preset: demo" },
@@ -285,12 +286,13 @@ static void unknown_and_repeated_keys_are_refused(void **state)
 {
 	struct lh_job job;
 	struct lh_err err;
-	char *text;
+	char *text, want[40];
 
 	(void)state;
+	snprintf(want, sizeof(want), "x.yaml:%d: model.dimm", (int)line_of("model.dim") + 1);
 	text = text_with(line_of("model.dim"), "  dimm: 32");
 	assert_true(load(&job, text, strlen(text), NULL, 0, &err) < 0);
-	assert_non_null(strstr(err.text, "x.yaml:10: model.dimm"));
+	assert_non_null(strstr(err.text, want));
 	assert_non_null(strstr(err.hint, "'model.dim'"));
 	free(text);
 	text = text_with(line_of("seed"), "name: again");
