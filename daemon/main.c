@@ -236,6 +236,8 @@ static void shut_down(void *arg)
 	struct lhd *d = arg;
 	struct lh_control *control = d->control;
 
+	if (d->jobs)
+		lh_jobs_give_up_requests(d->jobs);
 	/* From here on nobody listens to events. */
 	d->control = NULL;
 	if (control)

@@ -65,6 +65,9 @@ int lh_jobs_open(struct lh_jobs **jobs, uv_loop_t *loop, struct lh_store *store,
  * 5 s later. So are records that a locked or full database does not take: no
  * process is left then, and the next lhd reads them from the workers' spools. */
 void lh_jobs_drain(struct lh_jobs *jobs, void (*drained)(void *arg), void *arg);
+/* Takes no request from here on, and answers those that still wait for the store
+ * with LH_ESTATE: whoever waits for the answers would wait as long as it does. */
+void lh_jobs_give_up_requests(struct lh_jobs *jobs);
 /* Closes sockets and timers and frees; workers still alive are left alone. */
 void lh_jobs_close(struct lh_jobs *jobs, void (*closed)(void *arg), void *arg);
 

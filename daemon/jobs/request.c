@@ -79,6 +79,23 @@ void lh_request_answer_take(struct lh_request *r, json_t *result, const struct l
 	lh_request_free(r);
 }
 
+void lh_jobs_give_up_requests(struct lh_jobs *jobs)
+{
+	struct lh_err err = LH_ERR_INIT;
+
+	lh_err_set(&err, LH_ESTATE, "lhd ends and has not stored this; it may still");
+	lh_err_hint(&err, "once lhd was started again, ask again with the same request id");
+	jobs->draining = true;
+	for (struct lh_request *r = jobs->requests; r; r = r->next)
+		for (struct lh_request *each = r; each; each = each->same) {
+			lh_jobs_reply reply = each->reply;
+
+			each->reply = NULL; /* the store may come back to it */
+			if (reply)
+				reply(each->arg, NULL, &err);
+		}
+}
+
 /* ---- request ids ----------------------------------------------------------- */
 
 /* What the caller gave, out of what the journal keeps: a switch keeps the phase

@@ -289,7 +289,7 @@ static void unknown_and_repeated_keys_are_refused(void **state)
 	char *text, want[40];
 
 	(void)state;
-	snprintf(want, sizeof(want), "x.yaml:%d: model.dimm", (int)line_of("model.dim") + 1);
+	snprintf(want, sizeof(want), "x.yaml:%d: model.dimm", line_of("model.dim") + 1);
 	text = text_with(line_of("model.dim"), "  dimm: 32");
 	assert_true(load(&job, text, strlen(text), NULL, 0, &err) < 0);
 	assert_non_null(strstr(err.text, want));

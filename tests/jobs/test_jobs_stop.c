@@ -262,6 +262,32 @@ static void a_start_that_waits_for_the_store_does_not_hold_it_up(void **state)
 	assert_int_equal(number(job, "restarts"), 1);
 }
 
+static void a_request_that_waits_for_the_store_is_answered(void **state)
+{
+	int64_t job = start_running();
+	struct answer a, b, c;
+	sqlite3 *other = lock_store();
+
+	(void)state;
+	ask(&a, job, "pause", NULL, "id-1");
+	ask(&b, job, "pause", NULL, "id-1");
+	RUN_UNTIL(*lh_store_trouble(f.store));
+	assert_int_equal(a.count + b.count, 0);
+	lh_jobs_give_up_requests(f.jobs);
+	assert_true(a.count == 1 && b.count == 1);
+	assert_int_equal(a.code, LH_ESTATE);
+	assert_int_equal(b.code, LH_ESTATE);
+	ask(&c, job, "cancel", NULL, NULL);
+	assert_int_equal(c.code, LH_ESTATE);
+	unlock_store(other);
+	reopen();
+	RUN_UNTIL(is_in(job, "PAUSED")); /* it was stored after all */
+	ask(&b, job, "pause", NULL, "id-1");
+	RUN_UNTIL(b.count);
+	assert_int_equal(b.code, 0);
+	assert_int_equal(a.count, 1);
+}
+
 MANAGER_TESTS(T(draining_puts_jobs_back_and_the_next_lhd_goes_on),
 	      T(a_worker_that_has_not_dialled_is_told_when_it_does),
 	      T(a_start_that_has_not_come_to_a_process_comes_to_none),
@@ -273,4 +299,5 @@ MANAGER_TESTS(T(draining_puts_jobs_back_and_the_next_lhd_goes_on),
 	      T(a_save_that_moves_is_waited_for_while_lhd_stays),
 	      T(a_process_that_nothing_ends_is_left),
 	      T(a_locked_store_does_not_hold_up_the_end),
-	      T(a_start_that_waits_for_the_store_does_not_hold_it_up))
+	      T(a_start_that_waits_for_the_store_does_not_hold_it_up),
+	      T(a_request_that_waits_for_the_store_is_answered))
