@@ -19,7 +19,8 @@
 #include "ctl.h"
 #include "lighthouse/proto.h"
 
-enum { LINE_MAX_BYTES = 256 << 20, CALL_LEAST_US = 2000000 };
+enum { LINE_MAX_BYTES = 256 << 20, CALL_LEAST_US = 2000000, NEXT_LIMIT_US = 60000000,
+       NEXT_LOOK_US = 20000 };
 
 struct ctl_client {
 	int fd;
@@ -70,16 +71,6 @@ static int dial(struct ctl_client *k, const char *state, struct lh_err *err)
 	return rc;
 }
 
-struct ctl_client *ctl_connect(const struct ctl *c)
-{
-	struct lh_err err = LH_ERR_INIT;
-	struct ctl_client *k = ctl_try_connect(c, &err);
-
-	if (!k)
-		ctl_fail(&err);
-	return k;
-}
-
 struct ctl_client *ctl_try_connect(const struct ctl *c, struct lh_err *err)
 {
 	char *state = ctl_state_dir(c, err);
@@ -97,6 +88,34 @@ struct ctl_client *ctl_try_connect(const struct ctl *c, struct lh_err *err)
 		k->wake_fd = -1;
 	}
 	free(state);
+	return k;
+}
+
+struct ctl_client *ctl_connect(const struct ctl *c)
+{
+	struct lh_err err = LH_ERR_INIT;
+	struct ctl_client *k = ctl_try_connect(c, &err);
+
+	if (!k)
+		ctl_fail(&err);
+	return k;
+}
+
+struct ctl_client *ctl_await_next(const struct ctl *c, struct ctl_client *old)
+{
+	int64_t end_us = lh_clock_us() + NEXT_LIMIT_US;
+	struct lh_err err = LH_ERR_INIT;
+	struct ctl_client *k;
+	int rc;
+
+	do
+		rc = ctl_listen(old, -1, &err);
+	while (!rc || rc == LH_ETIMEOUT);
+	ctl_disconnect(old);
+	while (!(k = ctl_try_connect(c, &err)) && lh_clock_us() < end_us)
+		usleep(NEXT_LOOK_US);
+	if (!k)
+		ctl_fail(&err);
 	return k;
 }
 

@@ -95,6 +95,9 @@ void ctl_wake_on(struct ctl_client *k, int fd);
 /* Waits until the daemon has closed the connection and, if it is the one that owns
  * the state directory, its process has ended. */
 void ctl_await_end(const struct ctl *c, struct ctl_client *k);
+/* Waits until the daemon has closed the connection, which is freed, and connects to
+ * the one that comes after it. NULL after printing why: none came for a minute. */
+struct ctl_client *ctl_await_next(const struct ctl *c, struct ctl_client *old);
 /* Prints "error: ..." and "hint: ..."; the exit code that fits. */
 int ctl_fail(const struct lh_err *err);
 /* Number of the job an operand names: a number, or the newest of that name.

@@ -8,6 +8,10 @@
  * asked to checkpoint and stop, then the parts close one after the other and the
  * loop must be empty. A second signal ends it at once and leaves the workers to
  * the next lhd. Any other death of lhd leaves them too: they go on by themselves.
+ *
+ * daemon.restart closes the parts without asking the workers, and then the process
+ * becomes the next lhd, of whatever version lies at its path by then: the same pid
+ * to its service manager, and whoever waits for it.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -20,6 +24,7 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "base/reap.h"
@@ -53,8 +58,14 @@ struct lhd {
 	struct lh_store *store;     /* NULL when not open */
 	struct lh_jobs *jobs;
 	struct lh_control *control;
+	char program[PATH_MAX]; /* its own path, when it started */
 	bool stopping;
+	bool restarting;        /* and stopping */
 };
+
+/* The first signal that came while lhd cannot act on one, starting or becoming the
+ * next; 0: none. */
+static volatile sig_atomic_t early;
 
 /* ---- options -------------------------------------------------------------- */
 
@@ -83,15 +94,16 @@ static void print_help(void)
 	       "  -h, --help          print this\n"
 	       "\n"
 	       "SIGTERM or SIGINT: every worker writes a checkpoint and stops, then lhd\n"
-	       "ends; the next lhd goes on with the jobs. A second signal ends lhd at\n"
-	       "once and leaves the workers training.\n"
+	       "ends; the next lhd goes on with the jobs. A worker that has not ended\n"
+	       "after its time and %d s more is killed. A second signal ends lhd at once\n"
+	       "and leaves the workers training; so does 'lhctl restart'.\n"
 	       "\n"
 	       "Exit status: 0 stopped as asked, 1 error, 2 wrong usage.\n"
 	       "\n"
 	       "Examples:\n"
 	       "  lhd &\n"
 	       "  lhd --state /data/lighthouse --slots 2\n",
-	       SLOTS_MAX);
+	       SLOTS_MAX, KILL_GRACE_MS / 1000);
 }
 
 static _Noreturn void die_usage(const char *option, const char *value,
@@ -195,6 +207,50 @@ static void parse_options(struct options *o, int argc, char **argv)
 		die_usage("an argument", argv[optind], "an option");
 }
 
+/* ---- signals -------------------------------------------------------------- */
+
+static void on_early_signal(int number)
+{
+	if (early)
+		_exit(EXIT_ERROR);
+	early = number;
+}
+
+static const int ending_signals[2] = { SIGTERM, SIGINT };
+
+/* Until the loop turns. */
+static void catch_signals(void)
+{
+	struct sigaction action = { .sa_handler = on_early_signal, .sa_flags = SA_RESTART };
+
+	for (int i = 0; i < 2; i++)
+		sigaction(ending_signals[i], &action, NULL);
+}
+
+/* What comes from here on is for the next lhd. */
+static void hold_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (int i = 0; i < 2; i++)
+		sigaddset(&set, ending_signals[i]);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	if (early)
+		raise(early);
+}
+
+/* As hold_signals of the lhd before may have left them. */
+static void let_signals_come(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (int i = 0; i < 2; i++)
+		sigaddset(&set, ending_signals[i]);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
 /* ---- stopping ------------------------------------------------------------- */
 
 static void on_store_closed(void *arg)
@@ -205,6 +261,7 @@ static void on_store_closed(void *arg)
 	d->store = NULL;
 	for (i = 0; i < 2; i++)
 		uv_close((uv_handle_t *)&d->signals[i], NULL);
+	catch_signals();
 	uv_close((uv_handle_t *)&d->watchdog, NULL);
 	uv_close((uv_handle_t *)&d->reaper, NULL);
 }
@@ -260,10 +317,25 @@ static void stop(void *arg)
 	lh_jobs_drain(d->jobs, shut_down, d);
 }
 
+static void restart(void *arg)
+{
+	struct lhd *d = arg;
+
+	if (d->stopping)
+		return;
+	d->stopping = d->restarting = true;
+	lh_info("restarting: %d workers go on", lh_jobs_workers(d->jobs));
+	shut_down(d);
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
 	struct lhd *d = handle->data;
 
+	if (d->restarting) {
+		on_early_signal(number);
+		return;
+	}
 	if (d->stopping) {
 		lh_warn("%s again: ending at once, workers are left alone",
 			strsignal(number));
@@ -284,18 +356,14 @@ static void on_event(void *arg, const struct lh_event *ev)
 }
 
 /* Where lhd itself lies; the workers lie beside it. */
-static int find_bin_dir(char *out, size_t bytes, struct lh_err *err)
+static int find_program(char *out, size_t bytes, struct lh_err *err)
 {
 	ssize_t n = readlink("/proc/self/exe", out, bytes - 1);
-	char *slash;
 
 	if (n < 0)
 		return lh_err_set(err, LH_EIO, "cannot read '/proc/self/exe': %s",
 				  strerror(errno));
 	out[n] = '\0';
-	slash = strrchr(out, '/');
-	LH_ASSERT(slash);
-	*slash = '\0';
 	return 0;
 }
 
@@ -347,9 +415,11 @@ static int open_parts(struct lhd *d, const struct options *o, struct lh_err *err
 		.generation = d->dir.generation,
 		.access = &o->access,
 		.stop = stop,
-		.stop_arg = d,
+		.restart = restart,
+		.arg = d,
 	};
-	char bin_dir[PATH_MAX], *db;
+	int rc = find_program(d->program, sizeof(d->program), err);
+	char *bin_dir = lh_strdup(d->program), *db;
 	struct lh_jobs_config jobs = {
 		.state_dir = d->dir.path,
 		.bin_dir = bin_dir,
@@ -359,12 +429,13 @@ static int open_parts(struct lhd *d, const struct options *o, struct lh_err *err
 		.hang_ms = o->hang_ms,
 		.generation = d->dir.generation,
 	};
-	int rc = find_bin_dir(bin_dir, sizeof(bin_dir), err);
 
-	if (rc)
-		return rc;
+	if (!rc)
+		*strrchr(bin_dir, '/') = '\0';
 	db = lh_asprintf("%s/%s", d->dir.path, LH_STATE_DB);
-	rc = lh_store_open(&d->store, &d->loop, db, err);
+	LH_FAILPOINT("lhd.open");
+	if (!rc)
+		rc = lh_store_open(&d->store, &d->loop, db, err);
 	free(db);
 	if (!rc)
 		rc = lh_jobs_open(&d->jobs, &d->loop, d->store, &jobs, on_event, d,
@@ -372,18 +443,26 @@ static int open_parts(struct lhd *d, const struct options *o, struct lh_err *err
 	if (!rc)
 		rc = lh_control_open(&d->control, &d->loop, d->jobs, d->store,
 				     &control, err);
+	free(bin_dir);
 	return rc;
 }
 
+/* Takes over from catch_signals. */
 static void watch_signals(struct lhd *d)
 {
-	static const int numbers[2] = { SIGTERM, SIGINT };
-	int i;
+	for (int i = 0; i < 2; i++)
+		uv_signal_start(&d->signals[i], on_signal, ending_signals[i]);
+	if (early)
+		on_signal(&d->signals[0], early);
+}
 
-	for (i = 0; i < 2; i++) {
+static void init_handles(struct lhd *d)
+{
+	uv_timer_init(&d->loop, &d->watchdog);
+	uv_timer_init(&d->loop, &d->reaper);
+	for (int i = 0; i < 2; i++) {
 		uv_signal_init(&d->loop, &d->signals[i]);
 		d->signals[i].data = d;
-		uv_signal_start(&d->signals[i], on_signal, numbers[i]);
 	}
 }
 
@@ -396,11 +475,9 @@ static int serve(struct lhd *d, const struct options *o, struct lh_err *err)
 
 	if (uv_loop_init(&d->loop))
 		LH_BUG("no event loop");
-	uv_timer_init(&d->loop, &d->watchdog);
-	uv_timer_init(&d->loop, &d->reaper);
+	init_handles(d);
 	if (lh_reap_is_due())
 		uv_timer_start(&d->reaper, on_reaper, LH_REAP_MS, LH_REAP_MS);
-	watch_signals(d);
 	rc = open_parts(d, o, err);
 	if (rc) {
 		d->stopping = true;
@@ -412,11 +489,23 @@ static int serve(struct lhd *d, const struct options *o, struct lh_err *err)
 		if (watchdog_ms)
 			uv_timer_start(&d->watchdog, on_watchdog, (uint64_t)watchdog_ms,
 				       (uint64_t)watchdog_ms);
+		watch_signals(d);
 	}
 	uv_run(&d->loop, UV_RUN_DEFAULT);
 	if (uv_loop_close(&d->loop))
 		LH_BUG("something is still alive on the loop");
 	return rc;
+}
+
+/* Gives this process to the program at lhd's path; comes back only if that fails. */
+static void become_next(const struct lhd *d, char **argv)
+{
+	uv_library_shutdown(); /* no other thread is left that could take a signal */
+	LH_FAILPOINT("lhd.restart");
+	hold_signals();
+	lh_notify_hand_on();
+	execv(d->program, argv);
+	lh_error("cannot run '%s': %s", d->program, strerror(errno));
 }
 
 int main(int argc, char **argv)
@@ -428,6 +517,8 @@ int main(int argc, char **argv)
 
 	parse_options(&options, argc, argv);
 	signal(SIGPIPE, SIG_IGN);
+	catch_signals();
+	let_signals_come();
 	umask(0077);
 	/* No memory is the end for JSON too; and one seed, before there are
 	 * threads. */
@@ -437,6 +528,10 @@ int main(int argc, char **argv)
 	if (!rc)
 		rc = serve(&d, &options, &err);
 	lh_statedir_close(&d.dir);
+	if (!rc && d.restarting) {
+		become_next(&d, argv);
+		return EXIT_ERROR;
+	}
 	if (!rc) {
 		lh_info("stopped");
 		return EXIT_OK;

@@ -14,7 +14,14 @@
 static struct {
 	struct sockaddr_un address;
 	socklen_t bytes; /* 0: nobody listens */
+	char *path, *watchdog_us; /* as they were in the environment, or NULL */
 } manager;
+
+static void keep(char **copy, const char *value)
+{
+	free(*copy);
+	*copy = value ? strdup(value) : NULL;
+}
 
 int64_t lh_notify_open(void)
 {
@@ -35,10 +42,20 @@ int64_t lh_notify_open(void)
 	/* Meant for a parent that started us. */
 	if (pid && strtol(pid, NULL, 10) != getpid())
 		watchdog_us = 0;
+	keep(&manager.path, path);
+	keep(&manager.watchdog_us, watchdog_us > 0 ? us : NULL);
 	unsetenv("NOTIFY_SOCKET");
 	unsetenv("WATCHDOG_USEC");
 	unsetenv("WATCHDOG_PID");
 	return manager.bytes && watchdog_us > 0 ? watchdog_us / 3000 + 1 : 0;
+}
+
+void lh_notify_hand_on(void)
+{
+	if (manager.path)
+		setenv("NOTIFY_SOCKET", manager.path, 1);
+	if (manager.watchdog_us)
+		setenv("WATCHDOG_USEC", manager.watchdog_us, 1);
 }
 
 void lh_notify(const char *text)

@@ -11,6 +11,8 @@
  * process's, not its children's. Gives how often to send "WATCHDOG=1", a third of
  * what the manager allows; 0 when it does not watch. */
 int64_t lh_notify_open(void);
+/* Puts them back, for the program that this process becomes. */
+void lh_notify_hand_on(void);
 /* "READY=1", "WATCHDOG=1", "STOPPING=1"; failures are logged once. */
 void lh_notify(const char *text);
 

@@ -12,9 +12,24 @@
 
 enum { PIDS_MAX = 64 };
 
+static FILE *open_children(void)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+	return fopen(path, "re");
+}
+
 int lh_reap_is_due(void)
 {
-	return getpid() == 1;
+	FILE *f = open_children();
+	int pid, due = getpid() == 1;
+
+	if (f) {
+		due |= fscanf(f, "%d", &pid) == 1;
+		fclose(f);
+	}
+	return due;
 }
 
 static bool is_zombie(int pid)
@@ -37,12 +52,9 @@ static bool is_zombie(int pid)
 /* Children of this process that are zombies; those beyond PIDS_MAX come next time. */
 static int list_zombies(int *pids)
 {
-	char path[64];
+	FILE *f = open_children();
 	int count = 0, pid;
-	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
-	f = fopen(path, "re");
 	if (!f)
 		return 0;
 	while (count < PIDS_MAX && fscanf(f, "%d", &pid) == 1)

@@ -1,7 +1,8 @@
-/* reap.h: children that nobody waits for, for a process that is PID 1.
+/* reap.h: children that this program did not start and nobody waits for.
  *
  * In a container lhd may be PID 1: a worker whose keeper was killed becomes its
- * child, and stays a zombie after its end unless it is waited for. libuv waits
+ * child, and stays a zombie after its end unless it is waited for. So do the
+ * keepers that were started by the lhd which this process was before. libuv waits
  * for the children it started, and for those alone, at once; so what is still a
  * zombie at a second look is nobody's.
  */
@@ -10,7 +11,8 @@
 
 enum { LH_REAP_MS = 2000 }; /* between two looks */
 
-/* Whether this process has to: it is PID 1. */
+/* Whether this process has to: it is PID 1, or has children. To be asked before it
+ * starts any. */
 int lh_reap_is_due(void);
 /* One look; gives the number of children that were waited for. One thread. */
 int lh_reap_orphans(void);

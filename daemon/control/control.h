@@ -25,7 +25,8 @@ struct lh_control_config {
 	int64_t generation;         /* of this lhd */
 	const struct lh_access *access; /* borrowed while it is open */
 	void (*stop)(void *arg);    /* daemon.stop was called; on the loop */
-	void *stop_arg;
+	void (*restart)(void *arg); /* daemon.restart, once it is journalled */
+	void *arg;
 };
 
 /* What was refused lately, so that asking again and again fills no disk. */

@@ -35,7 +35,27 @@ void rpc_daemon_stop(struct lh_call *call)
 	struct lh_control *c = lh_control_of(call);
 
 	lh_reply_ok(call, json_pack("{s:s}", "state", "stopping"));
-	c->config.stop(c->config.stop_arg);
+	c->config.stop(c->config.arg);
+}
+
+static void on_restart_journalled(void *arg, json_t *result, const struct lh_err *err)
+{
+	struct lh_call *call = arg;
+	struct lh_control *c = lh_control_of(call);
+
+	if (!result) {
+		lh_reply_err(call, err);
+		return;
+	}
+	lh_reply_ok(call, json_incref(result));
+	c->config.restart(c->config.arg);
+}
+
+void rpc_daemon_restart(struct lh_call *call)
+{
+	struct lh_caller who = lh_control_caller(call);
+
+	lh_jobs_restart(lh_control_of(call)->jobs, &who, on_restart_journalled, call);
 }
 
 void rpc_job_subscribe(struct lh_call *call)

@@ -148,6 +148,12 @@ static void adopt(struct lh_jobs *jobs)
 		}
 }
 
+/* Not before: lhd may have been told to end while it opened. */
+static void on_first_turn(uv_timer_t *timer)
+{
+	lh_queue_run(timer->data);
+}
+
 static void free_all(struct lh_jobs *jobs)
 {
 	while (jobs->requests)
@@ -217,7 +223,7 @@ int lh_jobs_open(struct lh_jobs **out, uv_loop_t *loop, struct lh_store *store,
 		jobs->run[i]->journal = jobs->journal;
 	adopt(jobs);
 	lh_hang_begin(jobs);
-	lh_queue_run(jobs);
+	uv_timer_start(&jobs->timer, on_first_turn, 0, 0);
 	lh_rules_begin(jobs);
 	*out = jobs;
 	return 0;

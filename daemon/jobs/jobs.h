@@ -54,7 +54,7 @@ struct lh_caller {
 };
 
 /* Loads jobs and attempts from the store (blocking), opens worker.sock, adopts
- * or gives up workers, starts the queue. */
+ * or gives up workers; the queue starts when the loop turns. */
 int lh_jobs_open(struct lh_jobs **jobs, uv_loop_t *loop, struct lh_store *store,
 		 const struct lh_jobs_config *config, lh_event_sink sink,
 		 void *sink_arg, struct lh_err *err);
@@ -89,6 +89,10 @@ void lh_jobs_command(struct lh_jobs *jobs, int64_t job, const char *verb,
 /* Journals a call that its caller may not make, and how many went untold before. */
 void lh_jobs_note_denied(struct lh_jobs *jobs, const struct lh_caller *who,
 			 const char *method, int untold);
+/* daemon.restart: who asked goes into the journal and the answer comes; all else is
+ * the caller's. */
+void lh_jobs_restart(struct lh_jobs *jobs, const struct lh_caller *who,
+		     lh_jobs_reply reply, void *arg);
 /* job.sample: pieces as {text}, then the reply. Returns a handle for abandon. */
 typedef void (*lh_jobs_piece)(void *arg, json_t *piece);
 int64_t lh_jobs_sample(struct lh_jobs *jobs, int64_t job, const json_t *args,

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fs.h"
 #include "jobs/rule.h"
 
 struct lh_request *lh_request_new(struct lh_jobs *jobs, const char *method, int64_t job,
@@ -228,4 +229,45 @@ void lh_request_journal(struct lh_request *r, struct lh_batch *batch, const json
 					 LH_TEXT(r->message), LH_INT(r->accepted_ms) },
 		     10);
 	free(text);
+}
+
+/* ---- lhd itself ------------------------------------------------------------ */
+
+static void restart_stored(void *arg, int rc, const struct lh_err *err)
+{
+	struct lh_request *r = arg;
+
+	lh_request_answer_take(r, rc ? NULL : json_pack("{s:I, s:s}", "command",
+							(json_int_t)r->command, "state",
+							"restarting"),
+			       rc ? err : NULL);
+}
+
+void lh_jobs_restart(struct lh_jobs *jobs, const struct lh_caller *who,
+		     lh_jobs_reply reply, void *arg)
+{
+	struct lh_request *r = lh_request_new(jobs, "daemon.restart", 0, who, reply, arg);
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_batch *b;
+
+	if (jobs->draining) {
+		lh_err_set(&err, LH_ESTATE, "lhd is stopping already");
+		lh_err_hint(&err, "start it once it has ended");
+		lh_request_answer_take(r, NULL, &err);
+		return;
+	}
+	b = lh_batch_new(jobs->journal);
+	r->args = json_object();
+	r->accepted_ms = lh_time_ms();
+	lh_request_journal(r, b, r->args);
+	lh_batch_add(b, LH_STMT_COMMAND_OUTCOME,
+		     (struct lh_bind[]){ LH_INT(r->command), LH_TEXT("applied"),
+					 LH_INT(r->accepted_ms), LH_NULL,
+					 LH_TEXT("workers go on") },
+		     5);
+	lh_batch_event_take(b, 0, 0, -1, "daemon.restart",
+			    json_pack("{s:I}", "command", (json_int_t)r->command),
+			    "lhd restarts, by uid %lld%s%s; workers go on",
+			    (long long)r->uid, *r->message ? ": " : "", r->message);
+	lh_batch_commit(b, true, restart_stored, r);
 }

@@ -11,6 +11,7 @@
 #include <sys/un.h>
 
 #include "base/notify.h"
+#include "lighthouse/proto.h"
 #include "../built.h"
 
 static char dir[] = "/tmp/lh-notify-XXXXXX";
@@ -51,6 +52,37 @@ static void hears(const char *want)
 	assert_string_equal(text, want);
 }
 
+/* Whatever was said of being alive comes before it. */
+static void hears_at_last(const char *want)
+{
+	char text[64];
+	ssize_t n;
+
+	do {
+		n = recv(manager, text, sizeof(text) - 1, 0);
+		assert_true(n > 0);
+		text[n] = '\0';
+		if (strcmp(text, want))
+			assert_string_equal(text, "WATCHDOG=1");
+	} while (strcmp(text, want));
+}
+
+static void ask_for_restart(const char *state)
+{
+	static const char line[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":"
+				   "\"daemon.restart\"}\n";
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char text[512];
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s/" LH_STATE_CONTROL_SOCKET, state);
+	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	assert_int_equal(send(fd, line, strlen(line), 0), (ssize_t)strlen(line));
+	assert_true(recv(fd, text, sizeof(text), 0) > 0);
+	assert_int_equal(recv(fd, text, sizeof(text), 0), 0); /* it hangs up */
+	close(fd);
+}
+
 static void environment_is_taken_and_checked(void **state)
 {
 	(void)state;
@@ -66,11 +98,16 @@ static void environment_is_taken_and_checked(void **state)
 	assert_null(getenv("NOTIFY_SOCKET"));
 	lh_notify("READY=1");
 	hears("READY=1");
+	lh_notify_hand_on();
+	assert_string_equal(getenv("NOTIFY_SOCKET"), name);
+	assert_string_equal(getenv("WATCHDOG_USEC"), "3000000");
 
 	setenv("NOTIFY_SOCKET", name, 1);
 	setenv("WATCHDOG_USEC", "3000000", 1);
 	setenv("WATCHDOG_PID", "1", 1); /* another process's */
 	assert_int_equal(lh_notify_open(), 0);
+	lh_notify_hand_on();
+	assert_null(getenv("WATCHDOG_USEC"));
 
 	setenv("NOTIFY_SOCKET", "/nowhere/at/all", 1);
 	assert_int_equal(lh_notify_open(), 0);
@@ -97,17 +134,11 @@ static void lhd_says_ready_alive_and_stopping(void **state)
 	hears("READY=1");
 	hears("WATCHDOG=1");
 	hears("WATCHDOG=1");
+	ask_for_restart(place);
+	hears_at_last("READY=1"); /* the next one, of the same process */
+	hears("WATCHDOG=1");
 	assert_int_equal(kill(pid, SIGTERM), 0);
-	do {
-		char text[64];
-		ssize_t n = recv(manager, text, sizeof(text) - 1, 0);
-
-		assert_true(n > 0);
-		text[n] = '\0';
-		if (!strcmp(text, "STOPPING=1"))
-			break;
-		assert_string_equal(text, "WATCHDOG=1");
-	} while (true);
+	hears_at_last("STOPPING=1");
 	status = built_wait(pid, 20000);
 	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 	free(place);

@@ -30,7 +30,7 @@ static struct lh_control control;
 static struct lh_peer peer;
 static json_t *sent;
 static char dir[64], db_path[128], job_dir[96];
-static int stops;
+static int stops, restarts;
 
 /* ---- the job manager ------------------------------------------------------ */
 
@@ -88,6 +88,15 @@ void lh_jobs_command(struct lh_jobs *j, int64_t job, const char *verb,
 	strcpy(jobs.verb, verb);
 	json_decref(jobs.args);
 	jobs.args = json_deep_copy(args);
+	keep_caller(who);
+	jobs.reply = reply;
+	jobs.arg = arg;
+}
+
+void lh_jobs_restart(struct lh_jobs *j, const struct lh_caller *who, lh_jobs_reply reply,
+		     void *arg)
+{
+	(void)j;
 	keep_caller(who);
 	jobs.reply = reply;
 	jobs.arg = arg;
@@ -232,6 +241,12 @@ static void on_stop(void *arg)
 	stops++;
 }
 
+static void on_restart(void *arg)
+{
+	(void)arg;
+	restarts++;
+}
+
 static int setup(void **state)
 {
 	struct lh_err err = LH_ERR_INIT;
@@ -245,9 +260,10 @@ static int setup(void **state)
 	if (lh_store_open(&store, &loop, db_path, &err))
 		fail_msg("%s", err.text);
 	memset(&jobs, 0, sizeof(jobs));
-	stops = 0;
+	stops = restarts = 0;
 	control = (struct lh_control){
-		.config = { .state_dir = dir, .generation = 5, .stop = on_stop },
+		.config = { .state_dir = dir, .generation = 5, .stop = on_stop,
+			    .restart = on_restart },
 		.loop = &loop,
 		.store = store,
 		.started_ms = 1000,
@@ -807,6 +823,19 @@ static void memory_answers_at_once(void **state)
 	assert_int_equal(stops, 1);
 }
 
+static void a_restart_waits_for_the_journal(void **state)
+{
+	(void)state;
+	begin("daemon.restart", "{\"message\":\"new version\",\"program\":\"t\"}");
+	assert_string_equal(jobs.message, "new version");
+	assert_int_equal(jobs.uid, 11);
+	assert_int_equal(restarts, 0);
+	answer("{\"command\":4,\"state\":\"restarting\"}");
+	expect(json_object_get(json_array_get(sent, 0), "result"),
+	       "{\"command\":4,\"state\":\"restarting\"}");
+	assert_int_equal(restarts, 1);
+}
+
 /* ---- steering ------------------------------------------------------------- */
 
 static void commands_reach_the_jobs_with_their_caller(void **state)
@@ -897,6 +926,7 @@ int main(void)
 		T(journal_gives_the_newest_in_order),
 		T(unknown_jobs_are_not_found),
 		T(memory_answers_at_once),
+		T(a_restart_waits_for_the_journal),
 		T(commands_reach_the_jobs_with_their_caller),
 		T(samples_stream_pieces_and_can_be_abandoned),
 		T(submit_resolves_the_file_first),
