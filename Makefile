@@ -385,7 +385,7 @@ install: all
 	$$ctl completion zsh >$$share/zsh/site-functions/_lhctl; \
 	$$ctl completion fish >$$share/fish/vendor_completions.d/lhctl.fish
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
-	sed 's|@PREFIX@|$(PREFIX)|' daemon/lhd.service \
+	sed 's|@PREFIX@|$(PREFIX)|g' daemon/lhd.service \
 	  >$(DESTDIR)$(PREFIX)/lib/systemd/system/lhd.service
 
 # ---- Debian packages ---------------------------------------------------------
