@@ -268,12 +268,17 @@ static bool is_an_end(const json_t *m)
  * counts of references are no business of two threads. */
 static void deliver_take(struct lh_link *l, json_t *m)
 {
+	bool told;
+
 	pthread_mutex_lock(&l->mutex);
 	json_object_set_new(m, "line", json_integer(l->line));
 	l->ending = l->ending || is_an_end(m);
 	json_array_append_new(l->inbox, m);
+	told = l->ending;
 	pthread_cond_broadcast(&l->arrived);
 	pthread_mutex_unlock(&l->mutex);
+	if (told)
+		LH_FAILPOINT("link.told");
 }
 
 /* Notes a command's id; false: lhd repeats what it has no outcome of after a

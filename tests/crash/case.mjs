@@ -139,6 +139,7 @@ export class Case {
       if (await this.command('pause', args)) await this.command('resume');
       return null;
     }
+    if (act === 'restart') return this.call('daemon.restart', {});
     return this.command(act, args);
   }
 

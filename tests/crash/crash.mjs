@@ -42,9 +42,9 @@ const VICTIMS = [['lhd'], ['lhworker'], ['lhkeeper'], ['lhd', 'lhworker'], ['lhk
 /** What case `i` of a seed does: the kind of job, orders for failpoints, a script. */
 export function plan(seed, i, points) {
   const r = random(seed * 1000003 + i);
-  // Points of going back are come to in such a job alone.
+  // Points of going back are come to in such a job alone, and it ends by a command.
   const point = i < 2 * points.length ? points[i % points.length] : r.pick(points);
-  const kind = point.name.startsWith('rewind.') ? 'rewind' : r.pick(['natural', 'natural', 'command', 'command', 'rewind']);
+  const kind = /^rewind\.|^link\.told$/.test(point.name) ? 'rewind' : r.pick(['natural', 'natural', 'command', 'command', 'rewind']);
   const order = (p, at) => `${p.name}=${p.fails && r.chance(0.5) ? 'error' : 'kill'}@${at}`;
   const orders = [order(point, i < points.length ? 1 : r.int(1, 3))];
   while (r.chance(0.4)) orders.push(order(r.pick(points), r.int(1, 3)));
@@ -53,6 +53,7 @@ export function plan(seed, i, points) {
   const always = i < points.length;
   if (kind !== 'natural') script.push({ step: r.int(10, 30), act: 'switch', args: { phase: 'recovery' } });
   for (const act of ['checkpoint', 'pause']) if (r.chance(0.5) || always) script.push({ step: r.int(3, 50), act });
+  if (r.chance(0.1) || point.name === 'lhd.restart') script.push({ step: r.int(3, 50), act: 'restart' });
   while (r.chance(0.4)) script.push({ step: r.int(1, 60), act: 'kill', args: { programs: r.pick(VICTIMS) } });
   if (r.chance(0.1)) script.push({ step: r.int(1, 50), act: 'term' });
   if (r.chance(0.05)) script.push({ step: r.int(3, 50), act: 'kill', args: { programs: ['lhworker'], signal: 'SIGSTOP' } });

@@ -138,11 +138,15 @@ export class Lhd {
     this.db = join(this.state, 'lighthouse.db');
   }
 
-  async boot() {
+  spawn() {
     const log = openSync(join(this.dir, 'lhd.log'), 'a');
     this.process = spawn(bin('lhd'), ['--state', this.state, ...this.args], { stdio: ['ignore', log, log], env: this.env });
     closeSync(log);
     this.exited = new Promise((r) => this.process.once('exit', (code, signal) => r({ code, signal })));
+  }
+
+  async boot() {
+    this.spawn();
     let ended = null;
     this.exited.then((e) => { ended = e; });
     this.client = await until('lhd answers', async () => {
