@@ -12,16 +12,16 @@ static const struct ctl_option options[] = {
 	{ NULL },
 };
 
-static void print_summary(const json_t *j, const char *directory)
+static void print_summary(const json_t *j, const json_t *spec, const char *directory)
 {
 	char safe[600], eta[32], when[32];
 
 	printf("job %lld '%s': %s (%s)\n", (long long)ctl_int(j, "job"),
 	       ctl_safe(j, "name"), ctl_safe(j, "state"), ctl_safe(j, "reason"));
 	ctl_time(when, ctl_int(j, "submitted_ms"));
-	printf("submitted %s, priority %lld, attempt %lld, %lld restarts\n", when,
+	printf("submitted %s, priority %lld, attempt %lld, %lld of %lld restarts used\n", when,
 	       (long long)ctl_int(j, "priority"), (long long)ctl_int(j, "attempt"),
-	       (long long)ctl_int(j, "restarts"));
+	       (long long)ctl_int(j, "restarts"), (long long)ctl_int(spec, "restarts"));
 	printf("step %lld", (long long)ctl_int(j, "step"));
 	if (ctl_has(j, "total_steps"))
 		printf(" of %lld", (long long)ctl_int(j, "total_steps"));
@@ -118,6 +118,29 @@ static void print_instability(const json_t *show)
 		       (long long)ctl_int(i, "step"), ctl_safe(i, "action"));
 }
 
+/* Of the attempt that ended last, if nobody asked it to. */
+static void print_loss(const json_t *show)
+{
+	json_t *attempts = json_object_get(show, "attempts"), *a = NULL, *line;
+	size_t i = json_array_size(attempts);
+	bool lost, failed;
+	char safe[600];
+
+	while (i && !ctl_has(a = json_array_get(attempts, i - 1), "ended_ms"))
+		i--;
+	lost = i && !strcmp(ctl_str(a, "outcome"), "lost");
+	failed = i && !strcmp(ctl_str(a, "outcome"), "failed");
+	if (!lost && !failed)
+		return;
+	printf("attempt %lld %s at step %lld: %s\n", (long long)ctl_int(a, "attempt"),
+	       lost ? "was lost" : "failed", (long long)ctl_int(a, "last_step"),
+	       lh_escape(safe, sizeof(safe), ctl_str(a, "why")));
+	if (*ctl_str(a, "hint"))
+		printf("hint: %s\n", lh_escape(safe, sizeof(safe), ctl_str(a, "hint")));
+	json_array_foreach (json_object_get(a, "log"), i, line)
+		printf("  | %s\n", lh_escape(safe, sizeof(safe), json_string_value(line)));
+}
+
 static int run(struct ctl *c)
 {
 	json_t *show;
@@ -129,7 +152,9 @@ static int run(struct ctl *c)
 	if (ctl_opt(c, "json"))
 		return ctl_print_json_take(show);
 	if (!ctl_opt(c, "evaluations")) {
-		print_summary(json_object_get(show, "summary"), ctl_str(show, "directory"));
+		print_summary(json_object_get(show, "summary"), json_object_get(show, "spec"),
+			      ctl_str(show, "directory"));
+		print_loss(show);
 		print_phases(show);
 		print_switch(show);
 		print_instability(show);
@@ -142,7 +167,7 @@ static int run(struct ctl *c)
 
 const struct ctl_command ctl_cmd_show = {
 	"show", "JOB",
-	"Show one job.\nIts state, phases, checkpoints, and the validation loss with full "
-	"attention, as\noften as it was measured.",
+	"Show one job.\nIts state, how its newest worker was lost, phases, checkpoints, "
+	"and the\nvalidation loss with full attention, as often as it was measured.",
 	"  lhctl show my-job\n  lhctl show my-job --evaluations\n"
 	"  lhctl show 7 --json\n", 1, 1, options, run };

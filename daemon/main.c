@@ -27,6 +27,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "base/oom.h"
 #include "base/reap.h"
 #include "base/statedir.h"
 #include "control/access.h"
@@ -419,7 +420,7 @@ static int open_parts(struct lhd *d, const struct options *o, struct lh_err *err
 		.arg = d,
 	};
 	int rc = find_program(d->program, sizeof(d->program), err);
-	char *bin_dir = lh_strdup(d->program), *db;
+	char *bin_dir = lh_strdup(d->program), *db, *oom_file = lh_oom_find();
 	struct lh_jobs_config jobs = {
 		.state_dir = d->dir.path,
 		.bin_dir = bin_dir,
@@ -428,6 +429,7 @@ static int open_parts(struct lhd *d, const struct options *o, struct lh_err *err
 		.kill_grace_ms = KILL_GRACE_MS,
 		.hang_ms = o->hang_ms,
 		.generation = d->dir.generation,
+		.oom_file = oom_file,
 	};
 
 	if (!rc)
@@ -444,6 +446,7 @@ static int open_parts(struct lhd *d, const struct options *o, struct lh_err *err
 		rc = lh_control_open(&d->control, &d->loop, d->jobs, d->store,
 				     &control, err);
 	free(bin_dir);
+	free(oom_file);
 	return rc;
 }
 

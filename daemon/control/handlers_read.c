@@ -31,9 +31,13 @@ void rpc_job_list(struct lh_call *call)
 
 /* ---- job.show, job.checkpoints --------------------------------------------- */
 
+/* Of the logs only that of the attempt that ended last. */
 static const char attempts_sql[] =
-	"SELECT attempt, pid, first_step, started_ms, ended_ms, exit_code,"
-	" exit_signal, outcome FROM attempts WHERE job = ?1 ORDER BY attempt";
+	"SELECT attempt, pid, first_step, last_step, started_ms, ended_ms,"
+	" exit_code, exit_signal, outcome, doing, why, hint,"
+	" iif(attempt = (SELECT max(attempt) FROM attempts"
+	"  WHERE job = ?1 AND ended_ms IS NOT NULL), log_json, NULL) AS log_json"
+	" FROM attempts WHERE job = ?1 ORDER BY attempt";
 
 /* The newest of them, in order. */
 static const char evaluations_sql[] =

@@ -1,7 +1,7 @@
 /* finish.c: an attempt none of whose processes lives: its last records, how it
  * ended, and what becomes of the job.
  *
- *   lh_worker_gone -> exit.json, last line of the log, spool: on the pool, records
+ *   lh_worker_gone -> what it left (loss.c) and its spool: on the pool, records
  *        in batches of LH_PROTO_BATCH, each given to the store like any other
  *        -> all committed -> decide
  *
@@ -19,63 +19,14 @@
 #include "base/log.h"
 #include "lighthouse/proto.h"
 
-enum { SMALL_FILE_BYTES = 1 << 16, TAIL_BYTES = 4096, PAUSE_MS = 250,
-       PAUSE_MAX_MS = 10000 };
-
 struct import {
 	struct lh_worker *w;
 	int64_t after_seq;
 	json_t *records;
-	int exit_code, exit_signal;
-	char last_words[200];
+	struct lh_remains remains; /* read with the first records; else no log */
 };
 
 /* ---- on the pool ----------------------------------------------------------- */
-
-static char *attempt_path(const struct lh_worker *w, const char *name)
-{
-	return lh_asprintf("%s/%s", w->dir, name);
-}
-
-static void read_exit(struct import *im)
-{
-	char *path = attempt_path(im->w, LH_ATTEMPT_EXIT), *text;
-	json_t *exit = NULL;
-	size_t bytes;
-
-	if (!lh_fs_read(path, SMALL_FILE_BYTES, &text, &bytes, NULL)) {
-		exit = json_loadb(text, bytes, 0, NULL);
-		free(text);
-	}
-	free(path);
-	im->exit_code = im->exit_signal = -1;
-	if (!exit)
-		return;
-	im->exit_signal = (int)json_integer_value(json_object_get(exit, "signal"));
-	if (!im->exit_signal)
-		im->exit_code = (int)json_integer_value(json_object_get(exit, "code"));
-	json_decref(exit);
-}
-
-static void read_last_words(struct import *im)
-{
-	char *path = attempt_path(im->w, LH_ATTEMPT_LOG), tail[TAIL_BYTES + 1], *line;
-	FILE *f = fopen(path, "re");
-	size_t n;
-
-	free(path);
-	if (!f)
-		return;
-	if (fseek(f, -TAIL_BYTES, SEEK_END))
-		rewind(f);
-	n = fread(tail, 1, TAIL_BYTES, f);
-	fclose(f);
-	while (n && (tail[n - 1] == '\n' || tail[n - 1] == '\0'))
-		n--;
-	tail[n] = '\0';
-	line = strrchr(tail, '\n');
-	lh_escape(im->last_words, sizeof(im->last_words), line ? line + 1 : tail);
-}
 
 /* The next records beyond after_seq. A line without its newline was being
  * written when the machine stopped: it was never sent, and is left out. */
@@ -103,9 +54,8 @@ static void import_work(void *arg)
 
 	LH_FAILPOINT("spool.import");
 	if (!im->w->spool) { /* the first time */
-		read_exit(im);
-		read_last_words(im);
-		path = attempt_path(im->w, LH_ATTEMPT_SPOOL);
+		lh_loss_read(im->w, &im->remains);
+		path = lh_asprintf("%s/%s", im->w->dir, LH_ATTEMPT_SPOOL);
 		im->w->spool = fopen(path, "re");
 		free(path);
 	}
@@ -114,45 +64,11 @@ static void import_work(void *arg)
 
 /* ---- verdict --------------------------------------------------------------- */
 
-static int64_t restart_pause_ms(int restarts)
-{
-	int64_t ms = PAUSE_MS;
-
-	while (--restarts > 0 && ms < PAUSE_MAX_MS)
-		ms *= 2;
-	return ms < PAUSE_MAX_MS ? ms : PAUSE_MAX_MS;
-}
-
-/* "was killed by signal 9 (Killed) while training after step 57; its last words:
- * '...'" */
-static char *how_it_went(const struct lh_worker *w)
-{
-	char how[128], doing[96] = "", hung[64] = "";
-
-	if (*w->trouble)
-		return lh_strdup(w->trouble);
-	if (w->exit_signal > 0)
-		snprintf(how, sizeof(how), "was killed by signal %d (%s)", w->exit_signal,
-			 strsignal(w->exit_signal));
-	else if (w->exit_code >= 0)
-		snprintf(how, sizeof(how), "exited with code %d", w->exit_code);
-	else
-		snprintf(how, sizeof(how), "ended and nothing tells how");
-	if (!*w->outcome && *w->doing)
-		snprintf(doing, sizeof(doing), " while %s after step %" PRId64, w->doing,
-			 w->run->step);
-	if (w->hung_ms)
-		snprintf(hung, sizeof(hung), "made no progress for %.1f s and ",
-			 (double)w->hung_ms / 1000);
-	return lh_asprintf("the worker %s%s%s%s%s%s", hung, how, doing,
-			   *w->last_words ? "; its last words: '" : "", w->last_words,
-			   *w->last_words ? "'" : "");
-}
-
-static void store_end(const struct lh_worker *w, int64_t job, int64_t step,
-		      struct lh_batch *b, const char *how)
+static void store_end(const struct lh_worker *w, struct lh_batch *b, const char *how)
 {
 	const char *outcome = *w->outcome ? w->outcome : "lost";
+	bool lost = lh_worker_is_lost(w);
+	int64_t job = w->run->id;
 
 	lh_batch_add(b, LH_STMT_ATTEMPT_END,
 		     (struct lh_bind[]){ LH_INT(job), LH_INT(w->attempt),
@@ -162,10 +78,13 @@ static void store_end(const struct lh_worker *w, int64_t job, int64_t step,
 							      LH_NULL,
 					 LH_TEXT(outcome) },
 		     6);
-	lh_batch_event_take(b, job, w->attempt, step,
-			    *w->outcome ? "attempt.ended" : "attempt.lost",
-			    json_pack("{s:s, s:i, s:i}", "outcome", outcome, "exit_code",
-				      w->exit_code, "exit_signal", w->exit_signal),
+	lh_loss_store(w, b, how);
+	lh_batch_event_take(b, job, w->attempt, w->run->step,
+			    lost ? "attempt.lost" : "attempt.ended",
+			    json_pack("{s:s, s:i, s:i, s:s, s:s, s:O*}", "outcome", outcome,
+				      "exit_code", w->exit_code, "exit_signal",
+				      w->exit_signal, "doing", w->doing, "hint",
+				      lh_loss_hint(w), "log", lost ? w->log : NULL),
 			    "attempt %" PRId64 " ended: %s; %s", w->attempt, outcome, how);
 }
 
@@ -177,19 +96,27 @@ static void lost(struct lh_job_run *run, const struct lh_worker *w, struct lh_ba
 	bool counts = !(w->adopted && w->pid_awaited && w->exit_code < 0 &&
 			w->exit_signal < 0 && !w->received_seq);
 
-	run->restarts += counts;
-	lh_job_set_state(run, b, LH_JOB_RESTARTING, "%s", how);
-	if (run->restarts > run->spec.restarts) {
+	int64_t pause_ms;
+
+	if (counts)
+		lh_loss_count(run);
+	pause_ms = lh_loss_pause_ms(run);
+	if (counts && run->restarts <= run->spec.restarts)
+		lh_job_set_state(run, b, LH_JOB_RESTARTING, "restart %d of %d in %.2g s: %s",
+				 run->restarts, run->spec.restarts, (double)pause_ms / 1000,
+				 how);
+	else
+		lh_job_set_state(run, b, LH_JOB_RESTARTING, "%s", how);
+	if (run->restarts > run->spec.restarts)
 		lh_job_set_state(run, b, LH_JOB_FAILED,
-				 "the worker was lost %d times, %d allowed; the last one: %s",
-				 run->restarts, run->spec.restarts, how);
-	} else if (run->jobs->draining) {
+				 "the worker was lost %d times without getting past step "
+				 "%" PRId64 ", %d allowed; the last one: %s",
+				 run->restarts, run->lost_step, run->spec.restarts, how);
+	else if (run->jobs->draining)
 		lh_job_set_state(run, b, LH_JOB_QUEUED,
 				 "lhd was told to stop while the worker was lost");
-	} else {
-		run->restart_at_ms = (int64_t)uv_now(run->jobs->loop) +
-				     restart_pause_ms(run->restarts);
-	}
+	else
+		run->restart_at_ms = (int64_t)uv_now(run->jobs->loop) + pause_ms;
 }
 
 /* No loss: the worker ended so that the steps to come are another attempt's. */
@@ -242,7 +169,7 @@ static void set_verdict(struct lh_job_run *run, const struct lh_worker *w,
 		go_on_rewound(run, b, why);
 	else if (!strcmp(o, "held"))
 		hold(run, b, w->end_text);
-	else if (*o || w->stop_asked)
+	else if (w->stop_asked || !lh_worker_is_lost(w))
 		put_back(run, w, b, why);
 	else
 		lost(run, w, b, how);
@@ -253,13 +180,13 @@ static void decide(struct lh_worker *w)
 	struct lh_job_run *run = w->run;
 	struct lh_jobs *jobs = w->jobs;
 	struct lh_batch *b = lh_batch_new(run->journal);
-	char *how = how_it_went(w);
+	char *how = lh_loss_story(w);
 	struct lh_command *c, *next;
 
 	LH_FAILPOINT("attempt.over");
 	lh_info("job %" PRId64 ": attempt %" PRId64 " is over (%s): %s", run->id, w->attempt,
 		*w->outcome ? w->outcome : "lost", how);
-	store_end(w, run->id, run->step, b, how);
+	store_end(w, b, how);
 	lh_worker_depart(w); /* its memory lives until its handles are closed */
 	set_verdict(run, w, b, how);
 	/* What asked this attempt to end has been done, whoever did it. */
@@ -286,11 +213,8 @@ static void import_after(void *arg)
 
 	w->importing = false;
 	if (w->run) {
-		if (w->exit_code < 0 && w->exit_signal < 0) {
-			w->exit_code = im->exit_code;
-			w->exit_signal = im->exit_signal;
-			memcpy(w->last_words, im->last_words, sizeof(w->last_words));
-		}
+		if (im->remains.log)
+			lh_loss_take(w, &im->remains);
 		w->imported = !json_array_size(im->records);
 		if (!w->imported && lh_record_take_all(w, im->records, &err)) {
 			lh_log_err(LH_LOG_ERROR, "reading a spool", &err);
@@ -298,6 +222,7 @@ static void import_after(void *arg)
 		}
 		lh_worker_drain(w);
 	}
+	json_decref(im->remains.log);
 	json_decref(im->records);
 	free(im);
 	lh_worker_unref(w);
@@ -317,8 +242,6 @@ void lh_worker_drain(struct lh_worker *w)
 	im->w = w;
 	im->after_seq = w->received_seq;
 	im->records = json_array();
-	im->exit_code = w->exit_code;
-	im->exit_signal = w->exit_signal;
 	w->importing = true;
 	lh_worker_ref(w);
 	lh_jobs_task(w->jobs, import_work, import_after, im);

@@ -26,7 +26,7 @@
  *                           job takes its place; on_state, on_end: the worker
  *                           ends by itself
  *   any with a worker -> RESTARTING  decide (finish.c)  the process is gone and
- *                           nobody asked for that
+ *                           nobody asked for that, or it met a transient error
  *   RESTARTING -> STARTING  start                   after a pause that grows
  *   RESTARTING -> FAILED    decide                  job.restarts used up
  *   RESTARTING -> CANCELLED act                     there is no worker to ask
@@ -169,8 +169,9 @@ void lh_job_store(struct lh_job_run *run, struct lh_batch *batch)
 					 LH_INT(run->step), LH_INT(run->attempt),
 					 LH_INT(run->restarts),
 					 time_or_null(run->started_ms),
-					 time_or_null(run->ended_ms) },
-		     10);
+					 time_or_null(run->ended_ms),
+					 LH_INT(run->lost_step) },
+		     11);
 }
 
 /* What is true of every state, just after it was entered. */

@@ -50,7 +50,8 @@ struct lh_job_run {
 	int phase;
 	int64_t step;
 	int64_t attempt;             /* newest, 0 = none yet */
-	int restarts;                /* workers lost so far */
+	int restarts;                /* workers lost and not forgiven (loss.c) */
+	int64_t lost_step;           /* furthest step at which one of them was */
 	int64_t started_ms, ended_ms; /* 0 = not yet */
 
 	/* progress, in memory */

@@ -11,6 +11,7 @@
 
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/oom.h"
 #include "jobs/rule.h"
 #include "lighthouse/proto.h"
 
@@ -167,6 +168,7 @@ static void free_all(struct lh_jobs *jobs)
 	free(jobs->state_dir);
 	free(jobs->bin_dir);
 	free(jobs->socket_path);
+	free(jobs->oom_file);
 	free(jobs);
 }
 
@@ -200,6 +202,8 @@ int lh_jobs_open(struct lh_jobs **out, uv_loop_t *loop, struct lh_store *store,
 	jobs->kill_grace_ms = config->kill_grace_ms;
 	jobs->hang_ms = config->hang_ms;
 	jobs->generation = config->generation;
+	jobs->oom_file = config->oom_file ? lh_strdup(config->oom_file) : NULL;
+	jobs->oom_kills = lh_oom_kills(jobs->oom_file);
 	uv_timer_init(loop, &jobs->timer);
 	uv_timer_init(loop, &jobs->drain_timer);
 	uv_timer_init(loop, &jobs->hang_timer);

@@ -33,6 +33,7 @@ struct lh_jobs_config {
 	int64_t kill_grace_ms;   /* from SIGTERM to SIGKILL */
 	int64_t hang_ms;         /* least time without progress; 0: wait for ever */
 	int64_t generation;      /* of this lhd */
+	const char *oom_file;    /* base/oom.h; NULL: not known */
 };
 
 /* One thing that happened, as pushed to subscribers; borrowed for the call. */

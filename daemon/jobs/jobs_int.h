@@ -10,6 +10,7 @@
  *   worker.c   one attempt's processes: spawn, watch, kill
  *   hang.c     workers that live and get nowhere
  *   finish.c   an attempt whose process is gone: last records, verdict
+ *   loss.c     how an attempt ended, and what its loss costs
  *   wire.c     worker.sock and what is said over it
  *   record.c   records into the store and into the job
  *   sample.c   text from a worker or a checkpoint
@@ -48,6 +49,8 @@ struct lh_jobs {
 	struct lh_gpu gpu; /* found at the start, then only read */
 	int slots;
 	int64_t stop_grace_ms, kill_grace_ms, hang_ms, generation;
+	char *oom_file;              /* base/oom.h, or NULL */
+	int64_t oom_kills;           /* when last looked at, -1: not known */
 
 	/* jobs, ascending by id */
 	struct lh_job_run **run;
@@ -128,8 +131,17 @@ struct lh_worker {
 	bool gone;                   /* lh_worker_gone was called */
 	bool pid_awaited;            /* looked once without a pid.json */
 	int exit_code, exit_signal;  /* -1: not known */
-	char last_words[200];        /* last line of its log */
+	bool killed;                 /* by lhd */
+	bool oom_killed;             /* by the kernel, for want of memory */
+	json_t *log;                 /* last lines of its log; NULL: not read */
 	int refs;                    /* the job, handles, tasks */
+};
+
+/* What a process left behind; see lh_loss_read. */
+struct lh_remains {
+	int exit_code, exit_signal;  /* -1: not known */
+	json_t *log;                 /* array of lines, ours */
+	int64_t oom_kills;
 };
 
 /* Records that were given to the store together. */
@@ -252,6 +264,8 @@ void lh_worker_arm_kill(struct lh_worker *w);
 bool lh_worker_has_process(const struct lh_worker *w);
 /* Sends the worker's process a signal, if it lives. */
 void lh_worker_kill(struct lh_worker *w, int signal);
+/* Nobody asked it to end: no end record, or one of a transient error. */
+bool lh_worker_is_lost(const struct lh_worker *w);
 /* The job lets go of it: closes handles; freed when nothing refers to it. */
 void lh_worker_depart(struct lh_worker *w);
 void lh_worker_ref(struct lh_worker *w);
@@ -268,6 +282,22 @@ void lh_hang_progress(struct lh_worker *w, const json_t *message);
 void lh_worker_gone(struct lh_worker *w);
 /* Records of an attempt that is gone were committed: goes on with the rest. */
 void lh_worker_drain(struct lh_worker *w);
+
+/* ---- loss.c ---------------------------------------------------------------- */
+/* Reads what the attempt left; on the pool. */
+void lh_loss_read(const struct lh_worker *w, struct lh_remains *r);
+/* Moves it into the worker. */
+void lh_loss_take(struct lh_worker *w, struct lh_remains *r);
+/* How it ended, one sentence; heap. And a remedy, or "". */
+char *lh_loss_story(const struct lh_worker *w);
+const char *lh_loss_hint(const struct lh_worker *w);
+/* Both, the log and what it was doing into the attempt's row. */
+void lh_loss_store(const struct lh_worker *w, struct lh_batch *b, const char *story);
+/* Pause before the next start, given how many were lost. */
+int64_t lh_loss_pause_ms(const struct lh_job_run *run);
+/* One more counts; and a checkpoint that may make up for all. */
+void lh_loss_count(struct lh_job_run *run);
+void lh_loss_forgive(struct lh_worker *w, struct lh_batch *b, int64_t saved_step);
 
 /* ---- wire.c ---------------------------------------------------------------- */
 int lh_wire_listen(struct lh_jobs *jobs, struct lh_err *err);

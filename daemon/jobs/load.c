@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fs.h"
 #include "jobs/jobfile.h"
 
 struct loaded {
@@ -47,10 +48,13 @@ static int load_rows(sqlite3 *db, void *arg, struct lh_err *err)
 	struct loaded *l = arg;
 	int rc = query(db,
 		       "SELECT id, name, spec_json, priority, state, wanted, reason, phase, "
-		       "step, attempt, restarts, submitted_ms, started_ms, ended_ms, "
+		       "step, attempt, restarts, lost_step, submitted_ms, started_ms, "
+		       "ended_ms, "
 		       "(SELECT json_array(loss, tokens_per_s, step_ms) FROM steps s "
 		       " WHERE s.job = jobs.id AND s.attempt = jobs.attempt "
-		       " ORDER BY s.step DESC LIMIT 1) AS newest_json "
+		       " ORDER BY s.step DESC LIMIT 1) AS newest_json, "
+		       "(SELECT ended_ms FROM attempts a WHERE a.job = jobs.id AND "
+		       " a.attempt = jobs.attempt AND a.outcome = 'lost') AS lost_ms "
 		       "FROM jobs ORDER BY id", &l->jobs, err);
 
 	if (!rc)
@@ -70,6 +74,17 @@ static int load_rows(sqlite3 *db, void *arg, struct lh_err *err)
 			   "(SELECT coalesce(max(id), 0) FROM commands) AS command",
 			   &l->last, err);
 	return rc;
+}
+
+/* What is left of the pause after a loss: all of it at most, whatever was done to
+ * the clock meanwhile. */
+static int64_t restart_at_ms(const struct lh_job_run *run, int64_t now_ms, int64_t lost_ms)
+{
+	int64_t pause_ms = lh_loss_pause_ms(run), past_ms = lh_time_ms() - lost_ms;
+
+	if (run->state != LH_JOB_RESTARTING || !lost_ms || past_ms >= pause_ms)
+		return 0;
+	return now_ms + (past_ms > 0 ? pause_ms - past_ms : pause_ms);
 }
 
 static int load_job(struct lh_jobs *jobs, const json_t *row, struct lh_err *err)
@@ -96,6 +111,9 @@ static int load_job(struct lh_jobs *jobs, const json_t *row, struct lh_err *err)
 	run->step = integer(row, "step");
 	run->attempt = integer(row, "attempt");
 	run->restarts = (int)integer(row, "restarts");
+	run->lost_step = integer(row, "lost_step");
+	run->restart_at_ms = restart_at_ms(run, (int64_t)uv_now(jobs->loop),
+					   integer(row, "lost_ms"));
 	run->submitted_ms = integer(row, "submitted_ms");
 	run->started_ms = integer(row, "started_ms");
 	run->ended_ms = integer(row, "ended_ms");

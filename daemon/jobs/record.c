@@ -181,6 +181,7 @@ static void on_checkpoint(struct lh_worker *w, struct lh_batch *b, const json_t 
 				      (json_int_t)bytes, "duration_ms", ms, "stall_ms",
 				      finite_number(r, "stall_ms"), "reason", reason),
 			    "checkpoint of step %" PRId64 " (%s)", step, reason);
+	lh_loss_forgive(w, b, step);
 }
 
 static void on_state(struct lh_worker *w, struct lh_batch *b, const json_t *r)
@@ -292,6 +293,10 @@ static void on_end(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 	const char *outcome = text(r, "outcome"), *hint = text(r, "hint");
 	char why[sizeof(w->end_text)];
 
+	/* The job has not failed, this process has: another one may do better. */
+	if (!strcmp(outcome, "failed") &&
+	    lh_err_is_transient(lh_err_from_name(text(r, "code"))))
+		outcome = "lost";
 	snprintf(why, sizeof(why), "%.230s%s%.150s%s",
 		 *text(r, "text") ? text(r, "text") : "the worker gave no reason",
 		 *hint ? " (hint: " : "", hint, *hint ? ")" : "");

@@ -51,6 +51,7 @@ void lh_worker_unref(struct lh_worker *w)
 	}
 	if (w->spool)
 		fclose(w->spool);
+	json_decref(w->log);
 	free(w->dir);
 	free(w);
 }
@@ -113,6 +114,11 @@ static void stop_watching(struct lh_worker *w)
 		return;
 	w->watching = false;
 	uv_close((uv_handle_t *)&w->watch, on_watch_closed);
+}
+
+bool lh_worker_is_lost(const struct lh_worker *w)
+{
+	return !*w->outcome || !strcmp(w->outcome, "lost");
 }
 
 void lh_worker_depart(struct lh_worker *w)
@@ -240,6 +246,7 @@ void lh_worker_look(struct lh_worker *w)
 
 void lh_worker_kill(struct lh_worker *w, int signal)
 {
+	w->killed |= signal == SIGKILL;
 	look(w, signal);
 }
 

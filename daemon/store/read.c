@@ -125,8 +125,8 @@ static void put_column(json_t *row, sqlite3_stmt *st, int i)
 {
 	const char *name = sqlite3_column_name(st, i), *text;
 	size_t n = strlen(name);
-	char key[64];
-	json_t *value;
+	json_t *value = NULL;
+	bool is_json = n > 5 && !strcmp(name + n - 5, "_json");
 
 	switch (sqlite3_column_type(st, i)) {
 	case SQLITE_INTEGER:
@@ -137,19 +137,11 @@ static void put_column(json_t *row, sqlite3_stmt *st, int i)
 		break;
 	case SQLITE_TEXT:
 		text = (const char *)sqlite3_column_text(st, i);
-		if (n > 5 && n < sizeof(key) && !strcmp(name + n - 5, "_json")) {
-			memcpy(key, name, n - 5);
-			key[n - 5] = '\0';
-			name = key;
-			value = json_loads(text, JSON_DECODE_ANY, NULL);
-		} else {
-			value = text_value(text, sqlite3_column_bytes(st, i));
-		}
+		value = is_json ? json_loads(text, JSON_DECODE_ANY, NULL) :
+				  text_value(text, sqlite3_column_bytes(st, i));
 		break;
-	default:
-		value = NULL;
 	}
-	json_object_set_new(row, name, value ? value : json_null());
+	json_object_setn_new(row, name, is_json ? n - 5 : n, value ? value : json_null());
 }
 
 json_t *lh_store_rows(sqlite3 *db, const char *sql, const struct lh_bind *binds,

@@ -15,7 +15,7 @@ const struct lh_store_sql lh_store_sql[LH_STMT_COUNT] = {
 	[LH_STMT_JOB_STATE] = {
 		"UPDATE jobs SET state = ?2, wanted = ?3, reason = ?4, phase = ?5, "
 		"step = ?6, attempt = ?7, restarts = ?8, started_ms = ?9, "
-		"ended_ms = ?10 WHERE id = ?1", 10 },
+		"ended_ms = ?10, lost_step = ?11 WHERE id = ?1", 11 },
 	[LH_STMT_JOB_SPEC] = { "UPDATE jobs SET spec_json = ?2 WHERE id = ?1", 2 },
 	[LH_STMT_PHASE_INSERT] = {
 		"INSERT INTO phases (job, phase, name, attention) VALUES (?,?,?,?)", 4 },
@@ -34,6 +34,9 @@ const struct lh_store_sql lh_store_sql[LH_STMT_COUNT] = {
 	[LH_STMT_ATTEMPT_END] = {
 		"UPDATE attempts SET ended_ms = ?3, exit_code = ?4, exit_signal = ?5, "
 		"outcome = ?6 WHERE job = ?1 AND attempt = ?2", 6 },
+	[LH_STMT_ATTEMPT_REMAINS] = {
+		"UPDATE attempts SET last_step = ?3, doing = ?4, why = ?5, hint = ?6, "
+		"log_json = ?7 WHERE job = ?1 AND attempt = ?2", 7 },
 	[LH_STMT_STEP_INSERT] = {
 		"INSERT OR IGNORE INTO steps (job, attempt, step, phase, time_ms, loss, "
 		"grad_norm, lr, tokens, step_ms, tokens_per_s, data_epoch) "

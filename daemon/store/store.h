@@ -67,6 +67,7 @@ enum lh_stmt {
 	LH_STMT_ATTEMPT_WORKER, /* pid, start_time, first_step */
 	LH_STMT_ATTEMPT_SEQ,
 	LH_STMT_ATTEMPT_END,
+	LH_STMT_ATTEMPT_REMAINS, /* last_step, doing, why, hint, log */
 	LH_STMT_STEP_INSERT,
 	LH_STMT_EVAL_INSERT,
 	LH_STMT_CHECKPOINT_INSERT,

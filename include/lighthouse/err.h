@@ -14,6 +14,7 @@
 #ifndef LIGHTHOUSE_ERR_H
 #define LIGHTHOUSE_ERR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "lighthouse/err_codes.h" /* generated: enum LH_OK = 0, LH_E* < 0 */
@@ -45,6 +46,10 @@ int lh_err_prefix(struct lh_err *err, const char *fmt, ...)
 const char *lh_err_name(int code);
 int lh_err_rpc_code(int code);
 const char *lh_err_meaning(int code);
+/* Whether another process, some time later, may not meet it: a device or a disk
+ * that failed, somebody who was there first. A worker that ends with such a code
+ * counts as lost; with any other its job has failed. */
+bool lh_err_is_transient(int code);
 /* The code of a name, or 0. */
 int lh_err_from_name(const char *name);
 

@@ -1,6 +1,7 @@
 /* errors.c: errors.json -> lighthouse/err_codes.h and err_codes.c.
  *
- * Codes are -1, -2, ... in the order of the file. */
+ * Codes are -1, -2, ... in the order of the file. "transient": true marks those
+ * that another process, some time later, may not meet. */
 #include "gen.h"
 
 static const char *text(json_t *row, const char *key)
@@ -38,11 +39,12 @@ void gen_errors(const char *schema, const char *out)
 	f = gen_open(out, "err_codes.c");
 	fprintf(f, "#include \"lighthouse/err.h\"\n\n#include <string.h>\n\n"
 		   "static const struct {\n\tconst char *name;\n\tint rpc;\n"
-		   "\tconst char *meaning;\n} codes[] = {\n"
-		   "\t{ \"LH_OK\", 0, \"no error\" },\n");
+		   "\tbool transient;\n\tconst char *meaning;\n} codes[] = {\n"
+		   "\t{ \"LH_OK\", 0, false, \"no error\" },\n");
 	json_array_foreach (rows, i, row) {
-		fprintf(f, "\t{ \"%s\", %lld, ", text(row, "name"),
-			(long long)json_integer_value(json_object_get(row, "rpc")));
+		fprintf(f, "\t{ \"%s\", %lld, %s, ", text(row, "name"),
+			(long long)json_integer_value(json_object_get(row, "rpc")),
+			json_is_true(json_object_get(row, "transient")) ? "true" : "false");
 		gen_string(f, text(row, "meaning"));
 		fprintf(f, " },\n");
 	}
@@ -55,6 +57,8 @@ void gen_errors(const char *schema, const char *out)
 		   "{\n\treturn codes[slot(code)].name;\n}\n\n"
 		   "int lh_err_rpc_code(int code)\n"
 		   "{\n\treturn codes[slot(code)].rpc;\n}\n\n"
+		   "bool lh_err_is_transient(int code)\n"
+		   "{\n\treturn codes[slot(code)].transient;\n}\n\n"
 		   "const char *lh_err_meaning(int code)\n"
 		   "{\n\treturn codes[slot(code)].meaning;\n}\n\n"
 		   "int lh_err_from_name(const char *name)\n{\n"

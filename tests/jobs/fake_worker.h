@@ -4,6 +4,7 @@
  * What the worker does is told by files of the state directory's ctl/:
  *   steps    go on to this step (text of a number)
  *   end      end with this outcome ("done", "failed", ...) once there
+ *   code     error code of an end as "failed"
  *   deaf     commands are not answered
  *   stubborn SIGTERM is ignored (looked at once, at start)
  *   silent   it does not dial
@@ -191,13 +192,16 @@ static void fake_save(struct fake *k)
 
 static void fake_end(struct fake *k, const char *outcome)
 {
+	char *code = fake_text(k->ctl, "code");
+
 	fake_state(k, "stopping", outcome);
 	if (strcmp(outcome, "failed"))
 		fake_save(k);
-	fake_post(k, "end", json_pack("{s:s, s:s, s:s, s:s}", "outcome", outcome, "code", "",
-				      "text", strcmp(outcome, "failed") ? "" :
+	fake_post(k, "end", json_pack("{s:s, s:s, s:s, s:s}", "outcome", outcome, "code",
+				      code ? code : "", "text", strcmp(outcome, "failed") ? "" :
 							"the loss is not finite",
 				      "hint", ""));
+	free(code);
 	k->over = true;
 }
 
