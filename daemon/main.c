@@ -25,6 +25,7 @@
 #include <uv.h>
 
 #include "base/failpoint.h"
+#include "base/listener.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "base/oom.h"
@@ -386,7 +387,7 @@ static int check_state_path(const char *state, struct lh_err *err)
 {
 	char *path = lh_asprintf("%s/%s", state, LH_STATE_CONTROL_SOCKET);
 	json_t *text = json_string(path);
-	int rc = lh_server_check_path(path, err);
+	int rc = lh_listener_check_path(path, err);
 
 	if (!text)
 		rc = lh_err_set(err, LH_EINVAL,

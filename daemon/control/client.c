@@ -326,7 +326,7 @@ void lh__client_accept(struct lh_server *s)
 	struct lh_client *c = client_new(s);
 	struct lh_err err = LH_ERR_INIT;
 
-	if (uv_accept((uv_stream_t *)&s->listener, (uv_stream_t *)&c->pipe)) {
+	if (uv_accept((uv_stream_t *)&s->listener.pipe, (uv_stream_t *)&c->pipe)) {
 		c->broken = true;
 	} else if (admit(c, &err)) {
 		lh_rpc_refuse(&c->peer, &err);

@@ -1,12 +1,7 @@
 /* server.c: the listening socket and the turns; see server.h. */
 #include "control/server.h"
 
-#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "control/access.h"
@@ -85,79 +80,33 @@ static void on_connection(uv_stream_t *listener, int status)
 		lh__client_accept(listener->data);
 }
 
-/* Only a socket is ours to remove. */
-static int remove_stale(const char *path, struct lh_err *err)
-{
-	struct stat st;
-
-	if (lstat(path, &st))
-		return errno == ENOENT ? 0 :
-		       lh_err_set(err, LH_EIO, "cannot look at '%s': %s", path,
-				  strerror(errno));
-	if (!S_ISSOCK(st.st_mode))
-		return lh_err_set(err, LH_EIO, "'%s' is not a socket", path);
-	if (unlink(path))
-		return lh_err_set(err, LH_EIO, "cannot remove '%s': %s", path,
-				  strerror(errno));
-	return 0;
-}
-
-/* The mode is set between bind and listen, while nobody can connect. */
-static int listen_at(struct lh_server *s, const char *path, struct lh_err *err)
-{
-	int rc = uv_pipe_bind(&s->listener, path);
-
-	/* Whom it lets in, admit() looks at. */
-	if (rc == 0 && chmod(path, s->rpc->access && s->rpc->access->count ? 0666 : 0600))
-		rc = -errno;
-	if (rc == 0)
-		rc = uv_listen((uv_stream_t *)&s->listener, BACKLOG, on_connection);
-	if (rc)
-		return lh_err_set(err, LH_EIO, "cannot listen at '%s': %s", path,
-				  uv_strerror(rc));
-	s->listening = true;
-	return 0;
-}
-
-int lh_server_check_path(const char *path, struct lh_err *err)
-{
-	size_t max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1;
-
-	if (strlen(path) <= max)
-		return 0;
-	lh_err_set(err, LH_EINVAL,
-		   "the path of a socket may have %zu bytes, '%s' has %zu", max,
-		   path, strlen(path));
-	return lh_err_hint(err, "choose a shorter state directory with --state");
-}
-
 int lh_server_open(struct lh_server **server, uv_loop_t *loop, const char *path,
 		   const struct lh_rpc *rpc, struct lh_err *err)
 {
-	struct lh_server *s;
+	struct lh_server *s = lh_calloc(1, sizeof(*s));
+	int rc;
 
-	if (lh_server_check_path(path, err) || remove_stale(path, err))
-		return err->code;
-	s = lh_calloc(1, sizeof(*s));
 	s->rpc = rpc;
 	s->loop = loop;
 	s->due_end = &s->due;
 	s->handles = 5;
-	uv_pipe_init(loop, &s->listener, 0);
 	uv_prepare_init(loop, &s->prepare);
 	uv_check_init(loop, &s->check);
 	uv_idle_init(loop, &s->idle);
 	uv_timer_init(loop, &s->refill);
-	s->listener.data = s->prepare.data = s->check.data = s->idle.data = s;
-	s->refill.data = s;
+	s->prepare.data = s->check.data = s->idle.data = s->refill.data = s;
 	uv_prepare_start(&s->prepare, on_prepare);
 	uv_check_start(&s->check, on_check);
-	if (listen_at(s, path, err)) {
+	/* Whom it lets in, admit() looks at. */
+	rc = lh_listener_open(&s->listener, loop, path,
+			      rpc->access && rpc->access->count ? 0666 : 0600, BACKLOG,
+			      on_connection, s, err);
+	s->listening = true;
+	if (rc)
 		lh_server_close(s, NULL, NULL);
-		return err->code;
-	}
-	*server = s;
-	return 0;
+	else
+		*server = s;
+	return rc;
 }
 
 static void finish_close(struct lh_server *s)
@@ -180,6 +129,14 @@ static void on_handle_closed(uv_handle_t *handle)
 	finish_close(s);
 }
 
+static void on_listener_closed(void *arg)
+{
+	struct lh_server *s = arg;
+
+	s->handles--;
+	finish_close(s);
+}
+
 void lh__server_client_gone(struct lh_server *s)
 {
 	s->client_count--;
@@ -192,7 +149,7 @@ void lh_server_stop_accepting(struct lh_server *s)
 	if (!s->listening)
 		return;
 	s->listening = false;
-	uv_close((uv_handle_t *)&s->listener, on_handle_closed);
+	lh_listener_close(&s->listener, on_listener_closed);
 }
 
 void lh_server_close(struct lh_server *s, void (*closed)(void *arg), void *arg)
@@ -202,9 +159,7 @@ void lh_server_close(struct lh_server *s, void (*closed)(void *arg), void *arg)
 	LH_ASSERT(!s->closing);
 	s->closed_cb = closed;
 	s->closed_arg = arg;
-	if (!uv_is_closing((uv_handle_t *)&s->listener))
-		uv_close((uv_handle_t *)&s->listener, on_handle_closed);
-	s->listening = false;
+	lh_server_stop_accepting(s);
 	for (c = s->clients; c; c = next) {
 		next = c->next;
 		lh__client_close(c);

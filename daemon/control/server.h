@@ -40,15 +40,12 @@
 
 struct lh_server;
 
-/* Listens at `path`, replacing a socket file left there: the caller holds the
- * lock of the state directory. `rpc` must outlive the server. LH_EIO; LH_EINVAL
- * when the path is too long for a socket (107 bytes). */
+/* Listens at `path` (base/listener.h, and its errors). `rpc` must outlive the
+ * server. */
 int lh_server_open(struct lh_server **server, uv_loop_t *loop, const char *path,
 		   const struct lh_rpc *rpc, struct lh_err *err);
 /* No new connections; the present ones go on. */
 void lh_server_stop_accepting(struct lh_server *s);
-/* The length check of lh_server_open alone, for those who want to know early. */
-int lh_server_check_path(const char *path, struct lh_err *err);
 /* Hands over what is written, closes all connections, waits for the calls that
  * are not answered; then frees the server and calls `closed`. */
 void lh_server_close(struct lh_server *s, void (*closed)(void *arg), void *arg);

@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/frame.h"
+#include "base/listener.h"
 #include "control/server.h"
 
 #define LH_READ_BYTES (64u << 10)
@@ -34,12 +35,12 @@ struct lh_client {
 struct lh_server {
 	const struct lh_rpc *rpc; /* set at open */
 	uv_loop_t *loop;
-	uv_pipe_t listener;
+	struct lh_listener listener;
 	uv_prepare_t prepare;
 	uv_check_t check;
 	uv_idle_t idle;           /* active: somebody is due, do not sleep */
 	uv_timer_t refill;        /* active: a guest has used up its calls */
-	int handles;              /* of these five, not closed yet */
+	int handles;              /* of these, not closed yet */
 	struct lh_hub hub;
 	struct lh_client *clients;
 	int client_count;

@@ -207,9 +207,7 @@ int lh_jobs_open(struct lh_jobs **out, uv_loop_t *loop, struct lh_store *store,
 	uv_timer_init(loop, &jobs->timer);
 	uv_timer_init(loop, &jobs->drain_timer);
 	uv_timer_init(loop, &jobs->hang_timer);
-	uv_pipe_init(loop, &jobs->listener, 0);
 	jobs->timer.data = jobs->drain_timer.data = jobs->hang_timer.data = jobs;
-	jobs->listener.data = jobs;
 	jobs->handles = 4;
 	lh_rules_open(jobs);
 	rc = lh_wire_listen(jobs, err);
@@ -307,6 +305,14 @@ static void on_handle_closed(uv_handle_t *handle)
 	lh_jobs_settle(jobs);
 }
 
+static void on_listener_closed(void *arg)
+{
+	struct lh_jobs *jobs = arg;
+
+	jobs->handles--;
+	lh_jobs_settle(jobs);
+}
+
 void lh_jobs_close(struct lh_jobs *jobs, void (*closed)(void *arg), void *arg)
 {
 	LH_ASSERT(!jobs->closing);
@@ -322,7 +328,7 @@ void lh_jobs_close(struct lh_jobs *jobs, void (*closed)(void *arg), void *arg)
 	for (int i = 0; i < jobs->count; i++)
 		if (jobs->run[i]->worker)
 			lh_worker_depart(jobs->run[i]->worker);
-	uv_close((uv_handle_t *)&jobs->listener, on_handle_closed);
+	lh_listener_close(&jobs->listener, on_listener_closed);
 	uv_close((uv_handle_t *)&jobs->timer, on_handle_closed);
 	uv_close((uv_handle_t *)&jobs->drain_timer, on_handle_closed);
 	uv_close((uv_handle_t *)&jobs->hang_timer, on_handle_closed);

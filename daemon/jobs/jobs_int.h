@@ -26,6 +26,7 @@
 #include <stdio.h>
 
 #include "base/frame.h"
+#include "base/listener.h"
 #include "jobs/job.h"
 #include "jobs/jobs.h"
 
@@ -62,7 +63,7 @@ struct lh_jobs {
 	struct lh_sample *samples;
 	int64_t last_sample;
 	struct lh_rules *rules;
-	uv_pipe_t listener;
+	struct lh_listener listener;
 	uv_timer_t timer;            /* next restart that is due */
 	uv_timer_t drain_timer;
 	int64_t drain_end_ms;        /* on the loop's clock */
@@ -300,6 +301,7 @@ void lh_loss_count(struct lh_job_run *run);
 void lh_loss_forgive(struct lh_worker *w, struct lh_batch *b, int64_t saved_step);
 
 /* ---- wire.c ---------------------------------------------------------------- */
+/* Opens jobs->listener, which is to be closed after a failure too. */
 int lh_wire_listen(struct lh_jobs *jobs, struct lh_err *err);
 void lh_wire_send_take(struct lh_wire *wire, json_t *message);
 /* Forgets the worker at once, closes and frees later. NULL is allowed. */

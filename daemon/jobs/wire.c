@@ -5,13 +5,9 @@
  * alone: its line is closed without a word, and it is told of once. */
 #include "jobs/jobs_int.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "lighthouse/proto.h"
@@ -331,22 +327,7 @@ static void on_connection(uv_stream_t *listener, int status)
 
 int lh_wire_listen(struct lh_jobs *jobs, struct lh_err *err)
 {
-	const char *path = jobs->socket_path;
-	int rc;
-
-	if (strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path)) {
-		lh_err_set(err, LH_EINVAL, "the path of the socket '%s' is too long", path);
-		return lh_err_hint(err, "use a state directory with a shorter path");
-	}
-	/* Left by an lhd that was killed; the state directory's lock is ours. */
-	if (unlink(path) && errno != ENOENT)
-		return lh_err_set(err, LH_EIO, "cannot remove '%s': %s", path,
-				  strerror(errno));
-	rc = uv_pipe_bind(&jobs->listener, path);
-	if (!rc && chmod(path, 0600))
-		rc = uv_translate_sys_error(errno);
-	if (!rc)
-		rc = uv_listen((uv_stream_t *)&jobs->listener, BACKLOG, on_connection);
-	return rc ? lh_err_set(err, LH_EIO, "cannot listen on '%s': %s", path,
-			       uv_strerror(rc)) : 0;
+	return lh_listener_open(&jobs->listener, jobs->loop, jobs->socket_path, 0600,
+				BACKLOG,
+				on_connection, jobs, err);
 }

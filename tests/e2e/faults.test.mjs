@@ -3,7 +3,7 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { renameSync, writeFileSync, rmSync, readFileSync } from 'node:fs';
+import { existsSync, renameSync, writeFileSync, rmSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Lhd, Client, atEnd, until, bin, scratch, packText, submit, losses, processesOf } from './lib/lhd.mjs';
 
@@ -131,6 +131,19 @@ test('a run directory that was cleaned: the worker finishes by itself, the next 
   await lhd.jobUntil(job, 'DONE', done);
   assert.deepEqual([...(await losses(lhd, job)).keys()], Array.from({ length: 600 }, (_, i) => i + 1));
   assert.equal((await lhd.call('job.show', { job })).attempts.length, 1);
+});
+
+test('a run directory that was cleaned: a living lhd makes its sockets again', async (t) => {
+  const lhd = await fresh(t);
+  const job = await submit(lhd, LONG);
+  await lhd.jobUntil(job, 'a checkpoint', () => lhd.sql(`select 1 from checkpoints where job=${job}`).length > 0);
+  for (const name of ['worker.sock', 'control.sock']) rmSync(join(lhd.state, name));
+  const late = await until('somebody new gets through', () => lhd.connect().catch(() => null));
+  assert.equal((await late.call('daemon.info', {})).pid, lhd.process.pid);
+  await until('worker.sock is there', () => existsSync(join(lhd.state, 'worker.sock')));
+  process.kill(await lhd.workerPid(job), 'SIGKILL');
+  await lhd.jobUntil(job, 'the next worker gets through', (j) => j.attempt === 2 && j.state === 'RUNNING');
+  assert.match(lhd.log(), /control\.sock' was removed; it is made again/);
 });
 
 /** lhd as the first process of a container: PIDs of its own, and nobody above it. */
