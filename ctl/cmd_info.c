@@ -13,7 +13,8 @@ static const struct ctl_option options[] = {
 static int run(struct ctl *c)
 {
 	char safe[1024], when[32];
-	json_t *r;
+	json_t *r, *w;
+	size_t i;
 	int rc;
 
 	r = ctl_ask(c, "daemon.info", json_object(), &rc);
@@ -28,6 +29,11 @@ static int run(struct ctl *c)
 	printf("%" PRId64 " jobs, %" PRId64 " workers, %" PRId64 " clients\n",
 	       ctl_int(r, "jobs"), ctl_int(r, "workers"), ctl_int(r, "clients"));
 	printf("GPU: %s\n", lh_escape(safe, sizeof(safe), ctl_str(r, "gpu")));
+	json_array_foreach (json_object_get(r, "foreign_workers"), i, w)
+		printf("foreign worker: pid %" PRId64 " trains job %" PRId64 ", attempt %" PRId64
+		       ", at step %" PRId64 " or beyond; left alone: %s\n", ctl_int(w, "pid"),
+		       ctl_int(w, "job"), ctl_int(w, "attempt"), ctl_int(w, "step"),
+		       ctl_safe(w, "why"));
 	json_decref(r);
 	return CTL_DONE;
 }

@@ -430,6 +430,7 @@ static int open_parts(struct lhd *d, const struct options *o, struct lh_err *err
 		.kill_grace_ms = KILL_GRACE_MS,
 		.hang_ms = o->hang_ms,
 		.generation = d->dir.generation,
+		.proto = LH_PROTO_VERSION,
 		.oom_file = oom_file,
 	};
 

@@ -27,6 +27,7 @@ void rpc_daemon_info(struct lh_call *call)
 	json_object_set_new(r, "gpu", json_string(gpu->usable ? gpu->name :
 								gpu->why.text));
 	json_object_set_new(r, "workers", json_integer(lh_jobs_workers(c->jobs)));
+	json_object_set_new(r, "foreign_workers", lh_jobs_foreign_workers(c->jobs));
 	lh_reply_ok(call, r);
 }
 

@@ -139,6 +139,7 @@ struct lh_job_run *lh_job_run_new(struct lh_journal *journal, int64_t id,
 	run->spec = *spec;
 	memset(spec, 0, sizeof(*spec));
 	run->spec_json = json_incref(spec_json);
+	run->tokens = json_object();
 	run->loss = run->tokens_per_s = NAN;
 	for (int i = 0; i < LH_PHASES_MAX; i++)
 		run->first_step[i] = -1;
@@ -151,7 +152,24 @@ void lh_job_run_free(struct lh_job_run *run)
 		return;
 	lh_job_release(&run->spec);
 	json_decref(run->spec_json);
+	json_decref(run->tokens);
 	free(run);
+}
+
+void lh_job_add_token(struct lh_job_run *run, int64_t attempt, const char *token)
+{
+	char key[24];
+
+	snprintf(key, sizeof(key), "%" PRId64, attempt);
+	json_object_set_new(run->tokens, key, json_string(token));
+}
+
+const char *lh_job_token(const struct lh_job_run *run, int64_t attempt)
+{
+	char key[24];
+
+	snprintf(key, sizeof(key), "%" PRId64, attempt);
+	return json_string_value(json_object_get(run->tokens, key));
 }
 
 static struct lh_bind time_or_null(int64_t ms)

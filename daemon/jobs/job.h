@@ -59,6 +59,9 @@ struct lh_job_run {
 	double pace_ms;              /* of a step, smoothed; 0 = not known */
 	int64_t first_step[LH_PHASES_MAX]; /* steps done when entered, -1 not yet */
 
+	json_t *tokens;              /* of all attempts: {"1": token, ...} */
+	int64_t taken_attempt;       /* highest number a foreign worker has, or 0 */
+
 	/* the manager's */
 	struct lh_worker *worker;    /* of the attempt that lives, or NULL */
 	struct lh_command *commands; /* accepted, no outcome yet, oldest first */
@@ -77,6 +80,10 @@ void lh_job_set_state(struct lh_job_run *run, struct lh_batch *batch,
 	__attribute__((format(printf, 4, 5)));
 /* Row without a change of state: step, phase, wanted. */
 void lh_job_store(struct lh_job_run *run, struct lh_batch *batch);
+
+/* The token of an attempt; NULL: this lhd never started it. */
+void lh_job_add_token(struct lh_job_run *run, int64_t attempt, const char *token);
+const char *lh_job_token(const struct lh_job_run *run, int64_t attempt);
 
 bool lh_job_may(enum lh_job_state from, enum lh_job_state to);
 bool lh_job_has_ended(enum lh_job_state state);   /* DONE, FAILED, CANCELLED */

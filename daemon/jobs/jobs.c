@@ -202,6 +202,7 @@ int lh_jobs_open(struct lh_jobs **out, uv_loop_t *loop, struct lh_store *store,
 	jobs->kill_grace_ms = config->kill_grace_ms;
 	jobs->hang_ms = config->hang_ms;
 	jobs->generation = config->generation;
+	jobs->proto = config->proto;
 	jobs->oom_file = config->oom_file ? lh_strdup(config->oom_file) : NULL;
 	jobs->oom_kills = lh_oom_kills(jobs->oom_file);
 	uv_timer_init(loop, &jobs->timer);

@@ -33,6 +33,7 @@ struct lh_jobs_config {
 	int64_t kill_grace_ms;   /* from SIGTERM to SIGKILL */
 	int64_t hang_ms;         /* least time without progress; 0: wait for ever */
 	int64_t generation;      /* of this lhd */
+	int proto;               /* LH_PROTO_VERSION; tests play a newer lhd */
 	const char *oom_file;    /* base/oom.h; NULL: not known */
 };
 
@@ -112,6 +113,8 @@ char *lh_jobs_dir(struct lh_jobs *jobs, int64_t job); /* heap, or NULL */
 bool lh_jobs_exists(struct lh_jobs *jobs, int64_t job);
 int lh_jobs_count(const struct lh_jobs *jobs);
 int lh_jobs_workers(const struct lh_jobs *jobs);   /* connected */
+/* Connected and left alone; as foreign_workers of daemon.info. */
+json_t *lh_jobs_foreign_workers(const struct lh_jobs *jobs);
 const struct lh_gpu *lh_jobs_gpu(const struct lh_jobs *jobs); /* any thread */
 int64_t lh_jobs_last_event(const struct lh_jobs *jobs);
 

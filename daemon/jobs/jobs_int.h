@@ -12,6 +12,7 @@
  *   finish.c   an attempt whose process is gone: last records, verdict
  *   loss.c     how an attempt ended, and what its loss costs
  *   wire.c     worker.sock and what is said over it
+ *   foreign.c  workers that are not this lhd's
  *   record.c   records into the store and into the job
  *   sample.c   text from a worker or a checkpoint
  *   rule*.c    rules (rule.h, rule_int.h)
@@ -50,6 +51,7 @@ struct lh_jobs {
 	struct lh_gpu gpu; /* found at the start, then only read */
 	int slots;
 	int64_t stop_grace_ms, kill_grace_ms, hang_ms, generation;
+	int proto;                   /* version of proto.h that is spoken */
 	char *oom_file;              /* base/oom.h, or NULL */
 	int64_t oom_kills;           /* when last looked at, -1: not known */
 
@@ -59,6 +61,12 @@ struct lh_jobs {
 	int64_t last_job, last_command; /* ids given out */
 
 	struct lh_wire *wires;
+	struct lh_foreign *foreigners;
+	struct {
+		int pid;
+		uint64_t start_time;
+	} told[16];                  /* the newest of them that were told of */
+	size_t told_next;            /* where the next one goes */
 	struct lh_request *requests;
 	struct lh_sample *samples;
 	int64_t last_sample;
@@ -100,7 +108,7 @@ struct lh_worker {
 	bool stop_asked;             /* by lhd: it is to save and end */
 	bool stop_sent;              /* over the present wire */
 	bool greeted;                /* adopted, and its line is open again */
-	bool reported;               /* foreign protocol version was told */
+	bool foreign;                /* not ours to steer: see foreign.c */
 
 	/* whether it gets anywhere */
 	char doing[32];              /* as it last said, "" */
@@ -309,6 +317,15 @@ void lh_wire_close(struct lh_wire *wire);
 /* Reading stops while a worker's records wait for the store. */
 void lh_wire_throttle(struct lh_wire *wire, bool wait);
 bool lh_wire_is_throttled(const struct lh_wire *wire);
+
+/* ---- foreign.c ------------------------------------------------------------- */
+/* Lists a worker that is left alone, and tells of it once: `hello` is what it said,
+ * `pid` its process, 0 if it is not known here. Until its line is closed. */
+struct lh_foreign *lh_foreign_add(struct lh_jobs *jobs, const json_t *hello, int pid,
+				  const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+void lh_foreign_remove(struct lh_foreign *f);
+bool lh_foreign_trains(const struct lh_jobs *jobs, int64_t job);
 
 /* ---- record.c -------------------------------------------------------------- */
 /* Applies records (seq beyond received_seq) and gives them to the store.

@@ -4,6 +4,7 @@
  * marked adopted; whether its process lives is found out afterwards. */
 #include "jobs/jobs_int.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -11,9 +12,10 @@
 
 #include "base/fs.h"
 #include "jobs/jobfile.h"
+#include "lighthouse/proto.h"
 
 struct loaded {
-	json_t *jobs, *attempts, *commands, *phases, *last;
+	json_t *jobs, *attempts, *tokens, *commands, *phases, *last;
 };
 
 static int64_t integer(const json_t *row, const char *key)
@@ -61,6 +63,8 @@ static int load_rows(sqlite3 *db, void *arg, struct lh_err *err)
 		rc = query(db, "SELECT a.*, EXISTS (SELECT 1 FROM steps s WHERE s.job = a.job "
 			   "AND s.attempt = a.attempt) AS stepped FROM attempts a "
 			   "WHERE ended_ms IS NULL", &l->attempts, err);
+	if (!rc)
+		rc = query(db, "SELECT job, attempt, token FROM attempts", &l->tokens, err);
 	if (!rc)
 		rc = query(db, "SELECT id, job, method, args_json FROM commands "
 			   "WHERE outcome IS NULL ORDER BY id", &l->commands, err);
@@ -152,6 +156,14 @@ static void load_attempt(struct lh_jobs *jobs, const json_t *row)
 		snprintf(w->end_text, sizeof(w->end_text), "%.399s", run->reason);
 }
 
+static void load_token(struct lh_jobs *jobs, const json_t *row)
+{
+	struct lh_job_run *run = lh_jobs_find(jobs, integer(row, "job"));
+
+	if (run)
+		lh_job_add_token(run, integer(row, "attempt"), text(row, "token"));
+}
+
 static void load_command(struct lh_jobs *jobs, const json_t *row)
 {
 	struct lh_job_run *run = lh_jobs_find(jobs, integer(row, "job"));
@@ -194,6 +206,27 @@ static int check(const struct lh_jobs *jobs, struct lh_err *err)
 	return 0;
 }
 
+/* The highest number a job's directory has: where the database was restored from
+ * a backup, another job's files may lie under the next number. */
+static int64_t highest_directory(struct lh_jobs *jobs)
+{
+	char *path = lh_asprintf("%s/%s", jobs->state_dir, LH_STATE_JOBS), *end;
+	DIR *dir = opendir(path);
+	struct dirent *e;
+	int64_t highest = 0;
+
+	free(path);
+	while (dir && (e = readdir(dir))) {
+		long long id = strtoll(e->d_name, &end, 10);
+
+		if (!*end && id > highest)
+			highest = id;
+	}
+	if (dir)
+		closedir(dir);
+	return highest;
+}
+
 int lh_jobs_load(struct lh_jobs *jobs, int64_t *last_event, struct lh_err *err)
 {
 	struct loaded l = { 0 };
@@ -209,6 +242,8 @@ int lh_jobs_load(struct lh_jobs *jobs, int64_t *last_event, struct lh_err *err)
 		goto done;
 	json_array_foreach (l.attempts, i, row)
 		load_attempt(jobs, row);
+	json_array_foreach (l.tokens, i, row)
+		load_token(jobs, row);
 	json_array_foreach (l.commands, i, row)
 		load_command(jobs, row);
 	json_array_foreach (l.phases, i, row)
@@ -216,11 +251,14 @@ int lh_jobs_load(struct lh_jobs *jobs, int64_t *last_event, struct lh_err *err)
 	row = json_array_get(l.last, 0);
 	*last_event = integer(row, "event");
 	jobs->last_command = integer(row, "command");
-	jobs->last_job = jobs->count ? jobs->run[jobs->count - 1]->id : 0;
+	jobs->last_job = highest_directory(jobs);
+	if (jobs->count && jobs->run[jobs->count - 1]->id > jobs->last_job)
+		jobs->last_job = jobs->run[jobs->count - 1]->id;
 	rc = check(jobs, err);
 done:
 	json_decref(l.jobs);
 	json_decref(l.attempts);
+	json_decref(l.tokens);
 	json_decref(l.commands);
 	json_decref(l.phases);
 	json_decref(l.last);

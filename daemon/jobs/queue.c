@@ -173,7 +173,10 @@ static void start(struct lh_job_run *run)
 		LH_BUG("the kernel gives no random bytes");
 	for (size_t i = 0; i < sizeof(noise); i++)
 		snprintf(token + 2 * i, 3, "%02x", noise[i]);
+	if (run->taken_attempt > run->attempt)
+		run->attempt = run->taken_attempt;
 	run->attempt++;
+	lh_job_add_token(run, run->attempt, token);
 	lh_worker_new(run, run->attempt, token);
 	lh_batch_add(b, LH_STMT_ATTEMPT_INSERT,
 		     (struct lh_bind[]){ LH_INT(run->id), LH_INT(run->attempt),
@@ -217,7 +220,9 @@ static bool waits(const struct lh_job_run *run)
 	return run->state == LH_JOB_QUEUED && run->wanted == LH_WANT_RUN;
 }
 
-/* With room: highest priority, then oldest; jobs stand in the order of their ids. */
+/* With room: highest priority, then oldest; jobs stand in the order of their ids. One
+ * that a foreign worker trains waits for it to end: two must not write its
+ * checkpoints. */
 static struct lh_job_run *next_queued(const struct lh_jobs *jobs)
 {
 	struct lh_job_run *best = NULL;
@@ -226,7 +231,7 @@ static struct lh_job_run *next_queued(const struct lh_jobs *jobs)
 		struct lh_job_run *run = jobs->run[i];
 
 		if (waits(run) && (!best || run->priority > best->priority) &&
-		    has_room(jobs, run))
+		    !lh_foreign_trains(jobs, run->id) && has_room(jobs, run))
 			best = run;
 	}
 	return best;
@@ -304,7 +309,7 @@ static void run_restarts(struct lh_jobs *jobs)
 	for (int i = 0; i < jobs->count; i++) {
 		struct lh_job_run *run = jobs->run[i];
 
-		if (run->state != LH_JOB_RESTARTING)
+		if (run->state != LH_JOB_RESTARTING || lh_foreign_trains(jobs, run->id))
 			continue;
 		if (run->restart_at_ms <= now_ms)
 			start(run);

@@ -1,13 +1,15 @@
 /* wire.c: worker.sock: who dials in, and what is said (proto.h).
  *
  * A connection belongs to nobody until its hello names job, attempt and token of
- * an attempt that is not over. A worker of another protocol version is left
- * alone: its line is closed without a word, and it is told of once. */
+ * an attempt that is not over. A worker that is not ours (foreign.c) keeps its line
+ * and hears nothing. One whose attempt is over, as we know by its token, is sent
+ * away: another attempt may write where it writes. */
 #include "jobs/jobs_int.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/log.h"
 #include "lighthouse/proto.h"
@@ -19,6 +21,7 @@ struct lh_wire {
 	struct lh_jobs *jobs;
 	struct lh_wire *next;    /* in jobs->wires */
 	struct lh_worker *w;     /* NULL before hello and after closing */
+	struct lh_foreign *foreign; /* or who it is instead */
 	struct lh_frame in;
 	char buf[READ_BYTES];
 	bool throttled, ending, closing;
@@ -78,6 +81,7 @@ static void on_closed(uv_handle_t *handle)
 	lh_frame_release(&wire->in);
 	free(wire);
 	jobs->handles--;
+	lh_queue_run(jobs); /* its job may have waited for a foreigner to leave */
 	lh_jobs_settle(jobs);
 }
 
@@ -96,13 +100,16 @@ void lh_wire_close(struct lh_wire *wire)
 		lh_sample_worker_lost(wire->w);
 		wire->w = NULL;
 	}
+	if (wire->foreign)
+		lh_foreign_remove(wire->foreign);
+	wire->foreign = NULL;
 	uv_close((uv_handle_t *)&wire->pipe, on_closed);
 }
 
 /* Says why and closes once that is sent. */
 static void refuse(struct lh_wire *wire, int code, const char *text)
 {
-	lh_info("a worker was refused: %s", text);
+	lh_warn("a worker was sent away: %s", text);
 	wire->ending = true;
 	lh_wire_send_take(wire, json_pack("{s:s, s:s, s:s}", "m", "refuse", "code",
 					  lh_err_name(code), "text", text));
@@ -115,46 +122,64 @@ static int64_t integer(const json_t *m, const char *key)
 	return json_integer_value(json_object_get(m, key));
 }
 
-static bool is_foreign(struct lh_wire *wire, const json_t *m)
+/* The process at the other end; 0 if it is of another PID namespace. */
+static int peer_pid(const struct lh_wire *wire)
 {
-	int64_t proto = integer(m, "proto"), job = integer(m, "job");
-	struct lh_job_run *run = lh_jobs_find(wire->jobs, job);
-	struct lh_batch *b;
+	struct ucred peer = { 0 };
+	socklen_t bytes = sizeof(peer);
+	uv_os_fd_t fd;
 
-	if (proto == LH_PROTO_VERSION || (proto > 0 && proto == LH_PROTO_VERSION - 1))
-		return false;
-	if (run && run->worker && !run->worker->reported) {
-		run->worker->reported = true;
-		lh_warn("job %" PRId64 ": its worker speaks protocol %" PRId64
-			", this lhd speaks %d; it is left alone", job, proto,
-			LH_PROTO_VERSION);
-		b = lh_batch_new(run->journal);
-		lh_batch_event_take(b, job, run->attempt, -1, "worker.foreign",
-				    json_pack("{s:I}", "proto", (json_int_t)proto),
-				    "the worker speaks protocol version %" PRId64
-				    ", this lhd speaks %d; it is left alone", proto,
-				    LH_PROTO_VERSION);
-		lh_batch_commit(b, false, NULL, NULL);
-	}
-	lh_wire_close(wire);
-	return true;
+	if (uv_fileno((const uv_handle_t *)&wire->pipe, &fd) ||
+	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes))
+		return 0;
+	return peer.pid;
 }
 
-/* The attempt a hello belongs to, or NULL after a refusal. */
+/* Why a worker is not ours, or "". */
+static char *why_foreign(const struct lh_jobs *jobs, const struct lh_job_run *run,
+			 const json_t *m, char *why, size_t bytes)
+{
+	int64_t proto = integer(m, "proto"), attempt = integer(m, "attempt");
+	const char *token = json_string_value(json_object_get(m, "token"));
+	const char *known = run ? lh_job_token(run, attempt) : NULL;
+
+	*why = '\0';
+	if (proto < 1 || proto < jobs->proto - 1 || proto > jobs->proto)
+		snprintf(why, bytes, "it speaks protocol version %" PRId64
+			 ", this lhd speaks %d", proto, jobs->proto);
+	else if (!run)
+		snprintf(why, bytes, "there is no job %" PRId64 " here", integer(m, "job"));
+	else if (!known)
+		snprintf(why, bytes, "there is no attempt %" PRId64 " here", attempt);
+	else if (!token || strcmp(known, token))
+		snprintf(why, bytes, "its token is not that of attempt %" PRId64
+			 ": another lhd started it", attempt);
+	else if (integer(m, "generation") > jobs->generation)
+		snprintf(why, bytes, "it obeyed a newer lhd, of generation %" PRId64
+			 "; this one is %" PRId64, integer(m, "generation"),
+			 jobs->generation);
+	return why;
+}
+
+/* The attempt a hello belongs to; or NULL, and it was listed or refused. */
 static struct lh_worker *find_worker(struct lh_wire *wire, const json_t *m)
 {
-	struct lh_job_run *run = lh_jobs_find(wire->jobs, integer(m, "job"));
-	const char *token = json_string_value(json_object_get(m, "token"));
+	struct lh_jobs *jobs = wire->jobs;
+	struct lh_job_run *run = lh_jobs_find(jobs, integer(m, "job"));
 	struct lh_worker *w = run ? run->worker : NULL;
+	char why[160];
 
-	if (!run)
-		refuse(wire, LH_ENOTFOUND, "there is no such job");
-	else if (!w || w->gone || w->attempt != integer(m, "attempt"))
-		refuse(wire, LH_ESTATE, "the attempt is over");
-	else if (!token || strcmp(w->token, token))
-		refuse(wire, LH_EDENIED, "the token is not this attempt's");
-	else
+	if (*why_foreign(jobs, run, m, why, sizeof(why))) {
+		wire->foreign = lh_foreign_add(jobs, m, peer_pid(wire), "%s", why);
+		if (w && w->attempt == integer(m, "attempt"))
+			w->foreign = true;
+		return NULL;
+	}
+	if (w && !w->gone && w->attempt == integer(m, "attempt"))
 		return w;
+	snprintf(why, sizeof(why), "attempt %" PRId64 " of job %" PRId64 " is over",
+		 integer(m, "attempt"), run->id);
+	refuse(wire, LH_ESTATE, why);
 	return NULL;
 }
 
@@ -195,21 +220,19 @@ static void note_adoption(struct lh_worker *w)
 
 static void on_hello(struct lh_wire *wire, const json_t *m)
 {
-	struct lh_worker *w;
+	struct lh_worker *w = find_worker(wire, m);
 
-	if (is_foreign(wire, m))
-		return;
-	w = find_worker(wire, m);
 	if (!w)
 		return;
+	w->foreign = false;
 	lh_wire_close(w->wire); /* it dialled again: the old line is dead */
 	wire->w = w;
 	w->wire = wire;
 	note_process(w, m);
 	note_adoption(w);
 	lh_hang_alive(w);
-	lh_wire_send_take(wire, json_pack("{s:s, s:i, s:I, s:I}", "m", "welcome", "proto",
-					  LH_PROTO_VERSION, "generation",
+	lh_wire_send_take(wire, json_pack("{s:s, s:I, s:I, s:I}", "m", "welcome", "proto",
+					  (json_int_t)integer(m, "proto"), "generation",
 					  (json_int_t)wire->jobs->generation, "stored_seq",
 					  (json_int_t)w->safe_seq));
 	lh_command_resend(w->run);
@@ -233,6 +256,8 @@ static void on_message(struct lh_wire *wire, const json_t *m)
 
 	if (!name)
 		name = "";
+	if (wire->foreign)
+		return;
 	if (!strcmp(name, "hello") && !wire->w)
 		on_hello(wire, m);
 	else if (!wire->w)

@@ -216,6 +216,12 @@ int lh_jobs_workers(const struct lh_jobs *j)
 	return 2;
 }
 
+json_t *lh_jobs_foreign_workers(const struct lh_jobs *j)
+{
+	(void)j;
+	return json_array();
+}
+
 int64_t lh_jobs_last_event(const struct lh_jobs *j)
 {
 	(void)j;
@@ -659,6 +665,8 @@ static void show_puts_memory_and_store_together(void **state)
 	(void)state;
 	add_job();
 	add_attempt(1, "0", 1, 1);
+	sql("UPDATE attempts SET ended_ms = 9, outcome = 'lost', last_step = 4,"
+	    " doing = 'training', why = 'w', hint = 'h', log_json = '[\"a\"]'");
 	sql("INSERT INTO evaluations VALUES (7, 1, 2, 0, 0, 5, 'full', 'start', 5.5,"
 	    " 100), (7, 1, 1, 9, 0, 5, 'full', 'early', NULL, 100)");
 	sql("INSERT INTO checkpoints VALUES (7, 1, 3, 1, 6, '/c', 10, 1.5, 'end')");
@@ -668,8 +676,10 @@ static void show_puts_memory_and_store_together(void **state)
 	expect(r,
 	       "{\"summary\":{\"job\":7},\"phases\":[],\"spec\":{},"
 	       "\"attempts\":[{\"attempt\":1,"
-	       "\"pid\":null,\"first_step\":0,\"started_ms\":1,\"ended_ms\":null,"
-	       "\"exit_code\":null,\"exit_signal\":null,\"outcome\":null}],"
+	       "\"pid\":null,\"first_step\":0,\"last_step\":4,\"started_ms\":1,"
+	       "\"ended_ms\":9,\"exit_code\":null,\"exit_signal\":null,"
+	       "\"outcome\":\"lost\",\"doing\":\"training\",\"why\":\"w\","
+	       "\"hint\":\"h\",\"log\":[\"a\"]}],"
 	       "\"evaluations\":[{\"step\":9,\"attempt\":1,\"phase\":0,"
 	       "\"attention\":\"full\",\"reason\":\"early\",\"loss\":null,"
 	       "\"tokens\":100,\"time_ms\":5},{\"step\":0,\"attempt\":1,"

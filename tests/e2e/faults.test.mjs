@@ -2,8 +2,8 @@
 // stand still. Training goes on wherever it can, and nothing is lost.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { existsSync, renameSync, writeFileSync, rmSync, readFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { copyFileSync, existsSync, renameSync, writeFileSync, rmSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Lhd, Client, atEnd, until, bin, scratch, packText, submit, losses, processesOf } from './lib/lhd.mjs';
 
@@ -144,6 +144,32 @@ test('a run directory that was cleaned: a living lhd makes its sockets again', a
   process.kill(await lhd.workerPid(job), 'SIGKILL');
   await lhd.jobUntil(job, 'the next worker gets through', (j) => j.attempt === 2 && j.state === 'RUNNING');
   assert.match(lhd.log(), /control\.sock' was removed; it is made again/);
+});
+
+test('a database restored from a backup: the worker it does not know is listed and left alone', async (t) => {
+  const lhd = await fresh(t);
+  await lhd.end('SIGTERM');
+  const names = ['lighthouse.db', 'generation'];
+  for (const name of names) copyFileSync(join(lhd.state, name), join(lhd.dir, name));
+  await lhd.boot();
+  const job = await submit(lhd, { phases: [{ name: 'all', attention: 'full', until: { steps: 2000 } }] });
+  await lhd.jobUntil(job, 'some steps', (j) => j.step >= 10);
+  const pid = await lhd.workerPid(job);
+  await lhd.end('SIGKILL');
+  for (const name of ['lighthouse.db-wal', 'lighthouse.db-shm']) rmSync(join(lhd.state, name), { force: true });
+  for (const name of names) copyFileSync(join(lhd.dir, name), join(lhd.state, name));
+  await lhd.boot();
+
+  const [w] = await until('it is listed', async () => { const l = (await lhd.call('daemon.info', {})).foreign_workers; return l.length && l; });
+  assert.deepEqual([w.pid, w.job, w.attempt, w.why], [pid, job, 1, `there is no job ${job} here`]);
+  const info = spawnSync(bin('lhctl'), ['--state', lhd.state, 'info'], { encoding: 'utf8' }).stdout;
+  assert.match(info, new RegExp(`^foreign worker: pid ${pid} trains job ${job}, attempt 1, at step \\d+ or beyond; left alone: there is no job`, 'm'));
+  await until('it has finished its job', () => !processesOf(lhd.dir).includes(pid));
+  assert.ok(existsSync(join(lhd.state, 'jobs', String(job), 'checkpoints', 'step-0000002000', 'manifest.json')));
+  await until('it is listed no more', async () => !(await lhd.call('daemon.info', {})).foreign_workers.length);
+  const next = await submit(lhd, { phases: [{ name: 'all', attention: 'full', until: { steps: 20 } }] });
+  assert.ok(next > job, 'another job got its directory');
+  await lhd.jobUntil(next, 'DONE', done);
 });
 
 /** lhd as the first process of a container: PIDs of its own, and nobody above it. */

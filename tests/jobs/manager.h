@@ -113,7 +113,8 @@ static inline int setup(void **state)
 	link_program("lhworker-cuda");
 	f.config = (struct lh_jobs_config){ .state_dir = f.state, .bin_dir = f.bin,
 					    .slots = 1, .stop_grace_ms = 20000,
-					    .kill_grace_ms = 20000, .generation = 1 };
+					    .kill_grace_ms = 20000, .generation = 1,
+					    .proto = LH_PROTO_VERSION };
 	uv_loop_init(&f.loop);
 	open_all();
 	return 0;

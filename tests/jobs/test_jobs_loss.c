@@ -1,5 +1,4 @@
-/* test_jobs_loss.c: workers that are lost, an lhd that is, and strangers that dial
- * in; see manager.h. */
+/* test_jobs_loss.c: workers that are lost, and an lhd that is; see manager.h. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -319,79 +318,6 @@ static void pending_commands_survive_a_restart(void **state)
 			   "method = 'job.pause'") == 1);
 }
 
-/* ---- who may dial in ------------------------------------------------------- */
-
-static int dial(void)
-{
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	struct stat st;
-
-	snprintf(a.sun_path, sizeof(a.sun_path), "%s/%s", f.state, LH_STATE_WORKER_SOCKET);
-	assert_int_equal(stat(a.sun_path, &st), 0);
-	assert_int_equal(st.st_mode & 0777, 0600);
-	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-	return fd;
-}
-
-/* What lhd says to `text` before it hangs up, in buf. */
-static void converse(const char *text, char *buf, size_t bytes)
-{
-	int fd = dial();
-	size_t used = 0;
-	ssize_t n = -1;
-
-	assert_int_equal(send(fd, text, strlen(text), 0), (ssize_t)strlen(text));
-	while (n) {
-		RUN_UNTIL((n = recv(fd, buf + used, bytes - used - 1, MSG_DONTWAIT)) >= 0);
-		used += (size_t)n;
-	}
-	buf[used] = '\0';
-	close(fd);
-}
-
-static void unknown_workers_are_refused(void **state)
-{
-	int64_t job = start_running();
-	char buf[512], hello[256];
-	static const struct {
-		const char *job, *attempt, *code;
-	} cases[] = { { "77", "1", "LH_ENOTFOUND" }, { "1", "2", "LH_ESTATE" },
-		      { "1", "1", "LH_EDENIED" } };
-
-	(void)state;
-	assert_int_equal(job, 1);
-	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-		snprintf(hello, sizeof(hello), "{\"m\":\"hello\",\"proto\":%d,\"job\":%s,"
-			 "\"attempt\":%s,\"token\":\"guess\",\"pid\":1,\"start_time\":1}\n",
-			 LH_PROTO_VERSION, cases[i].job, cases[i].attempt);
-		converse(hello, buf, sizeof(buf));
-		if (!strstr(buf, "\"refuse\"") || !strstr(buf, cases[i].code))
-			fail_msg("case %zu: %s", i, buf);
-	}
-	converse("what?\n", buf, sizeof(buf));
-	assert_string_equal(buf, "");
-	converse("{\"m\":\"records\",\"records\":[]}\n", buf, sizeof(buf));
-	assert_string_equal(buf, "");
-	run_to_step(job, "3"); /* the real one was not disturbed */
-	assert_int_equal(lh_jobs_workers(f.jobs), 1);
-}
-
-static void a_worker_of_another_version_is_left_alone_and_told_of_once(void **state)
-{
-	int64_t job;
-
-	(void)state;
-	set_ctl("proto", "99");
-	job = submit();
-	RUN_UNTIL(query_db("SELECT count(*) FROM events WHERE kind = 'worker.foreign'") == 1);
-	assert_true(is_in(job, "STARTING"));
-	unset_ctl("proto");
-	RUN_UNTIL(is_in(job, "RUNNING"));
-	assert_int_equal(query_db("SELECT count(*) FROM events WHERE kind = 'worker.foreign'"), 1);
-	assert_int_equal(number(job, "attempt"), 1);
-}
-
 MANAGER_TESTS(T(a_killed_worker_is_replaced_from_its_checkpoint),
 	      T(a_worker_that_gets_nowhere_is_killed_and_replaced),
 	      T(a_slow_worker_is_no_hang),
@@ -406,6 +332,4 @@ MANAGER_TESTS(T(a_killed_worker_is_replaced_from_its_checkpoint),
 	      T(an_attempt_that_was_never_spawned_is_no_loss),
 	      T(a_state_directory_too_deep_for_a_socket_is_refused),
 	      T(a_keeper_that_was_killed_does_not_end_its_worker),
-	      T(pending_commands_survive_a_restart),
-	      T(unknown_workers_are_refused),
-	      T(a_worker_of_another_version_is_left_alone_and_told_of_once))
+	      T(pending_commands_survive_a_restart))
