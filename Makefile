@@ -147,6 +147,7 @@ PROGRAMS := $(addprefix $(BUILD)/bin/,lhd lhctl lhkeeper lhworker-cpu \
 UNIT_SRC := $(filter-out $(if $(HAVE_CUDA),,tests/gpu/%),$(sort $(wildcard tests/*/test_*.c)))
 UNITS    := $(UNIT_SRC:tests/%.c=$(BUILD)/tests/%)
 CHECKERS := $(BUILD)/tests/lighthouse-vectors
+SHIM     := $(BUILD)/tests/clock.so
 GPU_TESTS := $(addprefix $(BUILD)/tests/gpu/,ops model large bench_layer bench_step)
 CUDA_OBJ := $(patsubst kernels/cuda/%,$(BUILD)/obj/kernels/cuda/%.o, \
               $(basename $(sort $(filter-out %/sizes.c,$(wildcard kernels/cuda/*.cu kernels/cuda/*.c)))))
@@ -256,7 +257,13 @@ $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIB_BASE)
 
 fuzzers: $(FUZZERS)
 
-units: $(UNITS) $(CHECKERS) $(FUZZERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
+# Preloaded into real programs by tests.
+$(SHIM): tests/e2e/lib/clock.c
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -shared -fPIC -o $@ $<
+
+units: $(UNITS) $(CHECKERS) $(FUZZERS) $(SHIM) $(if $(HAVE_CUDA),$(GPU_TESTS))
 
 # ---- CUDA --------------------------------------------------------------------
 ifdef HAVE_CUDA

@@ -17,8 +17,14 @@
 
 static int fail(struct lh_err *err, const char *what, const char *path)
 {
-	return lh_err_set(err, LH_EIO, "cannot %s '%s': %s", what, path,
-			  strerror(errno));
+	int why = errno;
+
+	lh_err_set(err, LH_EIO, "cannot %s '%s': %s", what, path, strerror(why));
+	if (err && (why == ENOSPC || why == EDQUOT))
+		lh_err_hint(err, "make room on its disk");
+	else if (err && why == EROFS)
+		lh_err_hint(err, "its disk is read-only: remount it, or choose another");
+	return LH_EIO;
 }
 
 int lh_fs_sync_parent(const char *path, struct lh_err *err)

@@ -1,7 +1,8 @@
 /* fs.h: the few file operations that must be done one right way.
  *
  * Blocking; not for the daemon's loop unless the file is tiny and local.
- * Errors are LH_EIO with the path and the system's words.
+ * Errors are LH_EIO with the path and the system's words, and a hint where the
+ * disk is full or read-only.
  */
 #ifndef LIGHTHOUSE_FS_H
 #define LIGHTHOUSE_FS_H

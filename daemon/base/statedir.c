@@ -87,6 +87,8 @@ static int take_lock(struct lh_statedir *d, struct lh_err *err)
 		    dprintf(d->lock_fd, "%ld\n", (long)getpid()) < 0)) {
 		lh_err_set(err, LH_EIO, "cannot write '%s': %s", file,
 			   strerror(errno));
+		lh_err_hint(err, "make room on its disk, or choose another directory "
+				 "with --state");
 		close(d->lock_fd);
 		d->lock_fd = LH_EIO;
 	}

@@ -418,6 +418,7 @@ static void go(struct lh_request *r)
 	add_accepted(r, run, b);
 	if (r->firing)
 		lh_rules_journal(r, b);
+	lh_batch_may_fail(b);
 	lh_batch_commit(b, true, on_journalled, r);
 }
 

@@ -77,6 +77,11 @@ void lh_batch_add(struct lh_batch *b, enum lh_stmt stmt, const struct lh_bind *b
 	lh_write_add(b->write, stmt, binds, count);
 }
 
+void lh_batch_may_fail(struct lh_batch *b)
+{
+	lh_write_may_fail(b->write);
+}
+
 static json_t *id_or_null(int64_t id, bool given)
 {
 	return given ? json_integer(id) : json_null();

@@ -38,6 +38,8 @@ void lh_batch_event_take(struct lh_batch *batch, int64_t job, int64_t attempt,
 			 int64_t step, const char *kind, json_t *data, const char *fmt,
 			 ...) __attribute__((format(printf, 7, 8)));
 bool lh_batch_has_event(const struct lh_batch *batch);
+/* Somebody waits for it and can ask again: see lh_write_may_fail. Not empty. */
+void lh_batch_may_fail(struct lh_batch *batch);
 /* Hands over and frees. A batch with an event is durable without asking. An
  * empty batch is answered at once. `done` may be NULL;
  * rc is 0 or LH_ESTORE. */

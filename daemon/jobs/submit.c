@@ -122,6 +122,7 @@ static void files_written(void *arg)
 	b = lh_batch_new(r->jobs->journal);
 	r->accepted_ms = lh_time_ms();
 	add_rows(r, b);
+	lh_batch_may_fail(b);
 	lh_batch_commit(b, true, on_stored, r);
 }
 

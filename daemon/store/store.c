@@ -17,8 +17,17 @@
 
 int lh_store_fail(struct lh_err *err, sqlite3 *db, const char *doing, const char *path)
 {
-	return lh_err_set(err, LH_ESTORE, "cannot %s '%s': %s", doing, path,
-			  sqlite3_errmsg(db));
+	int rc = sqlite3_errcode(db) & 0xff;
+
+	lh_err_set(err, LH_ESTORE, "cannot %s '%s': %s", doing, path, sqlite3_errmsg(db));
+	if (!err)
+		return LH_ESTORE;
+	if (rc == SQLITE_FULL)
+		return lh_err_hint(err, "make room on its disk, then ask again");
+	if (rc == SQLITE_READONLY || rc == SQLITE_IOERR || rc == SQLITE_CANTOPEN)
+		return lh_err_hint(err, "its disk takes no writes: is it full, read-only "
+				   "or broken?");
+	return LH_ESTORE;
 }
 
 /* ---- opening --------------------------------------------------------------- */
@@ -176,6 +185,11 @@ void lh_write_add(struct lh_write *w, enum lh_stmt stmt, const struct lh_bind *b
 	for (int i = 0; i < count; i++)
 		if (op->binds[i].type == LH_BIND_TEXT)
 			op->binds[i].s = lh_strdup(binds[i].s);
+}
+
+void lh_write_may_fail(struct lh_write *w)
+{
+	w->may_fail = true;
 }
 
 void lh_write_free(struct lh_write *w)

@@ -10,7 +10,9 @@
  *
  * When the database refuses (locked by a foreign writer, disk full), the writer
  * keeps the requests and retries; nothing is dropped. lh_store_backlog grows
- * meanwhile and lh_store_trouble says why.
+ * meanwhile and lh_store_trouble says why. Only what somebody waits for and can
+ * ask again (lh_write_may_fail) is answered LH_ESTORE at once when the disk takes
+ * nothing; a lock passes, and is waited for.
  *
  * All functions: loop thread only, unless they say otherwise.
  */
@@ -87,6 +89,8 @@ struct lh_write;
 struct lh_write *lh_write_new(void);
 void lh_write_add(struct lh_write *w, enum lh_stmt stmt, const struct lh_bind *binds,
 		  int count);
+/* On a full, read-only or failing disk it is refused, before those that wait. */
+void lh_write_may_fail(struct lh_write *w);
 /* Hands the write over (the store frees it). `done` may be NULL; `id` given to
  * it is the rowid of the write's first statement. */
 void lh_store_submit_take(struct lh_store *store, struct lh_write *w, bool durable,

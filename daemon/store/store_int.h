@@ -28,7 +28,7 @@ struct lh_write {
 	struct lh_write *next;
 	struct lh_write_op *ops;
 	int count, cap;
-	bool durable;
+	bool durable, may_fail;
 	lh_store_done done;
 	void *arg;
 	int rc;         /* outcome, from here down */
@@ -95,7 +95,7 @@ void lh_store_readers_close(struct lh_store *store);
 /* store.c: goes on with closing once nothing is in flight. */
 void lh_store_close_step(struct lh_store *store);
 
-/* LH_ESTORE: "cannot DOING 'PATH': SQLite's words". */
+/* LH_ESTORE: "cannot DOING 'PATH': SQLite's words", and a hint about the disk. */
 int lh_store_fail(struct lh_err *err, sqlite3 *db, const char *doing, const char *path);
 
 #endif

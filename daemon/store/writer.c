@@ -4,7 +4,8 @@
  * first write, or at once when one of them is durable. Each write runs inside a
  * savepoint, so that one the database refuses for good (a constraint) fails
  * alone. What may pass (a foreign lock, a full disk, an I/O error) rolls the
- * whole group back, is told in `trouble`, and is tried again until it works. */
+ * whole group back, is told in `trouble`, and is tried again until it works, less
+ * the writes that may fail, unless it is but a lock. */
 #include "store/store_int.h"
 
 #include <errno.h>
@@ -196,30 +197,78 @@ static void give_up(struct lh_store *s, struct lh_write_list *group)
 	lh_error("store: closed with %zu writes lost: %s", group->count, s->trouble);
 }
 
+static void pick_refused(struct lh_write_list *refused, struct lh_write_list *from,
+			 const struct lh_err *err)
+{
+	struct lh_write_list all;
+	struct lh_write *w;
+
+	lh_write_list_init(&all);
+	lh_write_list_move(&all, from, SIZE_MAX);
+	while ((w = all.first)) {
+		lh_write_list_move(w->may_fail ? refused : from, &all, 1);
+		if (w->may_fail) {
+			w->err = *err;
+			w->rc = err->code;
+		}
+	}
+}
+
+/* What somebody waits for is answered, when it is the disk that refuses: it may stay
+ * full for days. Nothing was written of it, the transaction is rolled back. */
+static void refuse_some(struct lh_store *s, struct lh_write_list *group,
+			const struct lh_err *err)
+{
+	pthread_mutex_lock(&s->mutex);
+	pick_refused(&s->finished, group, err);
+	pick_refused(&s->finished, &s->queue, err);
+	pthread_mutex_unlock(&s->mutex);
+	uv_async_send(&s->async);
+}
+
+static bool is_lock(int rc)
+{
+	rc &= 0xff;
+	return rc == SQLITE_BUSY || rc == SQLITE_LOCKED || rc == SQLITE_PROTOCOL;
+}
+
+/* After a try that failed: says so, and leaves no transaction open. */
+static void on_failure(struct lh_store *s, struct lh_write_list *group, int rc)
+{
+	struct lh_err err = LH_ERR_INIT;
+	char text[256];
+
+	lh_store_fail(&err, s->writer, "write to", s->path);
+	snprintf(text, sizeof(text), "'%s': %s", s->path,
+		 (rc & 0xff) == SQLITE_BUSY ? "locked by another program" :
+					      sqlite3_errmsg(s->writer));
+	/* Some errors have ended the transaction by themselves. */
+	if (!sqlite3_get_autocommit(s->writer))
+		exec(s, "ROLLBACK");
+	set_trouble(s, text);
+	if (!is_lock(rc))
+		refuse_some(s, group, &err);
+}
+
 /* Returns once the group is committed, or given up when closing. */
 static void run_group(struct lh_store *s, struct lh_write_list *group)
 {
-	int64_t closing_ms = 0;
+	int64_t closing_us = 0;
 	int pause_ms = 50, rc;
-	char text[256];
 	bool closing;
 
-	while ((rc = try_group(s, group)) != SQLITE_OK) {
-		snprintf(text, sizeof(text), "'%s': %s", s->path,
-			 (rc & 0xff) == SQLITE_BUSY ?
-				 "locked by another program" : sqlite3_errmsg(s->writer));
-		/* Some errors have ended the transaction by themselves. */
-		if (!sqlite3_get_autocommit(s->writer))
-			exec(s, "ROLLBACK");
-		set_trouble(s, text);
+	while (group->count && (rc = try_group(s, group)) != SQLITE_OK) {
+		on_failure(s, group, rc);
+		if (!group->count)
+			return; /* and it is not known that it works again */
 		pthread_mutex_lock(&s->mutex);
 		closing = s->closing;
 		if (!closing)
 			wait_ms(s, pause_ms, is_closing);
 		pthread_mutex_unlock(&s->mutex);
-		if (closing && !closing_ms)
-			closing_ms = lh_time_ms();
-		if (closing && lh_time_ms() - closing_ms > LH_STORE_CLOSE_GRACE_MS) {
+		if (closing && !closing_us)
+			closing_us = lh_clock_us();
+		if (closing && lh_clock_us() - closing_us > LH_STORE_CLOSE_GRACE_MS * 1000ll) {
 			give_up(s, group);
 			return;
 		}

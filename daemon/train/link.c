@@ -23,7 +23,11 @@
 #include "lighthouse/proto.h"
 #include "train/spool.h"
 
-enum { REDIAL_MS = 200, PROGRESS_MS = 1000 };
+enum {
+	REDIAL_MS = 200,
+	PROGRESS_MS = 1000,
+	HELD_MAX = 1 << 17, /* records in memory, about 100 MiB */
+};
 
 struct lh_link {
 	/* set at open */
@@ -74,10 +78,13 @@ static bool is_kind(const json_t *record, const char *kind)
 	return t && !strcmp(t, kind);
 }
 
-/* For a record that the spool did not take. */
-static void hold(struct lh_link *l, json_t *record)
+/* For a record that the spool did not take: `rc` says why. A disk gets room again;
+ * a spool at its limit is too much already. */
+static void hold(struct lh_link *l, json_t *record, int rc)
 {
-	if (!is_kind(record, "step"))
+	bool step = is_kind(record, "step");
+
+	if (!step || (rc == LH_EIO && json_array_size(l->held) < HELD_MAX))
 		json_array_append(l->held, record);
 	else if (!l->dropped++)
 		lh_warn("step records are dropped until there is room for them");
@@ -96,24 +103,46 @@ static void tell_dropped(struct lh_link *l)
 	pthread_mutex_unlock(&l->mutex);
 	l->dropped = 0;
 	if (lh_spool_append(l->spool, note, NULL))
-		hold(l, note);
+		hold(l, note, LH_EIO);
 	json_decref(note);
 	free(text);
+}
+
+/* False: some are left. */
+static bool spool_held(struct lh_link *l)
+{
+	size_t n = json_array_size(l->held), done = 0;
+	json_t *rest;
+	int rc = 0;
+
+	while (done < n) {
+		json_t *r = json_array_get(l->held, done);
+
+		rc = lh_spool_append(l->spool, r, NULL);
+		if (rc == LH_ETOOBIG)
+			l->dropped++;
+		else if (rc)
+			break;
+		done++;
+	}
+	if (!done)
+		return !n;
+	rest = json_array();
+	for (size_t i = done; i < n; i++)
+		json_array_append(rest, json_array_get(l->held, i));
+	json_decref(l->held);
+	l->held = rest;
+	return done == n;
 }
 
 /* What was held, then what is new, in order, as far as the spool takes it. */
 static void spool_all(struct lh_link *l, json_t *records)
 {
-	bool broken = false;
+	bool broken = !spool_held(l);
 	struct lh_err err;
 	json_t *r;
 	size_t i;
 
-	while (!broken && json_array_size(l->held)) {
-		broken = lh_spool_append(l->spool, json_array_get(l->held, 0), &err) != 0;
-		if (!broken)
-			json_array_remove(l->held, 0);
-	}
 	json_array_foreach (records, i, r) {
 		int rc;
 
@@ -124,7 +153,7 @@ static void spool_all(struct lh_link *l, json_t *records)
 			lh_log_err(LH_LOG_ERROR, "records", &err);
 		broken = broken || rc == LH_EIO;
 		if (rc)
-			hold(l, r);
+			hold(l, r, rc);
 		else if (l->dropped && is_kind(r, "step"))
 			tell_dropped(l);
 	}

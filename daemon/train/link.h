@@ -4,8 +4,9 @@
  * speaks proto.h and owns the spool (spool.h). The training thread only posts and
  * takes: it never waits for a socket or a disk. A record is in the spool before
  * it is sent and leaves it once lhd has acknowledged it; after a reconnect the
- * rest is sent again. What the spool refuses: step records (only) are dropped,
- * counted, and told of in an event; the others wait in memory.
+ * rest is sent again. What a full disk refuses waits in memory. Past the limit of
+ * the spool, or of that memory, step records (only) are dropped, counted, and told
+ * of in an event.
  *
  * Functions: training thread, unless they say otherwise.
  */

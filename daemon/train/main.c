@@ -62,10 +62,10 @@ static int load_json(const char *dir, const char *name, json_t **out, struct lh_
 static int take_lock(const char *job_dir, struct lh_err *err)
 {
 	char *path = lh_asprintf("%s/%s", job_dir, LH_JOB_LOCK);
-	int64_t end = lh_time_ms() + LOCK_WAIT_MS;
+	int64_t end_us = lh_clock_us() + LOCK_WAIT_MS * 1000;
 	int fd;
 
-	while ((fd = lh_fs_lock(path, err)) == LH_EBUSY && lh_time_ms() < end && !stop)
+	while ((fd = lh_fs_lock(path, err)) == LH_EBUSY && lh_clock_us() < end_us && !stop)
 		usleep(50000);
 	free(path);
 	return fd;

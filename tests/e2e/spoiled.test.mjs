@@ -12,7 +12,7 @@ async function fresh(t, points, inEach = false) {
   const dir = scratch(t), notes = join(dir, 'points');
   packText(dir);
   mkdirSync(notes);
-  return Lhd.start(t, dir, [], { LH_FAILPOINTS: points, ...(inEach ? {} : { LH_FAILPOINT_DIR: notes }) });
+  return Lhd.start(t, dir, [], { env: { LH_FAILPOINTS: points, ...(inEach ? {} : { LH_FAILPOINT_DIR: notes }) } });
 }
 
 const done = (j) => j.state === 'DONE';

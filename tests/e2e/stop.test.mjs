@@ -33,7 +33,7 @@ async function fresh(t, holds = {}, args = []) {
   const dir = scratch(t);
   packText(dir);
   const points = new Points(dir, holds);
-  const lhd = await Lhd.start(t, dir, args, points.env);
+  const lhd = await Lhd.start(t, dir, args, { env: points.env });
   return { lhd, points };
 }
 

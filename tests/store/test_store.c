@@ -2,11 +2,13 @@
  * what order it is answered, and what a foreign lock or schema does to it. */
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -97,6 +99,7 @@ static void on_done(void *arg, int rc, int64_t id, const struct lh_err *err)
 	assert_int_equal(rc, err ? LH_ESTORE : 0);
 	f->answered[f->count] = (int64_t)(intptr_t)arg;
 	f->rcs[f->count] = rc;
+	assert_true(!rc || *err->text);
 	f->ids[f->count++] = id;
 }
 
@@ -269,6 +272,42 @@ static void a_foreign_lock_delays_writes_and_loses_none(void **state)
 	assert_int_equal(query(f, "SELECT count(*) FROM events"), 21);
 }
 
+/* As if the disk were full: no file of this process grows beyond `bytes`. */
+static void limit_files(rlim_t bytes)
+{
+	struct rlimit r;
+
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &r), 0);
+	r.rlim_cur = bytes;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &r), 0);
+}
+
+static void a_disk_that_takes_nothing_refuses_only_what_may_fail(void **state)
+{
+	struct fixture *f = *state;
+	struct lh_write *w;
+
+	open_store(f);
+	limit_files(4096);
+	submit(f, 1, true);
+	RUN_UNTIL(f, *lh_store_trouble(f->store));
+	for (int i = 2; i <= 3; i++) { /* the first is behind one that waits */
+		w = event_write(i, "x");
+		lh_write_may_fail(w);
+		lh_store_submit_take(f->store, w, true, on_done, (void *)(intptr_t)i);
+		RUN_UNTIL(f, f->count == i - 1);
+		assert_int_equal(f->answered[i - 2], i);
+		assert_int_equal(f->rcs[i - 2], LH_ESTORE);
+	}
+	assert_int_equal(lh_store_backlog(f->store), 1);
+	limit_files(RLIM_INFINITY);
+	RUN_UNTIL(f, f->count == 3);
+	assert_int_equal(f->rcs[2], 0);
+	RUN_UNTIL(f, !*lh_store_trouble(f->store));
+	assert_int_equal(query(f, "SELECT sum(id) FROM events"), 1);
+}
+
 static void closing_writes_what_is_queued(void **state)
 {
 	struct fixture *f = *state;
@@ -422,6 +461,7 @@ int main(void)
 		T(a_write_is_stored_whole_or_not_at_all),
 		T(a_record_stored_twice_is_stored_once),
 		T(a_foreign_lock_delays_writes_and_loses_none),
+		T(a_disk_that_takes_nothing_refuses_only_what_may_fail),
 		T(closing_writes_what_is_queued),
 		T(a_newer_schema_is_refused_with_a_hint),
 		T(a_foreign_database_is_refused_untouched),

@@ -8,6 +8,8 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 #include "fake_lhd.h"
 #include "train/link.h"
@@ -431,6 +433,40 @@ static void a_full_spool_drops_steps_only_and_says_how_many(void **state)
 	assert_int_equal(k.steps + k.told, STEPS);
 }
 
+/* As if the disk were full: no file of this process grows beyond `bytes`. */
+static void limit_files(rlim_t bytes)
+{
+	struct rlimit r;
+
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &r), 0);
+	r.rlim_cur = bytes;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &r), 0);
+}
+
+static void what_a_full_disk_refuses_waits_in_memory(void **state)
+{
+	int64_t next = 2;
+	json_t *m;
+
+	(void)state;
+	accept_any();
+	fake_welcome(&lhd, 5, 0);
+	post("step", 1, 1);
+	expect_records(1, 1);
+	limit_files(512);
+	post("step", 2, 600);
+	post("checkpoint", 601, 601);
+	while ((m = fake_read_within(&lhd, SILENCE_MS))) {
+		next += (int64_t)json_array_size(json_object_get(m, "records"));
+		json_decref(m);
+	}
+	assert_true(next < 100);
+	limit_files(RLIM_INFINITY);
+	post("step", 602, 602);
+	expect_records(next, 602);
+}
+
 /* An lhd that stores and acknowledges whatever comes, in a thread. */
 struct storing {
 	pthread_t thread;
@@ -497,6 +533,7 @@ int main(void)
 		LINK_TEST(a_refusal_is_delivered),
 		LINK_TEST(garbage_does_no_harm_and_a_long_line_closes),
 		LINK_TEST(without_lhd_everything_is_in_the_spool),
+		LINK_TEST(what_a_full_disk_refuses_waits_in_memory),
 		cmocka_unit_test_setup_teardown(
 			a_full_spool_drops_steps_only_and_says_how_many, setup_lhd,
 			teardown),

@@ -124,23 +124,27 @@ export function processesOf(dir) {
 }
 
 export class Lhd {
-  /** Starts lhd on DIR/state and waits until it answers. `env` is added to ours. */
-  static async start(t, dir, args = [], env = {}) {
-    const lhd = new Lhd(t, dir, args, env);
+  /** Starts lhd on DIR/state and waits until it answers. `env`: for it and its
+   * workers; `disk` (lib/disk.mjs): it runs where that is mounted. */
+  static async start(t, dir, args = [], over = {}) {
+    const lhd = new Lhd(t, dir, args, over);
     atEnd(t, () => lhd.destroy());
     await lhd.boot();
     return lhd;
   }
 
-  constructor(t, dir, args, env) {
-    Object.assign(this, { dir, args, env: { ...process.env, ...env }, state: join(dir, 'state'), clients: [] });
+  constructor(t, dir, args, { env = {}, disk = null }) {
+    Object.assign(this, { dir, args, env, disk, clients: [] });
+    this.inner = join(dir, 'state'); // as lhd sees it, and as we do
+    this.state = disk ? disk.path(this.inner) : this.inner;
     this.socket = join(this.state, 'control.sock');
     this.db = join(this.state, 'lighthouse.db');
   }
 
   spawn() {
     const log = openSync(join(this.dir, 'lhd.log'), 'a');
-    this.process = spawn(bin('lhd'), ['--state', this.state, ...this.args], { stdio: ['ignore', log, log], env: this.env });
+    const command = [...(this.disk?.within ?? []), bin('lhd'), '--state', this.inner, ...this.args];
+    this.process = spawn(command[0], command.slice(1), { stdio: ['ignore', log, log], env: { ...process.env, ...this.env } });
     closeSync(log);
     this.exited = new Promise((r) => this.process.once('exit', (code, signal) => r({ code, signal })));
   }
@@ -166,7 +170,9 @@ export class Lhd {
 
   /** Rows of a query on the database, as objects. */
   sql(query) {
-    const text = execFileSync('sqlite3', ['-readonly', '-json', this.db, query], { encoding: 'utf8' });
+    const db = join(this.inner, 'lighthouse.db'); // sqlite3 resolves links: it must see the disk itself
+    const [file, ...args] = [...(this.disk?.within ?? []), 'sqlite3', '-readonly', '-json', db, query];
+    const text = execFileSync(file, args, { encoding: 'utf8' });
     return text.trim() ? JSON.parse(text) : [];
   }
 
