@@ -64,5 +64,5 @@ const struct ctl_command ctl_cmd_restart = {
 	"restart", "",
 	"Start the daemon anew while its workers go on.\n"
 	"The process becomes the lhd that lies at its path by now, with the options it\n"
-	"has, and finds its workers again: no step is lost. Not after 'lhctl stop'.",
+	"has, and finds its workers again: no step is lost.",
 	"  lhctl restart -m 'a new version is installed'\n", 0, 0, options, run };

@@ -98,7 +98,7 @@ static void print_help(void)
 	       "SIGTERM or SIGINT: every worker writes a checkpoint and stops, then lhd\n"
 	       "ends; the next lhd goes on with the jobs. A worker that has not ended\n"
 	       "after its time and %d s more is killed. A second signal ends lhd at once\n"
-	       "and leaves the workers training; so does 'lhctl restart'.\n"
+	       "and leaves the workers training. 'lhctl restart' leaves them too.\n"
 	       "\n"
 	       "Exit status: 0 stopped as asked, 1 error, 2 wrong usage.\n"
 	       "\n"
@@ -229,28 +229,15 @@ static void catch_signals(void)
 		sigaction(ending_signals[i], &action, NULL);
 }
 
-/* What comes from here on is for the next lhd. */
-static void hold_signals(void)
+/* SIG_BLOCK: what comes from here on is for the next lhd, which lets it come. */
+static void mask_signals(int how)
 {
 	sigset_t set;
 
 	sigemptyset(&set);
 	for (int i = 0; i < 2; i++)
 		sigaddset(&set, ending_signals[i]);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	if (early)
-		raise(early);
-}
-
-/* As hold_signals of the lhd before may have left them. */
-static void let_signals_come(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	for (int i = 0; i < 2; i++)
-		sigaddset(&set, ending_signals[i]);
-	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	sigprocmask(how, &set, NULL);
 }
 
 /* ---- stopping ------------------------------------------------------------- */
@@ -507,7 +494,9 @@ static void become_next(const struct lhd *d, char **argv)
 {
 	uv_library_shutdown(); /* no other thread is left that could take a signal */
 	LH_FAILPOINT("lhd.restart");
-	hold_signals();
+	mask_signals(SIG_BLOCK);
+	if (early)
+		raise(early);
 	lh_notify_hand_on();
 	execv(d->program, argv);
 	lh_error("cannot run '%s': %s", d->program, strerror(errno));
@@ -523,7 +512,7 @@ int main(int argc, char **argv)
 	parse_options(&options, argc, argv);
 	signal(SIGPIPE, SIG_IGN);
 	catch_signals();
-	let_signals_come();
+	mask_signals(SIG_UNBLOCK);
 	umask(0077);
 	/* No memory is the end for JSON too; and one seed, before there are
 	 * threads. */

@@ -9,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/fs.h"
 #include "base/log.h"
 
 static struct {
@@ -20,7 +21,7 @@ static struct {
 static void keep(char **copy, const char *value)
 {
 	free(*copy);
-	*copy = value ? strdup(value) : NULL;
+	*copy = value ? lh_strdup(value) : NULL;
 }
 
 int64_t lh_notify_open(void)

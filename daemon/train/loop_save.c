@@ -26,6 +26,8 @@ int lh_loop_take_save(struct lh_loop *l, bool wait, struct lh_err *err)
 	struct lh_saved s;
 	json_t *record;
 
+	if (wait && lh_saver_is_busy(l->saver))
+		lh_loop_status(l, "saving");
 	if (!lh_saver_take(l->saver, wait, &s))
 		return 0;
 	if (s.rc)
