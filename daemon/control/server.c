@@ -101,7 +101,7 @@ int lh_server_open(struct lh_server **server, uv_loop_t *loop, const char *path,
 	rc = lh_listener_open(&s->listener, loop, path,
 			      rpc->access && rpc->access->count ? 0666 : 0600, BACKLOG,
 			      on_connection, s, err);
-	s->listening = true;
+	s->listening = true; /* to be closed, in any case */
 	if (rc)
 		lh_server_close(s, NULL, NULL);
 	else

@@ -95,7 +95,6 @@ static void lost(struct lh_job_run *run, const struct lh_worker *w, struct lh_ba
 	/* An lhd that was killed before it could spawn is not the worker's loss. */
 	bool counts = !(w->adopted && w->pid_awaited && w->exit_code < 0 &&
 			w->exit_signal < 0 && !w->received_seq);
-
 	int64_t pause_ms;
 
 	if (counts)

@@ -167,11 +167,12 @@ static struct lh_worker *find_worker(struct lh_wire *wire, const json_t *m)
 	struct lh_jobs *jobs = wire->jobs;
 	struct lh_job_run *run = lh_jobs_find(jobs, integer(m, "job"));
 	struct lh_worker *w = run ? run->worker : NULL;
+	const char *token = json_string_value(json_object_get(m, "token"));
 	char why[160];
 
 	if (*why_foreign(jobs, run, m, why, sizeof(why))) {
 		wire->foreign = lh_foreign_add(jobs, m, peer_pid(wire), "%s", why);
-		if (w && w->attempt == integer(m, "attempt"))
+		if (w && token && !strcmp(w->token, token))
 			w->foreign = true;
 		return NULL;
 	}

@@ -226,10 +226,19 @@ static void refuse_some(struct lh_store *s, struct lh_write_list *group,
 	uv_async_send(&s->async);
 }
 
-static bool is_lock(int rc)
+/* Whether it is the disk, and what was tried is certainly not on it: after a sync
+ * that failed it may be. */
+static bool is_refused_by_disk(int rc)
 {
-	rc &= 0xff;
-	return rc == SQLITE_BUSY || rc == SQLITE_LOCKED || rc == SQLITE_PROTOCOL;
+	switch (rc & 0xff) {
+	case SQLITE_FULL:
+	case SQLITE_READONLY:
+	case SQLITE_CANTOPEN:
+		return true;
+	case SQLITE_IOERR:
+		return rc != SQLITE_IOERR_FSYNC && rc != SQLITE_IOERR_DIR_FSYNC;
+	}
+	return false;
 }
 
 /* After a try that failed: says so, and leaves no transaction open. */
@@ -246,7 +255,7 @@ static void on_failure(struct lh_store *s, struct lh_write_list *group, int rc)
 	if (!sqlite3_get_autocommit(s->writer))
 		exec(s, "ROLLBACK");
 	set_trouble(s, text);
-	if (!is_lock(rc))
+	if (is_refused_by_disk(rc))
 		refuse_some(s, group, &err);
 }
 

@@ -57,10 +57,12 @@
  * so its id is LH_PROTO_UNANSWERED and no record answers it.
  * Calls: sample {prompt, max_tokens, temperature, top_k, seed}.
  *
- * Version. `proto` is LH_PROTO_VERSION. An lhd speaks its own version and the one
- * before. A worker of any other, of a job or attempt that lhd does not know, or that
- * has obeyed a newer lhd, is listed and left alone: its hello stays unanswered, it
- * trains on and keeps its records. Refused is one whose attempt is known to be over.
+ * Version. `proto` is LH_PROTO_VERSION; it, job, attempt, token, pid, start_time,
+ * generation and step of a hello mean the same in every version. An lhd speaks its
+ * own version and the one before. A worker of any other, of a job or attempt that
+ * lhd does not know, or that has obeyed a newer lhd, is listed and left alone: its
+ * hello stays unanswered, it trains on and keeps its records. Refused is one whose
+ * attempt is known to be over.
  */
 #ifndef LIGHTHOUSE_PROTO_H
 #define LIGHTHOUSE_PROTO_H
