@@ -85,8 +85,9 @@ void lh_loop_status(struct lh_loop *l, const char *doing)
 void lh_loop_post_state(struct lh_loop *l, const char *state, const char *reason,
 		       int64_t command)
 {
-	lh_loop_post_take(l, "state", json_pack("{s:s, s:s, s:I}", "state", state, "reason", reason,
-				   "command", (json_int_t)command));
+	lh_loop_post_take(l, "state", json_pack("{s:s, s:o, s:I}", "state", state, "reason",
+				   lh_loop_text_json(reason), "command",
+				   (json_int_t)command));
 }
 
 /* ---- phases ---------------------------------------------------------------- */
