@@ -376,7 +376,8 @@ demo: deps
 
 bench: all $(BENCHES)
 	$(Q)for b in $(BENCHES); do echo "== $$b"; $$b || exit 1; done
-	$(Q)LH_BUILD=$(abspath $(BUILD)) node tests/bench/control.mjs
+	$(Q)for b in control stall; do echo "== $$b"; \
+	  LH_BUILD=$(abspath $(BUILD)) node tests/bench/$$b.mjs || exit 1; done
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin

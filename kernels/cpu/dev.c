@@ -73,8 +73,14 @@ static void dev_free(struct lh_dev *dev, void *p)
 
 static void *dev_host_alloc(struct lh_dev *dev, size_t bytes)
 {
+	void *p = malloc(bytes);
+
 	(void)dev;
-	return malloc(bytes);
+	/* Its pages now, and not while a training step waits for its first use. Zeros
+	 * would be made a calloc, which takes none. */
+	if (p)
+		memset(p, 1, bytes);
+	return p;
 }
 
 static void dev_put(struct lh_dev *dev, void *dst, const void *host, size_t bytes)
