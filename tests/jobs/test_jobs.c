@@ -192,7 +192,7 @@ static void a_record_is_acknowledged_only_once_a_power_cut_leaves_it(void **stat
 
 	(void)state;
 	for (int i = 1; i <= 60; i++) {
-		char steps[8];
+		char steps[16];
 
 		snprintf(steps, sizeof(steps), "%d", i);
 		run_to_step(job, steps);

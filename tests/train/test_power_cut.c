@@ -269,7 +269,9 @@ static bool check_checkpoints(const char *dir, int at)
 		good = check_one(dir, m->there[i], m->there[i] == m->pinned);
 	for (int64_t step = 1; good && step < 10; step++)
 		good = !is_there(dir, step) || check_one(dir, step, false);
-	return good && goes_on(dir, rc ? 19 : (step_of(p.cursor) + 1) * 10 + 9);
+	if (!good || power_forget) /* a bug shows, or does not, before */
+		return good;
+	return goes_on(dir, rc ? 19 : (step_of(p.cursor) + 1) * 10 + 9);
 }
 
 /* Runs a story and tries every cut of it. */
