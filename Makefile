@@ -357,7 +357,7 @@ NODE_TESTS := $(sort $(wildcard tests/*.test.mjs tests/*/*.test.mjs))
 test: deps
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all units
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) SAN=1 all units
-	$(Q)$(MAKE) --no-print-directory -j$(JOBS) FAILPOINTS=1 all
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) FAILPOINTS=1 all $(BUILD)/fail/tests/train/test_power_cut
 	$(Q)LH_BUILD=$(abspath $(BUILD)) node --test --test-reporter=spec $(NODE_TESTS)
 
 HOURS ?= 1

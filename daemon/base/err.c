@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
+
 int lh_err_set(struct lh_err *err, int code, const char *fmt, ...)
 {
 	va_list ap;
@@ -80,7 +82,7 @@ static _Noreturn void out_of_memory(size_t bytes)
 
 void *lh_alloc(size_t bytes)
 {
-	void *p = malloc(bytes ? bytes : 1);
+	void *p = LH_FAILS("alloc") ? NULL : malloc(bytes ? bytes : 1);
 
 	if (!p)
 		out_of_memory(bytes);
@@ -89,7 +91,7 @@ void *lh_alloc(size_t bytes)
 
 void *lh_calloc(size_t count, size_t bytes)
 {
-	void *p = calloc(count ? count : 1, bytes ? bytes : 1);
+	void *p = LH_FAILS("alloc") ? NULL : calloc(count ? count : 1, bytes ? bytes : 1);
 
 	if (!p)
 		out_of_memory(bytes && count > SIZE_MAX / bytes ? SIZE_MAX
@@ -99,7 +101,7 @@ void *lh_calloc(size_t count, size_t bytes)
 
 void *lh_realloc(void *p, size_t bytes)
 {
-	void *q = realloc(p, bytes ? bytes : 1);
+	void *q = LH_FAILS("alloc") ? NULL : realloc(p, bytes ? bytes : 1);
 
 	if (!q)
 		out_of_memory(bytes);

@@ -6,7 +6,7 @@
  *   LH_FAILPOINTS     "NAME=ACTION@N[,...]": at the N-th time (1, 2, ...) that this
  *                     process comes to NAME, once over all processes. ACTION:
  *                     kill   it is killed by SIGKILL, there and then
- *                     error  LH_FAILS is true once: ENOSPC
+ *                     error  LH_FAILS is true once: ENOSPC; at "alloc" no memory
  *                     stop   it is stopped by SIGSTOP
  *                     spoil  LH_SPOILS is true once: a value is to be a wrong one
  *                     hold   the thread waits there until the file free-NAME is

@@ -1,6 +1,7 @@
 /* fs.c: file operations done one right way; see fs.h. */
 #include "base/fs.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -180,6 +181,28 @@ int lh_fs_remove_tree(const char *path, struct lh_err *err)
 	if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) && errno != ENOENT)
 		return fail(err, "remove", path);
 	return 0;
+}
+
+static int is_torn(const struct dirent *e)
+{
+	size_t n = strlen(e->d_name);
+
+	return n > 4 && !strcmp(e->d_name + n - 4, ".tmp");
+}
+
+void lh_fs_remove_torn(const char *dir)
+{
+	struct dirent **list = NULL;
+	int n = scandir(dir, &list, is_torn, NULL);
+
+	for (int i = 0; i < n; i++) {
+		char *path = lh_asprintf("%s/%s", dir, list[i]->d_name);
+
+		lh_fs_remove_tree(path, NULL);
+		free(path);
+		free(list[i]);
+	}
+	free(list);
 }
 
 bool lh_fs_exists(const char *path)

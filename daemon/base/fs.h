@@ -34,6 +34,9 @@ int lh_fs_write_at(int fd, const void *data, size_t bytes, int64_t at);
 int lh_fs_sync_dir(const char *path, struct lh_err *err);
 int lh_fs_sync_parent(const char *path, struct lh_err *err);
 
+/* Removes DIR/NAME.tmp of every write that never ended; nobody may be writing. */
+void lh_fs_remove_torn(const char *dir);
+
 /* Removes a tree; a missing one is fine. Does not follow symbolic links. */
 int lh_fs_remove_tree(const char *path, struct lh_err *err);
 

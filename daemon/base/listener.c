@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 
 enum {
@@ -83,6 +84,7 @@ static int listen_now(struct lh_listener *l, struct lh_err *err)
 {
 	int rc = uv_pipe_bind(&l->pipe, l->path);
 
+	LH_FAILPOINT("listener.bound");
 	if (rc == 0 && chmod(l->path, l->mode))
 		rc = -errno;
 	if (rc == 0)

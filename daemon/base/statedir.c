@@ -12,6 +12,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
 #include "base/fs.h"
 #include "lighthouse/proto.h"
 
@@ -121,6 +122,7 @@ static int next_generation(struct lh_statedir *d, struct lh_err *err)
 		d->generation++;
 		snprintf(line, sizeof(line), "%" PRId64 "\n", d->generation);
 		rc = lh_fs_write_atomic(file, line, strlen(line), err);
+		LH_FAILPOINT("generation.taken");
 	}
 	free(text);
 	free(file);

@@ -55,6 +55,7 @@ static void import_work(void *arg)
 	LH_FAILPOINT("spool.import");
 	if (!im->w->spool) { /* the first time */
 		lh_loss_read(im->w, &im->remains);
+		lh_fs_remove_torn(im->w->dir);
 		path = lh_asprintf("%s/%s", im->w->dir, LH_ATTEMPT_SPOOL);
 		im->w->spool = fopen(path, "re");
 		free(path);

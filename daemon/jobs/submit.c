@@ -11,6 +11,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/failpoint.h"
 #include "base/fs.h"
 #include "jobs/jobfile.h"
 #include "jobs/rule.h"
@@ -60,6 +61,7 @@ static void on_stored(void *arg, int rc, const struct lh_err *err)
 	struct lh_jobs *jobs = r->jobs;
 	struct lh_job_run *run;
 
+	LH_FAILPOINT("submit.stored");
 	if (rc) {
 		lh_request_answer_take(r, NULL, err);
 		return;
@@ -113,6 +115,7 @@ static void files_written(void *arg)
 	struct lh_request *r = arg;
 	struct lh_batch *b;
 
+	LH_FAILPOINT("submit.written");
 	if (r->jobs->closing)
 		return;
 	if (r->err.code) {

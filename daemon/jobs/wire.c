@@ -354,6 +354,5 @@ static void on_connection(uv_stream_t *listener, int status)
 int lh_wire_listen(struct lh_jobs *jobs, struct lh_err *err)
 {
 	return lh_listener_open(&jobs->listener, jobs->loop, jobs->socket_path, 0600,
-				BACKLOG,
-				on_connection, jobs, err);
+				BACKLOG, on_connection, jobs, err);
 }

@@ -110,6 +110,7 @@ int main(int argc, char **argv)
 					  (json_int_t)lh_proc_start_time(pid),
 					  "keeper_pid", getpid(), "keeper_start_time",
 					  (json_int_t)lh_proc_start_time(getpid())));
+		LH_FAILPOINT("keeper.noted");
 		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 			;
 		LH_FAILPOINT("keeper.reaped");
@@ -123,5 +124,6 @@ int main(int argc, char **argv)
 				  WIFSIGNALED(status) ? WTERMSIG(status) : 0,
 				  "started_ms", (json_int_t)started_ms, "ended_ms",
 				  (json_int_t)lh_time_ms()));
+	LH_FAILPOINT("keeper.ended");
 	return pid > 0 ? 0 : 1;
 }

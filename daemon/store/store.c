@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/failpoint.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "store/migrations.h"
@@ -54,8 +55,10 @@ static int migrate_one(sqlite3 *db, int from, const char *path, struct lh_err *e
 		rc = sqlite3_exec(db, lh_migrations[from], NULL, NULL, NULL);
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(db, pragma, NULL, NULL, NULL);
+	LH_FAILPOINT("store.migrate");
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
+	LH_FAILPOINT("store.migrated");
 	free(pragma);
 	if (rc == SQLITE_OK)
 		return 0;

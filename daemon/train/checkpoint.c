@@ -194,6 +194,7 @@ int lh_checkpoint_pin(const char *path, struct lh_err *err)
 	char *mark = lh_asprintf("%s/" LH_MANIFEST_PINNED, path);
 	int rc = lh_fs_write_atomic(mark, "", 0, err);
 
+	LH_FAILPOINT("checkpoint.pinned");
 	free(mark);
 	return rc;
 }
@@ -299,14 +300,6 @@ static int is_checkpoint(const struct dirent *e)
 static int64_t step_of(const struct dirent *e)
 {
 	return strtoll(e->d_name + 5, NULL, 10);
-}
-
-static int is_torn(const struct dirent *e)
-{
-	size_t n = strlen(e->d_name);
-
-	return !strncmp(e->d_name, "step-", 5) && n > 4 &&
-	       !strcmp(e->d_name + n - 4, ".tmp");
 }
 
 static void free_list(struct dirent **list, int n)
@@ -461,25 +454,10 @@ static void remove_some(const char *dir, int64_t newest, int keep, int64_t keep_
 		free_list(list, n);
 }
 
-static void remove_torn(const char *dir)
-{
-	struct dirent **list = NULL;
-	int n = scandir(dir, &list, is_torn, alphasort);
-
-	for (int i = 0; i < n; i++) {
-		char *at = lh_asprintf("%s/%s", dir, list[i]->d_name);
-
-		lh_fs_remove_tree(at, NULL);
-		free(at);
-	}
-	if (n > 0)
-		free_list(list, n);
-}
-
 void lh_checkpoint_retain(const char *dir, int64_t newest, int keep, int64_t keep_every,
 			  int64_t protect)
 {
-	remove_torn(dir);
+	lh_fs_remove_torn(dir);
 	remove_some(dir, newest, keep < 1 ? 1 : keep, keep_every, protect);
 }
 

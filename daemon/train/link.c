@@ -316,7 +316,7 @@ static bool is_new(struct lh_link *l, int64_t id)
 {
 	for (size_t i = 0; i < l->seen_count; i++)
 		if (l->seen[i] == id)
-			return false;
+			return LH_PLANTED("double_apply");
 	l->seen = lh_realloc(l->seen, (l->seen_count + 1) * sizeof(*l->seen));
 	l->seen[l->seen_count++] = id;
 	return true;

@@ -71,6 +71,7 @@ int lh_spool_sync(const char *path, struct lh_err *err)
 				strerror(errno));
 	if (fd >= 0)
 		lh_io->close(fd);
+	LH_FAILPOINT("spool.synced");
 	return rc ? rc : lh_fs_sync_parent(path, err);
 }
 

@@ -1,4 +1,4 @@
-// case.mjs: one case of the crash harness: a small job, its commands and its
+// case.mjs: one case of the crash harness: a small job or two, commands and
 // faults, run until it ends and everything that was started is gone.
 import { spawn } from 'node:child_process';
 import { appendFileSync, mkdirSync, openSync, closeSync, readFileSync, readdirSync } from 'node:fs';
@@ -29,9 +29,9 @@ export function jobOf(kind, switchStep = STEPS[0]) {
 }
 
 export class Case {
-  /** `env`: what the processes get; `kind` as in jobOf. */
-  constructor(dir, text, kind, env) {
-    Object.assign(this, { dir, text, kind, boots: 0, killed: 0, accepted: [], stopping: false });
+  /** `env`: what the processes get; `kind` as in jobOf; `count` of jobs, at once. */
+  constructor(dir, text, kind, env, count = 1) {
+    Object.assign(this, { dir, text, kind, count, boots: 0, killed: 0, jobs: [], accepted: [], stopping: false });
     this.state = join(dir, 'state');
     this.notes = join(dir, 'points');
     mkdirSync(this.notes, { recursive: true });
@@ -43,7 +43,7 @@ export class Case {
   boot() {
     if (++this.boots > BOOTS_MAX) throw new Error(`lhd ended ${BOOTS_MAX} times`);
     const log = openSync(join(this.dir, 'lhd.log'), 'a');
-    this.lhd = spawn(bin('lhd'), ['--state', this.state, '--hang-ms', '600'], { stdio: ['ignore', log, log], env: this.env });
+    this.lhd = spawn(bin('lhd'), ['--state', this.state, '--hang-ms', '600', '--slots', this.count], { stdio: ['ignore', log, log], env: this.env });
     closeSync(log);
     this.lhdGone = new Promise((r) => this.lhd.once('exit', r));
     this.lhd.once('exit', () => { if (!this.stopping) this.boot(); });
@@ -68,10 +68,12 @@ export class Case {
     }, LIMIT_MS);
   }
 
+  /** To the first job unless another is named. */
   async command(verb, params = {}) {
-    const { result, error } = await this.call(`job.${verb}`, { job: this.job, request_id: randomUUID(), ...params });
+    const job = params.job ?? this.jobs[0];
+    const { result, error } = await this.call(`job.${verb}`, { job, request_id: randomUUID(), ...params });
     this.note(`${verb} -> ${result ? `command ${result.command}` : error.message}`);
-    if (result) this.accepted.push(result.command);
+    if (result) this.accepted.push({ job, command: result.command });
     return result;
   }
 
@@ -79,11 +81,9 @@ export class Case {
 
   // ---- the job ---------------------------------------------------------------
 
-  async get() { return (await this.call('job.get', { job: this.job })).result; }
-
-  async jobUntil(what, test) {
+  async jobUntil(what, test, job = this.jobs[0]) {
     return until(what, async () => {
-      const j = await this.get();
+      const j = (await this.call('job.get', { job })).result;
       return (test(j) || ['DONE', 'FAILED', 'CANCELLED'].includes(j.state)) && j;
     }, LIMIT_MS);
   }
@@ -100,7 +100,7 @@ export class Case {
   /** `script`: [{step, act, args}], each done once the job has come that far. */
   async run(script) {
     this.boot();
-    this.job = await this.submit();
+    while (this.jobs.length < this.count) this.jobs.push(await this.submit());
     for (const { step, act, args } of script) {
       await this.jobUntil(`step ${step}`, (j) => j.step >= step);
       await this.act(act, args);
@@ -109,20 +109,21 @@ export class Case {
       await this.jobUntil('it was taken back and goes on', (j) => j.attempt > 1 && j.phase === 0 && j.step > 60);
       await this.command('cancel');
     }
-    this.last = await this.end();
+    this.last = [];
+    for (const job of this.jobs) this.last.push(await this.end(job));
     await this.stop();
   }
 
   /** A switch is taken back when two workers were lost in its trial; then somebody asks again. */
-  async end() {
+  async end(job) {
     const asked = new Set();
     return until('the end', async () => {
-      const j = await this.get();
+      const j = (await this.call('job.get', { job })).result;
       if (['DONE', 'FAILED', 'CANCELLED'].includes(j.state)) return j;
       if (this.kind === 'rewind' || j.attempt < 3) return null;
-      const { last_switch: last } = (await this.call('job.show', { job: this.job })).result;
+      const { last_switch: last } = (await this.call('job.show', { job })).result;
       const key = `${last?.command} ${last?.from_step}`;
-      if (last?.verdict === 'reverted' && !asked.has(key) && await this.command('switch', { phase: 'recovery' })) asked.add(key);
+      if (last?.verdict === 'reverted' && !asked.has(key) && await this.command('switch', { job, phase: 'recovery' })) asked.add(key);
       return null;
     }, LIMIT_MS);
   }

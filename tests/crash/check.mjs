@@ -1,7 +1,7 @@
 // check.mjs: what must be true of a case that has ended, whatever happened to it.
 // Gives the list of violations.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { bin, processesOf, until } from '../e2e/lib/lhd.mjs';
 
@@ -17,10 +17,14 @@ const LEGAL = {
   RESTARTING: ['STARTING', 'FAILED', 'CANCELLED', 'QUEUED'],
 };
 
-export const sql = (db, query) => {
-  const text = execFileSync('sqlite3', ['-readonly', '-json', db, query], { encoding: 'utf8', maxBuffer: 64 << 20 });
+/** `db`: {file, job}. A query sees the rows of that job alone. */
+const sql = ({ file, job }, query) => {
+  const rows = ['attempts', 'steps', 'events', 'checkpoints', 'commands'].map((t) => `${t} as (select * from main.${t} where job=${job})`);
+  const text = execFileSync('sqlite3', ['-readonly', '-json', file, `with jobs as (select * from main.jobs where id=${job}), ${rows.join(', ')} ${query}`], { encoding: 'utf8', maxBuffer: 64 << 20 });
   return text.trim() ? JSON.parse(text) : [];
 };
+
+const nameOf = (step) => `step-${String(step).padStart(10, '0')}`;
 
 /** {step: row} of the line of attempts that counts, from the store. */
 function lineOf(db) {
@@ -82,43 +86,70 @@ function checkPhases(db, bad) {
   for (const e of entered) if (e.n > switches) bad.push(`attempt ${e.attempt} switched ${e.n} times by ${switches} commands`);
 }
 
-function checkFiles(c, db, bad) {
-  const job = join(c.state, 'jobs', String(c.job)), dir = join(job, 'checkpoints');
+/** A command that is applied twice saves twice. */
+function checkSaves(db, bad) {
+  const [{ n: asked }] = sql(db, "select count(*) n from commands where method='job.checkpoint'");
+  for (const s of sql(db, "select attempt, count(*) n from checkpoints where reason='by command' group by attempt"))
+    if (s.n > asked) bad.push(`attempt ${s.attempt} saved ${s.n} times by ${asked} commands`);
+}
+
+/** Left by a write that was torn, and that somebody should have cleared. */
+const torn = (dir) => readdirSync(dir).filter((name) => name.endsWith('.tmp')).map((name) => join(dir, name));
+
+function checkFiles(c, db, state, bad) {
+  const job = join(c.state, 'jobs', String(db.job)), dir = join(job, 'checkpoints');
   const [{ step }] = sql(db, 'select step from jobs');
   const names = existsSync(dir) ? readdirSync(dir) : [];
   for (const name of names) {
-    if (name.endsWith('.tmp') && c.last.state !== 'DONE') continue; // torn, and nobody came to save again
+    if (name.endsWith('.tmp') && state !== 'DONE') continue; // torn, and nobody came to save again
     if (!/^step-\d+$/.test(name)) bad.push(`'${name}' is left among the checkpoints`);
     else if (spawnSync(bin('lhctl'), ['verify', join(dir, name)], { env: { ...process.env, LH_FAILPOINT_DIR: '' } }).status) bad.push(`checkpoint '${name}' is damaged`);
   }
   // A cancel that came between two workers leaves what there was.
-  if (c.last.state === 'DONE' && !names.includes(`step-${String(step).padStart(10, '0')}`)) bad.push(`there is no checkpoint of the last step, ${step}: ${names}`);
-  if (existsSync(join(c.state, 'control.sock'))) bad.push('the control socket is left');
-  for (const name of readdirSync(c.state)) if (name.endsWith('.tmp')) bad.push(`'${name}' is left in the state directory`);
+  if (state === 'DONE' && !names.includes(nameOf(step))) bad.push(`there is no checkpoint of the last step, ${step}: ${names}`);
+  for (const { step: at } of sql(db, "select step from commands where method='job.checkpoint' and outcome='applied' and json_extract(args_json, '$.pin')"))
+    if (!existsSync(join(dir, nameOf(at), 'pinned')) && !existsSync(join(dir, `${nameOf(at)}.left`))) bad.push(`the pinned checkpoint of step ${at} is gone: ${names}`);
+  for (const name of readdirSync(job).filter((n) => n.startsWith('attempt-'))) bad.push(...torn(join(job, name)).map((file) => `'${file}' is left`));
 }
 
-/** `reference(switchStep or null)`: losses of the run that nothing happened to. */
-export async function check(c, reference) {
-  const bad = [], db = join(c.state, 'lighthouse.db');
-  const left = await until('processes end', () => !processesOf(c.dir).length, 5000).then(() => [], () => processesOf(c.dir));
-  if (left.length) bad.push(`processes are left: ${left}`);
+function checkState(c, bad) {
+  for (const name of ['control.sock', 'worker.sock']) if (existsSync(join(c.state, name))) bad.push(`${name} is left`);
+  bad.push(...torn(c.state).map((file) => `'${file}' is left`));
+  // Out of memory is said, by whoever it was.
+  const logs = [join(c.dir, 'lhd.log'), ...readdirSync(c.state, { recursive: true }).filter((n) => n.endsWith('worker.log')).map((n) => join(c.state, n))];
+  if (c.points().done.includes('alloc-error') && !logs.some((log) => readFileSync(log, 'utf8').includes('out of memory: '))) bad.push('an allocation failed and nobody said so');
+}
+
+/** What must be true of one of the case's jobs, which ended as `last`. */
+async function checkJob(c, last, reference, bad) {
+  const db = { file: join(c.state, 'lighthouse.db'), job: last.job };
   const want = c.kind === 'rewind' ? 'CANCELLED' : 'DONE';
-  if (c.last.state !== want) bad.push(`the job is ${c.last.state}: ${c.last.reason}`);
+  if (last.state !== want) bad.push(`job ${last.job} is ${last.state}: ${last.reason}`);
   checkStates(db, bad);
   checkSteps(db, bad);
-  checkCommands(db, c.accepted, bad);
+  checkCommands(db, c.accepted.filter((a) => a.job === last.job).map((a) => a.command), bad);
   checkPhases(db, bad);
-  checkFiles(c, db, bad);
+  checkSaves(db, bad);
+  checkFiles(c, db, last.state, bad);
 
   const line = lineOf(db), losses = lossesOf(db);
   const entered = [...line.values()].find((s) => s.phase === 1);
   const expected = await reference(c.kind === 'rewind' || !entered ? null : entered.step - 1);
-  const count = losses.size, end = c.last.step;
+  const count = losses.size, end = last.step;
   if (count !== end) bad.push(`${count} steps of ${end} are in the store`);
   for (let s = 1; s <= end; s++)
     if (losses.get(s) !== expected.get(s)) {
       bad.push(`the loss of step ${s} is ${losses.get(s)}, undisturbed ${expected.get(s)}`);
       break;
     }
+}
+
+/** `reference(switchStep or null)`: losses of the run that nothing happened to. */
+export async function check(c, reference) {
+  const bad = [];
+  const left = await until('processes end', () => !processesOf(c.dir).length, 5000).then(() => [], () => processesOf(c.dir));
+  if (left.length) bad.push(`processes are left: ${left}`);
+  checkState(c, bad);
+  for (const last of c.last) await checkJob(c, last, reference, bad);
   return bad;
 }

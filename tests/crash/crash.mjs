@@ -37,16 +37,27 @@ export function failpoints() {
   return [...out.values()];
 }
 
+/** At which allocation memory runs out: while lhd starts, while it works, in a worker. */
+export const ALLOCATIONS = [1, 60, 300, 1000, 3000, 8000, 20000, 50000];
 const VICTIMS = [['lhd'], ['lhworker'], ['lhkeeper'], ['lhd', 'lhworker'], ['lhkeeper', 'lhworker'], ['lhd', 'lhkeeper', 'lhworker']];
+
+/** The point that case `i` is for, and at which time: every one twice, every
+ * allocation, then any. */
+function pointOf(r, i, points) {
+  const alloc = points.find((p) => p.name === 'alloc');
+  if (i < 2 * points.length) return { point: points[i % points.length], at: i < points.length ? 1 : r.int(1, 3) };
+  if (i < 2 * points.length + ALLOCATIONS.length) return { point: alloc, at: ALLOCATIONS[i - 2 * points.length] };
+  return { point: r.pick(points), at: r.int(1, 3) };
+}
 
 /** What case `i` of a seed does: the kind of job, orders for failpoints, a script. */
 export function plan(seed, i, points) {
   const r = random(seed * 1000003 + i);
+  const { point, at } = pointOf(r, i, points);
   // Points of going back are come to in such a job alone, and it ends by a command.
-  const point = i < 2 * points.length ? points[i % points.length] : r.pick(points);
   const kind = /^rewind\.|^link\.told$/.test(point.name) ? 'rewind' : r.pick(['natural', 'natural', 'command', 'command', 'rewind']);
-  const order = (p, at) => `${p.name}=${p.fails && r.chance(0.5) ? 'error' : 'kill'}@${at}`;
-  const orders = [order(point, i < points.length ? 1 : r.int(1, 3))];
+  const order = (p, n) => `${p.name}=${p.fails && (p.name === 'alloc' || r.chance(0.5)) ? 'error' : 'kill'}@${n}`;
+  const orders = [order(point, at)];
   while (r.chance(0.4)) orders.push(order(r.pick(points), r.int(1, 3)));
   const script = [];
   // Those of commands need some.
@@ -54,11 +65,13 @@ export function plan(seed, i, points) {
   if (kind !== 'natural') script.push({ step: r.int(10, 30), act: 'switch', args: { phase: 'recovery' } });
   for (const act of ['checkpoint', 'pause']) if (r.chance(0.5) || always) script.push({ step: r.int(3, 50), act });
   if (r.chance(0.1) || point.name === 'lhd.restart') script.push({ step: r.int(3, 50), act: 'restart' });
+  // What is pinned beyond the step that a job goes back to is set aside.
+  if (kind !== 'rewind' && (r.chance(0.3) || always)) script.push({ step: r.int(3, 50), act: 'checkpoint', args: { pin: true } });
   while (r.chance(0.4)) script.push({ step: r.int(1, 60), act: 'kill', args: { programs: r.pick(VICTIMS) } });
   if (r.chance(0.1)) script.push({ step: r.int(1, 50), act: 'term' });
   if (r.chance(0.05)) script.push({ step: r.int(3, 50), act: 'kill', args: { programs: ['lhworker'], signal: 'SIGSTOP' } });
   script.sort((a, b) => a.step - b.step);
-  return { kind, orders, script };
+  return { kind, orders, script, jobs: kind === 'natural' && r.chance(0.3) ? 2 : 1 };
 }
 
 /** Losses of runs that nothing happens to, each made once. */
@@ -76,10 +89,9 @@ class References {
     try {
       c.boot();
       const { result } = await c.call('job.submit', { yaml: jobOf('natural', switchStep ?? 400), base_dir: this.text });
-      c.job = result.job;
-      await c.jobUntil('the reference ends', () => false);
+      await c.jobUntil('the reference ends', () => false, result.job);
       await c.stop();
-      return lossesOf(join(c.state, 'lighthouse.db'));
+      return lossesOf({ file: join(c.state, 'lighthouse.db'), job: result.job });
     } finally {
       await c.destroy();
       rmSync(dir, { recursive: true, force: true });
@@ -88,12 +100,12 @@ class References {
 }
 
 /** {violations: [text], faults, hit: [name], done: [name-action], dir}. */
-async function runCase(text, references, { kind, orders, script }, env = {}, keep = true) {
+async function runCase(text, references, { kind, orders, script, jobs = 1 }, env = {}, keep = true) {
   const dir = mkdtempSync(join(tmpdir(), 'lh-crash-'));
-  const c = new Case(dir, text, kind, { LH_FAILPOINTS: orders.join(','), ...env });
+  const c = new Case(dir, text, kind, { LH_FAILPOINTS: orders.join(','), ...env }, jobs);
   let violations;
   try {
-    c.note(JSON.stringify({ kind, orders, script, env }));
+    c.note(JSON.stringify({ kind, orders, script, jobs, env }));
     await c.run(script);
     violations = await check(c, (s) => references.get(s));
   } catch (e) {
@@ -131,6 +143,9 @@ export async function crash({ seed, first = 0, more, tell, env, planned = plan, 
   rmSync(text, { recursive: true, force: true });
   return sum;
 }
+
+/** Cases until every point has had its two and memory has run out everywhere. */
+export const casesOfAll = () => 2 * failpoints().length + ALLOCATIONS.length;
 
 export function table(sum) {
   const rows = [...sum.hits].map(([name, hits]) => `${name.padEnd(24)} ${String(hits).padStart(6)} ${String(sum.actions.get(name) ?? 0).padStart(6)}`);
