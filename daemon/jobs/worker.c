@@ -5,8 +5,9 @@
  *
  *   spawned: the keeper is our child; when it is reaped, look
  *   adopted: look at once
- *   look:    pid.json on the pool; keeper alive -> watch it by a pidfd, look again
- *            when it ends; else worker alive -> likewise; else gone
+ *   look:    pid.json on the pool, without one what the worker's hello said; keeper
+ *            alive -> watch it by a pidfd, look again when it ends; else worker
+ *            alive -> likewise; else gone
  *
  * A process is known by pid and start time, so a pid that was given to somebody
  * else counts as ended and is never sent a signal. */
@@ -28,7 +29,8 @@
 
 enum {
 	LOOK_AGAIN_MS = 500,  /* without a pidfd */
-	PID_WAIT_MS = 2000,   /* an lhd that was killed may just have spawned it */
+	PID_WAIT_MS = 2000,   /* an lhd or a keeper that was killed may just have
+			       * started it */
 	SMALL_FILE_BYTES = 1 << 16,
 };
 
@@ -140,6 +142,8 @@ void lh_worker_depart(struct lh_worker *w)
 struct look {
 	struct lh_worker *w;
 	int signal;               /* to be sent to the worker, or 0 */
+	int said_pid;             /* by its hello, 0: no hello yet */
+	uint64_t said_start_time;
 	bool known;               /* pid.json is there */
 	int pid, keeper_pid;      /* 0: not alive */
 	uint64_t start_time;
@@ -171,6 +175,9 @@ static void look_work(void *arg)
 	l->known = pids != NULL;
 	l->keeper_pid = alive(pids, "keeper_pid", "keeper_start_time", &keeper_start);
 	l->pid = alive(pids, "pid", "start_time", &l->start_time);
+	if (!l->known && l->said_pid &&
+	    lh_proc_start_time(l->said_pid) == l->said_start_time)
+		l->pid = l->said_pid;
 	if (l->pid && l->signal)
 		kill(l->pid, l->signal);
 	json_decref(pids);
@@ -219,7 +226,8 @@ static void looked(void *arg)
 		/* Nothing to decide: it is over, or somebody watches. */
 	} else if (l->keeper_pid || l->pid) {
 		watch_pid(w, l->keeper_pid ? l->keeper_pid : l->pid);
-	} else if (!l->known && w->adopted && !w->pid_awaited) {
+	} else if (!l->known && !w->pid_awaited && !*w->trouble) {
+		/* A keeper that was killed may have left a worker: it dials in. */
 		w->pid_awaited = true;
 		uv_timer_start(&w->look_timer, on_look_timer, PID_WAIT_MS, 0);
 	} else {
@@ -235,6 +243,8 @@ static void look(struct lh_worker *w, int signal)
 
 	l->w = w;
 	l->signal = signal;
+	l->said_pid = w->pid;
+	l->said_start_time = w->start_time;
 	lh_worker_ref(w);
 	lh_jobs_task(w->jobs, look_work, looked, l);
 }

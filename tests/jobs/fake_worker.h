@@ -12,6 +12,7 @@
  *   step_ms  what a step is said to take (2)
  *   stuck    its counter of progress stands still
  *   mute     records go to the spool and are not sent
+ *   orphan   the keeper is killed before it has noted the worker
  *   redial   hang up, remove the file, dial again, send every record again
  *   proto    version in its hello
  * It writes attempt-N/acked, the highest seq it was told is stored. Its
@@ -82,6 +83,9 @@ static int fake_keeper(char **argv)
 		execv(argv[3], argv + 3);
 		_exit(127);
 	}
+	snprintf(text, sizeof(text), "%s/../../../ctl", argv[1]);
+	if (fake_has(text, "orphan"))
+		raise(SIGKILL);
 	snprintf(text, sizeof(text),
 		 "{\"pid\": %d, \"start_time\": %llu, \"keeper_pid\": %d, "
 		 "\"keeper_start_time\": %llu}",

@@ -34,6 +34,22 @@ static void a_killed_worker_is_replaced_from_its_checkpoint(void **state)
 	RUN_UNTIL(is_in(job, "DONE"));
 }
 
+/* It trains on: were its attempt over, its records would be lost. */
+static void a_worker_that_its_keeper_did_not_note_is_found_by_its_hello(void **state)
+{
+	int64_t job;
+
+	(void)state;
+	set_ctl("orphan", "");
+	job = start_running();
+	run_to_step(job, "8");
+	assert_int_equal(number(job, "attempt"), 1);
+	unset_ctl("orphan");
+	assert_int_equal(kill((int)query_db("SELECT pid FROM attempts"), SIGKILL), 0);
+	RUN_UNTIL(number(job, "attempt") == 2 && is_in(job, "RUNNING"));
+	assert_int_equal(query_db("SELECT count(*) FROM steps WHERE attempt = 1"), 8);
+}
+
 static void reopen_with_hang_ms(int64_t hang_ms)
 {
 	close_all();
@@ -319,6 +335,7 @@ static void pending_commands_survive_a_restart(void **state)
 }
 
 MANAGER_TESTS(T(a_killed_worker_is_replaced_from_its_checkpoint),
+	      T(a_worker_that_its_keeper_did_not_note_is_found_by_its_hello),
 	      T(a_worker_that_gets_nowhere_is_killed_and_replaced),
 	      T(a_slow_worker_is_no_hang),
 	      T(restarts_run_out_and_the_reason_says_of_what),
