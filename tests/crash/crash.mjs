@@ -56,7 +56,9 @@ export function plan(seed, i, points) {
   const { point, at } = pointOf(r, i, points);
   // Points of going back are come to in such a job alone, and it ends by a command.
   const kind = /^rewind\.|^link\.told$/.test(point.name) ? 'rewind' : r.pick(['natural', 'natural', 'command', 'command', 'rewind']);
-  const order = (p, n) => `${p.name}=${p.fails && (p.name === 'alloc' || r.chance(0.5)) ? 'error' : 'kill'}@${n}`;
+  // A switch whose checkpoint cannot be written has no way back, and is not tried there.
+  const errs = (p) => p.name === 'alloc' || (p.fails && kind !== 'rewind' && r.chance(0.5));
+  const order = (p, n) => `${p.name}=${errs(p) ? 'error' : 'kill'}@${n}`;
   const orders = [order(point, at)];
   while (r.chance(0.4)) orders.push(order(r.pick(points), r.int(1, 3)));
   const script = [];
