@@ -313,7 +313,8 @@ static void free_list(struct dirent **list, int n)
 static int was_checkpoint(const struct dirent *e)
 {
 	return !strncmp(e->d_name, "step-", 5) &&
-	       strspn(e->d_name + 5, "0123456789") == 10 && !is_torn(e);
+	       strspn(e->d_name + 5, "0123456789") == 10 &&
+	       strcmp(e->d_name + strlen(e->d_name) - strlen(".tmp"), ".tmp");
 }
 
 /* Out of the way of loading and of retention, which would count it. */
