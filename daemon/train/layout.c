@@ -248,9 +248,10 @@ static int64_t op_bytes(const struct lh_layout *l, int B)
 		const struct lh_lighthouse *g = lh_layout_lighthouse(l->mode, i);
 		struct lh_sdpa s = lh_attention_sdpa(g, h);
 
-		most = max(most, (int64_t)l->sizes->sdpa_bytes(&s, false));
+		most = max(most, (int64_t)l->sizes->sdpa_bytes(&s, false, l->deterministic));
 		if (l->train)
-			most = max(most, (int64_t)l->sizes->sdpa_bytes(&s, true));
+			most = max(most, (int64_t)l->sizes->sdpa_bytes(&s, true,
+								       l->deterministic));
 		if (g)
 			most = max(most, (int64_t)l->sizes->lighthouse_bytes(g, &h));
 	}

@@ -75,6 +75,7 @@ struct lh_layout {
 	int rest; /* sequences of a smaller last micro-batch, 0 = none */
 	int64_t T;
 	const struct lh_attention_mode *mode; /* recompute is not AUTO */
+	bool deterministic; /* the device is */
 	bool train; /* false: forward only, nothing is kept */
 };
 

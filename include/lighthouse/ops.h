@@ -19,7 +19,8 @@
  * inputs unless a comment says in place. Shapes are asserted (LH_BUG): bad
  * shapes are refused long before, when a job is checked.
  *
- * Determinism. Same inputs, same thread count: same bits, in every op.
+ * Determinism. Same inputs, same thread count: same bits, in every op; but on CUDA
+ * only after set_deterministic, see there.
  *
  * Errors: functions returning int give 0 or LH_E* (memory, device); those
  * returning void cannot fail, or a device reports at the next fetch or sync.
@@ -99,8 +100,10 @@ struct lh_ops_sizes {
 	/* Scratch that the caller gives to xent and lighthouse_score. */
 	size_t (*xent_bytes)(int64_t R, int64_t C, int64_t V);
 	size_t (*score_bytes)(const struct lh_lighthouse *g, const struct lh_heads *h);
-	/* What sdpa, or sdpa_bwd, makes the device hold for itself. */
-	size_t (*sdpa_bytes)(const struct lh_sdpa *s, bool backward);
+	/* What sdpa, or sdpa_bwd, makes the device hold for itself; deterministic:
+	 * a device that set_deterministic was called for. */
+	size_t (*sdpa_bytes)(const struct lh_sdpa *s, bool backward,
+			     bool deterministic);
 	/* So do lighthouse_score and lighthouse_select, */
 	size_t (*lighthouse_bytes)(const struct lh_lighthouse *g,
 				   const struct lh_heads *h);
@@ -132,6 +135,11 @@ struct lh_ops {
 	void (*close)(struct lh_dev *dev); /* NULL is allowed */
 	/* One line about the device and its libraries, valid until close. */
 	const char *(*describe)(struct lh_dev *dev);
+	/* From here on every op gives the same bits, in this process and in any other
+	 * on the same device model and libraries: sums in a fixed order, and nothing
+	 * that is measured decides how one is computed. Costs time and memory where
+	 * it is not so anyway (sdpa_bwd on CUDA). To be called before `cache`. */
+	void (*set_deterministic)(struct lh_dev *dev);
 	/* Where what is found out about the device may be kept from run to run: an
 	 * existing directory. What is in it and does not fit is replaced. */
 	void (*cache)(struct lh_dev *dev, const char *dir);

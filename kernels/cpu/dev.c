@@ -42,6 +42,12 @@ static int dev_probe(struct lh_device_info *info, struct lh_err *err)
 	return 0;
 }
 
+/* It always is. */
+static void dev_set_deterministic(struct lh_dev *dev)
+{
+	(void)dev;
+}
+
 static void dev_cache(struct lh_dev *dev, const char *dir)
 {
 	(void)dev, (void)dir;
@@ -122,6 +128,7 @@ const struct lh_ops lh_ops_cpu = {
 	.open = dev_open,
 	.close = dev_close,
 	.describe = dev_describe,
+	.set_deterministic = dev_set_deterministic,
 	.cache = dev_cache,
 	.free_bytes = dev_free_bytes,
 	.alloc = dev_alloc,

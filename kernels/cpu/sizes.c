@@ -25,9 +25,9 @@ static size_t score_bytes(const struct lh_lighthouse *g, const struct lh_heads *
 }
 
 /* Scores live on the stack, and nothing is held from call to call. */
-static size_t sdpa_bytes(const struct lh_sdpa *s, bool backward)
+static size_t sdpa_bytes(const struct lh_sdpa *s, bool backward, bool deterministic)
 {
-	(void)s, (void)backward;
+	(void)s, (void)backward, (void)deterministic;
 	return 0;
 }
 

@@ -34,6 +34,7 @@ struct lh_gemm_cache; /* gemm.cu */
 
 struct lh_dev {
 	int number;               /* CUDA device */
+	bool deterministic;
 	int sms;
 	cudaStream_t stream;
 	cublasLtHandle_t lt;
@@ -71,6 +72,7 @@ int lh_cuda_open_f32(struct lh_dev **dev, int threads, struct lh_err *err);
 void lh_cuda_close(struct lh_dev *dev);
 const char *lh_cuda_describe(struct lh_dev *dev);
 int64_t lh_cuda_free_bytes(struct lh_dev *dev);
+void lh_cuda_set_deterministic(struct lh_dev *dev);
 void lh_cuda_cache(struct lh_dev *dev, const char *dir);
 void lh_cuda_rehearse(struct lh_dev *dev, bool on);
 int64_t lh_cuda_preparations(struct lh_dev *dev);
@@ -95,7 +97,8 @@ struct lh_gemm {
 };
 void lh_cuda_gemm(struct lh_dev *dev, const struct lh_gemm *g, void *d, const void *a,
 		  const void *b, const void *c);
-/* Keeps choices in a file of `dir`, and takes those that are there. */
+/* Keeps choices in a file of `dir`, and takes those that are there. A
+ * deterministic device has none: it takes the library's first guess. */
 void lh_cuda_gemms_cache(struct lh_dev *dev, const char *dir, const char *gpu);
 void lh_cuda_gemms_free(struct lh_dev *dev);
 

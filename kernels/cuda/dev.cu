@@ -214,9 +214,15 @@ const char *lh_cuda_describe(struct lh_dev *dev)
 	return dev->text;
 }
 
+void lh_cuda_set_deterministic(struct lh_dev *dev)
+{
+	dev->deterministic = true;
+}
+
 void lh_cuda_cache(struct lh_dev *dev, const char *dir)
 {
-	lh_cuda_gemms_cache(dev, dir, dev->gpu);
+	if (!dev->deterministic)
+		lh_cuda_gemms_cache(dev, dir, dev->gpu);
 	if (dev->plans)
 		lh_sdpa_plans_cache(dev->plans, dir, dev->gpu);
 }

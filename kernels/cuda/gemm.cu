@@ -4,7 +4,9 @@
  * best guesses for a shape, all with reductions in a fixed order (no split-K in
  * place), the one that runs fastest on the operands of its first call is kept, in
  * the process and in the cache directory: a shape has the same algorithm, so the
- * same bits, for as long as that file is there. Small shapes take the first guess.
+ * same bits, for as long as that file is there. Small shapes take the first guess,
+ * and so do all on a deterministic device: what was measured once would have to be
+ * kept for ever, and has not been seen to be faster.
  * Limits: 2 m n k operations; 560 to 760 TFLOP/s were seen at a
  * decoder's shapes on an H100.
  *
@@ -211,7 +213,7 @@ static cublasStatus_t choose(struct lh_dev *dev, struct gemm_plan *p,
 
 	if (rc)
 		return rc;
-	if (count > 1 && repeatable(dev, &p->key, &o))
+	if (count > 1 && !dev->deterministic && repeatable(dev, &p->key, &o))
 		for (int i = 0; i < count; i++) {
 			float ms = time_of(dev, p, &guesses[i].algo, &o);
 

@@ -6,6 +6,7 @@
 		.name = NAME, .sizes = &SIZES,                                        \
 		.probe = lh_cuda_probe, .open = OPEN, .close = lh_cuda_close,         \
 		.describe = lh_cuda_describe,                                         \
+		.set_deterministic = lh_cuda_set_deterministic,                       \
 		.cache = lh_cuda_cache, .rehearse = lh_cuda_rehearse,                 \
 		.preparations = lh_cuda_preparations,                                 \
 		.free_bytes = lh_cuda_free_bytes,                                     \

@@ -9,7 +9,9 @@
  *
  * Everything else (float32, fewer than 128 queries, widths cuDNN does not take)
  * goes to sdpa_slow.cuh. cuDNN adds dq by tiles in no fixed order: its backward
- * repeats only up to rounding. */
+ * repeats only up to rounding. A deterministic device uses its other graph, which
+ * writes the gradient of every score out, 2 bytes each, in pieces of few heads:
+ * that square is written and read besides (sdpa_graph.c, sizes.h). */
 #include "cuda.h"
 
 #include <string.h>
@@ -115,6 +117,7 @@ struct fast { /* one call */
 	bool copies; /* operands go through padded copies */
 	char *scratch; /* NULL while it is measured */
 	size_t used;
+	float *dk_sum, *dv_sum; /* (S,D) of a split group, else NULL */
 };
 
 static void *take(struct fast *f, size_t bytes)
@@ -152,6 +155,7 @@ static int prepare(struct lh_dev *dev, struct fast *f, const struct lh_sdpa *s,
 	p->kv_row = f->copies ? h->kv_heads * h->head_dim : h->kv_row;
 	p->o_row = f->copies ? h->heads * h->head_dim : h->o_row;
 	p->backward = backward;
+	p->deterministic = backward && dev->deterministic;
 	if (h->tokens == s->kv_tokens)
 		p->mask = LH_SDPA_TOP_LEFT;
 	else if (p->kv_tokens - p->tokens == s->kv_tokens - h->tokens)
@@ -287,7 +291,7 @@ struct backward { /* the caller's tensors */
 };
 
 static void place_backward(struct lh_dev *dev, struct fast *f, struct lh_sdpa_tensors *t,
-			   const struct backward *c)
+			   const struct backward *c, bool split)
 {
 	const struct lh_heads *h = &f->s->heads;
 	struct rows rq = q_rows(f, h->q_row), ro = q_rows(f, h->o_row), rk = kv_rows(f);
@@ -295,9 +299,12 @@ static void place_backward(struct lh_dev *dev, struct fast *f, struct lh_sdpa_te
 	size_t kv_bytes = rows_bytes(f, f->shape.kv_tokens, f->shape.kv_row);
 
 	f->used = 0;
+	f->dk_sum = split ? (float *)take(f, 2 * kv_bytes) : NULL;
+	f->dv_sum = split ? (float *)take(f, 2 * kv_bytes) : NULL;
 	t->workspace = take(f, lh_sdpa_plan_workspace_bytes(f->plan));
 	t->delta = take(f, stat_bytes(f));
-	t->dq_sum = take(f, stat_bytes(f) * (size_t)f->shape.head_dim);
+	if (!f->shape.deterministic)
+		t->dq_sum = take(f, stat_bytes(f) * (size_t)f->shape.head_dim);
 	t->lse = f->copies ? take(f, stat_bytes(f)) : (void *)c->lse;
 	if (f->copies && f->scratch)
 		copy_stats(dev, f, (float *)t->lse, c->lse, true);
@@ -311,54 +318,112 @@ static void place_backward(struct lh_dev *dev, struct fast *f, struct lh_sdpa_te
 	t->dv = f->copies ? take(f, kv_bytes) : c->dv;
 }
 
+/* The pieces of a backward: see sizes.h. */
+struct pieces {
+	struct lh_sdpa piece;
+	bool split; /* parts of KV groups: their dk and dv are added up here */
+	bool copies;
+};
+
+static struct pieces pieces_of(const struct lh_dev *dev, const struct lh_sdpa *s)
+{
+	struct pieces p;
+
+	p.piece = lh_cuda_sdpa_piece(s, dev->deterministic);
+	p.split = lh_cuda_sdpa_splits_groups(s, &p.piece);
+	p.copies = p.split || lh_cuda_sdpa_is_wide(s);
+	return p;
+}
+
+/* Where the piece begins whose first sequence and query head are b and head. */
+static struct backward piece_at(const struct lh_sdpa *s, const struct backward *c, int64_t b,
+				int64_t head)
+{
+	const struct lh_heads *h = &s->heads;
+	int64_t kv_head = head / (h->heads / h->kv_heads);
+	int64_t q = b * h->tokens * h->q_row + head * h->head_dim;
+	int64_t o = b * h->tokens * h->o_row + head * h->head_dim;
+	int64_t k = b * s->kv_tokens * h->kv_row + kv_head * h->head_dim;
+
+	return { (bf16 *)c->dq + q, (bf16 *)c->dk + k, (bf16 *)c->dv + k,
+		 (const bf16 *)c->dout + o, (const bf16 *)c->q + q, (const bf16 *)c->k + k,
+		 (const bf16 *)c->v + k, (const bf16 *)c->o + o,
+		 c->lse + (b * h->heads + head) * h->tokens };
+}
+
+/* One head's share of a KV head's gradient: sum (n) <- part (n), or += of a later
+ * head; the last one's is rounded to `out`, D elements a row. Reads 2 n to 6 n bytes,
+ * writes 2 n or 4 n. */
+__global__ void add_head_kernel(float *sum, bf16 *out, const bf16 *part, int64_t n, int D,
+				int64_t row, bool first)
+{
+	int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+	float x;
+
+	if (i >= n)
+		return;
+	x = first ? __bfloat162float(part[i]) : sum[i] + __bfloat162float(part[i]);
+	if (out)
+		out[i / D * row + i % D] = __float2bfloat16(x);
+	else
+		sum[i] = x;
+}
+
+static void add_head(struct lh_dev *dev, const struct fast *f, float *sum, void *out,
+		     const void *part, int at, int of)
+{
+	int D = f->shape.head_dim;
+	int64_t n = f->s->kv_tokens * D;
+
+	add_head_kernel<<<(unsigned)lh_ceil(n, 256), 256, 0, dev->stream>>>(
+		sum, at + 1 == of ? (bf16 *)out : NULL, (const bf16 *)part, n, D,
+		f->s->heads.kv_row, at == 0);
+	lh_cuda_launched(dev, "sdpa_bwd");
+}
+
+/* One piece, whose first query head is number `at` of the `of` of its KV group. */
+static void run_piece(struct lh_dev *dev, struct fast *f, const struct backward *c,
+		      bool split, int at, int of)
+{
+	struct lh_sdpa_tensors t = { };
+	struct rows rq = q_rows(f, f->s->heads.q_row), rk = kv_rows(f);
+
+	place_backward(dev, f, &t, c, split);
+	run(dev, f, &t);
+	if (!f->copies)
+		return;
+	copy_rows(dev, f, &rq, c->dq, t.dq, false);
+	if (split) {
+		add_head(dev, f, f->dk_sum, c->dk, t.dk, at, of);
+		add_head(dev, f, f->dv_sum, c->dv, t.dv, at, of);
+		return;
+	}
+	copy_rows(dev, f, &rk, c->dk, t.dk, false);
+	copy_rows(dev, f, &rk, c->dv, t.dv, false);
+}
+
 static void fast_backward(struct lh_dev *dev, const struct lh_sdpa *s,
 			  const struct backward *c, bool aligned)
 {
+	struct pieces p = pieces_of(dev, s);
+	int group = s->heads.heads / s->heads.kv_heads;
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_sdpa_tensors t = { };
-	struct rows rq, rk;
 	struct fast f;
 
-	if (prepare(dev, &f, s, true, aligned, &err)) {
+	if (prepare(dev, &f, &p.piece, true, aligned && !p.copies, &err)) {
 		lh_cuda_refuse(dev, &err);
 		return;
 	}
-	place_backward(dev, &f, &t, c);
+	place_backward(dev, &f, &t, c, p.split);
 	f.scratch = (char *)lh_cuda_scratch(dev, f.used);
 	if (!f.scratch)
 		return;
-	place_backward(dev, &f, &t, c);
-	run(dev, &f, &t);
-	if (!f.copies)
-		return;
-	rq = q_rows(&f, s->heads.q_row);
-	rk = kv_rows(&f);
-	copy_rows(dev, &f, &rq, c->dq, t.dq, false);
-	copy_rows(dev, &f, &rk, c->dk, t.dk, false);
-	copy_rows(dev, &f, &rk, c->dv, t.dv, false);
-}
+	for (int64_t b = 0; b < s->heads.batch; b += p.piece.heads.batch)
+		for (int head = 0; head < s->heads.heads; head += p.piece.heads.heads) {
+			struct backward part = piece_at(s, c, b, head);
 
-/* In pieces that are not wide; see sizes.h. */
-static void wide_backward(struct lh_dev *dev, const struct lh_sdpa *s,
-			  const struct backward *c)
-{
-	struct lh_sdpa piece = lh_cuda_sdpa_piece(s);
-	const struct lh_heads *h = &s->heads, *p = &piece.heads;
-	int group = h->heads / h->kv_heads;
-
-	for (int64_t b = 0; b < h->batch; b += p->batch)
-		for (int64_t g = 0; g < h->kv_heads; g += p->kv_heads) {
-			int64_t q = b * h->tokens * h->q_row + g * group * h->head_dim;
-			int64_t o = b * h->tokens * h->o_row + g * group * h->head_dim;
-			int64_t k = b * s->kv_tokens * h->kv_row + g * h->head_dim;
-			struct backward part = {
-				(bf16 *)c->dq + q, (bf16 *)c->dk + k, (bf16 *)c->dv + k,
-				(const bf16 *)c->dout + o, (const bf16 *)c->q + q,
-				(const bf16 *)c->k + k, (const bf16 *)c->v + k,
-				(const bf16 *)c->o + o,
-				c->lse + (b * h->heads + g * group) * h->tokens };
-
-			fast_backward(dev, &piece, &part, false);
+			run_piece(dev, &f, &part, p.split, head % group, group);
 		}
 }
 
@@ -396,9 +461,7 @@ void lh_cuda_sdpa_bwd(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *dq,
 		       lh_aligned<T>(dv, h->kv_row) && lh_aligned<T>(dout, h->o_row);
 
 	LH_ASSERT(s->kv_tokens >= h->tokens && h->heads % h->kv_heads == 0);
-	if (is_fast<T>(dev, s) && lh_cuda_sdpa_is_wide(s))
-		wide_backward(dev, s, &c);
-	else if (is_fast<T>(dev, s))
+	if (is_fast<T>(dev, s))
 		fast_backward(dev, s, &c, aligned);
 	else
 		slow_backward<T>(dev, s, t, (const T *)o);

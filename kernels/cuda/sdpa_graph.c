@@ -5,7 +5,9 @@
  * one in the backward pass decide which kernel runs. Forward: scores, mask,
  * softmax by maximum and sum, log-sum-exp out, weights rounded to bf16, product.
  * Backward: delta = rowsum(do o); weights from lse; dv, ds, dk; dq summed in
- * float32 by tiles (in no fixed order) and then rounded.
+ * float32 by tiles (in no fixed order) and then rounded. Where dq is the product's
+ * own result instead, the library writes ds out, the whole square in bf16, and
+ * multiplies it by k afterwards: bits that repeat, for 2 B H T S bytes.
  *
  * A KV head's dk and dv of grouped heads are bf16 before the sum over the group:
  * the library offers nothing finer. */
@@ -351,7 +353,8 @@ static void backward(struct build *b)
 	desc o = rows(g, LH_SDPA_O, B, H, T, D, s->o_row);
 	desc dout = rows(g, LH_SDPA_DOUT, B, H, T, D, s->o_row);
 	desc lse = real_column(b, LH_SDPA_LSE), delta = real_column(b, LH_SDPA_DELTA);
-	desc one = scalar(g, LH_SDPA_ONE, CUDNN_DATA_FLOAT), a, p, d, ds, k, sum;
+	desc dq = rows(g, LH_SDPA_DQ, B, H, T, D, s->q_row);
+	desc one = scalar(g, LH_SDPA_ONE, CUDNN_DATA_FLOAT), a, p, d, ds, k;
 
 	a = math(g, tensor(g, 0, VIRTUAL, CUDNN_DATA_FLOAT, wide, contiguous(wide)),
 		 CUDNN_POINTWISE_MUL, dout, o);
@@ -369,10 +372,12 @@ static void backward(struct build *b)
 	k = reshape(g, tensor(g, 0, VIRTUAL, CUDNN_DATA_FLOAT, keys,
 			      (struct four){ { s->kv_tokens * s->kv_row, D, s->kv_row,
 					       1 } }), b->kt);
-	sum = matmul(g, tensor(g, LH_SDPA_DQ_SUM, REAL, CUDNN_DATA_FLOAT, wide,
-			       contiguous(wide)), ds, k);
-	math(g, rows(g, LH_SDPA_DQ, B, H, T, D, s->q_row), CUDNN_POINTWISE_IDENTITY, sum,
-	     NULL);
+	if (s->deterministic)
+		matmul(g, dq, ds, k);
+	else
+		math(g, dq, CUDNN_POINTWISE_IDENTITY,
+		     matmul(g, tensor(g, LH_SDPA_DQ_SUM, REAL, CUDNN_DATA_FLOAT, wide,
+				      contiguous(wide)), ds, k), NULL);
 }
 
 int lh_sdpa_graph_build(struct lh_sdpa_graph *g, const struct lh_sdpa_shape *s)

@@ -35,6 +35,7 @@ struct lh_sdpa_shape {
 	int64_t q_row, kv_row, o_row;
 	int32_t mask;     /* enum lh_sdpa_mask */
 	int32_t backward;
+	int32_t deterministic; /* backward alone: bits that repeat, see sdpa_graph.c */
 };
 
 struct lh_sdpa_tensors {
@@ -44,7 +45,7 @@ struct lh_sdpa_tensors {
 	const void *dout;
 	void *dq, *dk, *dv;
 	void *delta;  /* float32 (B,H,T) scratch */
-	void *dq_sum; /* float32 (B,H,T,D) scratch */
+	void *dq_sum; /* float32 (B,H,T,D) scratch; not if deterministic */
 	void *workspace; /* 256-byte aligned */
 	float scale;
 	int32_t shift;

@@ -98,12 +98,33 @@ int64_t lh_cuda_sdpa_elements(const struct lh_sdpa *p)
 	return p->heads.batch * longest * p->heads.heads * p->heads.head_dim;
 }
 
-struct lh_sdpa lh_cuda_sdpa_piece(const struct lh_sdpa *s)
+/* A float for each query of each head. */
+static int64_t stat_bytes(const struct lh_heads *h)
+{
+	return (int64_t)h->batch * h->heads * ceil_to(h->tokens, LH_CUDA_SDPA_TILE) * 4;
+}
+
+/* The gradients of a piece's scores, in bf16. */
+static int64_t square_bytes(const struct lh_sdpa *p)
+{
+	return 2 * (int64_t)p->heads.batch * p->heads.heads *
+	       ceil_to(p->heads.tokens, LH_CUDA_SDPA_TILE) *
+	       ceil_to(p->kv_tokens, LH_CUDA_SDPA_TILE);
+}
+
+/* For cuDNN at once. */
+static bool is_too_much(const struct lh_sdpa *p, bool deterministic)
+{
+	return lh_cuda_sdpa_elements(p) >= WIDE ||
+	       (deterministic && square_bytes(p) > LH_CUDA_SDPA_SQUARE_BYTES);
+}
+
+struct lh_sdpa lh_cuda_sdpa_piece(const struct lh_sdpa *s, bool deterministic)
 {
 	int groups = s->heads.kv_heads, group = s->heads.heads / groups;
 	struct lh_sdpa p = *s;
 
-	if (lh_cuda_sdpa_elements(&p) < WIDE)
+	if (!is_too_much(&p, deterministic))
 		return p;
 	p.heads.batch = 1;
 	for (int n = groups; n >= 1; n--) {
@@ -111,34 +132,47 @@ struct lh_sdpa lh_cuda_sdpa_piece(const struct lh_sdpa *s)
 			continue;
 		p.heads.kv_heads = n;
 		p.heads.heads = n * group;
-		if (lh_cuda_sdpa_elements(&p) < WIDE)
-			break;
+		if (!is_too_much(&p, deterministic))
+			return p;
 	}
+	p.heads.heads = 1;
 	return p;
 }
 
-/* Of the fused attention: cuDNN's own workspace (its query heads' dk and dv
- * before they are summed), statistics, the float32 sum of dq, and padded copies
- * where the lengths are not whole tiles. */
-static size_t sdpa_bytes(const struct lh_sdpa *s, bool backward)
+bool lh_cuda_sdpa_splits_groups(const struct lh_sdpa *s, const struct lh_sdpa *piece)
 {
-	bool wide = backward && lh_cuda_sdpa_is_wide(s);
-	struct lh_sdpa piece = wide ? lh_cuda_sdpa_piece(s) : *s;
+	return piece->heads.heads * s->heads.kv_heads <
+	       s->heads.heads * piece->heads.kv_heads;
+}
+
+/* Of the fused attention: cuDNN's own workspace (its query heads' dk and dv
+ * before they are summed; the gradients of all scores), statistics, the float32
+ * sums of dq and of a split group's dk and dv, and padded copies where the lengths
+ * are not whole tiles or a piece needs them. */
+static size_t sdpa_bytes(const struct lh_sdpa *s, bool backward, bool deterministic)
+{
+	bool fused = lh_cuda_sdpa_fused_width(s->heads.head_dim) &&
+		     s->heads.tokens >= LH_CUDA_SDPA_TILE;
+	struct lh_sdpa piece = backward ? lh_cuda_sdpa_piece(s, deterministic) : *s;
+	bool split = lh_cuda_sdpa_splits_groups(s, &piece);
+	bool copies = split || (backward && lh_cuda_sdpa_is_wide(s));
 	const struct lh_heads *h = &piece.heads;
 	int64_t T = ceil_to(h->tokens, LH_CUDA_SDPA_TILE);
 	int64_t S = ceil_to(s->kv_tokens, LH_CUDA_SDPA_TILE);
-	int64_t stats = (int64_t)h->batch * h->heads * T * 4;
+	int64_t stats = stat_bytes(h);
 	int64_t q = stats / 2 * h->head_dim;
 	int64_t kv = (int64_t)h->batch * h->kv_heads * S * h->head_dim * 2;
 	int64_t bytes = 4096 + stats;
 
-	if (!lh_cuda_sdpa_fused_width(h->head_dim) || h->tokens < LH_CUDA_SDPA_TILE)
-		return (size_t)stats;
+	if (!fused)
+		return (size_t)stat_bytes(&s->heads);
 	if (backward && h->kv_heads != h->heads)
 		bytes += 2 * kv / h->kv_heads * h->heads;
 	if (backward)
-		bytes += stats * h->head_dim;
-	if (T != h->tokens || S != s->kv_tokens || wide)
+		bytes += deterministic ? square_bytes(&piece) : stats * h->head_dim;
+	if (split)
+		bytes += 4 * kv;
+	if (T != h->tokens || S != s->kv_tokens || copies)
 		bytes += backward ? stats + 4 * q + 4 * kv : 2 * q + 2 * kv;
 	return (size_t)bytes;
 }
@@ -162,7 +196,7 @@ static size_t lighthouse_bytes(const struct lh_lighthouse *g, const struct lh_he
 	if (g->scorer == LH_SCORER_DILATED) {
 		struct lh_sdpa s = lh_cuda_class_sdpa(g, h);
 
-		class = sdpa_bytes(&s, false);
+		class = sdpa_bytes(&s, false, false);
 	}
 	return select > class ? select : class;
 }
@@ -202,7 +236,7 @@ static int refuse_size(const struct lh_sdpa *s, int64_t have, int64_t limit,
 static int check_sizes(const struct lh_sdpa *s, struct lh_err *err)
 {
 	const struct lh_heads *h = &s->heads;
-	struct lh_sdpa piece = lh_cuda_sdpa_piece(s);
+	struct lh_sdpa piece = lh_cuda_sdpa_piece(s, false);
 	int64_t BH = (int64_t)h->batch * h->heads;
 
 	if (BH > LH_CUDA_GRID_Y)
@@ -215,8 +249,7 @@ static int check_sizes(const struct lh_sdpa *s, struct lh_err *err)
 					   "divides" : "fewer micro_sequences", err);
 	if (lh_cuda_sdpa_elements(&piece) >= WIDE)
 		return refuse_size(&piece, lh_cuda_sdpa_elements(&piece), WIDE - 1,
-				   "elements of one KV group",
-				   "a shorter seq_len, or more kv_heads", err);
+				   "elements of one head", "a shorter seq_len", err);
 	return 0;
 }
 

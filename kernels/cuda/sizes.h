@@ -28,12 +28,24 @@ enum {
 /* Whether cuDNN takes heads of this width. */
 bool lh_cuda_sdpa_fused_width(int head_dim);
 
-/* cuDNN's backward counts elements in 32 bits: tensors that reach over 2^31 of them
- * go through contiguous copies, of as many sequences and heads at once as stay
- * below (the piece): all of them, or one sequence and as many whole KV groups as
- * divide its heads evenly. A group that does not stay below is not supported. */
+/* What cuDNN's repeatable backward may take for the scores' gradients, which it
+ * writes out whole: 2 bytes a query and key, of as many heads at once as this
+ * allows, but of one in any case. Where few fit, sequences are so long that few fill
+ * the chip. */
+static const int64_t LH_CUDA_SDPA_SQUARE_BYTES = (int64_t)4 << 30;
+
+/* A backward is done in pieces, each one call of cuDNN: all of `s` where nothing
+ * stands against it, else of one sequence whole KV groups, as many as divide them
+ * evenly; or a single query head, whose dk and dv are then added up by us.
+ *
+ * What may stand against it: cuDNN counts elements in 32 bits, so that tensors that
+ * reach over 2^31 of them (wide) go through contiguous copies that stay below; and
+ * the bound above, where bits are to repeat. A head that does not stay below is not
+ * supported. */
 bool lh_cuda_sdpa_is_wide(const struct lh_sdpa *s);
-struct lh_sdpa lh_cuda_sdpa_piece(const struct lh_sdpa *s);
+struct lh_sdpa lh_cuda_sdpa_piece(const struct lh_sdpa *s, bool deterministic);
+/* Whether pieces are parts of KV groups. */
+bool lh_cuda_sdpa_splits_groups(const struct lh_sdpa *s, const struct lh_sdpa *piece);
 /* Elements of the largest tensor that cuDNN's backward makes or is given for it. */
 int64_t lh_cuda_sdpa_elements(const struct lh_sdpa *piece);
 

@@ -170,7 +170,7 @@ static void compare_head(const struct side *all, const struct side *one, int hea
 static void sdpa(const struct side *all, const struct side *one)
 {
 	struct lh_sdpa s = { all->h, N, SCALE };
-	int half = lh_cuda_sdpa_piece(&s).heads.heads;
+	int half = lh_cuda_sdpa_piece(&s, false).heads.heads;
 	float *lse = (float *)device(N * H * 4);
 
 	if (half != H / 2) {

@@ -18,6 +18,7 @@
 #include <cudnn_version.h>
 
 #include "sdpa_plan.h"
+#include "sizes.h"
 
 static const char h100[] =
 	"{\"maxGridSize\":[2147483647,65535,65535],\"maxBlockSize\":[1024,1024,64],"
@@ -85,6 +86,36 @@ static void backward_takes_the_hopper_engine(void **state)
 	check(&s, 6, 256);
 }
 
+/* The shape of one piece, and what lh_cuda_sdpa asks for at least. */
+static void check_deterministic(int batch, int heads, int kv_heads, int D, int64_t tokens,
+				int64_t kv_tokens)
+{
+	struct lh_sdpa_shape s = shape_of(heads, kv_heads, D, tokens, kv_tokens, true);
+	struct lh_sdpa call = { .heads = { batch, tokens, heads, kv_heads, D, s.q_row,
+					   s.kv_row, s.o_row }, .kv_tokens = kv_tokens };
+	int64_t square = 2LL * batch * heads * tokens * kv_tokens;
+	int64_t grouped = heads == kv_heads ? 0 : 4LL * batch * heads * kv_tokens * D;
+
+	s.batch = batch;
+	s.deterministic = true;
+	check(&s, 6, 256 + square + grouped);
+	assert_true((int64_t)lh_sizes_cuda.sdpa_bytes(&call, true, true) >=
+		    256 + square + grouped);
+}
+
+static void the_deterministic_backward_writes_the_square(void **state)
+{
+	(void)state;
+	check_deterministic(2, 8, 8, 128, 4096, 4096);
+	check_deterministic(1, 4, 4, 128, 18432, 18432);
+	check_deterministic(2, 8, 8, 64, 640, 640);
+	check_deterministic(1, 8, 2, 128, 4096, 4096);
+	check_deterministic(2, 3, 3, 80, 128, 384);
+	check_deterministic(1, 8, 8, 256, 1024, 1024);
+	check_deterministic(1, 1, 1, 128, 98304, 98304);
+	check_deterministic(1, 1, 1, 128, 524288, 524288);
+}
+
 static void a_million_tokens_are_planned(void **state)
 {
 	struct lh_sdpa_shape s = shape_of(8, 8, 128, 1 << 20, 1 << 20, false);
@@ -133,6 +164,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(forward_takes_the_hopper_engine),
 		cmocka_unit_test(backward_takes_the_hopper_engine),
+		cmocka_unit_test(the_deterministic_backward_writes_the_square),
 		cmocka_unit_test(a_million_tokens_are_planned),
 		cmocka_unit_test(foreign_widths_are_refused_with_a_sentence),
 	};

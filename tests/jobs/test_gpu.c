@@ -115,7 +115,7 @@ static void a_shape_that_a_gpu_cannot_do_is_refused(void **state)
 		{ 64, 64, 1024, 2, "65536 heads at once, a GPU takes 65535",
 		  "micro_sequences" },
 		{ 40, 64, 512, 16384, "threads of a kernel", "a head_dim that 16 divides" },
-		{ 256, 2, 1, 1 << 23, "elements of one KV group", "seq_len" },
+		{ 256, 2, 1, 1 << 23, "elements of one head", "seq_len" },
 	};
 	struct lh_gpu gpu;
 

@@ -83,7 +83,7 @@ static void a_smaller_last_batch_is_counted(void **state)
 	seven = lh_attention_sdpa(NULL, lh_layout_heads(&job.model, 7, 1 << 17));
 	assert_true(rest > 2 * whole);
 	assert_int_equal(rest, lh_sizes_cuda.open_bytes +
-				       lh_sizes_cuda.sdpa_bytes(&seven, true));
+				       lh_sizes_cuda.sdpa_bytes(&seven, true, false));
 }
 
 static void chips_are_known_by_their_devices(void **state)
