@@ -42,12 +42,16 @@ static int print_json(const struct lh_job *job, const struct lh_estimate *e)
 
 		json_array_append_new(
 			phases,
-			json_pack("{s:s, s:s, s:o, s:o, s:o}", "name", job->phases[i].name,
-				  "recompute", lh_recompute_name(p->recompute), "bytes",
+			json_pack("{s:s, s:s, s:o, s:o, s:o, s:I, s:o}", "name",
+				  job->phases[i].name, "recompute",
+				  lh_recompute_name(p->recompute), "bytes",
 				  bytes_json(&p->bytes), "step_s",
 				  timed ? json_real(p->step_s) : json_null(),
 				  "tokens_per_s",
-				  timed ? json_real(tokens / p->step_s) : json_null()));
+				  timed ? json_real(tokens / p->step_s) : json_null(),
+				  "deterministic_bytes",
+				  (json_int_t)p->deterministic_bytes, "deterministic_s",
+				  timed ? json_real(p->deterministic_s) : json_null()));
 	}
 	return ctl_print_json_take(
 		json_pack("{s:s, s:I, s:I, s:o}", "name", job->name, "params",
@@ -78,6 +82,9 @@ static void print_text(const struct lh_job *job, const struct lh_estimate *e,
 		       "%.2f, logits %.2f, device %.2f\n", (double)b->state / G,
 		       (double)b->kept / G, (double)b->scratch / G, (double)b->loss / G,
 		       (double)b->device / G);
+		if (job->deterministic)
+			printf("  of them for deterministic: %.2f GiB, %.3g s a step\n",
+			       (double)p->deterministic_bytes / G, p->deterministic_s);
 	}
 }
 

@@ -62,13 +62,18 @@ static double gemm(const struct count *c, double weights, int times)
 }
 
 /* Attention of S tokens: half of the square, 4 products' worth of operations
- * forward, 10 backward. Short ones do not fill the chip. */
+ * forward, 10 backward. Short ones do not fill the chip. A deterministic backward
+ * writes that half out for each head and reads it again: counted, not measured. */
 static double sdpa(const struct count *c, double S, bool backward)
 {
-	double square = c->l->B * S * S * c->HD, fill = S / (S + 1200);
+	double square = c->l->B * S * S * c->HD, fill = S / (S + 1200), s;
 
-	return backward ? 5 * square / (c->chip->sdpa_bwd_flops * fill) :
-			  2 * square / (c->chip->sdpa_flops * fill);
+	if (!backward)
+		return 2 * square / (c->chip->sdpa_flops * fill);
+	s = 5 * square / (c->chip->sdpa_bwd_flops * fill);
+	if (c->l->deterministic)
+		s += square / c->l->model->head_dim * c->e / c->chip->bytes_per_s;
+	return s;
 }
 
 /* What the dilated scorer adds to a forward pass: attention of every residue class
@@ -153,6 +158,18 @@ static int check_support(const struct lh_job *job, const struct lh_ops_sizes *si
 	return rc;
 }
 
+/* What the same layout would do without. */
+static void measure_determinism(struct lh_estimate_phase *p, const struct lh_job *job,
+				const struct lh_chip *chip, struct lh_layout l)
+{
+	struct lh_layout_bytes without;
+
+	l.deterministic = false;
+	lh_layout_measure(&l, &without);
+	p->deterministic_bytes = p->bytes.total - without.total;
+	p->deterministic_s = chip ? p->step_s - step_s(job, chip, &l) : 0;
+}
+
 int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 		    const struct lh_ops_sizes *sizes, const struct lh_chip *chip,
 		    int64_t memory_bytes, struct lh_err *err)
@@ -161,7 +178,8 @@ int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 						     job->batch.sequences;
 	struct lh_layout l = { .model = &job->model, .sizes = sizes, .B = (int)micro,
 			       .T = job->data.seq_len,
-			       .rest = rest_of(job->evaluation.sequences, micro) };
+			       .rest = rest_of(job->evaluation.sequences, micro),
+			       .deterministic = job->deterministic };
 	struct lh_attention_mode full = lh_attention_full;
 	struct lh_layout_bytes evaluation;
 	int rc = check_support(job, sizes, micro, err);
@@ -191,6 +209,7 @@ int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 		p->recompute = mode.recompute;
 		lh_layout_measure(&l, &p->bytes);
 		p->step_s = chip ? step_s(job, chip, &l) : 0;
+		measure_determinism(p, job, chip, l);
 		if (p->bytes.total > out->bytes)
 			out->bytes = p->bytes.total;
 	}

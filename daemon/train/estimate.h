@@ -37,6 +37,9 @@ struct lh_estimate_phase {
 	enum lh_recompute recompute; /* chosen */
 	struct lh_layout_bytes bytes;
 	double step_s;               /* 0 without a chip */
+	/* Of them, for deterministic: true. */
+	int64_t deterministic_bytes;
+	double deterministic_s;
 };
 
 struct lh_estimate {

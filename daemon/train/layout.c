@@ -292,6 +292,24 @@ void lh_layout_place(const struct lh_layout *l, void *arena, struct lh_acts *act
 	place(&w, acts);
 }
 
+/* An error about memory, which is set, says what determinism has to do with it. */
+static void blame_determinism(const struct lh_layout *l, int64_t total, struct lh_err *err)
+{
+	struct lh_layout free_order = *l;
+	struct lh_layout_bytes without;
+
+	free_order.deterministic = false;
+	lh_layout_measure(&free_order, &without);
+	if (without.total >= total)
+		return;
+	lh_err_prefix(err, "deterministic: true takes %.2f GiB",
+		      (double)(total - without.total) / (1 << 30));
+	lh_err_hint(err, "attention with bits that repeat writes 2 bytes for each query and "
+		    "key of a head; without it %.2f GiB are needed: deterministic: false, a "
+		    "shorter seq_len, or Lighthouse without dense_layers",
+		    (double)without.total / (1 << 30));
+}
+
 int lh_layout_choose(struct lh_layout *l, struct lh_attention_mode *mode,
 		     int64_t memory_bytes, struct lh_err *err)
 {
@@ -311,7 +329,10 @@ int lh_layout_choose(struct lh_layout *l, struct lh_attention_mode *mode,
 	lh_err_set(err, LH_ETOOBIG, "%.2f GiB are needed with recompute: %s, the device has "
 		   "%.2f", (double)b.total / (1 << 30), lh_recompute_name(mode->recompute),
 		   (double)memory_bytes / (1 << 30));
-	return lh_err_hint(err, free_choice || mode->recompute == LH_RECOMPUTE_LAYER ?
-				   "a smaller model, seq_len or micro_sequences" :
-				   "recompute: auto takes what fits");
+	lh_err_hint(err, free_choice || mode->recompute == LH_RECOMPUTE_LAYER ?
+				 "a smaller model, seq_len or micro_sequences" :
+				 "recompute: auto takes what fits");
+	if (l->deterministic)
+		blame_determinism(l, b.total, err);
+	return err->code;
 }

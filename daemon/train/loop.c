@@ -445,6 +445,8 @@ static int open_device(struct lh_loop *l, struct lh_err *err)
 
 	if (!rc)
 		rc = l->c->ops->open(&l->dev, l->job->threads, err);
+	if (!rc && l->job->deterministic)
+		l->c->ops->set_deterministic(l->dev);
 	/* Only time is lost without it. */
 	if (!rc && l->c->cache && !lh_fs_mkdirs(l->c->cache, NULL))
 		l->c->ops->cache(l->dev, l->c->cache);

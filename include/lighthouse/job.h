@@ -134,6 +134,7 @@ struct lh_job {
 	int threads;         /* CPU worker threads, 0 = all */
 	int restarts;        /* worker losses survived before FAILED */
 	bool preemptible;    /* a job of higher priority may take its place */
+	bool deterministic;  /* the device is set so */
 	enum lh_recompute recompute;
 	struct lh_job_model model;
 	struct lh_job_data data;

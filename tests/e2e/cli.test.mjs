@@ -113,6 +113,34 @@ phases: [{ name: only, attention: full, until: { steps: 10 } }]
   assert.match(gpu.stderr, /head_dim is 20, a GPU takes multiples of 8 from 32 to 256\nhint: /);
 });
 
+test('estimate: what deterministic costs, and that a head too long for it is refused with numbers', (t) => {
+  const file = join(scratch(t), 'job.yaml');
+  writeFileSync(file, `name: exact
+deterministic: true
+model: { preset: llama-530m }
+data: { train: none/here/*.lhs, tokenizer: none, seq_len: 98304 }
+batch: { sequences: 1 }
+optimizer: { lr: 1e-3 }
+phases:
+  - { name: light, attention: lighthouse, until: { steps: 10 } }
+  - { name: recovery, attention: full, until: { steps: 10 } }
+`);
+  const estimate = (...args) => JSON.parse(lhctl(['estimate', file, '--json', '--set', 'recompute=cheap', '--gpu', 'h200', ...args]).stdout).phases;
+  const on = estimate(), off = estimate('--set', 'deterministic=false');
+  for (const i of [0, 1]) {
+    assert.equal(on[i].bytes.total - on[i].deterministic_bytes, off[i].bytes.total);
+    assert.ok(Math.abs(on[i].step_s - on[i].deterministic_s - off[i].step_s) < 1e-6);
+    assert.ok(on[i].deterministic_bytes > 0 && on[i].deterministic_s > 0);
+    assert.deepEqual([off[i].deterministic_bytes, off[i].deterministic_s], [0, 0]);
+  }
+  // One head's square of 98,304 queries and keys, less the float32 dq of all heads.
+  assert.ok(Math.abs(on[1].deterministic_bytes / 2 ** 30 - 17.6) < 0.1);
+  assert.match(lhctl(['estimate', file]).stdout, /deterministic: 17\.\d+ GiB, [\d.]+ s a step/);
+  const r = lhctl(['estimate', file, '--set', 'data.seq_len=524288', '--set', 'phases.0.topk=4096']);
+  assert.equal(r.status, 1);
+  assert.match(r.stderr, /phase 'recovery': deterministic: true takes 50\d\.\d+ GiB: .* the device has 78\.\d+[\s\S]*hint: .*deterministic: false/);
+});
+
 test('verify: what is no checkpoint is refused with a hint', (t) => {
   const dir = scratch(t);
   for (const [at, why] of [['none', /there is no checkpoint/], ['', /manifest\.json/]]) {

@@ -157,6 +157,27 @@ static void the_phase_that_a_gpu_cannot_do_is_named(void **state)
 	assert_non_null(strstr(err.text, "phase 'only': "));
 }
 
+/* 2 bytes for each of 65,536 x 65,536 scores: 8 GiB. */
+static void determinism_that_does_not_fit_is_named(void **state)
+{
+	struct lh_job job = small_job(LH_DEVICE_CUDA);
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_gpu gpu;
+
+	(void)state;
+	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": 8000000000}'");
+	job.data.seq_len = 1 << 16;
+	job.phases[0].name = (char *)"only";
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
+	job.deterministic = true;
+	job.model.head_dim = 64;
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), LH_ETOOBIG);
+	assert_non_null(strstr(err.text, "phase 'only': deterministic: true takes 7.9"));
+	assert_non_null(strstr(err.hint, "deterministic: false"));
+	job.device = LH_DEVICE_CPU;
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
+}
+
 static void no_gpu_says_why(void **state)
 {
 	static const struct {
@@ -206,6 +227,7 @@ int main(void)
 		cmocka_unit_test(every_phase_must_fit),
 		cmocka_unit_test(a_shape_that_a_gpu_cannot_do_is_refused),
 		cmocka_unit_test(the_phase_that_a_gpu_cannot_do_is_named),
+		cmocka_unit_test(determinism_that_does_not_fit_is_named),
 		cmocka_unit_test(no_gpu_says_why),
 		cmocka_unit_test(a_build_without_cuda_says_so),
 	};

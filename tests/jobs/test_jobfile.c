@@ -28,6 +28,7 @@ static const struct { const char *path, *text; } good[] = {
 	{ "threads", "threads: 2" },
 	{ "restarts", "restarts: 1" },
 	{ "preemptible", "preemptible: false" },
+	{ "deterministic", "deterministic: true" },
 	{ "recompute", "recompute: cheap" },
 	{ "model", "model:" },
 	{ "model.preset", "  preset: demo" },
