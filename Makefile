@@ -148,7 +148,7 @@ UNIT_SRC := $(filter-out $(if $(HAVE_CUDA),,tests/gpu/%),$(sort $(wildcard tests
 UNITS    := $(UNIT_SRC:tests/%.c=$(BUILD)/tests/%)
 CHECKERS := $(BUILD)/tests/lighthouse-vectors
 SHIM     := $(BUILD)/tests/clock.so
-GPU_TESTS := $(addprefix $(BUILD)/tests/gpu/,ops model large bench_layer bench_step)
+GPU_TESTS := $(addprefix $(BUILD)/tests/gpu/,ops model large deterministic bench_layer bench_step)
 CUDA_OBJ := $(patsubst kernels/cuda/%,$(BUILD)/obj/kernels/cuda/%.o, \
               $(basename $(sort $(filter-out %/sizes.c,$(wildcard kernels/cuda/*.cu kernels/cuda/*.c)))))
 # A program a target: under libFuzzer with FUZZ=1, else it replays inputs.
@@ -343,7 +343,9 @@ dist: $(PROGRAMS) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
 	$(Q)rm -rf $(BUILD)/dist
 	$(Q)mkdir -p $(BUILD)/dist/bin $(BUILD)/dist/lib $(BUILD)/dist/tests/vectors
 	$(Q)cp $(PROGRAMS) $(BUILD)/dist/bin
-	$(Q)cp $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS)) tests/gpu/run.sh tests/gpu/live.sh $(BUILD)/dist/tests
+	$(Q)cp $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS)) tests/gpu/*.sh $(BUILD)/dist/tests
+	$(Q)grep -oh '\b[a-z0-9_]*_kernel(' kernels/cuda/*.cu* | tr -d '(' | sort -u \
+	  >$(BUILD)/dist/tests/kernels.txt
 	$(Q)cp tests/vectors/*.safetensors $(BUILD)/dist/tests/vectors
 	$(Q)ldd $(PROGRAMS) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS)) | \
 	  sed -n 's/.* => \(\/[^ ]*\) .*/\1/p' | sort -u | grep -vE '$(HOST_LIBS)' | \

@@ -7,7 +7,8 @@
  * repetition has its own pair of events and nothing waits in between, so short
  * runs show the launch rate too. b = 8 N H D bytes / the copy bandwidth of this
  * run. The bars: forward <= inner SDPA(S) + 1.7 b + 0.06 ms, forward and
- * backward <= inner SDPA(S) + 3.4 b + 0.10 ms. Exit 1 when a bar is passed. */
+ * backward <= inner SDPA(S) + 3.4 b + 0.10 ms. "fixed": the same on a deterministic
+ * device, where that takes at most FIXED_BYTES. Exit 1 when a bar is passed. */
 #include <algorithm>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 
 static const int H = 8, D = 128;
 static const int64_t ROW = H * D;
+static const int64_t FIXED_BYTES = (int64_t)24 << 30;
 
 struct bench {
 	struct lh_dev *dev;
@@ -234,15 +236,54 @@ struct times { /* milliseconds */
 	double copy_unit;             /* b */
 	double fwd, both, inner_fwd, inner_both;
 	double rope_fwd, rope_both, full_fwd, full_both;
+	double fixed_both, fixed_full_both; /* 0: not measured */
 	double stage[STAGES];
 };
+
+/* SDPA forward and backward of all tokens. */
+static void full_attention(const struct bench *b, const struct layer *y)
+{
+	const struct lh_ops *o = &lh_ops_cuda;
+
+	o->sdpa(b->dev, &y->full, y->o, y->full_lse, y->q, y->k, y->v);
+	o->sdpa_bwd(b->dev, &y->full, y->dq, y->dk, y->dv, y->dout, y->q, y->k, y->v, y->o,
+		    y->full_lse);
+}
+
+/* Whether a deterministic backward's memory is to be had. */
+static bool fits_fixed(const struct lh_sdpa *s)
+{
+	return (int64_t)lh_sizes_cuda.sdpa_bytes(s, true, true) <= FIXED_BYTES;
+}
+
+/* On a device of its own, which holds that memory for so long only. */
+static void measure_fixed(const struct bench *b, const struct layer *y, int reps,
+			  int full_reps, struct times *t)
+{
+	struct lh_err err = LH_ERR_INIT;
+	struct bench fixed = *b;
+
+	if (!fits_fixed(&y->inner))
+		return;
+	if (lh_ops_cuda.open(&fixed.dev, 0, &err)) {
+		fprintf(stderr, "error: %s\nhint: %s\n", err.text, err.hint);
+		exit(2);
+	}
+	lh_ops_cuda.set_deterministic(fixed.dev);
+	t->fixed_both = median_ms(&fixed, 5, reps,
+				  [&] { stages(&fixed, y, 0, STAGES, NULL); });
+	if (fits_fixed(&y->full))
+		t->fixed_full_both = median_ms(&fixed, 1, full_reps,
+					       [&] { full_attention(&fixed, y); });
+	lh_ops_cuda.close(fixed.dev);
+}
 
 static struct times measure(const struct bench *b, const struct layer *y)
 {
 	int reps = y->N <= 131072 ? 50 : y->N <= 524288 ? 15 : 5;
 	int full_reps = y->N <= 32768 ? 20 : y->N <= 98304 ? 5 : 1;
 	const struct lh_ops *o = &lh_ops_cuda;
-	struct times t;
+	struct times t = { };
 
 	t.copy_unit = 8.0 * (double)(y->N * ROW) / b->copy_bytes_per_ms;
 	stages(b, y, 0, STAGES, NULL); /* fills every buffer */
@@ -260,26 +301,25 @@ static struct times measure(const struct bench *b, const struct layer *y)
 	t.full_fwd = median_ms(b, 1, full_reps, [&] {
 		o->sdpa(b->dev, &y->full, y->o, y->full_lse, y->q, y->k, y->v);
 	});
-	t.full_both = median_ms(b, 1, full_reps, [&] {
-		o->sdpa(b->dev, &y->full, y->o, y->full_lse, y->q, y->k, y->v);
-		o->sdpa_bwd(b->dev, &y->full, y->dq, y->dk, y->dv, y->dout, y->q, y->k,
-			    y->v, y->o, y->full_lse);
-	});
+	t.full_both = median_ms(b, 1, full_reps, [&] { full_attention(b, y); });
+	measure_fixed(b, y, reps, full_reps, &t);
 	return t;
 }
 
 struct row { /* of the closing table */
 	int64_t N;
-	double fwd, both, speedup;
+	double fwd, both, speedup, fixed, fixed_full;
 };
 static std::vector<row> rows;
 
 static void print_rows(void)
 {
-	printf("\n  tokens | forward | forward and backward | x SDPA    (measured / limit)\n");
+	printf("\nmeasured / limit; deterministic / default (0: not measured)\n"
+	       "  tokens | forward | forward and backward | x SDPA | layer | full attention\n");
 	for (const row &r : rows)
-		printf("%8lld | %7.2f | %20.2f | %6.1f %s\n", (long long)r.N, r.fwd, r.both,
-		       r.speedup, r.fwd > 1 || r.both > 1 ? "  MISSED" : "");
+		printf("%8lld | %7.2f | %20.2f | %6.1f | %5.2f | %5.2f%s\n", (long long)r.N,
+		       r.fwd, r.both, r.speedup, r.fixed, r.fixed_full,
+		       r.fwd > 1 || r.both > 1 ? "  MISSED" : "");
 }
 
 static int report(const struct bench *b, const struct layer *y, const struct times *t,
@@ -288,13 +328,16 @@ static int report(const struct bench *b, const struct layer *y, const struct tim
 	double fwd = t->inner_fwd + 1.7 * t->copy_unit + 0.06;
 	double both = t->inner_both + 3.4 * t->copy_unit + 0.10;
 
-	rows.push_back({ y->N, t->fwd / fwd, t->both / both, t->full_both / t->both });
+	rows.push_back({ y->N, t->fwd / fwd, t->both / both, t->full_both / t->both,
+			 t->fixed_both / t->both, t->fixed_full_both / t->full_both });
 
 	printf("%8lld %6lld | fwd %8.3f limit %8.3f %5.2f | f+b %8.3f limit %8.3f %5.2f | "
-	       "inner %8.3f %8.3f | rope %8.3f %8.3f | full %9.3f %9.3f x%.1f\n",
+	       "inner %8.3f %8.3f | rope %8.3f %8.3f | full %9.3f %9.3f x%.1f | "
+	       "fixed %8.3f full %9.3f\n",
 	       (long long)y->N, (long long)y->S, t->fwd, fwd, t->fwd / fwd, t->both, both,
 	       t->both / both, t->inner_fwd, t->inner_both, t->rope_fwd, t->rope_both,
-	       t->full_fwd, t->full_both, t->full_both / t->both);
+	       t->full_fwd, t->full_both, t->full_both / t->both, t->fixed_both,
+	       t->fixed_full_both);
 	printf("         b %.4f ms |", t->copy_unit);
 	for (int s = 0; s < STAGES; s++)
 		printf(" %s %.4f", stage_names[s], t->stage[s]);
@@ -309,9 +352,12 @@ static int report(const struct bench *b, const struct layer *y, const struct tim
 		" \"inner_forward_ms\": %.6f, \"inner_forward_backward_ms\": %.6f,"
 		" \"rope_forward_ms\": %.6f, \"rope_forward_backward_ms\": %.6f,"
 		" \"full_forward_ms\": %.6f, \"full_forward_backward_ms\": %.6f,"
+		" \"fixed_forward_backward_ms\": %.6f,"
+		" \"fixed_full_forward_backward_ms\": %.6f,"
 		" \"stages_ms\": [", first ? "" : ",", (long long)y->N, (long long)y->S,
 		t->copy_unit, t->fwd, fwd, t->both, both, t->inner_fwd, t->inner_both,
-		t->rope_fwd, t->rope_both, t->full_fwd, t->full_both);
+		t->rope_fwd, t->rope_both, t->full_fwd, t->full_both, t->fixed_both,
+		t->fixed_full_both);
 	for (int s = 0; s < STAGES; s++)
 		fprintf(b->json, "%s[\"%s\", %.6f]", s ? ", " : "", stage_names[s],
 			t->stage[s]);

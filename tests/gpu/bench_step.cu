@@ -1,12 +1,16 @@
 /* bench_step.cu: whole optimizer steps on this GPU, beside their bars.
  *
- *   bench_step [--json FILE] [--profile] [NAME...]     all of them by default
+ *   bench_step [--json FILE] [--profile] [--plan] [NAME...]    all of them by default
  *
  * One sequence a step, random tokens; seconds are medians over host clocks around
  * whole steps (the loss is fetched, so the GPU has finished). SDPA of the same
  * length is timed in the same run. "used" is what the device has lost against an
- * empty one; "planned" what lh_layout_measure promised. --profile adds a step
- * timed op by op. */
+ * empty one; "planned" what lh_layout_measure promised. The closing table has
+ * measured / limit, and for a deterministic row its time over the same step without.
+ *
+ * --profile times every op of PROFILE_STEPS steps and says how long the GPU stood
+ * idle between ops and steps. --plan prints planned bytes and bars, and needs no
+ * GPU. Exit: 0, 1 when a bar is passed, 2 when something fails. */
 #include <algorithm>
 #include <math.h>
 #include <stdio.h>
@@ -32,12 +36,17 @@ struct config {
 	double tokens_per_s; /* at least; 0: the bar is SDPA's time and `extra_s` */
 	double extra_s;
 	double gib; /* at most */
+	const char *without = NULL; /* of a deterministic row: the default; no bars */
 };
+
+static const int PROFILE_STEPS = 20;
+static const double IDLE_SHARE = 0.01; /* at most, of a profile */
 
 /* 30 layers of width 1024, 8 heads of 128, FFN 1536. */
 static const struct config configs[] = {
 	{ "268m", 512, 98304, 1536, true, true, LH_RECOMPUTE_CHEAP, 5, 90000, 0, 45 },
 	{ "268m-layer", 512, 98304, 1536, true, true, LH_RECOMPUTE_LAYER, 5, 75000, 0, 18 },
+	{ "268m-fixed", 512, 98304, 1536, true, true, LH_RECOMPUTE_CHEAP, 5, 0, 0, 0, "268m" },
 	{ "268m-sparse", 512, 98304, 1536, true, false, LH_RECOMPUTE_CHEAP, 5, 165000, 0, 45 },
 	{ "268m-full", 512, 98304, 1536, false, true, LH_RECOMPUTE_CHEAP, 3, 0, 0.38, 65 },
 	{ "530m", 128256, 98304, 1536, true, true, LH_RECOMPUTE_CHEAP, 5, 78000, 0, 50 },
@@ -77,6 +86,20 @@ static struct lh_attention_mode mode_of(const struct config *c)
 	m.geometry.topk = c->topk, m.geometry.tile = 128;
 	m.dense[0] = m.dense[1] = m.dense[28] = m.dense[29] = c->dense;
 	return m;
+}
+
+static struct lh_layout_bytes plan_of(const struct config *c)
+{
+	struct lh_job_model shape = model_of(c);
+	struct lh_attention_mode mode = mode_of(c);
+	struct lh_layout layout = { };
+	struct lh_layout_bytes plan;
+
+	layout.model = &shape, layout.sizes = &lh_sizes_cuda, layout.mode = &mode;
+	layout.B = 1, layout.T = c->tokens, layout.train = true;
+	layout.deterministic = c->without != NULL;
+	lh_layout_measure(&layout, &plan);
+	return plan;
 }
 
 static double step_s(struct lh_model *m, const struct lh_attention_mode *mode,
@@ -144,92 +167,212 @@ static double used_bytes(void)
 	return (double)(all - left);
 }
 
-static bool bench(const struct config *c, bool profile, FILE *json, bool first)
+struct result {
+	const struct config *c;
+	struct lh_layout_bytes plan;
+	double step_s, bar_s, sdpa_s, used_bytes;
+	double idle; /* share of a profile, else -1 */
+};
+
+/* Of the default steps that ran before. */
+static const struct result *result_named(const std::vector<result> &all, const char *name)
 {
+	for (const result &r : all)
+		if (!strcmp(r.c->name, name))
+			return &r;
+	return NULL;
+}
+
+static void time_steps(struct result *r, const struct lh_ops *ops, struct lh_dev *dev,
+		       bool profile)
+{
+	const struct config *c = r->c;
 	struct lh_job_model shape = model_of(c);
 	struct lh_attention_mode mode = mode_of(c);
-	struct lh_layout layout = { };
-	struct lh_layout_bytes plan;
-	struct lh_err err = LH_ERR_INIT;
-	struct lh_ops ops = profile ? trace_ops(&lh_ops_cuda) : lh_ops_cuda;
 	std::vector<int32_t> ids((size_t)c->tokens + 1);
+	int steps = profile ? PROFILE_STEPS : c->steps;
 	std::vector<double> seconds;
+	struct lh_err err = LH_ERR_INIT;
 	struct lh_model *m;
-	struct lh_dev *dev;
-	double s, used, sdpa = 0, bar;
-	bool ok;
 
 	for (size_t i = 0; i < ids.size(); i++)
 		ids[i] = (int32_t)((i * 2654435761u >> 7) % (size_t)c->vocab);
-	if (ops.open(&dev, 0, &err))
-		die(&err);
-	if (!c->tokens_per_s)
-		sdpa = sdpa_s(dev, c->tokens);
-	layout.model = &shape, layout.sizes = ops.sizes, layout.B = 1, layout.T = c->tokens;
-	layout.mode = &mode, layout.train = true;
-	lh_layout_measure(&layout, &plan);
-	if (lh_model_new(&m, &ops, dev, &shape, 1, c->tokens, &mode, 1, &err) ||
+	if (lh_model_new(&m, ops, dev, &shape, 1, c->tokens, &mode, 1, &err) ||
 	    lh_model_prepare(m, &mode, 1, 1, 0, &err))
 		die(&err);
 	lh_model_init(m, 1);
 	step_s(m, &mode, ids, 1);
 	trace_reset();
-	for (int i = 0; i < c->steps; i++)
+	for (int i = 0; i < steps; i++)
 		seconds.push_back(step_s(m, &mode, ids, i + 2));
-	used = used_bytes();
-	std::nth_element(seconds.begin(), seconds.begin() + c->steps / 2, seconds.end());
-	s = seconds[c->steps / 2];
-	bar = c->tokens_per_s ? (double)c->tokens / c->tokens_per_s : 30 * sdpa + c->extra_s;
-	ok = s <= bar && gib(used) <= c->gib;
-	printf("%-12s %8lld | %8.4f s bar %8.4f %5.2f | %8.0f tokens/s | used %6.2f GiB bar "
-	       "%5.1f planned %6.2f (state %.2f kept %.2f scratch %.2f logits %.2f device "
-	       "%.2f) %s\n", c->name, (long long)c->tokens, s, bar, s / bar,
-	       (double)c->tokens / s, gib(used), c->gib, gib((double)plan.total),
-	       gib((double)plan.state), gib((double)plan.kept), gib((double)plan.scratch),
-	       gib((double)plan.loss), gib((double)plan.device), ok ? "" : "MISSED");
+	r->used_bytes = used_bytes();
+	r->idle = profile ? trace_idle() : -1;
+	std::nth_element(seconds.begin(), seconds.begin() + steps / 2, seconds.end());
+	r->step_s = seconds[steps / 2];
+	lh_model_free(m);
+}
+
+static void measure(struct result *r, bool profile)
+{
+	const struct config *c = r->c;
+	struct lh_ops ops = profile ? trace_ops(&lh_ops_cuda) : lh_ops_cuda;
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_dev *dev;
+
+	if (ops.open(&dev, 0, &err))
+		die(&err);
+	if (c->without)
+		ops.set_deterministic(dev);
+	else if (!c->tokens_per_s)
+		r->sdpa_s = sdpa_s(dev, c->tokens);
+	r->bar_s = c->tokens_per_s ? (double)c->tokens / c->tokens_per_s :
+		   c->without	   ? 0 : 30 * r->sdpa_s + c->extra_s;
+	time_steps(r, &ops, dev, profile);
 	if (profile)
 		trace_print(stdout);
 	trace_reset();
-	fflush(stdout);
-	if (json)
-		fprintf(json, "%s\n  {\"name\": \"%s\", \"tokens\": %lld, \"step_s\": %.6f, "
-			"\"bar_s\": %.6f, \"sdpa_s\": %.6f, \"used_bytes\": %.0f, "
-			"\"planned_bytes\": %lld, \"bar_gib\": %.1f}", first ? "" : ",",
-			c->name, (long long)c->tokens, s, bar, sdpa, used,
-			(long long)plan.total, c->gib);
-	lh_model_free(m);
 	ops.close(dev);
-	return ok;
+}
+
+/* ---- what is printed -------------------------------------------------------- */
+
+static void print_result(const struct result *r)
+{
+	const struct lh_layout_bytes *p = &r->plan;
+
+	printf("%-12s %8lld | %8.4f s bar %8.4f | %8.0f tokens/s | used %6.2f GiB bar %5.1f "
+	       "planned %6.2f (state %.2f kept %.2f scratch %.2f logits %.2f device %.2f)\n",
+	       r->c->name, (long long)r->c->tokens, r->step_s, r->bar_s,
+	       (double)r->c->tokens / r->step_s, gib(r->used_bytes), r->c->gib,
+	       gib((double)p->total), gib((double)p->state), gib((double)p->kept),
+	       gib((double)p->scratch), gib((double)p->loss), gib((double)p->device));
+	fflush(stdout);
+}
+
+static void print_plan(const struct config *c)
+{
+	struct lh_layout_bytes p = plan_of(c);
+	char bar[60] = "none";
+
+	if (c->tokens_per_s)
+		snprintf(bar, sizeof(bar), "%.4f s", (double)c->tokens / c->tokens_per_s);
+	else if (!c->without)
+		snprintf(bar, sizeof(bar), "30 x SDPA + %.2f s", c->extra_s);
+	printf("%-12s %8lld | bar %-20s | planned %6.2f GiB bar %5.1f (state %.2f kept %.2f "
+	       "scratch %.2f logits %.2f device %.2f)\n", c->name, (long long)c->tokens, bar,
+	       gib((double)p.total), c->gib, gib((double)p.state), gib((double)p.kept),
+	       gib((double)p.scratch), gib((double)p.loss), gib((double)p.device));
+}
+
+static bool is_missed(const struct result *r)
+{
+	return (r->bar_s > 0 && r->step_s > r->bar_s) ||
+	       (r->c->gib > 0 && gib(r->used_bytes) > r->c->gib) || r->idle > IDLE_SHARE;
+}
+
+/* "0.93", or "-" where there is no limit. */
+static const char *over(char *text, size_t room, double value, double limit)
+{
+	if (limit > 0)
+		snprintf(text, room, "%.3f", value / limit);
+	else
+		snprintf(text, room, "-");
+	return text;
+}
+
+/* True when a bar was passed. */
+static bool print_table(const std::vector<result> &all)
+{
+	bool missed = false;
+	char a[16], b[16], c[16], d[16];
+
+	printf("\nmeasured / limit\n%-12s |   step | memory | idle / %.0f %% | deterministic "
+	       "/ default\n", "", 100 * IDLE_SHARE);
+	for (const result &r : all) {
+		const result *other = r.c->without ? result_named(all, r.c->without) : NULL;
+
+		printf("%-12s | %6s | %6s | %10s | %s%s\n", r.c->name,
+		       over(a, sizeof(a), r.step_s, r.bar_s),
+		       over(b, sizeof(b), gib(r.used_bytes), r.c->gib),
+		       over(c, sizeof(c), r.idle, r.idle < 0 ? 0 : IDLE_SHARE),
+		       over(d, sizeof(d), r.step_s, other ? other->step_s : 0),
+		       is_missed(&r) ? "  MISSED" : "");
+		missed |= is_missed(&r);
+	}
+	return missed;
+}
+
+static void write_json(FILE *f, const std::vector<result> &all)
+{
+	char idle[16];
+
+	fprintf(f, "[");
+	for (const result &r : all) {
+		snprintf(idle, sizeof(idle), r.idle < 0 ? "null" : "%.6f", r.idle);
+		fprintf(f, "%s\n  {\"name\": \"%s\", \"tokens\": %lld, \"step_s\": %.6f, "
+			"\"bar_s\": %.6f, \"sdpa_s\": %.6f, \"used_bytes\": %.0f, "
+			"\"planned_bytes\": %lld, \"bar_gib\": %.1f, \"idle\": %s, "
+			"\"deterministic\": %s}", &r == &all[0] ? "" : ",", r.c->name,
+			(long long)r.c->tokens, r.step_s, r.bar_s, r.sdpa_s, r.used_bytes,
+			(long long)r.plan.total, r.c->gib, idle,
+			r.c->without ? "true" : "false");
+	}
+	fprintf(f, "\n]\n");
+	fclose(f);
+}
+
+static int usage(const char *what)
+{
+	fprintf(stderr, "error: '%s' is not known\nusage: bench_step [--json FILE] "
+		"[--profile] [--plan] [NAME...]\nnames:", what);
+	for (const struct config &c : configs)
+		fprintf(stderr, " %s", c.name);
+	fprintf(stderr, "\n");
+	return 2;
+}
+
+static const struct config *find(const char *name)
+{
+	for (const struct config &c : configs)
+		if (!strcmp(c.name, name))
+			return &c;
+	return NULL;
 }
 
 int main(int argc, char **argv)
 {
-	bool profile = false, ok = true, first = true, named = false;
+	bool profile = false, plan = false;
+	std::vector<const struct config *> wanted;
+	std::vector<result> results;
 	FILE *json = NULL;
 
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--profile"))
 			profile = true;
+		else if (!strcmp(argv[i], "--plan"))
+			plan = true;
 		else if (!strcmp(argv[i], "--json") && i + 1 < argc)
 			json = fopen(argv[++i], "w");
+		else if (find(argv[i]))
+			wanted.push_back(find(argv[i]));
 		else
-			named = true;
+			return usage(argv[i]);
+	}
+	if (wanted.empty())
+		for (const struct config &c : configs)
+			wanted.push_back(&c);
+	for (const struct config *c : wanted) {
+		struct result r = { c, plan_of(c), 0, 0, 0, 0, -1 };
+
+		if (plan) {
+			print_plan(c);
+			continue;
+		}
+		measure(&r, profile);
+		print_result(&r);
+		results.push_back(r);
 	}
 	if (json)
-		fprintf(json, "[");
-	for (const struct config &c : configs) {
-		bool wanted = !named;
-
-		for (int i = 1; i < argc; i++)
-			wanted |= !strcmp(argv[i], c.name);
-		if (!wanted)
-			continue;
-		ok &= bench(&c, profile, json, first);
-		first = false;
-	}
-	if (json) {
-		fprintf(json, "\n]\n");
-		fclose(json);
-	}
-	return !ok;
+		write_json(json, results);
+	return !plan && print_table(results);
 }

@@ -1,49 +1,45 @@
 #!/bin/bash
-# live.sh: a two-phase job on the GPU, steered as on the CPU: submitted to lhd,
-# paused, resumed, switched while it runs, sampled, ended; its worker killed once.
+# live.sh: jobs on the GPU by lhd, steered as on the CPU. A job of two phases is
+# submitted, paused, resumed, switched while it runs, sampled, ended; its worker
+# killed once. Then a deterministic one, undisturbed and with its worker killed
+# half-way: every loss must be the same.
 #
-#   live.sh [BIN]     directory of lhd and lhctl (../bin)
+#   live.sh [BIN [KEY=VALUE...]]     directory of lhd and lhctl (../bin); job keys
 set -u
-bin=$(cd "${1:-$(dirname "$0")/../bin}" && pwd)
-dir=$(mktemp -d)
-failed=0
+. "$(dirname "$0")/lib.sh"
+start "${1:-}"
+set=()
+for s in "${@:2}"; do set+=(--set "$s"); done
 
-ctl() { timeout 120 "$bin/lhctl" --state "$dir/state" "$@"; }
-check() { # WHAT COMMAND...
-	local what=$1
-	shift
-	if "$@" >"$dir/out" 2>&1; then echo "ok: $what"; else
-		echo "FAILED: $what: $*"; tail -5 "$dir/out"; failed=1
-	fi
-}
-says() { grep -q "$1" <<<"$("${@:2}" 2>&1)"; }
-finish() { ctl stop >/dev/null 2>&1; wait; rm -rf "$dir"; }
-trap finish EXIT
-
-"$bin/lhctl" pack -o "$dir/text" --max-bytes 8000000 --validation-bytes 100000 --ext .h \
-	/usr/include >/dev/null || exit 1
-cat >"$dir/job.yaml" <<END
-name: live
+# job NAME UNTIL STEPS KEYS: a Lighthouse phase until then, a full one of STEPS
+job() {
+	cat >"$dir/$1.yaml" <<END
+name: $1
 device: cuda
-model: { vocab: 257, dim: 256, layers: 4, heads: 4, ffn_dim: 768 }
+$4
+model: { vocab: 257, dim: 256, layers: 4, heads: 4, kv_heads: 2, ffn_dim: 768 }
 data: { train: text.train.bin, validation: text.val.bin, seq_len: 8192 }
 batch: { sequences: 2, micro_sequences: 1 }
 optimizer: { lr: 1e-3, warmup_steps: 20 }
 phases:
-  - { name: light, attention: lighthouse, topk: 128, dense_layers: [0, -1], until: manual }
-  - { name: recovery, attention: full, until: { steps: 40 } }
+  - { name: light, attention: lighthouse, topk: 128, dense_layers: [0, -1], until: $2 }
+  - { name: recovery, attention: full, until: { steps: $3 } }
 evaluation: { sequences: 4 }
-checkpoint: { every_steps: 50 }
 END
-"$bin/lhd" --state "$dir/state" 2>"$dir/lhd.log" &
-for _ in $(seq 300); do ctl info >/dev/null 2>&1 && break; read -rt 0.1 <> <(:); done
+	ctl submit "$dir/$1.yaml" "${set[@]}"
+}
+# Step, loss and gradient norm of the line that stands, to all their digits.
+losses() { ctl metrics "$1" --csv | cut -d, -f2,5,6; }
+same_losses() { [ "$(losses "$1" | wc -l)" = 301 ] && diff <(losses "$1") <(losses "$2"); }
 
-check "lhd knows the GPU" says 'GPU: NVIDIA' ctl info
-check "submit" ctl submit "$dir/job.yaml"
+case " ${set[*]-} " in *device=cpu*) ;; *)
+	check "lhd knows the GPU" says 'GPU: NVIDIA' ctl info ;;
+esac
+check "submit" job live manual 40 'checkpoint: { every_steps: 50 }' || exit 1
 check "it runs" ctl wait live --for step=60 --timeout 90
 check "pause" ctl pause live
 check "resume" ctl resume live
-pkill -9 -f 'lhworker-cuda --attempt'
+kill -9 "$(pid_of live)"
 check "a killed worker comes back" ctl wait live --for step=120 --timeout 90
 check "live switch" ctl switch live
 check "sample while it runs" ctl sample live --prompt '#include' --tokens 32
@@ -51,4 +47,16 @@ check "it ends" ctl wait live --timeout 90
 check "sample from its checkpoint" ctl sample live --prompt '#include' --tokens 16
 ctl show live | tail -25
 ctl events live | tail -30
+
+fixed=$'deterministic: true\ncheckpoint: { every_steps: 25 }'
+check "a deterministic job" job whole '{ steps: 200 }' 100 "$fixed"
+check "it ends" ctl wait whole --timeout 300
+check "the same again" job broken '{ steps: 200 }' 100 "$fixed"
+for at in 37 230; do # in either phase, between two checkpoints
+	check "step $at" ctl wait broken --for step=$at --timeout 300
+	kill -9 "$(pid_of broken)"
+done
+check "it ends, killed twice" ctl wait broken --timeout 300
+check "300 losses are the same, bit for bit" same_losses whole broken
+check "its worker was lost twice" says '"attempt": 3,' ctl show broken --json
 exit $failed

@@ -2,7 +2,8 @@
  *
  * A case is a list of arguments (inputs, outputs that start with known values)
  * and a call. The call runs once on the CPU in float32 and twice on the GPU, for
- * lh_ops_cuda_f32 and lh_ops_cuda; for bf16 the CPU gets the same rounded inputs.
+ * lh_ops_cuda_f32, lh_ops_cuda and the latter on a deterministic device; for bf16
+ * the CPU gets the same rounded inputs.
  * Outputs are compared by |x - y| / |y| (integers: exactly), guard words on both
  * sides of every tensor must survive, and the second run must give the same
  * bits as the first. */
@@ -12,6 +13,7 @@
 #include "lighthouse/ops.h"
 
 enum { ARGS = 14, DIMS = 8, GUARD = 64 }; /* GUARD elements on each side */
+enum { GPUS = 3 };
 
 enum kind { ACT, F32, I32 };
 
@@ -32,13 +34,15 @@ struct test {
 	struct lh_heads h;
 	struct lh_lighthouse g;
 	bool flag;
-	bool roams; /* the library sums in no fixed order: bits may differ */
+	bool roams; /* unless deterministic, the library sums in no fixed order */
 	void (*call)(const struct lh_ops *o, struct lh_dev *dev, void **p,
 		     const struct test *t);
 };
 
 struct side {
+	const char *name;
 	const struct lh_ops *ops;
+	bool deterministic;
 	struct lh_dev *dev;
 };
 
@@ -59,7 +63,7 @@ void *ops_values(const struct arg *a, bool half);
  * damaged. */
 bool ops_once(const struct side *s, const struct test *t, void *const *values,
 	      void **results);
-/* Runs a case on both GPU tables; given values die with it. */
+/* Runs a case on all GPUS sides; given values die with it. */
 void ops_run(struct test *t, const struct side *gpus);
 
 /* All cases of a file. */

@@ -1,7 +1,14 @@
 #!/bin/sh
 # run.sh: the tests and timings that need a GPU, from a tree that `make dist` made.
 #
-#   tests/run.sh [test|bench|all] [N...]    N: lengths for the timings
+#   tests/run.sh [MODE] [ARGS...]
+#
+#   test        ops, model, bits that repeat, a million tokens, live jobs, vectors
+#   bench       a layer and whole steps beside their limits; ARGS: lengths of the layer
+#   all         both (without a MODE too)
+#   profile     20 steps op by op, and how long the GPU stood idle; ARGS: names of steps
+#   faults      what saves and a released pause cost a 530 M model; ARGS: job keys
+#   sanitize    compute-sanitizer over our kernels; ARGS: memcheck or racecheck
 #
 # Needs a driver, cuBLASLt and cuDNN of CUDA 13 on this host, no compiler. Their
 # directories are found beside the toolkit or in Python's nvidia packages; set
@@ -33,15 +40,31 @@ section() {
 	"$@" || { status=1; printf 'FAILED: %s\n' "$*"; }
 }
 
-if [ "$what" != bench ]; then
+tests() {
 	section "ops against the CPU" "$here/ops"
 	section "the model against the CPU" "$here/model"
+	section "bits that repeat" "$here/deterministic"
 	section "a million tokens" "$here/large"
-	section "a live job" "$here/live.sh"
+	section "live jobs" "$here/live.sh"
 	section "recorded vectors" "$here/lighthouse-vectors" --device cuda "$here"/vectors/*.safetensors
-fi
-if [ "$what" != test ]; then
+}
+benches() {
 	section "one layer" "$here/bench_layer" ${OUT:+--json "$OUT/layer.json"} "$@"
 	section "whole steps" "$here/bench_step" ${OUT:+--json "$OUT/step.json"}
-fi
+}
+
+case $what in
+test) tests ;;
+bench) benches "$@" ;;
+all) tests; benches "$@" ;;
+profile)
+	[ $# -gt 0 ] || set -- 268m 530m
+	section "where steps go" "$here/bench_step" --profile ${OUT:+--json "$OUT/profile.json"} "$@" ;;
+faults) section "saves and a released pause" "$here/faults.sh" "$here/../bin" "$@" ;;
+sanitize) section "compute-sanitizer" "$here/sanitize.sh" "$@" ;;
+*)
+	echo "error: '$what' is not known" >&2
+	sed -n 's/^#   //p' "$0" >&2
+	exit 2 ;;
+esac
 exit $status

@@ -1,7 +1,7 @@
 /* trace.cuh: a table of ops that times every call with CUDA events.
  *
  *   struct lh_ops ops = trace_ops(&lh_ops_cuda);   one trace at a time
- *   ... use ops ...; sync; trace_print(stdout, seconds); trace_reset();
+ *   ... use ops ...; sync; trace_print(stdout); trace_reset();
  *
  * Events cost about a microsecond a call: sums are right, short ops a little
  * long. */
@@ -99,28 +99,47 @@ static void trace_reset(void)
 	trace_calls.clear();
 }
 
+/* Milliseconds from the first call to the end of the last. After a sync. */
+static double trace_span_ms(void)
+{
+	float span = 0;
+
+	if (!trace_calls.empty())
+		cudaEventElapsedTime(&span, trace_calls.front().from, trace_calls.back().to);
+	return span;
+}
+
+/* The share of that in which no call ran. */
+static double trace_idle(void)
+{
+	double span = trace_span_ms(), busy = 0;
+	float ms = 0;
+
+	for (trace_call &c : trace_calls) {
+		cudaEventElapsedTime(&ms, c.from, c.to);
+		busy += ms;
+	}
+	return span > 0 ? (span - busy) / span : 0;
+}
+
 /* After a sync: milliseconds by op, the span of all, and what lay idle between. */
 static void trace_print(FILE *f)
 {
 	std::map<std::string, std::pair<int, double>> sums;
 	std::vector<std::pair<double, std::string>> order;
-	double busy = 0;
-	float ms = 0, span = 0;
+	double span = trace_span_ms(), idle = trace_idle();
+	float ms = 0;
 
-	if (trace_calls.empty())
-		return;
 	for (trace_call &c : trace_calls) {
 		cudaEventElapsedTime(&ms, c.from, c.to);
 		sums[c.name].first++;
 		sums[c.name].second += ms;
-		busy += ms;
 	}
-	cudaEventElapsedTime(&span, trace_calls.front().from, trace_calls.back().to);
 	for (auto &s : sums)
 		order.push_back({ s.second.second, s.first });
 	std::sort(order.rbegin(), order.rend());
 	fprintf(f, "  %9.2f ms from the first op to the last, %.2f idle (%.2f %%)\n", span,
-		span - busy, 100 * (span - busy) / span);
+		span * idle, 100 * idle);
 	for (auto &o : order)
 		fprintf(f, "  %9.2f ms %5.1f %%  %4d x %s\n", o.first, 100 * o.first / span,
 			sums[o.second].first, o.second.c_str());
