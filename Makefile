@@ -98,6 +98,10 @@ endif
 endif
 endif
 
+# What a checkpoint says it was written by; nothing where there is no git tree.
+REVISION := $(if $(wildcard .git),$(shell \
+               git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null))
+
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
 
@@ -128,7 +132,7 @@ MAINS := daemon/train/main.c ctl/main.c
 LIB_SRC := $(filter-out $(MAINS),$(SRC))
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) \
            $(patsubst %.c,$(BUILD)/obj/gen/%.o,err_codes.c migrations.c \
-             rpc_table.c job_table.c)
+             rpc_table.c job_table.c build.c)
 
 LIBS_lhd      = $(shell pkg-config --libs libuv jansson yaml-0.1 sqlite3 libxxhash) -lm -lpthread
 LIBS_lhctl    = $(shell pkg-config --libs jansson yaml-0.1 sqlite3 libxxhash) -lm -lpthread
@@ -155,7 +159,7 @@ CUDA_OBJ := $(patsubst kernels/cuda/%,$(BUILD)/obj/kernels/cuda/%.o, \
 FUZZERS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 BENCHES  := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all help reference deps test units demo bench soak install clean dist test-gpu bench-gpu deps-fuzz fuzzers fuzz
+.PHONY: FORCE all help reference deps test units demo bench soak install clean dist test-gpu bench-gpu deps-fuzz fuzzers fuzz
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -180,6 +184,14 @@ $(GEN_OUT): $(GEN)/.done
 
 reference: $(GEN)/.done
 	cp $(GEN)/README.md schema/README.md
+
+# Written anew when it changes, so that only then programs are linked again.
+$(GEN)/build.c: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '#include "lighthouse/version.h"' \
+	  'const char lh_build[] = LH_VERSION$(if $(REVISION), " ($(REVISION))");' >$@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+FORCE:
 
 # ---- objects -----------------------------------------------------------------
 $(BUILD)/obj/gen/%.o: $(GEN)/%.c $(GEN)/.done

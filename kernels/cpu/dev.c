@@ -18,8 +18,10 @@ static int dev_open(struct lh_dev **out, int threads, struct lh_err *err)
 	(void)err;
 	dev->threads = threads > 0 ? threads : omp_get_num_procs();
 	omp_set_num_threads(dev->threads);
-	snprintf(dev->text, sizeof(dev->text), "cpu, %d threads, OpenBLAS for %s",
-		 dev->threads, openblas_get_corename());
+	/* One pool, OpenMP's: the library was built for it. Its configuration ends in
+	 * the processor it has chosen kernels for. */
+	snprintf(dev->text, sizeof(dev->text), "cpu, %d threads, %.110s", dev->threads,
+		 openblas_get_config());
 	*out = dev;
 	return 0;
 }
