@@ -16,7 +16,8 @@
 #include "base/fs.h"
 
 #define MAGIC "LHTOKENS"
-enum { VERSION = 1, HEADER_BYTES = 64, LLMC_MAGIC = 20240520, LLMC_HEADER_BYTES = 1024 };
+enum { VERSION = 1, HEADER_BYTES = 64, LLMC_MAGIC = 20240520, LLMC_HEADER_BYTES = 1024,
+       FINGERPRINT_BYTES = 64 << 10 };
 
 struct header { /* as it lies in the file; all fields aligned, little-endian */
 	char magic[8];
@@ -179,6 +180,15 @@ int lh_shard_verify(const struct lh_shard *s, struct lh_err *err)
 		return 0;
 	return bad(s, err, "the tokens do not match their checksum",
 		   "the file is damaged: pack it again");
+}
+
+uint64_t lh_shard_fingerprint(const struct lh_shard *s)
+{
+	const char *at = s->map;
+	int64_t n = s->map_bytes < FINGERPRINT_BYTES ? s->map_bytes : FINGERPRINT_BYTES;
+	XXH64_hash_t first = XXH64(at, (size_t)n, 0);
+
+	return XXH64(at + s->map_bytes - n, (size_t)n, first);
 }
 
 void lh_shard_read(const struct lh_shard *s, int64_t from, int64_t n, int32_t *out)

@@ -16,7 +16,7 @@
 #include "data/safetensors.h"
 
 static const struct part {
-	const char *file;
+	enum lh_manifest_kind kind;
 	int states;
 	enum lh_model_state state[2];
 	const char *suffix[2];
@@ -34,7 +34,8 @@ int lh_snapshot_new(struct lh_snapshot *s, const struct lh_ops *ops, struct lh_d
 {
 	size_t bytes = (size_t)lh_model_param_count(model) * 4;
 
-	*s = (struct lh_snapshot){ .ops = ops, .dev = dev, .model = model };
+	*s = (struct lh_snapshot){ .ops = ops, .dev = dev, .model = model,
+				   .file_bytes = LH_CHECKPOINT_FILE_BYTES };
 	for (int i = 0; i < 3; i++) {
 		s->state[i] = ops->host_alloc(dev, bytes);
 		if (s->state[i])
@@ -88,47 +89,110 @@ static int save_tensor(struct lh_safetensors_writer *w, const struct lh_snapshot
 	return rc;
 }
 
-/* Writes one part; adds its line to `files`. */
-static int save_part(const char *dir, const struct part *part,
-		     const struct lh_snapshot *snapshot, json_t *files, int64_t *total,
-		     struct lh_err *err)
+/* A part's tensors are numbered: those of its first state, then of its second. */
+struct numbered {
+	const struct lh_param *param;
+	enum lh_model_state state;
+	char name[80];
+};
+
+static int tensor_count(const struct part *part, const struct lh_model *m)
 {
-	char *path = lh_asprintf("%s/%s", dir, part->file), name[80];
+	int count;
+
+	lh_model_params(m, &count);
+	return part->states * count;
+}
+
+static struct numbered tensor_at(const struct part *part, const struct lh_model *m, int t)
+{
+	int count;
+	const struct lh_param *params = lh_model_params(m, &count);
+	struct numbered n = { .param = &params[t % count], .state = part->state[t / count] };
+
+	snprintf(n.name, sizeof(n.name), "%s%s", n.param->name, part->suffix[t / count]);
+	return n;
+}
+
+/* The first tensor that is not in the file that begins with tensor `from`. */
+static int file_end(const struct part *part, const struct lh_snapshot *s, int from)
+{
+	int t = from, n = tensor_count(part, s->model);
+	int64_t bytes = 0;
+
+	do {
+		bytes += tensor_at(part, s->model, t++).param->count * 4;
+	} while (t < n && bytes + tensor_at(part, s->model, t).param->count * 4 <=
+				  s->file_bytes);
+	return t;
+}
+
+static int file_count(const struct part *part, const struct lh_snapshot *s)
+{
+	int n = 0;
+
+	for (int t = 0; t < tensor_count(part, s->model); n++)
+		t = file_end(part, s, t);
+	return n;
+}
+
+/* Writes tensors from .. to - 1 as DIR/NAME; adds its line to `files`. */
+static int save_file(const char *dir, const char *name, const struct part *part,
+		     const struct lh_snapshot *s, int from, int to, json_t *files,
+		     int64_t *total, struct lh_err *err)
+{
 	struct lh_safetensors_writer *w = lh_safetensors_writer_new();
-	int count, rc;
-	const struct lh_param *p = lh_model_params(snapshot->model, &count);
+	char *path = lh_asprintf("%s/%s", dir, name);
 	int64_t bytes;
 	uint64_t hash;
+	int rc;
 
-	for (int s = 0; s < part->states; s++)
-		for (int i = 0; i < count; i++) {
-			int64_t shape[2] = { p[i].rows, p[i].cols };
+	for (int t = from; t < to; t++) {
+		struct numbered n = tensor_at(part, s->model, t);
+		int64_t shape[2] = { n.param->rows, n.param->cols };
 
-			snprintf(name, sizeof(name), "%s%s", p[i].name, part->suffix[s]);
-			lh_safetensors_declare(w, name, LH_TENSOR_F32,
-					       p[i].cols == 1 ? 1 : 2, shape);
-		}
+		lh_safetensors_declare(w, n.name, LH_TENSOR_F32,
+				       n.param->cols == 1 ? 1 : 2, shape);
+	}
 	rc = lh_safetensors_begin(w, path, NULL, err);
 	free(path);
-	for (int s = 0; !rc && s < part->states; s++)
-		for (int i = 0; !rc && i < count; i++)
-			rc = save_tensor(w, snapshot,
-					 snapshot->state[part->state[s]] + p[i].offset,
-					 p[i].count, err);
+	for (int t = from; !rc && t < to; t++) {
+		struct numbered n = tensor_at(part, s->model, t);
+
+		rc = save_tensor(w, s, s->state[n.state] + n.param->offset, n.param->count,
+				 err);
+	}
 	if (rc) {
 		lh_safetensors_abort(w);
 		return rc;
 	}
 	rc = lh_safetensors_commit(w, &bytes, &hash, err);
-	tell_wrote(snapshot);
-	lh_manifest_add_file(files, part->file, bytes, hash);
+	tell_wrote(s);
+	lh_manifest_add_file(files, name, bytes, hash);
 	*total += bytes;
 	return rc;
 }
 
+static int save_part(const char *dir, const struct part *part, const struct lh_snapshot *s,
+		     json_t *files, int64_t *total, struct lh_err *err)
+{
+	int n = file_count(part, s), from = 0, rc = 0;
+
+	LH_ASSERT(n <= LH_MANIFEST_FILES_MAX);
+	for (int i = 0; !rc && i < n; i++) {
+		char name[LH_MANIFEST_NAME_BYTES];
+		int to = file_end(part, s, from);
+
+		lh_manifest_file_name(name, part->kind, i, n);
+		rc = save_file(dir, name, part, s, from, to, files, total, err);
+		from = to;
+	}
+	return rc;
+}
+
 static int save_all(const char *tmp, const struct lh_snapshot *s,
-		    const struct lh_progress *p, const json_t *spec, int64_t *bytes,
-		    struct lh_err *err)
+		    const struct lh_progress *p, const json_t *spec,
+		    const json_t *origin, int64_t *bytes, struct lh_err *err)
 {
 	json_t *files = json_object();
 	int64_t manifest_bytes;
@@ -139,7 +203,7 @@ static int save_all(const char *tmp, const struct lh_snapshot *s,
 		rc = save_part(tmp, &parts[i], s, files, bytes, err);
 	/* Last: with a manifest, all is there. */
 	if (!rc)
-		rc = lh_manifest_write(tmp, p, spec, files, &manifest_bytes, err);
+		rc = lh_manifest_write(tmp, p, spec, origin, files, &manifest_bytes, err);
 	if (!rc)
 		*bytes += manifest_bytes;
 	json_decref(files);
@@ -205,8 +269,9 @@ char *lh_checkpoint_path(const char *dir, int64_t step)
 }
 
 int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
-		       const struct lh_progress *p, const json_t *spec, char **path,
-		       int64_t *bytes, struct lh_err *err)
+		       const struct lh_progress *p, const json_t *spec,
+		       const json_t *origin, char **path, int64_t *bytes,
+		       struct lh_err *err)
 {
 	char *final = lh_checkpoint_path(dir, p->step);
 	char *tmp = lh_asprintf("%s.tmp", final);
@@ -220,7 +285,7 @@ int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
 	LH_FAILPOINT("checkpoint.begin");
 	rc = lh_fs_remove_tree(tmp, err);
 	if (!rc)
-		rc = save_all(tmp, s, p, spec, bytes, err);
+		rc = save_all(tmp, s, p, spec, origin, bytes, err);
 	if (!rc && lh_fs_exists(mark))
 		rc = lh_checkpoint_pin(tmp, err);
 	LH_FAILPOINT("checkpoint.written");
@@ -239,34 +304,51 @@ int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
 
 /* ---- loading --------------------------------------------------------------- */
 
-static int load_part(const char *path, const json_t *manifest, const struct part *part,
-		     struct lh_model *m, struct lh_err *err)
+/* Takes what it holds of the part's tensors; found[t] <- true for each. */
+static int load_file(const char *path, const char *name, const json_t *manifest,
+		     const struct part *part, struct lh_model *m, bool *found,
+		     struct lh_err *err)
 {
-	char *file = lh_asprintf("%s/%s", path, part->file), name[80];
+	char *file = lh_asprintf("%s/%s", path, name);
 	struct lh_safetensors st;
-	int count, rc = lh_safetensors_open(&st, file, err);
-	const struct lh_param *p = lh_model_params(m, &count);
+	int rc = lh_safetensors_open(&st, file, err);
 
 	free(file);
 	if (rc)
 		return rc;
-	rc = lh_manifest_match(manifest, part->file, st.map_bytes,
+	rc = lh_manifest_match(manifest, name, st.map_bytes,
 			       XXH64(st.map, (size_t)st.map_bytes, 0), err);
-	for (int s = 0; !rc && s < part->states; s++)
-		for (int i = 0; !rc && i < count; i++) {
-			const struct lh_tensor *t;
+	for (int i = 0; !rc && i < tensor_count(part, m); i++) {
+		struct numbered n = tensor_at(part, m, i);
+		const struct lh_tensor *t = lh_safetensors_find(&st, n.name);
 
-			snprintf(name, sizeof(name), "%s%s", p[i].name, part->suffix[s]);
-			t = lh_safetensors_find(&st, name);
-			if (t && t->type == LH_TENSOR_F32 && t->count == p[i].count)
-				lh_model_write(m, part->state[s], p[i].offset, t->count,
-					       t->data);
-			else
-				rc = lh_err_set(err, LH_ECORRUPT,
-						"tensor '%s' is missing or of another "
-						"shape", name);
-		}
+		if (!t || t->type != LH_TENSOR_F32 || t->count != n.param->count)
+			continue;
+		lh_model_write(m, n.state, n.param->offset, t->count, t->data);
+		found[i] = true;
+	}
 	lh_safetensors_close(&st);
+	return rc;
+}
+
+static int load_part(const char *path, const json_t *manifest, const struct part *part,
+		     struct lh_model *m, struct lh_err *err)
+{
+	int n = lh_manifest_file_count(manifest, part->kind), rc = 0;
+	int tensors = tensor_count(part, m);
+	bool *found = lh_calloc((size_t)tensors, sizeof(*found));
+
+	for (int i = 0; !rc && i < n; i++) {
+		char name[LH_MANIFEST_NAME_BYTES];
+
+		lh_manifest_file_name(name, part->kind, i, n);
+		rc = load_file(path, name, manifest, part, m, found, err);
+	}
+	for (int i = 0; !rc && i < tensors; i++)
+		if (!found[i])
+			rc = lh_err_set(err, LH_ECORRUPT, "tensor '%s' is missing or of "
+					"another shape", tensor_at(part, m, i).name);
+	free(found);
 	return rc;
 }
 

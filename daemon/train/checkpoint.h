@@ -1,8 +1,9 @@
 /* checkpoint.h: the whole state of training as a directory: complete or absent.
  *
  * checkpoints/step-%010d/ holds params.safetensors, moments.safetensors (tensors
- * by parameter name, ".m" and ".v") and manifest.json (manifest.h), written
- * last, which names the files with size and xxh64. It is written as step-N.tmp,
+ * by parameter name, ".m" and ".v"; numbered files of at most
+ * LH_CHECKPOINT_FILE_BYTES where one would be larger) and manifest.json (manifest.h),
+ * written last, which names the files with size and xxh64. It is written as step-N.tmp,
  * synced and renamed. Loading takes the newest that matches its manifest. Newer
  * ones, which cannot be used, are reported and set aside: as step-N.damaged what
  * does not match, as step-N.unread what could not be read or is of another format
@@ -18,12 +19,16 @@
 #include "train/manifest.h"
 #include "train/model.h"
 
+/* Of tensors in a file; one that is larger has a file of its own. */
+#define LH_CHECKPOINT_FILE_BYTES ((int64_t)4 << 30)
+
 /* The state in host memory, as it was at lh_snapshot_take. */
 struct lh_snapshot {
 	const struct lh_ops *ops;
 	struct lh_dev *dev;
 	struct lh_model *model;
 	float *state[3]; /* (params) by enum lh_model_state: weights, moments */
+	int64_t file_bytes; /* LH_CHECKPOINT_FILE_BYTES */
 	void (*wrote)(void *arg); /* after each piece of a save; NULL: nobody asks */
 	void *wrote_arg;
 };
@@ -35,11 +40,12 @@ void lh_snapshot_free(struct lh_snapshot *s);
 int lh_snapshot_take(struct lh_snapshot *s, struct lh_err *err);
 
 /* Writes DIR/step-N for p->step; replaces one of the same step. *path is the
- * caller's. `spec` is the resolved job. Any thread: uses the snapshot alone, and of
- * its model only what never changes. */
+ * caller's. `spec` is the resolved job, `origin` of origin.h. Any thread: uses the
+ * snapshot alone, and of its model only what never changes. */
 int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
-		       const struct lh_progress *p, const json_t *spec, char **path,
-		       int64_t *bytes, struct lh_err *err);
+		       const struct lh_progress *p, const json_t *spec,
+		       const json_t *origin, char **path, int64_t *bytes,
+		       struct lh_err *err);
 
 /* Called for each checkpoint that was passed over, by the path it had. */
 typedef void (*lh_checkpoint_damaged)(void *arg, const char *path,

@@ -325,13 +325,10 @@ void lh_loop_on_damaged(void *loop, const char *path, const struct lh_err *why)
 }
 
 /* Gradients of a step are summed over its micro-batches, in their order. */
-static void tell_of_micro(struct lh_loop *l, const char *path)
+static void tell_of_micro(struct lh_loop *l, json_t *manifest)
 {
 	json_int_t was = 0, all = 0;
-	json_t *manifest;
 
-	if (lh_manifest_read(path, &manifest, NULL))
-		return;
 	json_unpack(manifest, "{s:{s:{s:I, s:I}}}", "job", "batch", "micro_sequences", &was,
 		    "sequences", &all);
 	was = was ? was : all;
@@ -339,7 +336,20 @@ static void tell_of_micro(struct lh_loop *l, const char *path)
 		lh_loop_tell(l, "info", "micro-batches of %d sequences, of %d before: losses "
 			     "are equal in exact arithmetic, not bit for bit", l->micro,
 			     (int)was);
+}
+
+/* With what wrote the checkpoint that this attempt goes on from. */
+static int compare(struct lh_loop *l, const char *path, struct lh_err *err)
+{
+	json_t *manifest = NULL;
+	int rc = lh_manifest_read(path, &manifest, err);
+
+	if (rc)
+		return lh_err_prefix(err, "checkpoint '%s'", path);
+	tell_of_micro(l, manifest);
+	lh_loop_compare_origin(l, manifest);
 	json_decref(manifest);
+	return 0;
 }
 
 static int begin_anew(struct lh_loop *l, struct lh_err *err)
@@ -370,14 +380,16 @@ static int restore(struct lh_loop *l, struct lh_err *err)
 
 	if (rc == LH_ENOTFOUND)
 		return begin_anew(l, err);
+	if (!rc) {
+		lh_info("resuming from '%s'", path);
+		rc = compare(l, path, err);
+		free(path);
+	}
 	if (rc) {
 		l->ending = LH_END_HELD;
 		return rc;
 	}
 	l->saved_step = l->p.step;
-	lh_info("resuming from '%s'", path);
-	tell_of_micro(l, path);
-	free(path);
 	if (l->p.phase >= l->job->phase_count)
 		return lh_err_set(err, LH_ECORRUPT, "the checkpoint is in phase %d, the job "
 				  "has %d", l->p.phase, l->job->phase_count);
@@ -432,7 +444,8 @@ static int open_saver(struct lh_loop *l, struct lh_err *err)
 {
 	struct lh_saver_config c = { .ops = l->c->ops, .dev = l->dev, .model = l->model,
 				     .dir = l->c->checkpoints, .spec = l->c->spec,
-				     .link = l->link, .keep = l->job->checkpoint.keep,
+				     .origin = l->origin, .link = l->link,
+				     .keep = l->job->checkpoint.keep,
 				     .keep_every = l->job->checkpoint.keep_every,
 				     .moved = on_save_moved, .moved_arg = l->link };
 
@@ -450,7 +463,12 @@ static int open_device(struct lh_loop *l, struct lh_err *err)
 	/* Only time is lost without it. */
 	if (!rc && l->c->cache && !lh_fs_mkdirs(l->c->cache, NULL))
 		l->c->ops->cache(l->dev, l->c->cache);
-	return rc ? rc : lh_data_open(&l->data, l->job, err);
+	if (!rc)
+		rc = lh_data_open(&l->data, l->job, err);
+	/* Now: later the text names the engines that were planned so far. */
+	if (!rc)
+		l->origin = lh_origin_of(l->job, &l->data, l->c->ops->describe(l->dev));
+	return rc;
 }
 
 static int open_model(struct lh_loop *l, struct lh_err *err)
@@ -542,6 +560,8 @@ static int begin(struct lh_loop *l, struct lh_err *err)
 
 	lh_loop_post_state(l, l->paused ? "paused" : "running",
 			   resumed ? "resumed from a checkpoint" : "started", 0);
+	if (l->data_changed && !l->paused)
+		lh_loop_pause(l, "the data are not those of its checkpoint", 0);
 	/* Somewhere to go back to, from the first step on. */
 	if (lh_loop_may_roll_back(l->job) && !resumed)
 		lh_loop_begin_save(l, "start", &no);
@@ -556,6 +576,7 @@ static void close_all(struct lh_loop *l)
 	lh_saver_free(l->saver);
 	lh_model_free(l->model);
 	lh_data_close(&l->data);
+	json_decref(l->origin);
 	l->c->ops->close(l->dev);
 }
 

@@ -16,6 +16,7 @@
 #include "train/estimate.h"
 #include "train/loop.h"
 #include "train/model.h"
+#include "train/origin.h"
 #include "train/saver.h"
 #include "train/trial.h"
 
@@ -30,6 +31,8 @@ struct lh_loop {
 	struct lh_model *model;
 	struct lh_saver *saver;
 	struct lh_data data;
+	json_t *origin;          /* of this attempt */
+	bool data_changed;       /* since the checkpoint that it goes on from */
 	struct lh_attention_mode modes[LH_PHASES_MAX];
 	struct lh_estimate plan;
 	int micro;               /* sequences of a micro-batch */
@@ -82,6 +85,10 @@ int lh_loop_save(struct lh_loop *l, const char *reason, struct lh_err *why);
 /* Full attention over the validation split; training state is not touched. Told to
  * end, it leaves off, records nothing and sets l->abandoned. */
 int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err);
+
+/* Compares this attempt's origin with that of the checkpoint it goes on from: tells of
+ * what differs, sets data_changed. */
+void lh_loop_compare_origin(struct lh_loop *l, const json_t *manifest);
 
 /* ---- steer.c --------------------------------------------------------------- */
 /* A checkpoint is there, or tried, before. */

@@ -4,6 +4,9 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "lighthouse/version.h"
 
 #include "base/failpoint.h"
 
@@ -61,6 +64,27 @@ int lh_loop_save(struct lh_loop *l, const char *reason, struct lh_err *err)
 	int rc = l->saved_step == l->p.step ? 0 : lh_loop_begin_save(l, reason, err);
 
 	return rc ? rc : lh_loop_take_save(l, true, err);
+}
+
+void lh_loop_compare_origin(struct lh_loop *l, const json_t *manifest)
+{
+	const json_t *origin = json_object_get(manifest, "origin");
+	const char *build = json_string_value(json_object_get(manifest, "written_by"));
+	char why[600];
+
+	if (!lh_origin_same_device(origin, l->origin, why, sizeof(why)))
+		lh_loop_tell(l, "warn", "the checkpoint of step %" PRId64 " differs: %s: from "
+			     "here on the run is the same in exact arithmetic, not bit for "
+			     "bit", l->p.step, why);
+	if (build && strcmp(build, lh_build))
+		lh_loop_tell(l, "info", "the checkpoint of step %" PRId64 " was written by "
+			     "version %.60s, this is %s", l->p.step, build, lh_build);
+	l->data_changed = !lh_origin_same_data(origin, l->origin, why, sizeof(why));
+	if (l->data_changed)
+		lh_loop_tell(l, "warn", "these are not the data that the checkpoint of step "
+			     "%" PRId64 " was trained on: %s; its place in them means other "
+			     "tokens now (hint: put the old files back, then pause --release "
+			     "and resume; or resume to go on with these)", l->p.step, why);
 }
 
 int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err)

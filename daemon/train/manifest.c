@@ -19,12 +19,35 @@
 
 #define FORMAT "lighthouse-checkpoint"
 #define MANIFEST "manifest.json"
-enum { VERSION = 1, MANIFEST_MAX_BYTES = 4 << 20, PIECE_BYTES = 1 << 20 };
+/* A manifest is mostly the list of shards, twice. */
+enum { VERSION = 2, OLDEST = 1, MANIFEST_MAX_BYTES = 64 << 20, PIECE_BYTES = 1 << 20 };
 
-/* Those of this version, whatever names a manifest holds: it may be foreign. */
-static const char *const files_of_version[] = { LH_MANIFEST_PARAMS,
-						LH_MANIFEST_MOMENTS };
-enum { FILES = sizeof(files_of_version) / sizeof(files_of_version[0]) };
+/* ---- names ----------------------------------------------------------------- */
+
+/* Files are known by these, whatever names a manifest holds: it may be foreign. */
+static const char *const kind_names[LH_MANIFEST_KINDS] = { "params", "moments" };
+
+void lh_manifest_file_name(char name[LH_MANIFEST_NAME_BYTES], enum lh_manifest_kind kind,
+			   int i, int n)
+{
+	if (n == 1)
+		snprintf(name, LH_MANIFEST_NAME_BYTES, "%s.safetensors", kind_names[kind]);
+	else
+		snprintf(name, LH_MANIFEST_NAME_BYTES, "%s-%05d-of-%05d.safetensors",
+			 kind_names[kind], i + 1, n);
+}
+
+int lh_manifest_file_count(const json_t *manifest, enum lh_manifest_kind kind)
+{
+	json_t *files = json_object_get(manifest, "files"), *file;
+	size_t bytes = strlen(kind_names[kind]);
+	const char *name;
+	int n = 0;
+
+	json_object_foreach(files, name, file)
+		n += !strncmp(name, kind_names[kind], bytes) && n < LH_MANIFEST_FILES_MAX;
+	return n ? n : 1;
+}
 
 /* ---- writing --------------------------------------------------------------- */
 
@@ -68,25 +91,26 @@ static void switch_from_json(struct lh_progress *p, const json_t *j)
 }
 
 static json_t *manifest_of(const struct lh_progress *p, const json_t *spec,
-			   json_t *files)
+			   const json_t *origin, json_t *files)
 {
 	return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:i, s:I, s:I, s:f, s:I, s:I, "
-			 "s:b, s:o, s:o, s:O, s:O}",
-			 "format", FORMAT, "version", VERSION, "written_by", LH_VERSION,
+			 "s:b, s:o, s:o, s:O, s:O, s:O}",
+			 "format", FORMAT, "version", VERSION, "written_by", lh_build,
 			 "attempt", (json_int_t)p->attempt, "step", (json_int_t)p->step,
 			 "command", (json_int_t)p->command, "phase", p->phase,
 			 "phase_step", (json_int_t)p->phase_step, "phase_tokens",
 			 (json_int_t)p->phase_tokens, "phase_ms", p->phase_ms, "cursor",
 			 (json_int_t)p->cursor, "total_steps",
 			 (json_int_t)p->total_steps, "owed", p->owed, "watch",
-			 lh_watch_to_json(&p->watch), "switch", switch_to_json(p), "files", files, "job",
-			 (json_t *)spec);
+			 lh_watch_to_json(&p->watch), "switch", switch_to_json(p), "files",
+			 files, "origin", (json_t *)origin, "job", (json_t *)spec);
 }
 
 int lh_manifest_write(const char *dir, const struct lh_progress *p, const json_t *spec,
-		      json_t *files, int64_t *bytes, struct lh_err *err)
+		      const json_t *origin, json_t *files, int64_t *bytes,
+		      struct lh_err *err)
 {
-	json_t *manifest = manifest_of(p, spec, files);
+	json_t *manifest = manifest_of(p, spec, origin, files);
 	char *path = lh_asprintf("%s/" MANIFEST, dir), *text;
 	int rc;
 
@@ -118,9 +142,9 @@ static int read_manifest(const char *dir, json_t **out, size_t *bytes,
 	json_unpack(*out, "{s:s, s:i}", "format", &format, "version", &version);
 	if (strcmp(format, FORMAT))
 		rc = lh_err_set(err, LH_ECORRUPT, "the manifest is damaged");
-	else if (version != VERSION)
+	else if (version < OLDEST || version > VERSION)
 		rc = lh_err_set(err, LH_EUNSUPPORTED, "format version %d, this program "
-				"reads %d", version, VERSION);
+				"reads %d to %d", version, OLDEST, VERSION);
 	if (!rc)
 		return 0;
 	json_decref(*out);
@@ -229,6 +253,29 @@ static int verify_file(const char *dir, const json_t *manifest, const char *file
 	return rc ? rc : lh_manifest_match(manifest, file, *bytes, xxh64, err);
 }
 
+/* All files of a kind; the first error is returned. */
+static int verify_kind(const char *dir, const json_t *manifest, enum lh_manifest_kind kind,
+		       lh_manifest_verified verified, void *arg, struct lh_err *err)
+{
+	int n = lh_manifest_file_count(manifest, kind), rc = 0;
+
+	for (int i = 0; i < n; i++) {
+		char name[LH_MANIFEST_NAME_BYTES];
+		struct lh_err why = LH_ERR_INIT;
+		int64_t bytes;
+		int bad;
+
+		lh_manifest_file_name(name, kind, i, n);
+		bad = verify_file(dir, manifest, name, &bytes, &why);
+		verified(arg, name, bytes, bad ? &why : NULL);
+		if (bad && !rc) {
+			*err = why;
+			rc = bad;
+		}
+	}
+	return rc;
+}
+
 static void add_hint(struct lh_err *err)
 {
 	if (err->code == LH_EUNSUPPORTED)
@@ -259,12 +306,11 @@ int lh_manifest_verify(const char *dir, lh_manifest_verified verified, void *arg
 		rc = lh_manifest_progress(manifest, &p, err);
 	verified(arg, MANIFEST, (int64_t)manifest_bytes, rc ? err : NULL);
 	/* Without a manifest nothing is known of the others. */
-	for (int i = 0; manifest && i < FILES; i++) {
+	for (int kind = 0; manifest && kind < LH_MANIFEST_KINDS; kind++) {
 		struct lh_err why = LH_ERR_INIT;
-		int64_t bytes;
-		int bad = verify_file(dir, manifest, files_of_version[i], &bytes, &why);
+		int bad = verify_kind(dir, manifest, (enum lh_manifest_kind)kind, verified,
+				      arg, &why);
 
-		verified(arg, files_of_version[i], bytes, bad ? &why : NULL);
 		if (bad && !rc) {
 			*err = why;
 			rc = bad;

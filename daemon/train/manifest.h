@@ -1,10 +1,13 @@
 /* manifest.h: what a checkpoint says of itself, and whether its files agree.
  *
- * manifest.json in a checkpoint's directory: format and version, the progress of
- * training, the resolved job, and each of the tensor files with its size and the
- * xxh64 (seed 0) of all its bytes. A checkpoint without one, or whose files differ
- * from it, is damaged. Nothing here knows a model, so that lhctl can check
- * checkpoints too; the tensors are checkpoint.c's. Any thread.
+ * manifest.json in a checkpoint's directory: format and version, which build wrote
+ * it, the progress of training, the resolved job, where its numbers come from
+ * (origin.h), and each of the tensor files with its size and the xxh64 (seed 0) of
+ * all its bytes. A checkpoint without one, or whose files differ from it, is damaged.
+ * Nothing here knows a model, so that lhctl can check checkpoints too; the tensors
+ * are checkpoint.c's. Any thread.
+ *
+ * Versions: 1 had one file of each kind and no origin; it is still read. 2 is this.
  *
  * Errors name the file within the directory; LH_ECORRUPT is damage and
  * LH_EUNSUPPORTED another version's checkpoint. A file that is not there is
@@ -19,8 +22,10 @@
 #include "lighthouse/err.h"
 #include "train/watch.h"
 
-#define LH_MANIFEST_PARAMS "params.safetensors"
-#define LH_MANIFEST_MOMENTS "moments.safetensors"
+/* Tensor files are of two kinds, each one file or several. */
+enum lh_manifest_kind { LH_MANIFEST_PARAMS, LH_MANIFEST_MOMENTS, LH_MANIFEST_KINDS };
+enum { LH_MANIFEST_FILES_MAX = 99999, LH_MANIFEST_NAME_BYTES = 48 };
+
 #define LH_MANIFEST_PINNED "pinned" /* empty; retention leaves the checkpoint */
 
 enum { LH_VOIDED_MAX = 16 };
@@ -48,13 +53,21 @@ struct lh_progress {
 	int voided_count;      /* the newest ones */
 };
 
+/* Name of file i of n, from 0: "params.safetensors" if it is the only one, else
+ * "params-00001-of-00003.safetensors". */
+void lh_manifest_file_name(char name[LH_MANIFEST_NAME_BYTES], enum lh_manifest_kind kind,
+			   int i, int n);
+/* How many files of a kind the manifest tells of, at least 1. */
+int lh_manifest_file_count(const json_t *manifest, enum lh_manifest_kind kind);
+
 /* Adds a file that was written to `files`, an object. */
 void lh_manifest_add_file(json_t *files, const char *file, int64_t bytes,
 			  uint64_t xxh64);
 /* Writes DIR/manifest.json and syncs the directory with it: to be called last.
- * `files` and `spec` are borrowed. */
+ * What is JSON is borrowed. */
 int lh_manifest_write(const char *dir, const struct lh_progress *p, const json_t *spec,
-		      json_t *files, int64_t *bytes, struct lh_err *err);
+		      const json_t *origin, json_t *files, int64_t *bytes,
+		      struct lh_err *err);
 
 /* The manifest of the checkpoint at DIR, checked for form and version. New
  * reference. */

@@ -9,6 +9,9 @@
 
 #include <stdint.h>
 
+/* Changes when other numbers come out: checkpoints name it. */
+#define LH_RNG_NAME "philox4x32-10"
+
 /* Streams: which use a seed's numbers are for. */
 enum lh_rng_stream { LH_RNG_INIT, LH_RNG_SHUFFLE, LH_RNG_SAMPLE };
 

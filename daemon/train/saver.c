@@ -12,7 +12,8 @@
 
 struct lh_saver {
 	struct lh_saver_config c;
-	json_t *spec;         /* the thread's own: references are not counted atomically */
+	/* The thread's own: references are not counted atomically. */
+	json_t *spec, *origin;
 	struct lh_snapshot snapshot;
 	struct lh_progress progress;
 	pthread_t thread;
@@ -40,6 +41,7 @@ int lh_saver_new(struct lh_saver **out, const struct lh_saver_config *config,
 
 	s->c = *config;
 	s->spec = json_deep_copy(config->spec);
+	s->origin = json_deep_copy(config->origin);
 	rc = lh_snapshot_new(&s->snapshot, config->ops, config->dev, config->model, err);
 	s->snapshot.wrote = on_wrote;
 	s->snapshot.wrote_arg = s;
@@ -61,6 +63,7 @@ void lh_saver_free(struct lh_saver *s)
 	}
 	lh_snapshot_free(&s->snapshot);
 	json_decref(s->spec);
+	json_decref(s->origin);
 	free(s);
 }
 
@@ -73,7 +76,8 @@ static void *write_out(void *arg)
 	if (s->c.link && lh_link_sync(s->c.link, &why))
 		lh_log_err(LH_LOG_WARN, "records", &why);
 	s->saved.rc = lh_checkpoint_save(s->c.dir, &s->snapshot, &s->progress, s->spec,
-					 &s->saved.path, &s->saved.bytes, &s->saved.err);
+					 s->origin, &s->saved.path, &s->saved.bytes,
+					 &s->saved.err);
 	if (!s->saved.rc)
 		lh_checkpoint_retain(s->c.dir, s->progress.step, s->c.keep,
 				     s->c.keep_every,

@@ -21,6 +21,7 @@ struct lh_saver_config {
 	struct lh_model *model;
 	const char *dir;      /* of the checkpoints */
 	const json_t *spec;   /* the resolved job */
+	const json_t *origin; /* see origin.h */
 	struct lh_link *link; /* of the records, or NULL; outlives the saver */
 	int keep;             /* newest ones that stay */
 	int64_t keep_every;   /* steps; those at multiples stay too, 0 none */

@@ -57,6 +57,11 @@ int lh_shard_check_vocab(const struct lh_shard *s, int64_t vocab,
 /* Reads every id once and compares the checksum. */
 int lh_shard_verify(const struct lh_shard *s, struct lh_err *err);
 
+/* Tells contents apart without reading them: xxh64 of the file's first and last 64
+ * KiB. A packed shard's header holds a checksum of all ids, so that another packing is
+ * another fingerprint; of what is written into a file in place only the ends count. */
+uint64_t lh_shard_fingerprint(const struct lh_shard *s);
+
 /* out (n) <- ids [from, from + n) as int32. The range must lie inside. */
 void lh_shard_read(const struct lh_shard *s, int64_t from, int64_t n, int32_t *out);
 

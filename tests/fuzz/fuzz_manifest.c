@@ -1,8 +1,11 @@
 /* fuzz_manifest.c: what a checkpoint says of itself (train/manifest.h): its place in
- * training, its switch, its watched losses, and the job it is of. */
+ * training, its switch, its watched losses, its files, where its numbers come from, and
+ * the job it is of. */
 #include "fuzz.h"
 #include "jobs/jobfile.h"
 #include "train/manifest.h"
+#include "train/origin.h"
+#include "train/rng.h"
 
 static void check_progress(const struct lh_progress *p)
 {
@@ -26,6 +29,37 @@ static void check_job(const json_t *spec)
 
 	if (spec && !lh_jobfile_from_json(&job, spec, &err))
 		lh_job_release(&job);
+}
+
+static void check_files(const json_t *manifest)
+{
+	char name[LH_MANIFEST_NAME_BYTES];
+	struct lh_err err = LH_ERR_INIT;
+
+	for (int kind = 0; kind < LH_MANIFEST_KINDS; kind++) {
+		int n = lh_manifest_file_count(manifest, (enum lh_manifest_kind)kind);
+
+		LH_ASSERT(n >= 1 && n <= LH_MANIFEST_FILES_MAX);
+		lh_manifest_file_name(name, (enum lh_manifest_kind)kind, n - 1, n);
+		LH_ASSERT(!strchr(name, '/'));
+		lh_manifest_match(manifest, name, 1000, 0x1234, &err);
+	}
+}
+
+static void check_origin(const json_t *then)
+{
+	json_t *now = json_pack("{s:s, s:{s:s, s:i, s:i}, s:[{s:s, s:i, s:i, s:s}], s:n}",
+				"device", "cpu", "rng", "generator", LH_RNG_NAME, "seed", 1,
+				"shuffle_seed", 1, "train", "path", "a", "bytes", 1064,
+				"tokens", 500, "fingerprint", "00000000000004d2",
+				"validation");
+	char why[600] = "";
+
+	LH_ASSERT(now);
+	LH_ASSERT(lh_origin_same_data(then, now, why, sizeof(why)) || *why);
+	*why = '\0';
+	LH_ASSERT(lh_origin_same_device(then, now, why, sizeof(why)) || *why);
+	json_decref(now);
 }
 
 static void on_verified(void *arg, const char *file, int64_t bytes,
@@ -54,7 +88,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	}
 	if (!lh_manifest_progress(m, &p, &err))
 		check_progress(&p);
-	lh_manifest_match(m, LH_MANIFEST_PARAMS, 1000, 0x1234, &err);
+	check_files(m);
+	check_origin(json_object_get(m, "origin"));
 	check_job(json_object_get(m, "job"));
 	json_decref(m);
 	return 0;

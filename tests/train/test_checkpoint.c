@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "../scratch.h"
+#include "lighthouse/version.h"
 #include "train/checkpoint.h"
 #include "train/rng.h"
 
@@ -20,7 +21,7 @@ static const enum lh_model_state states[] = { LH_STATE_PARAM, LH_STATE_MOMENT1,
 static struct lh_dev *dev;
 static struct lh_model *model;
 static struct lh_snapshot snapshot;
-static json_t *spec;
+static json_t *spec, *origin;
 static int damaged_count;
 static char damaged_text[2048];
 
@@ -35,6 +36,7 @@ static int setup(void **state)
 	if (scratch_setup(state) || lh_ops_cpu.open(&dev, 1, &err))
 		return -1;
 	spec = json_pack("{s:s, s:[i, i]}", "name", "tiny", "list", 1, 2);
+	origin = json_pack("{s:s}", "device", "here");
 	damaged_count = 0;
 	*damaged_text = '\0';
 	return lh_model_new(&model, &lh_ops_cpu, dev, &c, 1, 4, NULL, 0, &err) ||
@@ -47,6 +49,7 @@ static int teardown(void **state)
 	lh_model_free(model);
 	lh_ops_cpu.close(dev);
 	json_decref(spec);
+	json_decref(origin);
 	return scratch_teardown(state);
 }
 
@@ -100,7 +103,8 @@ static void save(int64_t step)
 	fill((uint64_t)step);
 	assert_int_equal(lh_snapshot_take(&snapshot, &err), 0);
 	fill(0); /* what is written is the snapshot */
-	if (lh_checkpoint_save(scratch_dir, &snapshot, &p, spec, &path, &bytes, &err))
+	if (lh_checkpoint_save(scratch_dir, &snapshot, &p, spec, origin, &path, &bytes,
+			       &err))
 		fail_msg("%s", err.text);
 	assert_true(bytes > lh_model_param_count(model) * 12);
 	free(path);
@@ -191,6 +195,10 @@ static void every_bit_comes_back(void **state)
 	assert_int_equal(p.total_steps, -1);
 	assert_int_equal(lh_manifest_read(path, &manifest, &err), 0);
 	assert_true(json_equal(json_object_get(manifest, "job"), spec));
+	assert_true(json_equal(json_object_get(manifest, "origin"), origin));
+	assert_string_equal(json_string_value(json_object_get(manifest, "written_by")),
+			    lh_build);
+	assert_int_equal(strncmp(lh_build, LH_VERSION, strlen(LH_VERSION)), 0);
 	json_decref(manifest);
 	free(path);
 	assert_int_equal(damaged_count, 0);
@@ -402,7 +410,7 @@ static void none_that_can_be_used_is_not_none(void **state)
 static void of_another_version(const char *name)
 {
 	size_t bytes;
-	char *text = scratch_read(name, &bytes), *at = strstr(text, "\"version\": 1");
+	char *text = scratch_read(name, &bytes), *at = strstr(text, "\"version\": 2");
 
 	assert_non_null(at);
 	at[11] = '9';
@@ -652,8 +660,8 @@ static void a_save_that_cannot_be_written_is_an_error(void **state)
 	/* A file where the directory should be made: works as root too. */
 	scratch_write("blocked", "x", 1);
 	path = scratch_path("blocked");
-	assert_int_equal(lh_checkpoint_save(path, &snapshot, &p, spec, &path, &bytes, &err),
-			 LH_EIO);
+	assert_int_equal(lh_checkpoint_save(path, &snapshot, &p, spec, origin, &path, &bytes,
+					    &err), LH_EIO);
 	assert_non_null(strstr(err.text, "blocked"));
 	free(path);
 }

@@ -21,7 +21,7 @@
 static struct lh_dev *dev;
 static struct lh_model *model;
 static struct lh_snapshot snapshot;
-static json_t *spec;
+static json_t *spec, *origin;
 static int damaged;
 
 static int setup(void **state)
@@ -36,6 +36,7 @@ static int setup(void **state)
 	if (scratch_setup(state) || lh_ops_cpu.open(&dev, 1, &err))
 		return -1;
 	spec = json_pack("{s:s}", "name", "tiny");
+	origin = json_pack("{s:s}", "device", "here");
 	return lh_model_new(&model, &lh_ops_cpu, dev, &c, 1, 4, NULL, 0, &err) ||
 	       lh_snapshot_new(&snapshot, &lh_ops_cpu, dev, model, &err);
 }
@@ -46,6 +47,7 @@ static int teardown(void **state)
 	lh_model_free(model);
 	lh_ops_cpu.close(dev);
 	json_decref(spec);
+	json_decref(origin);
 	return scratch_teardown(state);
 }
 
@@ -196,8 +198,8 @@ static int save(int64_t step, struct lh_err *err)
 	int rc = lh_snapshot_take(&snapshot, err);
 
 	if (!rc)
-		rc = lh_checkpoint_save(scratch_dir, &snapshot, &p, spec, &path, &bytes,
-					err);
+		rc = lh_checkpoint_save(scratch_dir, &snapshot, &p, spec, origin, &path,
+					&bytes, err);
 	if (!rc)
 		free(path);
 	return rc;

@@ -39,7 +39,7 @@ static int64_t step_of(int64_t version)
 static struct lh_dev *dev;
 static struct lh_model *model;
 static struct lh_snapshot snapshot;
-static json_t *spec;
+static json_t *spec, *origin;
 static int keep;
 static int64_t keep_every;
 
@@ -55,6 +55,7 @@ static int setup(void **state)
 		return -1;
 	lh_log_set_level(LH_LOG_ERROR + 1);
 	spec = json_pack("{s:s}", "name", "tiny");
+	origin = json_pack("{s:s}", "device", "here");
 	keep = 1;
 	keep_every = 0;
 	memset(moments, 0, sizeof(moments));
@@ -71,6 +72,7 @@ static int teardown(void **state)
 	lh_model_free(model);
 	lh_ops_cpu.close(dev);
 	json_decref(spec);
+	json_decref(origin);
 	return scratch_teardown(state);
 }
 
@@ -148,7 +150,7 @@ static void save_in(const char *dir, int64_t version)
 
 	fill(version);
 	assert_int_equal(lh_snapshot_take(&snapshot, &err), 0);
-	if (lh_checkpoint_save(dir, &snapshot, &p, spec, &path, &bytes, &err))
+	if (lh_checkpoint_save(dir, &snapshot, &p, spec, origin, &path, &bytes, &err))
 		fail_msg("%s", err.text);
 	free(path);
 }
@@ -459,7 +461,8 @@ static void trains(void)
 	struct lh_link_config lc = { .job = 1, .attempt = 1, .token = "t", .spool = path,
 				     .socket = socket };
 	struct lh_saver_config sc = { .ops = &lh_ops_cpu, .dev = dev, .model = model,
-				      .dir = scratch_dir, .spec = spec, .keep = 2 };
+				      .dir = scratch_dir, .spec = spec, .origin = origin,
+				      .keep = 2 };
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_saver *saver;
 	struct lh_saved saved;

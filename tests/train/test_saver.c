@@ -19,7 +19,7 @@
 
 static struct lh_dev *dev;
 static struct lh_model *model;
-static json_t *spec;
+static json_t *spec, *origin;
 static char dir[32];
 static atomic_int moved;
 
@@ -33,6 +33,7 @@ static int setup_model(int64_t ffn_dim)
 	atomic_store(&moved, 0);
 	strcpy(dir, "/tmp/lh-saver-XXXXXX");
 	spec = json_pack("{s:s}", "name", "saved");
+	origin = json_pack("{s:s}", "device", "here");
 	if (!mkdtemp(dir) || lh_ops_cpu.open(&dev, 1, &err) ||
 	    lh_model_new(&model, &lh_ops_cpu, dev, &c, 1, 8, NULL, 0, &err))
 		return -1;
@@ -59,6 +60,7 @@ static int teardown(void **state)
 	lh_model_free(model);
 	lh_ops_cpu.close(dev);
 	json_decref(spec);
+	json_decref(origin);
 	return lh_fs_remove_tree(dir, NULL);
 }
 
@@ -71,8 +73,9 @@ static void on_moved(void *arg)
 static struct lh_saver *saver_in(const char *where, int keep)
 {
 	struct lh_saver_config c = { .ops = &lh_ops_cpu, .dev = dev, .model = model,
-				     .dir = where, .spec = spec, .keep = keep,
-				     .moved = on_moved, .moved_arg = &moved };
+				     .dir = where, .spec = spec, .origin = origin,
+				     .keep = keep, .moved = on_moved,
+				     .moved_arg = &moved };
 	struct lh_saver *s;
 
 	assert_int_equal(lh_saver_new(&s, &c, NULL), 0);

@@ -117,6 +117,46 @@ static void a_token_past_the_vocabulary_fails_the_job(void **state)
 	assert_non_null(strstr(story.end_text, "position"));
 }
 
+static bool is_paused(int64_t arg)
+{
+	(void)arg;
+	return !strcmp(story.state, "paused");
+}
+
+/* A packing of the same size lies where the shard was. Nothing is trained on it until
+ * somebody says so; the line that then goes on is known by its own data. */
+static void a_resume_on_other_data_waits_for_a_word(void **state)
+{
+	(void)state;
+	new_job(endless, (const char *const[]){ "optimizer.schedule=constant" }, 1);
+	begin(false, NULL);
+	listen_until(step_is, 20);
+	command(1, "pause", NULL);
+	applied(1);
+	killed();
+	pack("train.bin", 257, 4000, 11);
+	for (int round = 0; round < 2; round++) { /* asked again if nobody answered */
+		story.state[0] = '\0';
+		begin(false, NULL);
+		listen_until(is_paused, 0);
+		assert_non_null(strstr(story.warning, "train.bin' had 4000 tokens"));
+		assert_non_null(strstr(story.warning, "hint: "));
+		assert_int_equal(story.attempt_steps, 0);
+		if (!round)
+			killed();
+	}
+	command(2, "resume", NULL);
+	applied(2);
+	listen_until(new_steps_are, 5);
+	command(3, "pause", NULL);
+	applied(3);
+	killed();
+	begin(false, NULL);
+	listen_until(new_steps_are, 5);
+	assert_null(strstr(story.warning, "train.bin"));
+	killed();
+}
+
 static void a_refused_worker_ends(void **state)
 {
 	(void)state;
@@ -234,6 +274,7 @@ WORKER_TESTS(W(without_lhd_it_finishes_its_job),
 	     W(what_is_not_finite_is_never_applied_nor_saved),
 	     W(without_a_usable_checkpoint_the_job_is_held),
 	     W(a_token_past_the_vocabulary_fails_the_job),
+	     W(a_resume_on_other_data_waits_for_a_word),
 	     W(a_refused_worker_ends),
 	     W(it_waits_for_a_predecessor_that_is_ending),
 	     W(the_command_line_is_checked),
