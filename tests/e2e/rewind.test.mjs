@@ -27,7 +27,7 @@ test('a switch by command whose loss is above the ceiling is taken back, and its
   const job = await submit(lhd, { phases: phases(100000), switch: NEVER, checkpoint: { every_steps: 7, keep: 1 } });
   await lhd.jobUntil(job, 'some steps', (j) => j.step >= 10);
   const { command } = await lhd.call('job.switch', { job });
-  await lhd.jobUntil(job, 'attempt 2 trains', (j) => j.attempt === 2 && j.step > 0 && j.state === 'RUNNING' && texts(lhd, job, 'job.rewind').length);
+  await lhd.jobUntil(job, 'attempt 2 trains', (j) => j.attempt === 2 && j.step > 0 && j.state === 'RUNNING' && texts(lhd, job, 'switch.reverted').length);
   const [{ step, outcome, text }] = lhd.sql(`select step, outcome, text from commands where id=${command}`);
   assert.equal(outcome, 'reverted');
   assert.match(text, /^in phase 'recovery' from step .*; taken back: loss .* is above switch.loss_ceiling/);
