@@ -57,7 +57,8 @@ static void look_at(struct lh_worker *w, int64_t now_ms)
 {
 	int64_t still_ms = now_ms - w->beat_at_ms;
 
-	/* Not spawned yet, gone, left alone as foreign, or without a counter. What it says is not read while it waits for the store. */
+	/* Not spawned yet, gone, left alone as foreign, or without a counter. What
+	 * it says is not read while it waits for the store. */
 	if (!w->beat_at_ms || w->gone || w->foreign || w->hung_ms ||
 	    (w->wire && w->beat < 0))
 		return;
