@@ -1,7 +1,7 @@
 // case.mjs: one case of the crash harness: a small job or two, commands and
 // faults, run until it ends and everything that was started is gone.
 import { spawn } from 'node:child_process';
-import { appendFileSync, mkdirSync, openSync, closeSync, readFileSync, readdirSync } from 'node:fs';
+import { appendFileSync, mkdirSync, openSync, closeSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { randomUUID } from 'node:crypto';
 import { Client, bin, until, jobYaml, processesOf } from '../e2e/lib/lhd.mjs';
@@ -25,6 +25,7 @@ export function jobOf(kind, switchStep = STEPS[0]) {
     switch: { watch_steps: 10, loss_ceiling: kind === 'rewind' ? 1e-6 : 1000 },
     checkpoint: { every_steps: 8, keep: 2 },
     evaluation: { sequences: 1 },
+    rules: [{ name: 'saves', when: 'step >= 6', do: 'checkpoint' }, { name: 'tells', when: 'step >= 9', do: 'exec tell' }],
   });
 }
 
@@ -35,6 +36,8 @@ export class Case {
     this.state = join(dir, 'state');
     this.notes = join(dir, 'points');
     mkdirSync(this.notes, { recursive: true });
+    mkdirSync(join(this.state, 'hooks'), { recursive: true, mode: 0o700 });
+    writeFileSync(join(this.state, 'hooks', 'tell'), '#!/bin/sh\nread line\n', { mode: 0o700 });
     this.env = { ...process.env, LH_FAILPOINT_DIR: this.notes, ...env };
   }
 

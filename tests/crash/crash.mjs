@@ -55,7 +55,8 @@ export function plan(seed, i, points) {
   const r = random(seed * 1000003 + i);
   const { point, at } = pointOf(r, i, points);
   // Points of going back are come to in such a job alone, and it ends by a command.
-  const kind = /^rewind\.|^link\.told$/.test(point.name) ? 'rewind' : r.pick(['natural', 'natural', 'command', 'command', 'rewind']);
+  const kinds = point.name === 'checkpoint.pinned' ? ['natural'] : ['natural', 'natural', 'command', 'command', 'rewind'];
+  const kind = /^rewind\.|^link\.told$/.test(point.name) ? 'rewind' : r.pick(kinds);
   // A switch whose checkpoint cannot be written has no way back, and is not tried there.
   const errs = (p) => p.name === 'alloc' || (p.fails && kind !== 'rewind' && r.chance(0.5));
   const order = (p, n) => `${p.name}=${errs(p) ? 'error' : 'kill'}@${n}`;

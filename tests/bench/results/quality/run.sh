@@ -20,6 +20,6 @@ for _ in $(seq 300); do ctl info >/dev/null 2>&1 && break; read -rt 0.1 <> <(:) 
 for job in light full; do
 	ctl submit "$out/$job.yaml"
 	ctl wait $job
-	ctl steps $job --limit 10000 --csv >"$out/$job.csv"
+	ctl metrics $job --csv >"$out/$job.csv"
 	ctl show $job --json >"$out/$job.json"
 done
