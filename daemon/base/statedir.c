@@ -134,7 +134,8 @@ static int make_ours(const char *path, mode_t mode, struct lh_err *err)
 {
 	struct stat st;
 
-	if (stat(path, &st) || (st.st_uid == geteuid() && chmod(path, mode)))
+	if (stat(path, &st) || (st.st_uid == geteuid() && (st.st_mode & 07777) != mode &&
+				chmod(path, mode)))
 		return lh_err_set(err, LH_EIO, "cannot set the mode of '%s': %s", path,
 				  strerror(errno));
 	if (st.st_uid == geteuid())

@@ -121,7 +121,7 @@ void lh_rewind_begin(struct lh_loop *l, int from, bool held)
 	now.from = from;
 	now.held = held || !now.command;
 	now.watch = l->p.watch;
-	if (lh_trial_read(l->trial_path, &old) && lh_trial_is_same(&old, &now))
+	if (lh_trial_read(l->trial_path, &old) && lh_trial_is_again(&old, &now))
 		now.attempts = old.attempts;
 	l->trial = now;
 	note_attempt(l, 1);

@@ -65,6 +65,12 @@ bool lh_trial_is_same(const struct lh_trial *a, const struct lh_trial *b)
 	return a->step == b->step && a->phase == b->phase && a->command == b->command;
 }
 
+bool lh_trial_is_again(const struct lh_trial *a, const struct lh_trial *b)
+{
+	return lh_trial_is_same(a, b) ||
+	       (a->command && a->command == b->command && a->phase == b->phase);
+}
+
 bool lh_trial_has_failed(struct lh_trial *t)
 {
 	if (!*t->why && t->attempts >= LH_TRIAL_ATTEMPTS)

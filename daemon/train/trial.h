@@ -33,6 +33,9 @@ struct lh_trial {
 bool lh_trial_read(const char *path, struct lh_trial *t);
 int lh_trial_write(const char *path, const struct lh_trial *t, struct lh_err *err);
 bool lh_trial_is_same(const struct lh_trial *a, const struct lh_trial *b);
+/* The same switch, entered again. One by command may come to another step: its first
+ * worker died before it told, and the next got the command later. */
+bool lh_trial_is_again(const struct lh_trial *a, const struct lh_trial *b);
 /* By its verdict, or by attempts that were lost: then `why` says so. */
 bool lh_trial_has_failed(struct lh_trial *t);
 

@@ -12,7 +12,9 @@ const LIMIT_MS = 90_000;
 const RESTARTS = 30, BOOTS_MAX = 40;
 
 /** The job: one that switches by itself, by command, or whose switch is taken back. */
-export function jobOf(kind, switchStep = STEPS[0]) {
+const RULES = [{ name: 'saves', when: 'step >= 6', do: 'checkpoint' }, { name: 'tells', when: 'step >= 9', do: 'exec tell' }];
+
+export function jobOf(kind, switchStep = STEPS[0], rules = RULES) {
   const first = kind === 'natural' ? switchStep : 100_000;
   return jobYaml({
     restarts: RESTARTS,
@@ -25,14 +27,14 @@ export function jobOf(kind, switchStep = STEPS[0]) {
     switch: { watch_steps: 10, loss_ceiling: kind === 'rewind' ? 1e-6 : 1000 },
     checkpoint: { every_steps: 8, keep: 2 },
     evaluation: { sequences: 1 },
-    rules: [{ name: 'saves', when: 'step >= 6', do: 'checkpoint' }, { name: 'tells', when: 'step >= 9', do: 'exec tell' }],
+    rules,
   });
 }
 
 export class Case {
   /** `env`: what the processes get; `kind` as in jobOf; `count` of jobs, at once. */
-  constructor(dir, text, kind, env, count = 1) {
-    Object.assign(this, { dir, text, kind, count, boots: 0, killed: 0, jobs: [], accepted: [], stopping: false });
+  constructor(dir, text, kind, env, count = 1, rules = RULES) {
+    Object.assign(this, { rules, dir, text, kind, count, boots: 0, killed: 0, jobs: [], accepted: [], stopping: false });
     this.state = join(dir, 'state');
     this.notes = join(dir, 'points');
     mkdirSync(this.notes, { recursive: true });
@@ -94,7 +96,7 @@ export class Case {
   /** Refused for want of room, somebody asks again. */
   async submit() {
     for (;;) {
-      const { result, error } = await this.call('job.submit', { yaml: jobOf(this.kind), base_dir: this.text, request_id: randomUUID() });
+      const { result, error } = await this.call('job.submit', { yaml: jobOf(this.kind, STEPS[0], this.rules), base_dir: this.text, request_id: randomUUID() });
       if (result) return result.job;
       if (!/No space left/.test(error.message)) throw error;
     }

@@ -103,9 +103,9 @@ class References {
 }
 
 /** {violations: [text], faults, hit: [name], done: [name-action], dir}. */
-async function runCase(text, references, { kind, orders, script, jobs = 1 }, env = {}, keep = true) {
+async function runCase(text, references, { kind, orders, script, jobs = 1, rules }, env = {}, keep = true) {
   const dir = mkdtempSync(join(tmpdir(), 'lh-crash-'));
-  const c = new Case(dir, text, kind, { LH_FAILPOINTS: orders.join(','), ...env }, jobs);
+  const c = new Case(dir, text, kind, { LH_FAILPOINTS: orders.join(','), ...env }, jobs, rules);
   let violations;
   try {
     c.note(JSON.stringify({ kind, orders, script, jobs, env }));

@@ -37,7 +37,7 @@ const PLANTED = {
   early_retention: { kind: 'natural', orders: ['tensors.sync=kill@3'], script: [] },
   early_rename: { kind: 'natural', orders: ['tensors.sync=kill@3'], script: [] },
   // lhd dies before it has noted that the command was carried out.
-  double_apply: { kind: 'natural', orders: ['command.outcome=kill@1'], script: [{ step: 5, act: 'checkpoint' }] },
+  double_apply: { kind: 'natural', rules: [], orders: ['command.outcome=kill@1'], script: [{ step: 5, act: 'checkpoint' }] },
 };
 
 for (const [bug, planned] of Object.entries(PLANTED))

@@ -159,9 +159,9 @@ test('rules survive a killed lhd and do not fire twice', async (t) => {
   const job = await submit(lhd, { phases: PHASES, rules: [
     { name: 'script', when: 'step > 3', do: 'exec slow' },
     { name: 'saves', when: 'step > 3', do: 'checkpoint' },
-    { name: 'later', when: 'step > 60', do: 'switch recovery' }] });
+    { name: 'later', when: 'step > 2000', do: 'switch recovery' }] });
   await until('the script runs', () => existsSync(join(lhd.state, 'slow.log')));
-  await until('the checkpoint was fired', () => firings(lhd).length === 2);
+  await until('the checkpoint was fired', () => firings(lhd).length >= 2);
   await lhd.end('SIGKILL');
   process.kill(Number(readFileSync(join(lhd.state, 'slow.pid'), 'utf8')), 'SIGKILL');
   writeFileSync(join(lhd.state, 'go'), '');

@@ -36,8 +36,11 @@ static void it_comes_back_as_it_was(void **state)
 	assert_true(back.held);
 	assert_non_null(strstr(back.why, "a reason with "));
 	assert_memory_equal(&back.watch, &t.watch, sizeof(t.watch));
-	back.command = 8;
+	back.step++;
 	assert_false(lh_trial_is_same(&t, &back));
+	assert_true(lh_trial_is_again(&t, &back));
+	back.command = 8;
+	assert_false(lh_trial_is_again(&t, &back));
 	free(path);
 }
 
