@@ -291,6 +291,16 @@ static void refusal(const json_t *error, struct lh_err *err)
 	lh_err_hint(err, "%s", ctl_str(data, "hint"));
 }
 
+/* A daemon that hangs up may have said why. */
+static bool has_said_why(struct ctl_client *k)
+{
+	struct lh_err no;
+
+	while (!k->reply && !listen_until(k, lh_clock_us() + CALL_LEAST_US, -1, &no))
+		;
+	return k->reply;
+}
+
 json_t *ctl_call(struct ctl_client *k, const char *method, json_t *params,
 		 struct lh_err *err)
 {
@@ -304,7 +314,7 @@ json_t *ctl_call(struct ctl_client *k, const char *method, json_t *params,
 		LH_BUG("a request that is no JSON");
 	json_decref(k->reply); /* late, to a call that was given up */
 	k->reply = NULL;
-	if (send_line_take(k, request, err))
+	if (send_line_take(k, request, err) && !has_said_why(k))
 		return NULL;
 	while (!k->reply)
 		if (listen_until(k, k->end_us > least_us ? k->end_us : least_us, -1, err))

@@ -124,7 +124,7 @@ export class Case {
     const asked = new Set();
     return until('the end', async () => {
       const j = (await this.call('job.get', { job })).result;
-      if (['DONE', 'FAILED', 'CANCELLED'].includes(j.state)) return j;
+      if (['DONE', 'FAILED', 'CANCELLED'].includes(j.state) || /^held/.test(j.reason)) return j;
       if (this.kind === 'rewind' || j.attempt < 3) return null;
       const { last_switch: last } = (await this.call('job.show', { job })).result;
       const key = `${last?.command} ${last?.from_step}`;
