@@ -127,7 +127,7 @@ test('a signal that comes while lhd starts: it finds its workers and stops them'
 
 test('a second one while it starts ends it at once', async (t) => {
   const dir = scratch(t), points = new Points(dir, { 'lhd.open': 1 });
-  const lhd = new Lhd(t, dir, [], points.env);
+  const lhd = new Lhd(t, dir, [], { env: points.env });
   atEnd(t, () => lhd.destroy());
   lhd.spawn();
   await points.there('lhd.open');

@@ -5,10 +5,10 @@
 // Needs a build with FUZZ=1. A target begins with the inputs of tests/fuzz/corpus/NAME
 // and goes on from what earlier runs found (BUILD/corpus/NAME). A finding is a crash, a
 // sanitizer's report, a leak, LIMIT_S for one input or too much memory; the input stays
-// in BUILD/found/NAME. Ends with a table; exit status 1 if there was a finding.
-// --keep runs nothing: it adds to tests/fuzz/corpus what earlier runs found, as little of it as
-// reaches the same edges.
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs';
+// in BUILD/found/NAME with what was said of it. Ends with a table; exit status 1 if there
+// was a finding. --keep runs nothing: it adds to tests/fuzz/corpus what earlier runs found,
+// as little of it as reaches the same edges.
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { spawn } from 'node:child_process';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -46,7 +46,10 @@ async function fuzz(build, name, seconds, dir) {
   const { code, text } = await run(file, [`-max_total_time=${seconds}`, `-timeout=${LIMIT_S}`, `-rss_limit_mb=${MEMORY_MB}`,
     '-print_final_stats=1', `-artifact_prefix=${found}/`, corpus, corpusOf(name)], dir);
   const out = list(found).filter((f) => !before.has(f));
-  for (const f of out) console.log(`FOUND ${text.match(/^(BUG|SUMMARY|.*runtime error).*$/m)?.[0] ?? ''}\n  ${file} ${f}`);
+  for (const f of out) {
+    writeFileSync(`${f}.txt`, text.slice(text.search(/^.*(BUG|ERROR|runtime error|ALARM)/m)));
+    console.log(`FOUND ${text.match(/^(BUG|SUMMARY|.*runtime error).*$/m)?.[0] ?? ''}\n  ${file} ${f}`);
+  }
   if (code && !out.length) throw new Error(`${file} failed:\n${text.slice(-2000)}`);
   const last = (pattern) => Number([...text.matchAll(pattern)].at(-1)?.[1] ?? 0);
   return { name, runs: last(/number_of_executed_units: (\d+)/g), seconds: Math.round((Date.now() - began) / 1000),

@@ -136,7 +136,7 @@ static inline void lhd_reopen(void)
 {
 	struct lh_jobs_config c = { .state_dir = lhd.state, .bin_dir = "/nowhere",
 				    .stop_grace_ms = INT64_MAX, .kill_grace_ms = INT64_MAX,
-				    .generation = 7 };
+				    .generation = 7, .proto = LH_PROTO_VERSION };
 	struct lh_err err = LH_ERR_INIT;
 
 	if (lh_store_open(&lhd.store, &lhd.loop, lhd.db, &err) ||
