@@ -193,7 +193,7 @@ struct lh_request {
 	json_t *spec_json;
 	char *yaml;
 	int priority;
-	int64_t first_rule;          /* id of the first that it brings */
+	int64_t first_rule;          /* id of the rule that it makes, or of the first */
 	struct lh_err err;
 };
 

@@ -198,7 +198,7 @@ static void journal_request(struct lh_request *r, struct lh_batch *b, const char
 static void on_added(void *arg, int rc, const struct lh_err *err)
 {
 	struct lh_request *r = arg;
-	struct lh_rule *rule = find_name(r->jobs, r->job, text_of(r->args, "name"));
+	struct lh_rule *rule = lh_rule_find(r->jobs, r->first_rule);
 
 	if (rc && rule)
 		rule->removed = true;
@@ -243,6 +243,7 @@ static void add_checked(void *arg)
 		rule = rule_new(run, ++jobs->rules->last_id, r->args, r->uid, r->pid,
 				r->program);
 		rule->busy = true; /* until it is stored */
+		r->first_rule = rule->id;
 		/* Of what happened before it was made it knows nothing. */
 		rule->cursor = lh_jobs_last_event(jobs);
 		b = lh_batch_new(jobs->journal);

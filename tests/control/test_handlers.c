@@ -2,7 +2,9 @@
  *
  * The functions of jobs.h below stand in for the job manager: they keep what they
  * were asked and answer when the case says so. What is tested is what lies
- * between: parameters in, queries, shapes out. */
+ * between: parameters in, queries, shapes out. Longer than a file should be: a third
+ * of it pretends the manager, which every case needs; where it is split, that third
+ * becomes a header of its own. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
