@@ -209,8 +209,8 @@ static void a_process_that_nothing_ends_is_left(void **state)
 
 	(void)state;
 	reopen_with_graces_ms(30, 30);
-	set_ctl("deaf", "");
-	job = start_running();
+	set_ctl("silent", ""); /* a hello would name it too */
+	job = submit();
 	RUN_UNTIL((pid = pid_of(job, 1, "pid")));
 	snprintf(path, sizeof(path), "%s/%s", attempt_dir(job, 1), LH_ATTEMPT_PID);
 	assert_int_equal(unlink(path), 0); /* lhd does not know it any more */
