@@ -153,7 +153,8 @@ char *lh_loss_story(const struct lh_worker *w)
 	if (*w->trouble)
 		return lh_strdup(w->trouble);
 	how = how_it_ended(w);
-	lh_escape(words, sizeof(words), last);
+	/* One that ended well has none. */
+	lh_escape(words, sizeof(words), w->exit_code == 0 ? "" : last);
 	/* What it said itself is better than what its log says. */
 	if (*w->outcome && *w->end_text && lh_worker_is_lost(w))
 		story = lh_asprintf("%s: %s", how, w->end_text);
