@@ -87,10 +87,13 @@ test('a job that ended while no lhd was there is found DONE with all its steps',
 
 test('a killed worker goes on from its checkpoint with the same losses, switch included', async (t) => {
   const lhd = await fresh(t);
-  const quiet = await submit(lhd, { name: 'quiet' });
+  // Long enough that neither kill comes when all is over.
+  const [lighthouse, recovery] = LONG.phases;
+  const phases = [{ ...lighthouse, until: { steps: 600 } }, { ...recovery, until: { steps: 1000 } }];
+  const quiet = await submit(lhd, { name: 'quiet', phases });
   await lhd.jobUntil(quiet, 'DONE', done);
-  const job = await submit(lhd, { name: 'hurt' });
-  for (const at of [25, 75]) {
+  const job = await submit(lhd, { name: 'hurt', phases });
+  for (const at of [150, 650]) {
     await lhd.jobUntil(job, `step ${at}`, (j) => j.step >= at && j.state === 'RUNNING');
     process.kill(await lhd.workerPid(job), 'SIGKILL');
     const { attempt } = await lhd.call('job.get', { job });
