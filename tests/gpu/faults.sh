@@ -61,8 +61,7 @@ limit "from step to step ${whole} ms, of them step ${step} ms: the rest" \
 
 worker=$(pid_of large)
 check "pause --release" ctl pause large --release
-for _ in $(seq 200); do kill -0 "$worker" 2>/dev/null || break; wait_ms 100; done
-check "its worker has ended" [ ! -d "/proc/$worker" ]
+check "its worker has ended" ended "$worker"
 if [ -n "$before" ]; then
 	limit "left on the GPU" $(($(gpu_mib) - before)) 600 MiB
 else

@@ -2,6 +2,7 @@
 #
 #   start [BIN]      programs (../bin), an empty $dir with text in it, lhd; stopped at exit
 #   ctl ARGS...      lhctl with that state
+#   pid_of JOB, ended PID          of a worker
 #   check WHAT CMD.. runs CMD, tells how it went; 1, and failed=1, if it did not go well
 #   limit WHAT VALUE MOST UNIT     the same of a number
 failed=0
@@ -37,3 +38,8 @@ limit() {
 says() { grep -q "$1" <<<"$("${@:2}" 2>&1)"; }
 # The process of a job's newest worker.
 pid_of() { ctl show "$1" --json | sed -n 's/^ *"pid": \([0-9]*\),$/\1/p' | tail -1; }
+# Waits for it at most 20 s.
+ended() {
+	for _ in $(seq 200); do [ -d "/proc/$1" ] || return 0; wait_ms 100; done
+	return 1
+}

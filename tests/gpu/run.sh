@@ -8,6 +8,7 @@
 #   all         both (without a MODE too)
 #   profile     20 steps op by op, and how long the GPU stood idle; ARGS: names of steps
 #   faults      what saves and a released pause cost a 530 M model; ARGS: job keys
+#   switch      a live switch of a 530 M model beside a stop and a start; ARGS: job keys
 #   sanitize    compute-sanitizer over our kernels; ARGS: memcheck or racecheck
 #
 # Needs a driver, cuBLASLt and cuDNN of CUDA 13 on this host, no compiler. Their
@@ -61,6 +62,7 @@ profile)
 	[ $# -gt 0 ] || set -- 268m 530m
 	section "where steps go" "$here/bench_step" --profile ${OUT:+--json "$OUT/profile.json"} "$@" ;;
 faults) section "saves and a released pause" "$here/faults.sh" "$here/../bin" "$@" ;;
+switch) section "a switch" "$here/switch.sh" "$here/../bin" "$@" ;;
 sanitize) section "compute-sanitizer" "$here/sanitize.sh" "$@" ;;
 *)
 	echo "error: '$what' is not known" >&2
