@@ -48,6 +48,14 @@ static struct {
 	bool replay;
 } held;
 
+/* Layers computed again on the way back come in reverse. */
+static int replayed(void)
+{
+	int i = held.next++;
+
+	return i < held.count ? i : 2 * held.count - 1 - i;
+}
+
 static void held_select(struct lh_dev *dev, const struct lh_lighthouse *g, int64_t BH,
 			int32_t *index, const float *sq, const float *sk)
 {
@@ -55,7 +63,7 @@ static void held_select(struct lh_dev *dev, const struct lh_lighthouse *g, int64
 	struct lh_err err = LH_ERR_INIT;
 
 	if (held.replay) {
-		held.inner->put(dev, index, held.index[held.next++], bytes);
+		held.inner->put(dev, index, held.index[replayed()], bytes);
 		return;
 	}
 	held.inner->lighthouse_select(dev, g, BH, index, sq, sk);
