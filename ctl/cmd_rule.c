@@ -7,8 +7,8 @@
 static const struct ctl_option options[] = {
 	{ "when", 'w', "SQL", false, "fire when this condition is true ('lhctl help rules')" },
 	{ "on", 0, "KIND", false, "or at events of this kind, a glob as 'job.*'" },
-	{ "do", 'd', "ACTION", false, "switch PHASE, pause [release], resume, checkpoint "
-	  "[pin], cancel, exec FILE" },
+	{ "do", 'd', "ACTION", false, "switch PHASE, set NAME=VALUE..., pause [release], "
+	  "resume, checkpoint [pin], cancel, exec FILE" },
 	{ "repeat", 0, NULL, false, "fire again each time the condition becomes true" },
 	{ "cooldown", 0, "S", false, "seconds between two firings (0)" },
 	{ "message", 'm', "WHY", false, "kept in the journal" },
@@ -151,5 +151,6 @@ const struct ctl_command ctl_cmd_rule = {
 	"  lhctl rule add my-job flat --when \"improvement(500) < 0.005\" --do 'switch recovery'\n"
 	"  lhctl rule add my-job most --when 'tokens > 0.7 * tokens_planned' --do 'switch recovery'\n"
 	"  lhctl rule add my-job by-8 --do 'switch recovery' --when \"deadline('08:00') - time < seconds_for('recovery')\"\n"
+	"  lhctl rule add my-job calm --when 'loss > 1.5 * mean_loss(100)' --do 'set lr=5e-4'\n"
 	"  lhctl rule add my-job tell --on 'job.state' --do 'exec notify.sh'\n"
 	"  lhctl rule ls\n", 1, 3, options, run };

@@ -51,6 +51,20 @@ static void print_phases(const json_t *show)
 	}
 }
 
+/* Where they are not the job file's. */
+static void print_settings(const json_t *show)
+{
+	json_t *s;
+	size_t i;
+
+	json_array_foreach (json_object_get(show, "settings"), i, s) {
+		printf("set: %s %.10g", ctl_safe(s, "setting"), ctl_real(s, "value"));
+		if (ctl_has(s, "phase"))
+			printf(" in '%s'", ctl_safe(s, "phase"));
+		printf(", %.10g in the job file\n", ctl_real(s, "file"));
+	}
+}
+
 static void print_evaluations(const json_t *show)
 {
 	static const char *const heads[] = { "STEP", "VALIDATION LOSS", "ATTENTION",
@@ -156,6 +170,7 @@ static int run(struct ctl *c)
 			      ctl_str(show, "directory"));
 		print_loss(show);
 		print_phases(show);
+		print_settings(show);
 		print_switch(show);
 		print_instability(show);
 		print_checkpoints(show);

@@ -113,13 +113,11 @@ void rpc_job_submit(struct lh_call *call)
 static void command(struct lh_call *call, const char *verb)
 {
 	struct lh_caller who = lh_control_caller(call);
-	static const char *const worker_args[] = { "phase", "pin", "release",
-						   "micro_sequences" };
-	json_t *args = json_object();
+	static const char *const not_args[] = { "job", "request_id", "message", "program" };
+	json_t *args = json_copy(call->params);
 
-	for (size_t i = 0; i < sizeof(worker_args) / sizeof(*worker_args); i++)
-		json_object_set(args, worker_args[i],
-				json_object_get(call->params, worker_args[i]));
+	for (size_t i = 0; i < sizeof(not_args) / sizeof(*not_args); i++)
+		json_object_del(args, not_args[i]);
 	lh_jobs_command(lh_control_of(call)->jobs, lh_call_int(call, "job", 0),
 			verb, args, &who, lh_control_answer, call);
 	json_decref(args);
@@ -128,6 +126,11 @@ static void command(struct lh_call *call, const char *verb)
 void rpc_job_switch(struct lh_call *call)
 {
 	command(call, "switch");
+}
+
+void rpc_job_set(struct lh_call *call)
+{
+	command(call, "set");
 }
 
 void rpc_job_pause(struct lh_call *call)

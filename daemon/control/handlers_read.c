@@ -118,6 +118,7 @@ void rpc_job_show(struct lh_call *call)
 	result = lh_reading_result(r);
 	json_object_set_new(result, "summary", lh_jobs_get(jobs, job));
 	json_object_set_new(result, "phases", lh_jobs_phases(jobs, job));
+	json_object_set_new(result, "settings", lh_jobs_settings(jobs, job));
 	json_object_set_new(result, "spec", lh_jobs_spec(jobs, job));
 	dir = lh_jobs_dir(jobs, job);
 	json_object_set_new(result, "directory", json_string(dir));

@@ -27,8 +27,9 @@
 #include "jobs/rule.h"
 #include "lighthouse/proto.h"
 
-static const char *const methods[] = { "job.switch", "job.pause", "job.resume",
-				       "job.checkpoint", "job.cancel" };
+static const char *const methods[] = { "job.switch", "job.set", "job.pause",
+				       "job.resume", "job.checkpoint",
+				       "job.cancel" };
 
 static const char *verb_of(const struct lh_request *r)
 {
@@ -290,10 +291,15 @@ static int check(const struct lh_job_run *run, const char *verb, const json_t *a
 	if (is(verb, "checkpoint") && run->state == LH_JOB_QUEUED)
 		return refuse(err, run, "waits in the queue; there is nothing to save",
 			      "ask once it runs");
+	if (is(verb, "set") && run->state == LH_JOB_QUEUED)
+		return refuse(err, run, "waits in the queue; it has nothing to be set yet",
+			      "set it once it runs");
 	if (is(verb, "resume") && check_micro(run, args, err))
 		return err->code;
 	if (is(verb, "switch"))
 		return check_switch(run, args, stored, err);
+	if (is(verb, "set"))
+		return lh_set_check(run, phase_to_be(run), args, stored, err);
 	*stored = json_copy((json_t *)args);
 	return 0;
 }

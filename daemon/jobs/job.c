@@ -58,7 +58,6 @@
 #include "base/failpoint.h"
 #include "base/fs.h"
 #include "base/log.h"
-#include "jobs/jobfile.h"
 
 static const char *const state_names[] = { LH_JOB_STATE_NAMES };
 _Static_assert(sizeof(state_names) / sizeof(*state_names) == LH_JOB_STATES, "a name a state");
@@ -141,6 +140,7 @@ struct lh_job_run *lh_job_run_new(struct lh_journal *journal, int64_t id,
 	run->spec_json = json_incref(spec_json);
 	run->tokens = json_object();
 	run->loss = run->tokens_per_s = NAN;
+	lh_settings_of_job(&run->settings, &run->spec);
 	for (int i = 0; i < LH_PHASES_MAX; i++)
 		run->first_step[i] = -1;
 	return run;
@@ -244,7 +244,7 @@ int64_t lh_job_total_steps(const struct lh_job_run *run)
 	int64_t total = run->first_step[run->phase] > 0 ? run->first_step[run->phase] : 0;
 
 	for (int i = run->phase; i < run->spec.phase_count; i++) {
-		int64_t steps = lh_jobfile_phase_steps(&run->spec, i);
+		int64_t steps = lh_settings_phase_steps(&run->settings, &run->spec, i);
 
 		if (steps < 0)
 			return -1;

@@ -13,6 +13,7 @@
 
 #include "jobs/journal.h"
 #include "lighthouse/job.h"
+#include "train/settings.h"
 
 enum lh_job_state {
 	LH_JOB_QUEUED,
@@ -58,6 +59,7 @@ struct lh_job_run {
 	double loss, tokens_per_s;   /* NaN = not known */
 	double pace_ms;              /* of a step, smoothed; 0 = not known */
 	int64_t first_step[LH_PHASES_MAX]; /* steps done when entered, -1 not yet */
+	struct lh_settings settings; /* as the worker last told them */
 
 	json_t *tokens;              /* of all attempts: {"1": token, ...} */
 	int64_t taken_attempt;       /* highest number a foreign worker has, or 0 */

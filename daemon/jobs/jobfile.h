@@ -46,8 +46,9 @@ int lh_jobfile_from_json(struct lh_job *job, const json_t *json,
 /* Steps planned over all phases when each is ended by its own `until`:
  * tokens become steps; -1 when a phase is manual or ends by minutes alone. */
 int64_t lh_jobfile_total_steps(const struct lh_job *job);
-/* The same of one phase. */
+/* The same of one phase, and of a phase with other limits. */
 int64_t lh_jobfile_phase_steps(const struct lh_job *job, int phase);
+int64_t lh_jobfile_until_steps(const struct lh_job *job, const struct lh_job_until *u);
 
 /* Index of a phase by name or by decimal index; LH_ENOTFOUND with the list. */
 int lh_jobfile_find_phase(const struct lh_job *job, const char *name, int *phase,

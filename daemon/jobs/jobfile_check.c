@@ -238,9 +238,8 @@ int lh_jobfile_check_data(const struct lh_job *job, const struct lh_node *root,
 
 /* ---- questions about a job ------------------------------------------------- */
 
-int64_t lh_jobfile_phase_steps(const struct lh_job *job, int phase)
+int64_t lh_jobfile_until_steps(const struct lh_job *job, const struct lh_job_until *u)
 {
-	const struct lh_job_until *u = &job->phases[phase].until;
 	int64_t step_tokens = job->batch.sequences * job->data.seq_len;
 	int64_t by_tokens = (u->tokens + step_tokens - 1) / step_tokens;
 
@@ -249,6 +248,11 @@ int64_t lh_jobfile_phase_steps(const struct lh_job *job, int phase)
 	if (!u->steps || (u->tokens && by_tokens < u->steps))
 		return by_tokens;
 	return u->steps;
+}
+
+int64_t lh_jobfile_phase_steps(const struct lh_job *job, int phase)
+{
+	return lh_jobfile_until_steps(job, &job->phases[phase].until);
 }
 
 int64_t lh_jobfile_total_steps(const struct lh_job *job)

@@ -81,7 +81,7 @@ typedef void (*lh_jobs_reply)(void *arg, json_t *result, const struct lh_err *er
 void lh_jobs_submit_take(struct lh_jobs *jobs, struct lh_job *job, const char *yaml,
 			 int priority, const struct lh_caller *who,
 			 lh_jobs_reply reply, void *arg);
-/* job.switch, job.pause, job.resume, job.checkpoint, job.cancel. `args` is the
+/* job.switch, job.set, job.pause, job.resume, job.checkpoint, job.cancel. `args` is the
  * verb's (proto.h), borrowed; the switch phase as its caller wrote it, or
  * absent. Refused at once (LH_ENOTFOUND, LH_ESTATE) or journalled. A request id
  * seen before gives the first answer again; with other args LH_ECONFLICT. */
@@ -108,6 +108,8 @@ json_t *lh_jobs_get(struct lh_jobs *jobs, int64_t job);
 json_t *lh_jobs_list(struct lh_jobs *jobs, const char *state /* or NULL */);
 /* phases of job.show: [{name, attention, steps, first_step}]. */
 json_t *lh_jobs_phases(struct lh_jobs *jobs, int64_t job);
+/* settings of job.show: what was set otherwise than the job file says. */
+json_t *lh_jobs_settings(struct lh_jobs *jobs, int64_t job);
 json_t *lh_jobs_spec(struct lh_jobs *jobs, int64_t job);
 char *lh_jobs_dir(struct lh_jobs *jobs, int64_t job); /* heap, or NULL */
 bool lh_jobs_exists(struct lh_jobs *jobs, int64_t job);

@@ -6,6 +6,7 @@
  *   request.c  a caller's request until it is answered; request ids
  *   submit.c   new jobs
  *   command.c  steering: what a state allows, journal, delivery, outcome
+ *   set.c      settings of jobs that run
  *   queue.c    which job starts next, and starting it
  *   worker.c   one attempt's processes: spawn, watch, kill
  *   hang.c     workers that live and get nowhere
@@ -254,6 +255,16 @@ void lh_command_stop(struct lh_job_run *run, const char *why);
 /* Arguments for the worker out of a journal row's. New reference. */
 json_t *lh_command_worker_args(const json_t *stored);
 void lh_command_free_all(struct lh_job_run *run);
+
+/* ---- set.c ----------------------------------------------------------------- */
+/* 0 and the args to be journalled of a set in `phase`, or the refusal. */
+int lh_set_check(const struct lh_job_run *run, int phase, const json_t *args,
+		 json_t **stored, struct lh_err *err);
+/* The worker told them: an event if they are others. */
+void lh_set_told(struct lh_worker *w, struct lh_batch *b, int64_t step,
+		 const json_t *settings);
+/* Out of such an event. */
+void lh_set_load(struct lh_job_run *run, const json_t *settings);
 
 /* ---- queue.c --------------------------------------------------------------- */
 /* Starts what can be started; call after anything that may free a slot. */

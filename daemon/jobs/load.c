@@ -15,7 +15,7 @@
 #include "lighthouse/proto.h"
 
 struct loaded {
-	json_t *jobs, *attempts, *tokens, *commands, *phases, *last;
+	json_t *jobs, *attempts, *tokens, *commands, *events, *last;
 };
 
 static int64_t integer(const json_t *row, const char *key)
@@ -70,9 +70,10 @@ static int load_rows(sqlite3 *db, void *arg, struct lh_err *err)
 			   "WHERE outcome IS NULL ORDER BY id", &l->commands, err);
 	if (!rc)
 		rc = query(db, "SELECT job, kind, step, data_json FROM events "
-			   "WHERE kind IN ('job.phase', 'job.rewind', 'switch.reverted') "
+			   "WHERE kind IN ('job.phase', 'job.rewind', 'switch.reverted', "
+			   "'job.settings') "
 			   "ORDER BY id",
-			   &l->phases, err);
+			   &l->events, err);
 	if (!rc)
 		rc = query(db, "SELECT (SELECT coalesce(max(id), 0) FROM events) AS event, "
 			   "(SELECT coalesce(max(id), 0) FROM commands) AS command",
@@ -177,7 +178,8 @@ static void load_command(struct lh_jobs *jobs, const json_t *row)
 		run->worker->stop_asked = true;
 }
 
-static void load_phase(struct lh_jobs *jobs, const json_t *row)
+/* Events of which the newest counts. */
+static void load_event(struct lh_jobs *jobs, const json_t *row)
 {
 	struct lh_job_run *run = lh_jobs_find(jobs, integer(row, "job"));
 	const json_t *data = json_object_get(row, "data");
@@ -186,7 +188,9 @@ static void load_phase(struct lh_jobs *jobs, const json_t *row)
 
 	if (!run || phase < 0 || phase >= run->spec.phase_count)
 		return;
-	if (reverted)
+	if (!strcmp(text(row, "kind"), "job.settings"))
+		lh_set_load(run, json_object_get(data, "settings"));
+	else if (reverted)
 		lh_job_forget_phases(run, (int)phase, integer(data, "from_step"));
 	else if (!strcmp(text(row, "kind"), "job.rewind"))
 		lh_job_forget_phases(run, (int)phase, integer(row, "step"));
@@ -246,8 +250,8 @@ int lh_jobs_load(struct lh_jobs *jobs, int64_t *last_event, struct lh_err *err)
 		load_token(jobs, row);
 	json_array_foreach (l.commands, i, row)
 		load_command(jobs, row);
-	json_array_foreach (l.phases, i, row)
-		load_phase(jobs, row);
+	json_array_foreach (l.events, i, row)
+		load_event(jobs, row);
 	row = json_array_get(l.last, 0);
 	*last_event = integer(row, "event");
 	jobs->last_command = integer(row, "command");
@@ -260,7 +264,7 @@ done:
 	json_decref(l.attempts);
 	json_decref(l.tokens);
 	json_decref(l.commands);
-	json_decref(l.phases);
+	json_decref(l.events);
 	json_decref(l.last);
 	return rc;
 }

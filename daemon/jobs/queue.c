@@ -97,6 +97,7 @@ static int read_saved(sqlite3 *db, struct starting *s, struct lh_err *err)
 	return rows ? 0 : LH_ESTORE;
 }
 
+#define OR_METHOD(verb) ", 'job." verb "'"
 /* What was applied in earlier attempts and shapes training: it is done again at
  * its step. Pauses are in `paused`, checkpoints and ends are over. */
 static int read_past(sqlite3 *db, void *arg, struct lh_err *err)
@@ -106,9 +107,9 @@ static int read_past(sqlite3 *db, void *arg, struct lh_err *err)
 	bool more;
 	size_t i;
 
-	rows = lh_store_rows(db, "SELECT id, 'switch' AS verb, args_json, step FROM commands "
-			     "WHERE job = ? AND method = 'job.switch' AND "
-			     "outcome = 'applied' ORDER BY id",
+	rows = lh_store_rows(db, "SELECT id, substr(method, 5) AS verb, args_json, step FROM "
+			     "commands WHERE job = ? AND outcome = 'applied' AND method IN "
+			     "('' " LH_PROTO_SHAPING_VERBS(OR_METHOD) ") ORDER BY id",
 			     (struct lh_bind[]){ LH_INT(s->job) }, 1, INT64_MAX,
 			     &more, err);
 	if (!rows)

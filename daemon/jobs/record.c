@@ -206,8 +206,27 @@ static void on_state(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 		lh_job_set_state(run, b, states[i].state, "%s", text(r, "reason"));
 }
 
+/* A rollback takes it back. */
+static void revert(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	int64_t command = integer(r, "command");
+
+	lh_batch_add(b, LH_STMT_COMMAND_REVERTED,
+		     (struct lh_bind[]){ LH_INT(command), LH_TEXT(text(r, "text")) }, 2);
+	lh_batch_event_take(b, w->run->id, w->attempt, integer(r, "step"),
+			    "command.reverted",
+			    json_pack("{s:I, s:s}", "command", (json_int_t)command, "text",
+				      text(r, "text")),
+			    "command %" PRId64 " is taken back: %s", command,
+			    text(r, "text"));
+}
+
 static void on_command(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 {
+	if (!strcmp(text(r, "outcome"), "reverted")) {
+		revert(w, b, r);
+		return;
+	}
 	lh_command_outcome(w->run, b, integer(r, "command"),
 			   !strcmp(text(r, "outcome"), "applied"), integer(r, "step"),
 			   text(r, "text"), text(r, "hint"));
@@ -325,6 +344,11 @@ static void on_phase(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 		    json_is_true(json_object_get(r, "trial")));
 }
 
+static void on_settings(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	lh_set_told(w, b, integer(r, "step"), json_object_get(r, "settings"));
+}
+
 static const struct {
 	const char *name;
 	void (*apply)(struct lh_worker *w, struct lh_batch *b, const json_t *r);
@@ -332,7 +356,7 @@ static const struct {
 	{ "step", on_step },       { "eval", on_eval },   { "checkpoint", on_checkpoint },
 	{ "state", on_state },     { "event", on_event }, { "command", on_command },
 	{ "phase", on_phase },     { "end", on_end },     { "instability", on_instability },
-	{ "switch", on_switch },
+	{ "switch", on_switch },   { "settings", on_settings },
 };
 
 static void apply(struct lh_worker *w, struct lh_batch *b, const json_t *r)

@@ -38,7 +38,7 @@ static void scope_of(struct lh_rule_scope *s, const struct lh_rule *r)
 	const struct lh_job_run *run = r->run;
 	int64_t first = run->first_step[run->phase];
 
-	lh_rule_scope_of_job(s, &run->spec);
+	lh_rule_scope_of_job(s, &run->spec, &run->settings);
 	s->job = run->id;
 	s->step = run->step;
 	s->phase = run->phase;

@@ -1,6 +1,7 @@
 /* rule_action.h: what a rule does, from the words it is written in. Pure.
  *
  *   "switch recovery"   verb "switch", args {"phase": "recovery"}
+ *   "set lr=1e-3 clip=1"  verb "set", args {"lr": 0.001, "clip": 1.0}
  *   "pause release"     verb "pause", args {"release": true}
  *   "exec notify.sh"    verb "exec", args {"file": "notify.sh"}
  */

@@ -8,14 +8,15 @@
 #include "jobs/jobfile.h"
 #include "jobs/rule_action.h"
 
-void lh_rule_scope_of_job(struct lh_rule_scope *s, const struct lh_job *spec)
+void lh_rule_scope_of_job(struct lh_rule_scope *s, const struct lh_job *spec,
+			  const struct lh_settings *settings)
 {
 	s->phase_count = spec->phase_count;
 	for (int i = 0; i < spec->phase_count; i++) {
 		snprintf(s->phases[i].name, sizeof(s->phases[i].name), "%s",
 			 spec->phases[i].name);
 		s->phases[i].attention = spec->phases[i].attention;
-		s->phases[i].steps = lh_jobfile_phase_steps(spec, i);
+		s->phases[i].steps = lh_settings_phase_steps(settings, spec, i);
 	}
 	s->step_tokens = spec->batch.sequences * spec->data.seq_len;
 	s->state = "QUEUED";
@@ -43,23 +44,44 @@ int lh_rule_check(const struct lh_rule_scope *scope, const char *when, const cha
 	return rc;
 }
 
+int lh_rule_check_action(const struct lh_job *job, const struct lh_settings *settings,
+			 int phase, const char *action, struct lh_err *err)
+{
+	struct lh_rule_action a = { 0 };
+	struct lh_settings s = *settings;
+	const char *to;
+	json_t *spec;
+	int rc = lh_rule_action_parse(&a, action, err);
+
+	if (rc)
+		return rc;
+	to = json_string_value(json_object_get(a.args, "phase"));
+	if (to)
+		rc = lh_jobfile_find_phase(job, to, &phase, err);
+	if (!rc && !strcmp(a.verb, "set")) {
+		spec = lh_jobfile_to_json(job);
+		lh_settings_apply(&s, a.args, phase);
+		rc = lh_settings_check(&s, spec, err);
+		json_decref(spec);
+	}
+	lh_rule_action_release(&a);
+	return rc;
+}
+
 int lh_rules_check(const struct lh_job *job, struct lh_err *err)
 {
 	struct lh_rule_scope scope = { 0 };
-	int phase, rc = 0;
+	struct lh_settings settings;
+	int rc = 0;
 
-	lh_rule_scope_of_job(&scope, job);
+	lh_settings_of_job(&settings, job);
+	lh_rule_scope_of_job(&scope, job, &settings);
 	for (int i = 0; !rc && i < job->rule_count; i++) {
 		const struct lh_job_rule *r = &job->rules[i];
-		struct lh_rule_action a = { 0 };
-		const char *to;
 
 		rc = lh_rule_check(&scope, r->when, r->on, r->action, err);
-		if (!rc && !lh_rule_action_parse(&a, r->action, err)) {
-			to = json_string_value(json_object_get(a.args, "phase"));
-			rc = to ? lh_jobfile_find_phase(job, to, &phase, err) : 0;
-		}
-		lh_rule_action_release(&a);
+		if (!rc)
+			rc = lh_rule_check_action(job, &settings, 0, r->action, err);
 		if (rc) {
 			err->code = LH_EJOBFILE;
 			rc = lh_err_prefix(err, "rules.%d (%s)", i, r->name);

@@ -62,9 +62,13 @@ void lh_rule_store(const struct lh_rule *r, struct lh_batch *b);
 
 /* ---- rule_check.c ---------------------------------------------------------- */
 /* What a condition may ask about a job that has not run. */
-void lh_rule_scope_of_job(struct lh_rule_scope *s, const struct lh_job *spec);
+void lh_rule_scope_of_job(struct lh_rule_scope *s, const struct lh_job *spec,
+			  const struct lh_settings *settings);
 int lh_rule_check(const struct lh_rule_scope *scope, const char *when, const char *on,
 		  const char *action, struct lh_err *err);
+/* Whether the job could do it in `phase`, with settings as they are. */
+int lh_rule_check_action(const struct lh_job *job, const struct lh_settings *settings,
+			 int phase, const char *action, struct lh_err *err);
 
 /* ---- rule_fire.c ----------------------------------------------------------- */
 /* `values` of `now`, or the event of that id. */

@@ -230,6 +230,9 @@ static void add_checked(void *arg)
 	free(a);
 	if (jobs->closing)
 		return; /* freed with the rest */
+	if (!r->err.code)
+		lh_rule_check_action(&run->spec, &run->settings, run->phase,
+				     text_of(r->args, "do"), &r->err);
 	if (r->err.code) {
 		lh_request_answer_take(r, NULL, &r->err);
 	} else if (find_name(jobs, r->job, name)) {
@@ -257,9 +260,10 @@ static void add_checked(void *arg)
 static void add_go(struct lh_request *r)
 {
 	struct adding *a = lh_calloc(1, sizeof(*a));
+	const struct lh_job_run *run = lh_jobs_find(r->jobs, r->job);
 
 	a->r = r;
-	lh_rule_scope_of_job(&a->scope, &lh_jobs_find(r->jobs, r->job)->spec);
+	lh_rule_scope_of_job(&a->scope, &run->spec, &run->settings);
 	a->scope.created_ms = lh_time_ms();
 	lh_jobs_task(r->jobs, add_check, add_checked, a);
 }

@@ -4,7 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "jobs/jobfile.h"
 
 static json_t *integer_or_null(int64_t v, bool known)
 {
@@ -70,7 +69,7 @@ json_t *lh_jobs_phases(struct lh_jobs *jobs, int64_t job)
 
 	for (int i = 0; run && i < run->spec.phase_count; i++) {
 		const struct lh_job_phase *p = &run->spec.phases[i];
-		int64_t steps = lh_jobfile_phase_steps(&run->spec, i);
+		int64_t steps = lh_settings_phase_steps(&run->settings, &run->spec, i);
 
 		json_array_append_new(
 			list, json_pack("{s:s, s:s, s:o, s:o}", "name", p->name, "attention",
@@ -82,6 +81,13 @@ json_t *lh_jobs_phases(struct lh_jobs *jobs, int64_t job)
 							run->first_step[i] >= 0)));
 	}
 	return list;
+}
+
+json_t *lh_jobs_settings(struct lh_jobs *jobs, int64_t job)
+{
+	struct lh_job_run *run = lh_jobs_find(jobs, job);
+
+	return run ? lh_settings_changed(&run->settings, &run->spec) : NULL;
 }
 
 json_t *lh_jobs_spec(struct lh_jobs *jobs, int64_t job)

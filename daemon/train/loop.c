@@ -90,6 +90,12 @@ void lh_loop_post_state(struct lh_loop *l, const char *state, const char *reason
 				   (json_int_t)command));
 }
 
+void lh_loop_post_settings(struct lh_loop *l)
+{
+	lh_loop_post_take(l, "settings", json_pack("{s:o}", "settings",
+						   lh_settings_to_json(&l->p.settings)));
+}
+
 /* ---- phases ---------------------------------------------------------------- */
 
 int64_t lh_loop_plan_total(const struct lh_loop *l)
@@ -97,7 +103,7 @@ int64_t lh_loop_plan_total(const struct lh_loop *l)
 	int64_t total = l->p.phase_step;
 
 	for (int i = l->p.phase; i < l->job->phase_count; i++) {
-		int64_t n = lh_jobfile_phase_steps(l->job, i);
+		int64_t n = lh_settings_phase_steps(&l->p.settings, l->job, i);
 
 		if (n < 0)
 			return -1;
@@ -108,13 +114,13 @@ int64_t lh_loop_plan_total(const struct lh_loop *l)
 
 bool lh_loop_phase_is_over(const struct lh_loop *l)
 {
-	const struct lh_job_until *u = &l->job->phases[l->p.phase].until;
+	struct lh_job_until u = lh_settings_until(&l->p.settings, l->job, l->p.phase);
 
 	if (l->p.held) /* its switch was taken back */
 		return false;
-	return (u->steps && l->p.step - l->p.phase_step >= u->steps) ||
-	       (u->tokens && l->p.phase_tokens >= u->tokens) ||
-	       (u->minutes > 0 && l->p.phase_ms >= u->minutes * 60000);
+	return (u.steps && l->p.step - l->p.phase_step >= u.steps) ||
+	       (u.tokens && l->p.phase_tokens >= u.tokens) ||
+	       (u.minutes > 0 && l->p.phase_ms >= u.minutes * 60000);
 }
 
 /* ---- a step ---------------------------------------------------------------- */
@@ -151,18 +157,26 @@ static bool is_above_ceiling(const struct lh_loop *l, double loss)
 	return l->p.trial && ceiling > 0 && loss > ceiling;
 }
 
+/* Of the step that comes. */
+static double learning_rate(const struct lh_loop *l)
+{
+	const struct lh_settings *s = &l->p.settings;
+
+	return l->p.watch.lr_scale * lh_optim_lr(&l->job->optimizer, s->lr,
+						 s->lr_factor[l->p.phase], l->p.step,
+						 l->p.total_steps);
+}
+
 static int train_step(struct lh_loop *l, struct lh_err *err)
 {
 	const struct lh_job *job = l->job;
-	const struct lh_job_phase *phase = &job->phases[l->p.phase];
 	int64_t T = job->data.seq_len, n = job->batch.sequences, tokens = n * T;
-	double lr = l->p.watch.lr_scale * lh_optim_lr(&job->optimizer, phase->lr_factor,
-						      l->p.step, l->p.total_steps);
+	double lr = learning_rate(l);
 	struct lh_adamw opt = {
 		.lr = (float)lr, .beta1 = (float)job->optimizer.beta1,
 		.beta2 = (float)job->optimizer.beta2, .eps = (float)job->optimizer.eps,
-		.weight_decay = (float)job->optimizer.weight_decay,
-		.clip = (float)job->optimizer.clip, .grad_scale = 1,
+		.weight_decay = (float)l->p.settings.weight_decay,
+		.clip = (float)l->p.settings.clip, .grad_scale = 1,
 		.step = l->p.step + 1 };
 	int64_t epoch = l->p.cursor / lh_data_windows(&l->data);
 	int64_t start_us = lh_clock_us();
@@ -227,7 +241,7 @@ static int train_step(struct lh_loop *l, struct lh_err *err)
 /* The evaluation that comes with the step just done, or NULL. */
 static const char *due_evaluation(const struct lh_loop *l)
 {
-	int64_t every = l->job->evaluation.every_steps;
+	int64_t every = l->p.settings.eval_every_steps;
 
 	if (!l->p.step)
 		return "start";
@@ -288,7 +302,7 @@ static void enter_next(struct lh_loop *l)
 /* Everything between two steps; see loop.h for the order. */
 static int boundary(struct lh_loop *l, struct lh_err *err)
 {
-	int64_t every = l->job->checkpoint.every_steps;
+	int64_t every = l->p.settings.checkpoint_every_steps;
 	struct lh_err why;
 	json_t *m;
 	int rc = 0;
@@ -319,9 +333,20 @@ static int boundary(struct lh_loop *l, struct lh_err *err)
 
 /* ---- start and end --------------------------------------------------------- */
 
-void lh_loop_on_damaged(void *loop, const char *path, const struct lh_err *why)
+static void on_damaged(void *loop, const char *path, const struct lh_err *why)
 {
 	lh_loop_tell(loop, "warn", "checkpoint '%s' cannot be used: %s", path, why->text);
+}
+
+int lh_loop_load(struct lh_loop *l, int64_t up_to, struct lh_progress *p, char **path,
+		 struct lh_err *err)
+{
+	int rc = lh_checkpoint_load_newest(l->c->checkpoints, up_to, l->model, p, path,
+					   on_damaged, l, err);
+
+	if (!rc && p->settings.phases != l->job->phase_count)
+		lh_settings_of_job(&p->settings, l->job);
+	return rc;
 }
 
 /* Gradients of a step are summed over its micro-batches, in their order. */
@@ -363,6 +388,7 @@ static int begin_anew(struct lh_loop *l, struct lh_err *err)
 	}
 	l->p = (struct lh_progress){ .attempt = l->c->attempt };
 	lh_watch_init(&l->p.watch);
+	lh_settings_of_job(&l->p.settings, l->job);
 	l->p.total_steps = lh_loop_plan_total(l);
 	lh_model_init(l->model, (uint64_t)l->job->seed);
 	return 0;
@@ -374,9 +400,7 @@ static int restore(struct lh_loop *l, struct lh_err *err)
 {
 	bool back = lh_rewind_is_due(l);
 	char *path = NULL;
-	int rc = lh_checkpoint_load_newest(l->c->checkpoints,
-					   back ? l->trial.step : INT64_MAX, l->model,
-					   &l->p, &path, lh_loop_on_damaged, l, err);
+	int rc = lh_loop_load(l, back ? l->trial.step : INT64_MAX, &l->p, &path, err);
 
 	if (rc == LH_ENOTFOUND)
 		return begin_anew(l, err);
@@ -558,6 +582,7 @@ static int begin(struct lh_loop *l, struct lh_err *err)
 	bool resumed = l->saved_step >= 0;
 	struct lh_err no;
 
+	lh_loop_post_settings(l);
 	lh_loop_post_state(l, l->paused ? "paused" : "running",
 			   resumed ? "resumed from a checkpoint" : "started", 0);
 	if (l->data_changed && !l->paused)

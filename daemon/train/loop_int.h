@@ -43,6 +43,10 @@ struct lh_loop {
 	char *trial_path;
 	struct lh_trial trial;   /* while p.trial, and of one that is taken back */
 	bool abandoned;          /* an evaluation, because the worker is to end */
+	struct lh_set {
+		int64_t id, step;
+	} sets[LH_VOIDED_MAX];   /* applied by this attempt, the newest ones */
+	int set_count;
 	enum lh_ending ending;
 	char why[400];           /* of LH_END_REWOUND */
 };
@@ -58,12 +62,15 @@ void lh_loop_post_state(struct lh_loop *l, const char *state, const char *reason
 			int64_t command);
 /* Paths and messages may hold any bytes, JSON holds UTF-8. */
 json_t *lh_loop_text_json(const char *text);
+void lh_loop_post_settings(struct lh_loop *l);
 /* Steps over all phases as planned from here; -1 when one is open. */
 int64_t lh_loop_plan_total(const struct lh_loop *l);
-/* A checkpoint that cannot be used: for lh_checkpoint_load_newest. */
-void lh_loop_on_damaged(void *loop, const char *path, const struct lh_err *why);
 /* Told to end: what is under way is left, the next boundary does the rest. */
 bool lh_loop_is_told(const struct lh_loop *l);
+/* Newest good checkpoint of step `up_to` at most into model and *p; the settings that
+ * it lacks are the job's. As lh_checkpoint_load_newest. */
+int lh_loop_load(struct lh_loop *l, int64_t up_to, struct lh_progress *p, char **path,
+		 struct lh_err *err);
 /* By its own limit. */
 bool lh_loop_phase_is_over(const struct lh_loop *l);
 
@@ -133,5 +140,7 @@ void lh_rewind_end(struct lh_loop *l);
 int lh_rewind_instability(struct lh_loop *l, const char *why, struct lh_err *err);
 /* Whether a command was taken back. */
 bool lh_rewind_is_void(const struct lh_loop *l, int64_t command);
+/* A set was applied here: a rollback from instability takes it back. */
+void lh_rewind_note_set(struct lh_loop *l, int64_t command);
 
 #endif

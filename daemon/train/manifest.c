@@ -94,7 +94,7 @@ static json_t *manifest_of(const struct lh_progress *p, const json_t *spec,
 			   const json_t *origin, json_t *files)
 {
 	return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:i, s:I, s:I, s:f, s:I, s:I, "
-			 "s:b, s:o, s:o, s:O, s:O, s:O}",
+			 "s:b, s:o, s:o, s:o, s:O, s:O, s:O}",
 			 "format", FORMAT, "version", VERSION, "written_by", lh_build,
 			 "attempt", (json_int_t)p->attempt, "step", (json_int_t)p->step,
 			 "command", (json_int_t)p->command, "phase", p->phase,
@@ -102,8 +102,10 @@ static json_t *manifest_of(const struct lh_progress *p, const json_t *spec,
 			 (json_int_t)p->phase_tokens, "phase_ms", p->phase_ms, "cursor",
 			 (json_int_t)p->cursor, "total_steps",
 			 (json_int_t)p->total_steps, "owed", p->owed, "watch",
-			 lh_watch_to_json(&p->watch), "switch", switch_to_json(p), "files",
-			 files, "origin", (json_t *)origin, "job", (json_t *)spec);
+			 lh_watch_to_json(&p->watch), "settings",
+			 lh_settings_to_json(&p->settings), "switch", switch_to_json(p),
+			 "files", files, "origin", (json_t *)origin, "job",
+			 (json_t *)spec);
 }
 
 int lh_manifest_write(const char *dir, const struct lh_progress *p, const json_t *spec,
@@ -181,6 +183,7 @@ int lh_manifest_progress(const json_t *manifest, struct lh_progress *p,
 	p->total_steps = total;
 	p->owed = json_is_true(json_object_get(manifest, "owed"));
 	lh_watch_from_json(&p->watch, json_object_get(manifest, "watch"));
+	lh_settings_from_json(&p->settings, json_object_get(manifest, "settings"));
 	switch_from_json(p, json_object_get(manifest, "switch"));
 	return 0;
 }

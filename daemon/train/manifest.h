@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "lighthouse/err.h"
+#include "train/settings.h"
 #include "train/watch.h"
 
 /* Tensor files are of two kinds, each one file or several. */
@@ -28,7 +29,7 @@ enum { LH_MANIFEST_FILES_MAX = 99999, LH_MANIFEST_NAME_BYTES = 48 };
 
 #define LH_MANIFEST_PINNED "pinned" /* empty; retention leaves the checkpoint */
 
-enum { LH_VOIDED_MAX = 16 };
+enum { LH_VOIDED_MAX = 64 };
 
 /* Everything besides tensors that a step depends on. */
 struct lh_progress {
@@ -44,6 +45,7 @@ struct lh_progress {
 	int64_t total_steps;   /* as known now, -1 not known */
 	bool owed;             /* the evaluation that comes with this step was left */
 	struct lh_watch watch; /* of losses and gradients */
+	struct lh_settings settings; /* as they are now; of old checkpoints not known */
 
 	/* switches, see rewind.h */
 	int64_t phase_command; /* that asked for this phase, 0: nobody did */

@@ -35,11 +35,10 @@ static double shape(const struct lh_job_optimizer *o, int64_t step, int64_t tota
 	}
 }
 
-double lh_optim_lr(const struct lh_job_optimizer *o, double phase_factor, int64_t step,
-		   int64_t total_steps)
+double lh_optim_lr(const struct lh_job_optimizer *o, double lr, double phase_factor,
+		   int64_t step, int64_t total_steps)
 {
-	double lr = o->lr * phase_factor * shape(o, step, total_steps);
-
+	lr = lr * phase_factor * shape(o, step, total_steps);
 	if (step < o->warmup_steps)
 		lr *= (double)(step + 1) / (double)o->warmup_steps;
 	return lr;

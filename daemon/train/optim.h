@@ -12,9 +12,10 @@
 
 #include "lighthouse/job.h"
 
-/* Learning rate of step `step` (0-based). total_steps: all phases as known now;
- * -1 (not known) is allowed for the constant schedule only. */
-double lh_optim_lr(const struct lh_job_optimizer *o, double phase_factor, int64_t step,
-		   int64_t total_steps);
+/* Learning rate of step `step` (0-based), whose peak is `lr`: o's unless it was changed.
+ * total_steps: all phases as known now; -1 (not known) is allowed for the constant
+ * schedule only. */
+double lh_optim_lr(const struct lh_job_optimizer *o, double lr, double phase_factor,
+		   int64_t step, int64_t total_steps);
 
 #endif

@@ -24,6 +24,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/failpoint.h"
@@ -226,6 +227,32 @@ static void void_switch(struct lh_loop *l, struct lh_progress *q,
 	post_verdict(l, "reverted", &t, now->step - now->phase_step, why);
 }
 
+void lh_rewind_note_set(struct lh_loop *l, int64_t command)
+{
+	if (l->set_count == LH_VOIDED_MAX) {
+		memmove(l->sets, l->sets + 1, sizeof(l->sets) - sizeof(*l->sets));
+		l->set_count--;
+	}
+	l->sets[l->set_count++] = (struct lh_set){ command, l->p.step };
+}
+
+/* What was set since the checkpoint that l->p is now of may be, too. */
+static void void_sets(struct lh_loop *l, const char *why)
+{
+	for (int i = 0; i < l->set_count; i++) {
+		const struct lh_set *s = &l->sets[i];
+
+		if (s->step < l->p.step ||
+		    (s->step == l->p.step && s->id <= l->p.command))
+			continue;
+		make_void(&l->p, s->id);
+		lh_loop_post_take(l, "command",
+				  json_pack("{s:I, s:s, s:o, s:s}", "command",
+					    (json_int_t)s->id, "outcome", "reverted", "text",
+					    lh_loop_text_json(why), "hint", ""));
+	}
+}
+
 int lh_rewind_instability(struct lh_loop *l, const char *why, struct lh_err *err)
 {
 	const struct lh_progress now = l->p;
@@ -235,8 +262,7 @@ int lh_rewind_instability(struct lh_loop *l, const char *why, struct lh_err *err
 	int rc;
 
 	lh_loop_take_save(l, true, &no);
-	rc = lh_checkpoint_load_newest(l->c->checkpoints, INT64_MAX, l->model, &q, &path,
-				       lh_loop_on_damaged, l, err);
+	rc = lh_loop_load(l, INT64_MAX, &q, &path, err);
 	if (rc)
 		return lh_err_prefix(err, "%s; no way back", why);
 	free(path);
@@ -244,6 +270,7 @@ int lh_rewind_instability(struct lh_loop *l, const char *why, struct lh_err *err
 	q.cursor = now.cursor + l->job->batch.sequences;
 	l->p = q;
 	void_switch(l, &l->p, &now, why);
+	void_sets(l, why);
 	rc = save_line(l, err);
 	if (rc)
 		return rc;

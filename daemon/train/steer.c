@@ -189,6 +189,29 @@ static void save_by_command(struct lh_loop *l, bool pin, struct lh_err *no)
 	free(path);
 }
 
+/* Of the phase that it was asked in, and of no other. `again`: an earlier attempt did
+ * it, so it is done. */
+static void change_settings(struct lh_loop *l, int64_t id, const json_t *args, bool again,
+			    char *text, size_t text_bytes, struct lh_err *no)
+{
+	const char *name = json_string_value(json_object_get(args, "phase"));
+	int phase = l->p.phase;
+
+	if (name && lh_jobfile_find_phase(l->job, name, &phase, no))
+		return;
+	if (phase != l->p.phase && !again) {
+		lh_err_set(no, LH_ESTATE, "phase '%s' is over", name);
+		lh_err_hint(no, "ask again: it is about phase '%s' then",
+			    l->job->phases[l->p.phase].name);
+		return;
+	}
+	lh_settings_apply(&l->p.settings, args, phase);
+	l->p.total_steps = lh_loop_plan_total(l);
+	lh_rewind_note_set(l, id);
+	lh_loop_post_settings(l);
+	lh_settings_describe(args, text, text_bytes);
+}
+
 static bool is_set(const json_t *args, const char *key)
 {
 	return json_is_true(json_object_get(args, key));
@@ -206,6 +229,8 @@ static void apply(struct lh_loop *l, int64_t id, const char *verb, const json_t 
 		do_switch(l, id, args, replay, text, sizeof(text), &no);
 		if (!no.code && l->p.phase_command != id)
 			return; /* it has no outcome: the next attempt gets it */
+	} else if (!strcmp(verb, "set")) {
+		change_settings(l, id, args, replay, text, sizeof(text), &no);
 	} else if (!strcmp(verb, "pause") && is_set(args, "release")) {
 		release(l, &no);
 		snprintf(text, sizeof(text), "paused after step %" PRId64 " and released",
@@ -294,8 +319,15 @@ int lh_loop_on_message(struct lh_loop *l, const json_t *m, struct lh_err *err)
 	return 0;
 }
 
+static bool shapes_training(const char *verb)
+{
+#define IS(name) || !strcmp(verb, name)
+	return false LH_PROTO_SHAPING_VERBS(IS);
+#undef IS
+}
+
 /* Commands that earlier attempts applied at this step, less those that this
- * checkpoint has in it. Only what steers training: pauses are over, and an end
+ * checkpoint has in it. Only what shapes training: pauses are over, and an end
  * that was reached would not have been resumed. The list is in the order of ids,
  * not of steps: a later command may have come to an earlier step of a run that
  * had gone back. */
@@ -310,7 +342,7 @@ void lh_loop_replay(struct lh_loop *l)
 		const char *verb = json_string_value(json_object_get(r, "verb"));
 
 		if (step == l->p.step && id > l->p.command && verb &&
-		    !strcmp(verb, "switch") && !lh_rewind_is_void(l, id))
+		    shapes_training(verb) && !lh_rewind_is_void(l, id))
 			apply(l, id, verb, json_object_get(r, "args"), true);
 	}
 }

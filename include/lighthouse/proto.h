@@ -39,7 +39,10 @@
  *                 a rollback takes back; command 0: the phase before was over
  *     state       state ("running"|"paused"|"switching"|"stopping") reason
  *                 command
- *     command     command outcome ("applied"|"refused") text hint
+ *     command     command outcome ("applied"|"refused"; "reverted": a set that a
+ *                 rollback takes back) text hint
+ *     settings    settings (whole, train/settings.h): at the start, and when they
+ *                 have changed
  *     event       level ("info"|"warn"|"error") text
  *     instability cause action ("revert": of a switch on trial, or as in a job file)
  *                 count recent loss grad_norm z text; the step after `step` was
@@ -49,8 +52,9 @@
  *                 of the checkpoint that another attempt is to go on from. Held:
  *                 it cannot go on now, and a resume begins another attempt
  *
- * Commands (verbs): switch {phase}, pause {release}, resume {}, checkpoint {pin}, cancel {},
- * stop {} (checkpoint and end as "stopped"). A worker applies each id once,
+ * Commands (verbs): switch {phase}, set {phase, NAME: value, ...} (train/settings.h;
+ * refused once that phase was left), pause {release}, resume {}, checkpoint {pin},
+ * cancel {}, stop {} (checkpoint and end as "stopped"). A worker applies each id once,
  * at a step boundary; repeats after a reconnect are answered from memory. For
  * cancel and stop it leaves unfinished what it does besides: an evaluation, a
  * step, its preparations. A stop is lhd's own: not journalled yet when it is sent,
@@ -70,6 +74,10 @@
 #define LH_PROTO_VERSION 1
 #define LH_PROTO_BATCH 256
 #define LH_PROTO_UNANSWERED 0 /* no command of the journal has this id */
+
+/* Verbs that shape training: what was applied of them is applied again by a run that
+ * resumes from before it. V(verb) each. */
+#define LH_PROTO_SHAPING_VERBS(V) V("switch") V("set")
 
 /* Longest line either side may send; a longer one closes the connection. */
 #define LH_PROTO_LINE_MAX_BYTES (4u << 20)
@@ -100,7 +108,7 @@
 /* start.json: {job, attempt, token, generation, socket, cache (absolute paths),
  * paused (bool: start paused), saved (bool: a checkpoint is known, so there must be
  * one), replay: [{id, verb, args, step}]}.
- * `replay` lists commands of earlier attempts that were applied, in order: a
+ * `replay` lists the shaping commands that earlier attempts applied, in order: a
  * worker resuming at step s re-applies those with step >= s, each at its step,
  * and ignores the others. At one step boundary a due checkpoint comes first,
  * then commands, then the step. */

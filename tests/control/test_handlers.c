@@ -180,6 +180,12 @@ json_t *lh_jobs_phases(struct lh_jobs *j, int64_t job)
 	return json_array();
 }
 
+json_t *lh_jobs_settings(struct lh_jobs *j, int64_t job)
+{
+	(void)j, (void)job;
+	return json_array();
+}
+
 json_t *lh_jobs_spec(struct lh_jobs *j, int64_t job)
 {
 	(void)j, (void)job;
@@ -676,7 +682,7 @@ static void show_puts_memory_and_store_together(void **state)
 	assert_string_equal(json_string_value(json_object_get(r, "directory")), job_dir);
 	json_object_del(r, "directory");
 	expect(r,
-	       "{\"summary\":{\"job\":7},\"phases\":[],\"spec\":{},"
+	       "{\"summary\":{\"job\":7},\"phases\":[],\"settings\":[],\"spec\":{},"
 	       "\"attempts\":[{\"attempt\":1,"
 	       "\"pid\":null,\"first_step\":0,\"last_step\":4,\"started_ms\":1,"
 	       "\"ended_ms\":9,\"exit_code\":null,\"exit_signal\":null,"
@@ -852,13 +858,13 @@ static void a_restart_waits_for_the_journal(void **state)
 
 static void commands_reach_the_jobs_with_their_caller(void **state)
 {
-	static const char *const verbs[] = { "switch", "pause", "resume",
+	static const char *const verbs[] = { "switch", "set", "pause", "resume",
 					     "checkpoint", "cancel" };
 	char method[32];
 	size_t i;
 
 	(void)state;
-	for (i = 0; i < 5; i++) {
+	for (i = 0; i < sizeof(verbs) / sizeof(*verbs); i++) {
 		snprintf(method, sizeof(method), "job.%s", verbs[i]);
 		begin(method, "{\"job\":7}");
 		assert_string_equal(jobs.verb, verbs[i]);

@@ -58,6 +58,25 @@ test('a rollback does not repeat the switch that came before what went wrong', a
   assert.deepEqual(lhd.sql(`select distinct phase from steps where job=${job} and attempt=2`), [{ phase: 0 }]);
 });
 
+test('a rollback does not set again what was set since its checkpoint, and keeps what was set before', async (t) => {
+  const lhd = await fresh(t, 'loss.nan=spoil@600');
+  const phases = [{ name: 'a', attention: 'full', until: { steps: 100000 } }];
+  const job = await submit(lhd, { phases, checkpoint: { every_steps: 0, keep: 2 }, on_instability: { nan: 'rollback' } });
+  await lhd.jobUntil(job, 'some steps', (j) => j.step >= 10);
+  const before = await lhd.call('job.set', { job, clip: 0.5 });
+  await lhd.call('job.checkpoint', { job });
+  await lhd.jobUntil(job, 'it is saved', () => events(lhd, job, 'command.applied').length === 2);
+  const since = await lhd.call('job.set', { job, lr: 1e-3, phase_steps: 5000 });
+  await lhd.jobUntil(job, 'it went back and passes that step', () => lhd.sql(`select 1 from steps where job=${job} and attempt=2 and step > 610 limit 1`).length);
+  assert.equal(events(lhd, job, 'command.applied')[2].attempt, 1, 'the set came too late for this test');
+  assert.deepEqual([before, since].map(({ command }) => lhd.sql(`select outcome from commands where id=${command}`)[0].outcome), ['applied', 'reverted']);
+  assert.match(events(lhd, job, 'command.reverted')[0].text, /^command \d+ is taken back: .*not finite/);
+  assert.deepEqual(lhd.sql(`select distinct lr from steps where job=${job} and attempt=2`), [{ lr: 2e-3 }]);
+  const { settings, summary } = await lhd.call('job.show', { job });
+  assert.deepEqual(settings.map((s) => [s.setting, s.value]), [['clip', 0.5]]);
+  assert.equal(summary.total_steps, 100000);
+});
+
 const two = (steps) => [
   { name: 'light', attention: 'lighthouse', levels: 2, pool: 2, topk: 16, tile: 8, until: { steps } },
   { name: 'recovery', attention: 'full', until: { steps: 40 } },

@@ -1,0 +1,306 @@
+/* settings.c: see settings.h. One table says what there is. */
+#include "train/settings.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "jobs/jobfile.h"
+
+static const struct setting {
+	const char *name;
+	const char *section, *key; /* of a job file, or of a phase; section NULL: none */
+	size_t offset;
+	bool is_integer, of_phase;
+} settings[] = {
+	{ "lr", "optimizer", "lr", offsetof(struct lh_settings, lr), false, false },
+	{ "lr_factor", NULL, "lr_factor", offsetof(struct lh_settings, lr_factor), false,
+	  true },
+	{ "clip", "optimizer", "clip", offsetof(struct lh_settings, clip), false, false },
+	{ "weight_decay", "optimizer", "weight_decay",
+	  offsetof(struct lh_settings, weight_decay), false, false },
+	{ "eval_every", "evaluation", "every_steps",
+	  offsetof(struct lh_settings, eval_every_steps), true, false },
+	{ "checkpoint_every", "checkpoint", "every_steps",
+	  offsetof(struct lh_settings, checkpoint_every_steps), true, false },
+	{ "phase_steps", "until", "steps", offsetof(struct lh_settings, phase_steps), true,
+	  true },
+};
+enum { SETTINGS = sizeof(settings) / sizeof(settings[0]) };
+
+/* ---- values ---------------------------------------------------------------- */
+
+static void *at(struct lh_settings *s, const struct setting *k, int phase)
+{
+	/* Both kinds of value have eight bytes. */
+	return (char *)s + k->offset + (k->of_phase ? (size_t)phase * sizeof(double) : 0);
+}
+
+static json_t *get(const struct lh_settings *s, const struct setting *k, int phase)
+{
+	const void *v = at((struct lh_settings *)s, k, phase);
+
+	return k->is_integer ? json_integer(*(const int64_t *)v) :
+			       json_real(*(const double *)v);
+}
+
+static void put(struct lh_settings *s, const struct setting *k, int phase,
+		const json_t *value)
+{
+	void *v = at(s, k, phase);
+
+	if (k->is_integer)
+		*(int64_t *)v = json_integer_value(value);
+	else
+		*(double *)v = json_number_value(value);
+}
+
+void lh_settings_of_job(struct lh_settings *s, const struct lh_job *job)
+{
+	*s = (struct lh_settings){
+		.phases = job->phase_count,
+		.lr = job->optimizer.lr,
+		.weight_decay = job->optimizer.weight_decay,
+		.clip = job->optimizer.clip,
+		.eval_every_steps = job->evaluation.every_steps,
+		.checkpoint_every_steps = job->checkpoint.every_steps,
+	};
+	for (int i = 0; i < job->phase_count; i++) {
+		s->lr_factor[i] = job->phases[i].lr_factor;
+		s->phase_steps[i] = job->phases[i].until.steps;
+	}
+}
+
+struct lh_job_until lh_settings_until(const struct lh_settings *s, const struct lh_job *job,
+				      int phase)
+{
+	struct lh_job_until u = job->phases[phase].until;
+
+	u.steps = s->phase_steps[phase];
+	return u;
+}
+
+int64_t lh_settings_phase_steps(const struct lh_settings *s, const struct lh_job *job,
+				int phase)
+{
+	struct lh_job_until u = lh_settings_until(s, job, phase);
+
+	return lh_jobfile_until_steps(job, &u);
+}
+
+bool lh_settings_are_equal(const struct lh_settings *a, const struct lh_settings *b)
+{
+	json_t *x = lh_settings_to_json(a), *y = lh_settings_to_json(b);
+	bool equal = json_equal(x, y);
+
+	json_decref(x);
+	json_decref(y);
+	return equal;
+}
+
+/* ---- a change -------------------------------------------------------------- */
+
+void lh_settings_names(char *text, size_t text_bytes)
+{
+	*text = '\0';
+	for (int i = 0; i < SETTINGS; i++) {
+		size_t used = strlen(text);
+
+		snprintf(text + used, text_bytes - used, "%s%s", i ? " " : "",
+			 settings[i].name);
+	}
+}
+
+static const struct setting *find(const char *name, size_t n)
+{
+	for (int i = 0; i < SETTINGS; i++)
+		if (strlen(settings[i].name) == n && !strncmp(settings[i].name, name, n))
+			return &settings[i];
+	return NULL;
+}
+
+/* A number as JSON, or NULL. */
+static json_t *number_of(const struct setting *k, const char *text)
+{
+	char *end;
+	double real;
+	long long integer;
+
+	if (!*text || strspn(text, "+-.0123456789eE") != strlen(text))
+		return NULL;
+	errno = 0;
+	if (k->is_integer) {
+		integer = strtoll(text, &end, 10);
+		return *end || errno ? NULL : json_integer(integer);
+	}
+	real = strtod(text, &end);
+	return *end || !isfinite(real) ? NULL : json_real(real);
+}
+
+int lh_settings_parse(json_t *change, const char *pair, struct lh_err *err)
+{
+	size_t n = strcspn(pair, "=");
+	const struct setting *k = find(pair, n);
+	json_t *value;
+	char names[160];
+
+	if (!k || !pair[n]) {
+		lh_settings_names(names, sizeof(names));
+		lh_err_set(err, LH_EINVAL, "'%.80s' sets nothing", pair);
+		return lh_err_hint(err, "NAME=VALUE, a name of: %s", names);
+	}
+	value = number_of(k, pair + n + 1);
+	if (!value) {
+		lh_err_set(err, LH_EINVAL, "%s: found '%.80s', %s is needed", k->name,
+			   pair + n + 1, k->is_integer ? "an integer" : "a number");
+		return lh_err_hint(err, "'lhctl help job' tells what is allowed");
+	}
+	if (json_object_get(change, k->name)) {
+		json_decref(value);
+		lh_err_set(err, LH_EINVAL, "%s is set twice", k->name);
+		return lh_err_hint(err, "give it one value");
+	}
+	json_object_set_new(change, k->name, value);
+	return 0;
+}
+
+bool lh_settings_is_empty(const json_t *change)
+{
+	for (int i = 0; i < SETTINGS; i++)
+		if (json_object_get(change, settings[i].name))
+			return false;
+	return true;
+}
+
+void lh_settings_apply(struct lh_settings *s, const json_t *change, int phase)
+{
+	for (int i = 0; i < SETTINGS; i++) {
+		const json_t *value = json_object_get(change, settings[i].name);
+
+		if (value)
+			put(s, &settings[i], phase, value);
+	}
+}
+
+void lh_settings_describe(const json_t *change, char *text, size_t text_bytes)
+{
+	*text = '\0';
+	for (int i = 0; i < SETTINGS; i++) {
+		const json_t *value = json_object_get(change, settings[i].name);
+		size_t used = strlen(text);
+
+		if (value)
+			snprintf(text + used, text_bytes - used, "%s%s %.10g",
+				 used ? ", " : "", settings[i].name,
+				 json_number_value(value));
+	}
+}
+
+/* ---- JSON ------------------------------------------------------------------ */
+
+json_t *lh_settings_to_json(const struct lh_settings *s)
+{
+	json_t *j = json_object();
+
+	for (int i = 0; i < SETTINGS; i++) {
+		const struct setting *k = &settings[i];
+		json_t *list;
+
+		if (!k->of_phase) {
+			json_object_set_new(j, k->name, get(s, k, 0));
+			continue;
+		}
+		list = json_array();
+		for (int p = 0; p < s->phases; p++)
+			json_array_append_new(list, get(s, k, p));
+		json_object_set_new(j, k->name, list);
+	}
+	return j;
+}
+
+void lh_settings_from_json(struct lh_settings *s, const json_t *j)
+{
+	size_t phases = json_array_size(json_object_get(j, "phase_steps"));
+
+	*s = (struct lh_settings){ 0 };
+	if (phases < 1 || phases > LH_PHASES_MAX)
+		return;
+	for (int i = 0; i < SETTINGS; i++) {
+		const struct setting *k = &settings[i];
+		const json_t *value = json_object_get(j, k->name);
+		bool strange = k->of_phase ? json_array_size(value) != phases :
+					     !json_is_number(value);
+
+		if (strange)
+			return;
+		for (size_t p = 0; k->of_phase && p < phases; p++)
+			put(s, k, (int)p, json_array_get(value, p));
+		if (!k->of_phase)
+			put(s, k, 0, value);
+	}
+	s->phases = (int)phases;
+}
+
+/* Into a resolved job. */
+static void into_spec(const struct lh_settings *s, json_t *spec)
+{
+	json_t *phase;
+	size_t p;
+
+	for (int i = 0; i < SETTINGS; i++) {
+		const struct setting *k = &settings[i];
+
+		if (!k->of_phase) {
+			json_object_set_new(json_object_get(spec, k->section), k->key,
+					    get(s, k, 0));
+			continue;
+		}
+		json_array_foreach (json_object_get(spec, "phases"), p, phase)
+			json_object_set_new(k->section ? json_object_get(phase, k->section) :
+							 phase,
+					    k->key, get(s, k, (int)p));
+	}
+}
+
+int lh_settings_check(const struct lh_settings *s, const json_t *spec, struct lh_err *err)
+{
+	json_t *as_set = json_deep_copy(spec);
+	struct lh_job job = { 0 };
+	int rc;
+
+	into_spec(s, as_set);
+	rc = lh_jobfile_from_json(&job, as_set, err);
+	lh_job_release(&job);
+	json_decref(as_set);
+	return rc ? err->code = LH_EPARAMS : 0;
+}
+
+json_t *lh_settings_changed(const struct lh_settings *s, const struct lh_job *job)
+{
+	struct lh_settings file;
+	json_t *list = json_array();
+
+	lh_settings_of_job(&file, job);
+	for (int i = 0; i < SETTINGS; i++) {
+		const struct setting *k = &settings[i];
+
+		for (int p = 0; p < (k->of_phase ? job->phase_count : 1); p++) {
+			json_t *now = get(s, k, p), *was = get(&file, k, p);
+
+			if (!json_equal(now, was))
+				json_array_append_new(
+					list, json_pack("{s:s, s:s?, s:O, s:O}", "setting",
+							k->name, "phase",
+							k->of_phase ? job->phases[p].name :
+								      NULL,
+							"value", now, "file", was));
+			json_decref(now);
+			json_decref(was);
+		}
+	}
+	return list;
+}
