@@ -1,4 +1,4 @@
-/* cmd_steer.c: switch, pause, resume, cancel, checkpoint. */
+/* cmd_steer.c: pause, resume, cancel, checkpoint. */
 #include "commands.h"
 #include "steer.h"
 
@@ -21,15 +21,6 @@ static const struct ctl_option resume_options[] = {
 static json_t *flagged(const struct ctl *c, const char *flag)
 {
 	return ctl_opt(c, flag) ? json_pack("{s:b}", flag, true) : json_object();
-}
-
-static int run_switch(struct ctl *c)
-{
-	json_t *more = json_object();
-
-	if (c->arg_count > 1)
-		json_object_set_new(more, "phase", ctl_text(c, "the phase", c->args[1]));
-	return ctl_steer(c, "job.switch", more);
 }
 
 static int run_pause(struct ctl *c)
@@ -55,13 +46,6 @@ static int run_checkpoint(struct ctl *c)
 	return ctl_steer(c, "job.checkpoint", flagged(c, "pin"));
 }
 
-const struct ctl_command ctl_cmd_switch = {
-	"switch", "JOB [PHASE]",
-	"Go to another phase at the next step boundary.\n"
-	"PHASE is its name or number from 0; the next one unless given. A checkpoint is\n"
-	"written first and the validation loss measured before and after.",
-	"  lhctl switch my-job\n  lhctl switch my-job recovery -m 'loss is flat'\n", 1, 2,
-	options, run_switch };
 const struct ctl_command ctl_cmd_pause = {
 	"pause", "JOB",
 	"Stop a job at the next step boundary.\n"

@@ -1,5 +1,5 @@
 /* commands.h: every subcommand, one a file (cmd_NAME.c); cmd_steer.c holds the
- * five that differ only in the method they call. */
+ * four that differ only in the method they call. */
 #ifndef LIGHTHOUSE_COMMANDS_H
 #define LIGHTHOUSE_COMMANDS_H
 

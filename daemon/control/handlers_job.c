@@ -108,54 +108,21 @@ void rpc_job_submit(struct lh_call *call)
 		LH_BUG("the thread pool refuses work");
 }
 
-/* ---- commands ------------------------------------------------------------- */
-
-static void command(struct lh_call *call, const char *verb)
+/* What is the verb's own. New reference. */
+static json_t *args_of(const struct lh_call *call)
 {
-	struct lh_caller who = lh_control_caller(call);
-	static const char *const not_args[] = { "job", "request_id", "message", "program" };
+	static const char *const not_args[] = { "job", "request_id", "message", "program",
+						"dry_run" };
 	json_t *args = json_copy(call->params);
 
 	for (size_t i = 0; i < sizeof(not_args) / sizeof(*not_args); i++)
 		json_object_del(args, not_args[i]);
-	lh_jobs_command(lh_control_of(call)->jobs, lh_call_int(call, "job", 0),
-			verb, args, &who, lh_control_answer, call);
-	json_decref(args);
+	return args;
 }
 
-void rpc_job_switch(struct lh_call *call)
-{
-	command(call, "switch");
-}
+/* ---- what a worker answers itself: job.sample, a dry run ------------------- */
 
-void rpc_job_set(struct lh_call *call)
-{
-	command(call, "set");
-}
-
-void rpc_job_pause(struct lh_call *call)
-{
-	command(call, "pause");
-}
-
-void rpc_job_resume(struct lh_call *call)
-{
-	command(call, "resume");
-}
-
-void rpc_job_checkpoint(struct lh_call *call)
-{
-	command(call, "checkpoint");
-}
-
-void rpc_job_cancel(struct lh_call *call)
-{
-	command(call, "cancel");
-}
-
-/* ---- job.sample ----------------------------------------------------------- */
-
-/* A sample under way. The manager may answer before it has returned the handle,
+/* A question under way. The manager may answer before it has returned the handle,
  * so this outlives both, whichever comes last. */
 struct sample {
 	struct lh_call *call;
@@ -195,27 +162,114 @@ static void on_sample_gone(struct lh_call *call)
 	sample_end(s);
 }
 
+/* With the arguments that are left once the caller's own are taken. */
+static struct sample *begin(struct lh_call *call, int64_t *job, json_t **args)
+{
+	struct sample *s;
+
+	if (!lh_control_find_job(call, job))
+		return NULL;
+	*args = args_of(call);
+	s = lh_calloc(1, sizeof(*s));
+	s->call = call;
+	s->starting = true;
+	return s;
+}
+
+static void started(struct sample *s)
+{
+	s->starting = false;
+	if (s->ended) {
+		free(s);
+		return;
+	}
+	s->call->gone = on_sample_gone;
+	s->call->handler_data = s;
+}
+
 void rpc_job_sample(struct lh_call *call)
 {
 	struct sample *s;
 	json_t *args;
 	int64_t job;
 
-	if (!lh_control_find_job(call, &job))
+	s = begin(call, &job, &args);
+	if (!s)
 		return;
-	args = json_copy(call->params);
-	json_object_del(args, "job");
-	s = lh_calloc(1, sizeof(*s));
-	s->call = call;
-	s->starting = true;
 	s->handle = lh_jobs_sample(lh_control_of(call)->jobs, job, args, on_piece,
 				   on_sampled, s);
-	s->starting = false;
 	json_decref(args);
-	if (s->ended) {
-		free(s);
+	started(s);
+}
+
+static void on_preflight(void *arg, json_t *result, const struct lh_err *err)
+{
+	struct sample *s = arg;
+	json_t *answer = NULL;
+
+	if (result)
+		answer = json_pack("{s:n, s:I, s:s, s:O}", "command", "job",
+				   (json_int_t)lh_call_int(s->call, "job", 0), "state",
+				   "checked", "preflight", result);
+	on_sampled(arg, answer, err);
+	json_decref(answer);
+}
+
+static void preflight(struct lh_call *call)
+{
+	struct sample *s;
+	json_t *args;
+	int64_t job;
+
+	s = begin(call, &job, &args);
+	if (!s)
 		return;
-	}
-	call->gone = on_sample_gone;
-	call->handler_data = s;
+	s->handle = lh_jobs_preflight(lh_control_of(call)->jobs, job, args, on_preflight, s);
+	json_decref(args);
+	started(s);
+}
+
+/* ---- commands ------------------------------------------------------------- */
+
+static void command(struct lh_call *call, const char *verb)
+{
+	struct lh_caller who = lh_control_caller(call);
+	json_t *args = args_of(call);
+
+	lh_jobs_command(lh_control_of(call)->jobs, lh_call_int(call, "job", 0),
+			verb, args, &who, lh_control_answer, call);
+	json_decref(args);
+}
+
+void rpc_job_switch(struct lh_call *call)
+{
+	if (lh_call_bool(call, "dry_run", false))
+		preflight(call);
+	else
+		command(call, "switch");
+}
+
+void rpc_job_set(struct lh_call *call)
+{
+	command(call, "set");
+}
+
+void rpc_job_pause(struct lh_call *call)
+{
+	command(call, "pause");
+}
+
+void rpc_job_resume(struct lh_call *call)
+{
+	command(call, "resume");
+}
+
+void rpc_job_checkpoint(struct lh_call *call)
+{
+	command(call, "checkpoint");
+}
+
+void rpc_job_cancel(struct lh_call *call)
+{
+	command(call, "cancel");
 }

@@ -31,6 +31,9 @@ static const char *const methods[] = { "job.switch", "job.set", "job.pause",
 				       "job.resume", "job.checkpoint",
 				       "job.cancel" };
 
+#define TOO_OLD "its worker is of a version that cannot wait for a step"
+#define TOO_OLD_HINT "pause the job with release and resume it, then ask again"
+
 static const char *verb_of(const struct lh_request *r)
 {
 	return r->method + strlen("job.");
@@ -89,12 +92,37 @@ static void deliver_stop(struct lh_worker *w)
 					     LH_PROTO_UNANSWERED, "verb", "stop", "args"));
 }
 
+/* An older worker would do at once what is for a later step. */
+static bool is_too_old(const struct lh_worker *w, const json_t *args)
+{
+	return w->proto && w->proto < LH_PROTO_AT_STEP && json_object_get(args, "at_step");
+}
+
+static void refuse_too_old(struct lh_job_run *run)
+{
+	struct lh_command *c = run->commands, *next;
+	struct lh_batch *b = NULL;
+
+	for (; c; c = next) {
+		next = c->next;
+		if (!is_too_old(run->worker, c->args))
+			continue;
+		if (!b)
+			b = lh_batch_new(run->journal);
+		lh_command_outcome(run, b, c->id, false, run->step, TOO_OLD, TOO_OLD_HINT);
+	}
+	if (b)
+		lh_batch_commit(b, false, NULL, NULL);
+}
+
 void lh_command_deliver(struct lh_job_run *run)
 {
 	struct lh_wire *wire;
 
 	deliver_stop(run->worker);
 	wire = run->worker ? run->worker->wire : NULL;
+	if (wire)
+		refuse_too_old(run);
 	for (struct lh_command *c = run->commands; wire && c; c = c->next) {
 		if (c->sent || is(c->verb, "stop"))
 			continue;
@@ -112,6 +140,18 @@ void lh_command_resend(struct lh_job_run *run)
 		c->sent = false;
 	run->worker->stop_sent = false;
 	lh_command_deliver(run);
+}
+
+json_t *lh_command_held(const struct lh_job_run *run)
+{
+	json_t *held = json_array();
+
+	for (const struct lh_command *c = run->commands; c; c = c->next)
+		if (json_object_get(c->args, "at_step"))
+			json_array_append_new(held, json_pack("{s:I, s:s, s:O}", "id",
+							      (json_int_t)c->id, "verb",
+							      c->verb, "args", c->args));
+	return held;
 }
 
 bool lh_command_outcome(struct lh_job_run *run, struct lh_batch *batch, int64_t id,
@@ -186,12 +226,13 @@ static bool may_release(const struct lh_job_run *run, const json_t *args)
 	return json_is_true(json_object_get(args, "release")) && run->worker;
 }
 
+/* At the next step boundary. */
 static int phase_to_be(const struct lh_job_run *run)
 {
 	int phase = run->phase;
 
 	for (const struct lh_command *c = run->commands; c; c = c->next)
-		if (is(c->verb, "switch"))
+		if (is(c->verb, "switch") && !json_object_get(c->args, "at_step"))
 			lh_jobfile_find_phase(
 				&run->spec,
 				json_string_value(json_object_get(c->args, "phase")),
@@ -199,11 +240,37 @@ static int phase_to_be(const struct lh_job_run *run)
 	return phase;
 }
 
+/* When a switch is to be done. */
+static int check_when(const struct lh_job_run *run, const json_t *args, struct lh_err *err)
+{
+	json_int_t at = json_integer_value(json_object_get(args, "at_step"));
+	char what[80];
+
+	if (!json_object_get(args, "at_step"))
+		return 0;
+	if (json_is_true(json_object_get(args, "now"))) {
+		lh_err_set(err, LH_EPARAMS, "a switch is done now or at a step, not both");
+		return lh_err_hint(err, "leave one of them out");
+	}
+	snprintf(what, sizeof(what), "has done %" PRId64 " steps: step %" JSON_INTEGER_FORMAT
+		 " is past", run->step, at);
+	if (at < run->step)
+		return refuse(err, run, what, "name a step to come");
+	if (run->worker && is_too_old(run->worker, args)) {
+		lh_err_set(err, LH_ESTATE, TOO_OLD);
+		return lh_err_hint(err, TOO_OLD_HINT);
+	}
+	return 0;
+}
+
 static int check_switch(const struct lh_job_run *run, const json_t *args, json_t **stored,
 			struct lh_err *err)
 {
 	const char *asked = json_string_value(json_object_get(args, "phase")), *name;
-	int now = phase_to_be(run), to = now + 1, rc;
+	int now = phase_to_be(run), to = now + 1, rc = check_when(run, args, err);
+
+	if (rc)
+		return rc;
 
 	if (run->state == LH_JOB_QUEUED)
 		return refuse(err, run, "waits in the queue; there is nothing to switch",
@@ -217,14 +284,16 @@ static int check_switch(const struct lh_job_run *run, const json_t *args, json_t
 		return refuse(err, run, "is in its last phase",
 			      "name the phase to switch to");
 	name = run->spec.phases[to].name;
-	if (to == now) {
+	/* Which phase it will be in at a later step, nobody knows. */
+	if (to == now && !json_object_get(args, "at_step")) {
 		lh_err_set(err, LH_ESTATE,
 			   run->phase == to ? "job %" PRId64 " is in phase '%s' already" :
 					      "job %" PRId64 " switches to '%s' already",
 			   run->id, name);
 		return lh_err_hint(err, "name another phase of the job");
 	}
-	*stored = json_pack("{s:s}", "phase", name);
+	*stored = json_copy((json_t *)args);
+	json_object_set_new(*stored, "phase", json_string(name));
 	if (!asked || strcmp(asked, name))
 		json_object_set_new(*stored, "asked",
 				    asked ? json_string(asked) : json_null());

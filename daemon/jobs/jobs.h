@@ -99,6 +99,10 @@ void lh_jobs_restart(struct lh_jobs *jobs, const struct lh_caller *who,
 typedef void (*lh_jobs_piece)(void *arg, json_t *piece);
 int64_t lh_jobs_sample(struct lh_jobs *jobs, int64_t job, const json_t *args,
 		       lh_jobs_piece piece, lh_jobs_reply reply, void *arg);
+/* job.switch with dry_run: what the worker's preflight says (proto.h). A handle as that
+ * of a sample. */
+int64_t lh_jobs_preflight(struct lh_jobs *jobs, int64_t job, const json_t *args,
+			  lh_jobs_reply reply, void *arg);
 /* The caller went away: no more callbacks of that sample. */
 void lh_jobs_sample_abandon(struct lh_jobs *jobs, int64_t handle);
 

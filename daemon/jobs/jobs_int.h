@@ -99,6 +99,7 @@ struct lh_worker {
 	bool adopted;                /* started by an earlier lhd */
 
 	/* what is known of it */
+	int proto;                   /* version that it speaks, 0: it has not dialled */
 	int pid;                     /* 0 = not yet */
 	uint64_t start_time;
 	int64_t first_step;          /* -1 = not yet */
@@ -238,6 +239,8 @@ void lh_command_add(struct lh_job_run *run, int64_t id, const char *verb, json_t
 void lh_command_deliver(struct lh_job_run *run);
 /* The wire is new: everything pending must be sent again. */
 void lh_command_resend(struct lh_job_run *run);
+/* `held` of start.json, new reference. */
+json_t *lh_command_held(const struct lh_job_run *run);
 /* Ends a pending command: row and event into the batch. False if not pending. */
 bool lh_command_outcome(struct lh_job_run *run, struct lh_batch *batch, int64_t id,
 			bool applied, int64_t step, const char *text, const char *hint);

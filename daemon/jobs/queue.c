@@ -134,11 +134,12 @@ static void past_read(void *arg, int rc, const struct lh_err *err)
 		return;
 	}
 	cache = lh_asprintf("%s/%s", w->jobs->state_dir, LH_STATE_CACHE);
-	start = json_pack("{s:I, s:I, s:s, s:I, s:s, s:s, s:b, s:b, s:O}", "job",
+	start = json_pack("{s:I, s:I, s:s, s:I, s:s, s:s, s:b, s:b, s:O, s:o}", "job",
 			  (json_int_t)w->run->id, "attempt", (json_int_t)w->attempt, "token",
 			  w->token, "generation", (json_int_t)w->jobs->generation, "socket",
 			  w->jobs->socket_path, "cache", cache, "paused", w->run->wanted == LH_WANT_PAUSE,
-			  "saved", s->saved, "replay", s->replay);
+			  "saved", s->saved, "replay", s->replay, "held",
+			  lh_command_held(w->run));
 	LH_ASSERT(start);
 	free(cache);
 	s->text = json_dumps(start, JSON_INDENT(1));

@@ -1,5 +1,6 @@
-/* sample.c: text from a model: of the worker that has it in memory, or, when the
- * job has none, of its newest checkpoint in a process of its own.
+/* sample.c: what a worker is asked between two steps and answers itself, most of all
+ * text from a model: of the worker that has it in memory, or, when the job has none, of
+ * its newest checkpoint in a process of its own.
  *
  * Both speak the same lines: pieces, then one reply. A caller that went away is
  * forgotten at once; its process is killed. */
@@ -198,7 +199,7 @@ void lh_sample_worker_lost(struct lh_worker *w)
 	struct lh_sample *s;
 	struct lh_err err = LH_ERR_INIT;
 
-	lh_err_set(&err, LH_EWORKER, "the line to the worker broke while it was sampling");
+	lh_err_set(&err, LH_EWORKER, "the line to the worker broke before it had answered");
 	lh_err_hint(&err, "ask again");
 	/* From the head each time: an answer may make its caller abandon others. */
 	for (;;) {
@@ -394,20 +395,11 @@ static bool can_answer(const struct lh_job_run *run)
 		run->state == LH_JOB_SWITCHING);
 }
 
-int64_t lh_jobs_sample(struct lh_jobs *jobs, int64_t job, const json_t *args,
-		       lh_jobs_piece piece, lh_jobs_reply reply, void *arg)
+static struct lh_sample *new_sample(struct lh_jobs *jobs, int64_t job, const json_t *args,
+				    lh_jobs_piece piece, lh_jobs_reply reply, void *arg)
 {
-	struct lh_job_run *run = lh_jobs_find(jobs, job);
-	struct lh_err err = LH_ERR_INIT;
-	struct lh_sample *s;
+	struct lh_sample *s = lh_calloc(1, sizeof(*s));
 
-	if (!run) {
-		lh_err_set(&err, LH_ENOTFOUND, "there is no job %" PRId64, job);
-		lh_err_hint(&err, "job.list names all");
-		reply(arg, NULL, &err);
-		return 0;
-	}
-	s = lh_calloc(1, sizeof(*s));
 	s->jobs = jobs;
 	s->handle = ++jobs->last_sample;
 	s->job = job;
@@ -418,15 +410,65 @@ int64_t lh_jobs_sample(struct lh_jobs *jobs, int64_t job, const json_t *args,
 	lh_frame_init(&s->lines, LINE_MAX_BYTES);
 	s->next = jobs->samples;
 	jobs->samples = s;
-	if (!can_answer(run)) {
-		s->looking = true;
-		lh_jobs_task(jobs, find_checkpoint, checkpoint_found, s);
-		return s->handle;
-	}
-	s->w = run->worker;
-	lh_wire_send_take(run->worker->wire,
-			  json_pack("{s:s, s:I, s:s, s:O}", "m", "call", "call",
-				    (json_int_t)s->handle, "method", "sample", "args",
-				    s->args));
-	return jobs->last_sample;
+	return s;
+}
+
+static int64_t ask_worker(struct lh_sample *s, struct lh_worker *w, const char *method)
+{
+	int64_t handle = s->handle; /* sending may end it */
+
+	s->w = w;
+	lh_wire_send_take(w->wire, json_pack("{s:s, s:I, s:s, s:O}", "m", "call", "call",
+					     (json_int_t)handle, "method", method, "args",
+					     s->args));
+	return handle;
+}
+
+/* 0, the handle of no sample, after it was answered. */
+static int64_t refuse(lh_jobs_reply reply, void *arg, const struct lh_err *err)
+{
+	reply(arg, NULL, err);
+	return 0;
+}
+
+static int64_t refuse_unknown(int64_t job, lh_jobs_reply reply, void *arg)
+{
+	struct lh_err err = LH_ERR_INIT;
+
+	lh_err_set(&err, LH_ENOTFOUND, "there is no job %" PRId64, job);
+	lh_err_hint(&err, "job.list names all");
+	return refuse(reply, arg, &err);
+}
+
+int64_t lh_jobs_sample(struct lh_jobs *jobs, int64_t job, const json_t *args,
+		       lh_jobs_piece piece, lh_jobs_reply reply, void *arg)
+{
+	struct lh_job_run *run = lh_jobs_find(jobs, job);
+	struct lh_sample *s;
+
+	if (!run)
+		return refuse_unknown(job, reply, arg);
+	s = new_sample(jobs, job, args, piece, reply, arg);
+	if (can_answer(run))
+		return ask_worker(s, run->worker, "sample");
+	s->looking = true;
+	lh_jobs_task(jobs, find_checkpoint, checkpoint_found, s);
+	return s->handle;
+}
+
+int64_t lh_jobs_preflight(struct lh_jobs *jobs, int64_t job, const json_t *args,
+			  lh_jobs_reply reply, void *arg)
+{
+	struct lh_job_run *run = lh_jobs_find(jobs, job);
+	struct lh_err err = LH_ERR_INIT;
+
+	if (!run)
+		return refuse_unknown(job, reply, arg);
+	if (can_answer(run))
+		return ask_worker(new_sample(jobs, job, args, NULL, reply, arg), run->worker,
+				  "preflight");
+	lh_err_set(&err, LH_ESTATE, "job %" PRId64 " is %s: no worker can say what a switch "
+		   "would meet", job, lh_job_state_name(run->state));
+	lh_err_hint(&err, "ask again once it runs; 'lhctl estimate' needs no worker");
+	return refuse(reply, arg, &err);
 }

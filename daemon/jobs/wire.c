@@ -229,6 +229,7 @@ static void on_hello(struct lh_wire *wire, const json_t *m)
 	lh_wire_close(w->wire); /* it dialled again: the old line is dead */
 	wire->w = w;
 	w->wire = wire;
+	w->proto = (int)integer(m, "proto");
 	note_process(w, m);
 	note_adoption(w);
 	lh_hang_alive(w);

@@ -502,6 +502,20 @@ static void cond_init(pthread_cond_t *cond)
 	pthread_condattr_destroy(&a);
 }
 
+/* Known before lhd repeats them: theirs may be the very first steps. */
+static void take_held(struct lh_link *l)
+{
+	json_t *m;
+	size_t i;
+
+	json_array_foreach (l->c.held, i, m)
+		if (is_new(l, field(m, "id"))) {
+			m = json_copy(m);
+			json_object_set_new(m, "m", json_string("command"));
+			json_array_append_new(l->inbox, m);
+		}
+}
+
 int lh_link_open(struct lh_link **out, const struct lh_link_config *c, struct lh_err *err)
 {
 	struct lh_spool *spool;
@@ -531,6 +545,7 @@ int lh_link_open(struct lh_link **out, const struct lh_link_config *c, struct lh
 	l->fd = -1;
 	l->busy = true; /* until it has dialled once */
 	l->generation = c->generation;
+	take_held(l);
 	lh_frame_init(&l->in, LH_PROTO_LINE_MAX_BYTES);
 	pthread_mutex_init(&l->mutex, NULL);
 	cond_init(&l->arrived);

@@ -28,6 +28,7 @@ struct lh_link_config {
 	const char *socket;     /* absolute path of worker.sock */
 	const char *spool;      /* path of the spool file; created, emptied */
 	int64_t spool_max_bytes; /* 0: as in spool.h */
+	const json_t *held;     /* commands that come first, as in start.json, or NULL */
 };
 
 int lh_link_open(struct lh_link **link, const struct lh_link_config *config,

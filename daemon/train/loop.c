@@ -201,6 +201,8 @@ static int train_step(struct lh_loop *l, struct lh_err *err)
 		lh_model_forward_backward(l->model, &l->modes[l->p.phase], b, l->tokens,
 					  l->targets, 1 / (float)tokens);
 		lh_link_beat(l->link);
+		if (lh_loop_is_called_off(l))
+			return 0;
 	}
 	rc = measure(l, &loss, &norm, err);
 	if (rc)
@@ -287,7 +289,8 @@ bool lh_loop_is_told(const struct lh_loop *l)
  * see to it: the job pauses, and tries again when it is resumed. */
 static void enter_next(struct lh_loop *l)
 {
-	const struct lh_switch s = { l->p.phase + 1, "the phase's own limit", 0, false };
+	const struct lh_switch s = { .phase = l->p.phase + 1,
+				     .reason = "the phase's own limit" };
 	struct lh_err no = LH_ERR_INIT;
 	char text[sizeof(no.text) + sizeof(no.hint) + 16];
 
@@ -312,7 +315,7 @@ static int boundary(struct lh_loop *l, struct lh_err *err)
 	lh_loop_take_save(l, false, &why);
 	lh_loop_replay(l);
 	while (!rc && !l->ending &&
-	       ((m = lh_link_take(l->link, l->paused ? PAUSE_POLL_MS : 0)) || l->paused)) {
+	       ((m = lh_loop_next_message(l, l->paused ? PAUSE_POLL_MS : 0)) || l->paused)) {
 		if (m)
 			rc = lh_loop_on_message(l, m, err);
 		json_decref(m);
@@ -595,6 +598,7 @@ static int begin(struct lh_loop *l, struct lh_err *err)
 
 static void close_all(struct lh_loop *l)
 {
+	json_decref(l->waiting);
 	free(l->trial_path);
 	free(l->tokens);
 	free(l->targets);
@@ -662,6 +666,7 @@ int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 {
 	struct lh_loop l = { .c = config, .job = config->job, .link = config->link,
 			  .saved_step = -1, .paused = config->paused,
+			  .waiting = json_array(),
 			  .trial_path = lh_asprintf("%s/../" LH_JOB_TRIAL,
 						    config->checkpoints) };
 	int rc = open_all(&l, err);

@@ -47,6 +47,7 @@ struct lh_loop {
 		int64_t id, step;
 	} sets[LH_VOIDED_MAX];   /* applied by this attempt, the newest ones */
 	int set_count;
+	json_t *waiting;         /* messages that came during a step, or are for later */
 	enum lh_ending ending;
 	char why[400];           /* of LH_END_REWOUND */
 };
@@ -105,12 +106,18 @@ struct lh_switch {
 	const char *reason;  /* literal */
 	int64_t command;     /* that asked for it, 0: the phase is over */
 	bool again;          /* an earlier attempt did it: it is not refused now */
+	bool now;            /* nothing is evaluated before it */
 };
 /* Does it, unless the phase does not fit or cannot be evaluated: 0, or why not. 0 and
  * the phase is the old one still: its evaluation was abandoned. */
 int lh_loop_switch(struct lh_loop *l, const struct lh_switch *s, struct lh_err *no);
 /* Seconds that a step of the phase would take; 0: not known. */
 double lh_loop_predict_s(const struct lh_loop *l, int phase);
+/* The next message to be dealt with at this boundary, within wait_ms; NULL: none. New
+ * reference. */
+json_t *lh_loop_next_message(struct lh_loop *l, int wait_ms);
+/* Within a step: takes what has come; whether the step is to be abandoned. */
+bool lh_loop_is_called_off(struct lh_loop *l);
 /* What lhd sent; an error is the job's end. */
 int lh_loop_on_message(struct lh_loop *l, const json_t *m, struct lh_err *err);
 /* Commands that earlier attempts applied at this step. */

@@ -96,6 +96,7 @@ static int train(const char *dir, const json_t *start, const json_t *spec,
 	link.attempt = attempt;
 	link.generation = generation;
 	LH_FAILPOINT("worker.dial");
+	link.held = json_object_get(start, "held");
 	rc = lh_link_open(&loop.link, &link, err);
 	if (rc)
 		goto done;

@@ -26,13 +26,17 @@ double lh_loop_predict_s(const struct lh_loop *l, int phase)
 }
 
 /* Other programs may have taken memory since this one took its own. */
+static int64_t memory_to_have(struct lh_loop *l)
+{
+	if (LH_SPOILS("switch.memory"))
+		return 0;
+	return l->c->ops->free_bytes(l->dev) + l->plan.bytes;
+}
+
 static int check_memory(struct lh_loop *l, int phase, struct lh_err *no)
 {
-	int64_t need = l->plan.phase[phase].bytes.total;
-	int64_t have = l->c->ops->free_bytes(l->dev) + l->plan.bytes;
+	int64_t need = l->plan.phase[phase].bytes.total, have = memory_to_have(l);
 
-	if (LH_SPOILS("switch.memory"))
-		have = 0;
 	if (need <= have)
 		return 0;
 	lh_err_set(no, LH_ETOOBIG, "phase '%s' needs %.2f GiB; %.2f are free or this job's, "
@@ -44,16 +48,17 @@ static int check_memory(struct lh_loop *l, int phase, struct lh_err *no)
 
 /* 0 with everything ready for the switch, the checkpoint on disk: a trial whose way
  * back may yet fail, or is lost with the worker, is none. */
-static int prepare(struct lh_loop *l, int phase, struct lh_err *no)
+static int prepare(struct lh_loop *l, const struct lh_switch *s, struct lh_err *no)
 {
 	struct lh_err why;
-	int rc = check_memory(l, phase, no);
+	int rc = check_memory(l, s->phase, no);
 
 	if (rc)
 		return rc;
 	if (l->saved_step != l->p.step)
 		lh_loop_begin_save(l, "switch", &why);
-	rc = lh_loop_evaluate(l, "before_switch", no);
+	if (!s->now)
+		rc = lh_loop_evaluate(l, "before_switch", no);
 	lh_loop_take_save(l, true, &why);
 	return rc;
 }
@@ -83,7 +88,7 @@ int lh_loop_switch(struct lh_loop *l, const struct lh_switch *s, struct lh_err *
 	int rc;
 
 	lh_loop_post_state(l, "switching", s->reason, s->command);
-	rc = prepare(l, s->phase, no);
+	rc = prepare(l, s, no);
 	if (rc && s->again)
 		lh_loop_tell(l, "warn", "%s; it was entered before, so it is again", no->text);
 	if (rc && !s->again) {
@@ -104,6 +109,50 @@ int lh_loop_switch(struct lh_loop *l, const struct lh_switch *s, struct lh_err *
 	return 0;
 }
 
+/* ---- messages -------------------------------------------------------------- */
+
+static bool is_set(const json_t *args, const char *key)
+{
+	return json_is_true(json_object_get(args, key));
+}
+
+/* What is for a later step waits for it; what is for one that is past is refused. */
+static bool is_due(const struct lh_loop *l, const json_t *m)
+{
+	const json_t *at = json_object_get(json_object_get(m, "args"), "at_step");
+
+	return !at || l->p.step >= json_integer_value(at);
+}
+
+/* Those that waited come first: their ids are lower, and a replay goes by ids. */
+json_t *lh_loop_next_message(struct lh_loop *l, int wait_ms)
+{
+	json_t *m;
+	size_t i;
+
+	json_array_foreach (l->waiting, i, m)
+		if (is_due(l, m)) {
+			json_incref(m);
+			json_array_remove(l->waiting, i);
+			return m;
+		}
+	while ((m = lh_link_take(l->link, wait_ms)) && !is_due(l, m))
+		json_array_append_new(l->waiting, m);
+	return m;
+}
+
+bool lh_loop_is_called_off(struct lh_loop *l)
+{
+	bool now = false;
+	json_t *m;
+
+	while ((m = lh_link_take(l->link, 0))) {
+		now |= is_set(json_object_get(m, "args"), "now");
+		json_array_append_new(l->waiting, m);
+	}
+	return now;
+}
+
 /* ---- commands -------------------------------------------------------------- */
 
 static void resolve(struct lh_loop *l, int64_t id, const struct lh_err *err,
@@ -116,27 +165,47 @@ static void resolve(struct lh_loop *l, int64_t id, const struct lh_err *err,
 		       lh_loop_text_json(err->code ? err->hint : "")));
 }
 
+/* The phase that a switch with these arguments enters. */
+static int phase_of(const struct lh_loop *l, const json_t *args, int *phase,
+		    struct lh_err *no)
+{
+	const char *name = json_string_value(json_object_get(args, "phase"));
+
+	*phase = l->p.phase + 1;
+	if (name && lh_jobfile_find_phase(l->job, name, phase, no))
+		return no->code;
+	if (*phase >= l->job->phase_count) {
+		lh_err_set(no, LH_ESTATE, "phase '%s' is the last one",
+			   l->job->phases[l->p.phase].name);
+		return lh_err_hint(no, "name the phase to go back to");
+	}
+	if (*phase == l->p.phase)
+		return lh_err_set(no, LH_ESTATE, "the job is in phase '%s' already",
+				  l->job->phases[*phase].name);
+	return 0;
+}
+
+static int check_step(const struct lh_loop *l, const json_t *args, struct lh_err *no)
+{
+	int64_t at = json_integer_value(json_object_get(args, "at_step"));
+
+	if (!json_object_get(args, "at_step") || at >= l->p.step)
+		return 0;
+	lh_err_set(no, LH_ESTATE, "step %" PRId64 " is past: %" PRId64 " are done", at,
+		   l->p.step);
+	return lh_err_hint(no, "name a step to come");
+}
+
 /* Neither refused nor the phase entered: left, because the worker is to end. */
 static void do_switch(struct lh_loop *l, int64_t id, const json_t *args, bool again,
 		      char *text, size_t text_bytes, struct lh_err *no)
 {
-	const char *name = json_string_value(json_object_get(args, "phase"));
-	struct lh_switch s = { l->p.phase + 1, "by command", id, again };
+	struct lh_switch s = { .reason = "by command", .command = id, .again = again,
+			       .now = is_set(args, "now") };
 	double step_s;
 
-	if (name && lh_jobfile_find_phase(l->job, name, &s.phase, no))
+	if (check_step(l, args, no) || phase_of(l, args, &s.phase, no))
 		return;
-	if (s.phase >= l->job->phase_count) {
-		lh_err_set(no, LH_ESTATE, "phase '%s' is the last one",
-			   l->job->phases[l->p.phase].name);
-		lh_err_hint(no, "name the phase to go back to");
-		return;
-	}
-	if (s.phase == l->p.phase) {
-		lh_err_set(no, LH_ESTATE, "the job is in phase '%s' already",
-			   l->job->phases[s.phase].name);
-		return;
-	}
 	step_s = lh_loop_predict_s(l, s.phase);
 	if (lh_loop_switch(l, &s, no))
 		return;
@@ -212,11 +281,6 @@ static void change_settings(struct lh_loop *l, int64_t id, const json_t *args, b
 	lh_settings_describe(args, text, text_bytes);
 }
 
-static bool is_set(const json_t *args, const char *key)
-{
-	return json_is_true(json_object_get(args, key));
-}
-
 /* Applies a command here, or refuses it. */
 static void apply(struct lh_loop *l, int64_t id, const char *verb, const json_t *args,
 		  bool replay)
@@ -276,23 +340,49 @@ static int on_piece(void *arg, const char *text)
 	       lh_loop_is_told(c->l);
 }
 
+static int sample(struct lh_loop *l, const json_t *m, json_t **result,
+		  struct lh_err *err)
+{
+	struct caller c = { l, m };
+	struct lh_sample_args args;
+	int rc = lh_sample_parse(&args, json_object_get(m, "args"), err);
+
+	lh_loop_status(l, "sampling");
+	return rc ? rc : lh_sample_run(l->model, l->job->model.vocab, l->p.step, &args,
+				       on_piece, &c, result, err);
+}
+
+static int preflight(struct lh_loop *l, const json_t *m, json_t **result,
+		     struct lh_err *err)
+{
+	int64_t need, have = memory_to_have(l);
+	double step_s;
+	int phase;
+
+	if (phase_of(l, json_object_get(m, "args"), &phase, err))
+		return err->code;
+	need = l->plan.phase[phase].bytes.total;
+	step_s = lh_loop_predict_s(l, phase);
+	*result = json_pack("{s:s, s:I, s:I, s:b, s:o}", "phase", l->job->phases[phase].name,
+			    "need_bytes", (json_int_t)need, "have_bytes", (json_int_t)have,
+			    "fits", need <= have, "step_s",
+			    step_s > 0 ? json_real(step_s) : json_null());
+	return 0;
+}
+
 static void answer_call(struct lh_loop *l, const json_t *m)
 {
 	const char *method = json_string_value(json_object_get(m, "method"));
-	struct caller c = { l, m };
 	struct lh_err err = LH_ERR_INIT;
-	struct lh_sample_args args;
 	json_t *reply, *result = NULL;
 	int rc;
 
-	lh_loop_status(l, "sampling");
-	if (!method || strcmp(method, "sample"))
-		rc = lh_err_set(&err, LH_EUNSUPPORTED, "this worker has no such call");
+	if (method && !strcmp(method, "sample"))
+		rc = sample(l, m, &result, &err);
+	else if (method && !strcmp(method, "preflight"))
+		rc = preflight(l, m, &result, &err);
 	else
-		rc = lh_sample_parse(&args, json_object_get(m, "args"), &err);
-	if (!rc)
-		rc = lh_sample_run(l->model, l->job->model.vocab, l->p.step, &args,
-				   on_piece, &c, &result, &err);
+		rc = lh_err_set(&err, LH_EUNSUPPORTED, "this worker has no such call");
 	if (!rc)
 		reply = json_pack("{s:s, s:o}", "m", "reply", "result", result);
 	else

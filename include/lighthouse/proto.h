@@ -52,26 +52,32 @@
  *                 of the checkpoint that another attempt is to go on from. Held:
  *                 it cannot go on now, and a resume begins another attempt
  *
- * Commands (verbs): switch {phase}, set {phase, NAME: value, ...} (train/settings.h;
+ * Commands (verbs): switch {phase, at_step (applied at that very boundary; refused when
+ * it is past), now (true: the step under way is abandoned and done again, and nothing is
+ * evaluated before)}, set {phase, NAME: value, ...} (train/settings.h;
  * refused once that phase was left), pause {release}, resume {}, checkpoint {pin},
  * cancel {}, stop {} (checkpoint and end as "stopped"). A worker applies each id once,
  * at a step boundary; repeats after a reconnect are answered from memory. For
  * cancel and stop it leaves unfinished what it does besides: an evaluation, a
  * step, its preparations. A stop is lhd's own: not journalled yet when it is sent,
  * so its id is LH_PROTO_UNANSWERED and no record answers it.
- * Calls: sample {prompt, max_tokens, temperature, top_k, seed}.
+ * Calls: sample {prompt, max_tokens, temperature, top_k, seed}; preflight {phase} ->
+ * {phase, need_bytes, have_bytes, fits, step_s (null: not known)}: what a switch there
+ * would meet now.
  *
  * Version. `proto` is LH_PROTO_VERSION; it, job, attempt, token, pid, start_time,
  * generation and step of a hello mean the same in every version. An lhd speaks its
  * own version and the one before. A worker of any other, of a job or attempt that
  * lhd does not know, or that has obeyed a newer lhd, is listed and left alone: its
  * hello stays unanswered, it trains on and keeps its records. Refused is one whose
- * attempt is known to be over.
+ * attempt is known to be over. Before 2 a worker applies a switch at once, whatever
+ * at_step says: it does not get one.
  */
 #ifndef LIGHTHOUSE_PROTO_H
 #define LIGHTHOUSE_PROTO_H
 
-#define LH_PROTO_VERSION 1
+#define LH_PROTO_VERSION 2
+#define LH_PROTO_AT_STEP 2 /* the first that knows it */
 #define LH_PROTO_BATCH 256
 #define LH_PROTO_UNANSWERED 0 /* no command of the journal has this id */
 
@@ -107,10 +113,11 @@
 
 /* start.json: {job, attempt, token, generation, socket, cache (absolute paths),
  * paused (bool: start paused), saved (bool: a checkpoint is known, so there must be
- * one), replay: [{id, verb, args, step}]}.
+ * one), replay: [{id, verb, args, step}], held: [{id, verb, args}]}.
  * `replay` lists the shaping commands that earlier attempts applied, in order: a
  * worker resuming at step s re-applies those with step >= s, each at its step,
- * and ignores the others. At one step boundary a due checkpoint comes first,
+ * and ignores the others. `held` lists pending commands that are for a later step, so
+ * that its worker knows of them before it makes one. At one step boundary a due checkpoint comes first,
  * then commands, then the step. */
 
 /* Command line of a worker:

@@ -180,6 +180,12 @@ json_t *lh_jobs_phases(struct lh_jobs *j, int64_t job)
 	return json_array();
 }
 
+int64_t lh_jobs_preflight(struct lh_jobs *j, int64_t job, const json_t *args,
+			  lh_jobs_reply reply, void *arg)
+{
+	return lh_jobs_sample(j, job, args, NULL, reply, arg);
+}
+
 json_t *lh_jobs_settings(struct lh_jobs *j, int64_t job)
 {
 	(void)j, (void)job;
@@ -887,6 +893,17 @@ static void commands_reach_the_jobs_with_their_caller(void **state)
 	       "{\"command\":2,\"state\":\"accepted\"}");
 }
 
+static void a_dry_run_is_no_command(void **state)
+{
+	(void)state;
+	begin("job.switch", "{\"job\":7,\"phase\":\"b\",\"dry_run\":true,\"program\":\"me\"}");
+	expect(jobs.args, "{\"phase\":\"b\"}");
+	answer("{\"fits\":true}");
+	expect(json_object_get(json_array_get(sent, 0), "result"),
+	       "{\"command\":null,\"job\":7,\"state\":\"checked\","
+	       "\"preflight\":{\"fits\":true}}");
+}
+
 static void samples_stream_pieces_and_can_be_abandoned(void **state)
 {
 	json_t *piece = json_pack("{s:s}", "text", "ab");
@@ -946,6 +963,7 @@ int main(void)
 		T(memory_answers_at_once),
 		T(a_restart_waits_for_the_journal),
 		T(commands_reach_the_jobs_with_their_caller),
+		T(a_dry_run_is_no_command),
 		T(samples_stream_pieces_and_can_be_abandoned),
 		T(submit_resolves_the_file_first),
 	};

@@ -34,7 +34,7 @@ test('every setting, with workers and a daemon lost between: losses are those of
   const lose = async () => process.kill(await lhd.workerPid(job), 'SIGKILL');
   await at(10);
   assert.match(set('lr=3e-3', 'clip=0.05'), /^applied: set applied at step \d+: lr 0.003, clip 0.05$/m);
-  await at(lhd.sql('select step from commands where outcome = \'applied\'')[0].step + 3);
+  await at(lhd.sql('select step from commands where method = \'job.set\'')[0].step + 3);
   await lose(); // most likely before a checkpoint has them
   await at(60);
   set('weight_decay=0.5');

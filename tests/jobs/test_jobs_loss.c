@@ -334,6 +334,66 @@ static void pending_commands_survive_a_restart(void **state)
 			   "method = 'job.pause'") == 1);
 }
 
+/* Answers how it was taken. */
+static struct answer switch_at(int64_t job, int64_t step)
+{
+	struct lh_caller who = caller(NULL);
+	json_t *args = json_pack("{s:s, s:I}", "phase", "1", "at_step", (json_int_t)step);
+	struct answer a = { 0 };
+
+	lh_jobs_command(f.jobs, job, "switch", args, &who, on_reply, &a);
+	json_decref(args);
+	RUN_UNTIL(a.count);
+	return a;
+}
+
+/* It would switch at once. */
+static void a_worker_of_the_version_before_gets_nothing_for_a_later_step(void **state)
+{
+	int64_t job = start_running();
+	struct answer a;
+
+	(void)state;
+	run_to_step(job, "3");
+	a = switch_at(job, 1000);
+	assert_int_equal(a.code, 0);
+	set_ctl("proto", "1");
+	set_ctl("redial", "");
+	RUN_UNTIL(query_db("SELECT count(*) FROM commands WHERE outcome = 'refused' AND "
+			   "text LIKE '%cannot wait for a step'") == 1);
+	a = switch_at(job, 1000);
+	assert_int_equal(a.code, LH_ESTATE);
+	assert_non_null(strstr(a.text, "cannot wait for a step"));
+	assert_int_equal(number(job, "phase"), 0);
+	run_to_step(job, "4"); /* it goes on all the same */
+}
+
+/* Its worker may make that step before anybody can tell it. */
+static void what_is_for_a_later_step_is_told_at_the_start(void **state)
+{
+	int64_t job = start_running();
+	json_t *start, *held;
+	char *text;
+
+	(void)state;
+	set_ctl("deaf", "");
+	run_to_step(job, "3");
+	assert_int_equal(switch_at(job, 1000).code, 0);
+	command(job, "checkpoint");
+	kill_worker(job, 1);
+	RUN_UNTIL(number(job, "attempt") == 2 && is_in(job, "RUNNING"));
+	text = fake_text(attempt_dir(job, 2), LH_ATTEMPT_START);
+	start = json_loads(text, 0, NULL);
+	held = json_object_get(start, "held");
+	assert_int_equal(json_array_size(held), 1);
+	held = json_array_get(held, 0);
+	assert_string_equal(json_string_value(json_object_get(held, "verb")), "switch");
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(held, "args"),
+							    "at_step")), 1000);
+	json_decref(start);
+	free(text);
+}
+
 MANAGER_TESTS(T(a_killed_worker_is_replaced_from_its_checkpoint),
 	      T(a_worker_that_its_keeper_did_not_note_is_found_by_its_hello),
 	      T(a_worker_that_gets_nowhere_is_killed_and_replaced),
@@ -349,4 +409,6 @@ MANAGER_TESTS(T(a_killed_worker_is_replaced_from_its_checkpoint),
 	      T(an_attempt_that_was_never_spawned_is_no_loss),
 	      T(a_state_directory_too_deep_for_a_socket_is_refused),
 	      T(a_keeper_that_was_killed_does_not_end_its_worker),
-	      T(pending_commands_survive_a_restart))
+	      T(pending_commands_survive_a_restart),
+	      T(a_worker_of_the_version_before_gets_nothing_for_a_later_step),
+	      T(what_is_for_a_later_step_is_told_at_the_start))
