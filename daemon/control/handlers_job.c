@@ -269,6 +269,11 @@ void rpc_job_checkpoint(struct lh_call *call)
 	command(call, "checkpoint");
 }
 
+void rpc_job_eval(struct lh_call *call)
+{
+	command(call, "eval");
+}
+
 void rpc_job_cancel(struct lh_call *call)
 {
 	command(call, "cancel");

@@ -41,7 +41,8 @@ static const char attempts_sql[] =
 
 /* The newest of them, in order. */
 static const char evaluations_sql[] =
-	"SELECT step, attempt, phase, attention, reason, loss, tokens, time_ms FROM"
+	"SELECT step, attempt, phase, attention, reason, loss, tokens, duration_ms,"
+	" time_ms FROM"
 	" (SELECT * FROM evaluations WHERE job = ?1"
 	"  ORDER BY attempt DESC, seq DESC LIMIT ?2) ORDER BY attempt, seq";
 

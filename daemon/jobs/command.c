@@ -29,7 +29,7 @@
 
 static const char *const methods[] = { "job.switch", "job.set", "job.pause",
 				       "job.resume", "job.checkpoint",
-				       "job.cancel" };
+				       "job.eval", "job.cancel" };
 
 #define TOO_OLD "its worker is of a version that cannot wait for a step"
 #define TOO_OLD_HINT "pause the job with release and resume it, then ask again"
@@ -359,6 +359,9 @@ static int check(const struct lh_job_run *run, const char *verb, const json_t *a
 		return refuse(err, run, "is not paused", "pause it first");
 	if (is(verb, "checkpoint") && run->state == LH_JOB_QUEUED)
 		return refuse(err, run, "waits in the queue; there is nothing to save",
+			      "ask once it runs");
+	if (is(verb, "eval") && run->state == LH_JOB_QUEUED)
+		return refuse(err, run, "waits in the queue; there is nothing to evaluate",
 			      "ask once it runs");
 	if (is(verb, "set") && run->state == LH_JOB_QUEUED)
 		return refuse(err, run, "waits in the queue; it has nothing to be set yet",

@@ -8,7 +8,8 @@
  *   training, pace known   max(hang_ms, LH_HANG_STEPS * a step's time)
  *   paused                 hang_ms
  *   anything else          LH_HANG_SLOW * hang_ms: starting, compiling, saving,
- *                          evaluating, the first step of a phase; no line to it
+ *                          evaluating, measuring (train/pace.c), the first step of a
+ *                          phase; no line to it
  *
  * Measured by the loop's clock, which nobody sets. When lhd itself did not run
  * for a while (stopped, or its machine asleep), nobody is blamed for that time. */

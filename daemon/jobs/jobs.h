@@ -81,7 +81,8 @@ typedef void (*lh_jobs_reply)(void *arg, json_t *result, const struct lh_err *er
 void lh_jobs_submit_take(struct lh_jobs *jobs, struct lh_job *job, const char *yaml,
 			 int priority, const struct lh_caller *who,
 			 lh_jobs_reply reply, void *arg);
-/* job.switch, job.set, job.pause, job.resume, job.checkpoint, job.cancel. `args` is the
+/* job.switch, job.set, job.pause, job.resume, job.checkpoint, job.eval, job.cancel.
+ * `args` is the
  * verb's (proto.h), borrowed; the switch phase as its caller wrote it, or
  * absent. Refused at once (LH_ENOTFOUND, LH_ESTATE) or journalled. A request id
  * seen before gives the first answer again; with other args LH_ECONFLICT. */

@@ -154,14 +154,28 @@ static void on_eval(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 					 LH_INT(integer(r, "seq")), LH_INT(step),
 					 LH_INT(phase), LH_INT(integer(r, "time_ms")),
 					 LH_TEXT(attention), LH_TEXT(reason), LH_REAL(loss),
-					 LH_INT(integer(r, "tokens")) },
-		     10);
+					 LH_INT(integer(r, "tokens")),
+					 LH_REAL(number(r, "duration_ms")) },
+		     11);
 	lh_batch_event_take(b, w->run->id, w->attempt, step, "job.eval",
 			    json_pack("{s:i, s:s, s:s, s:o, s:I}", "phase", phase,
 				      "attention", attention, "reason", reason, "loss",
 				      real_or_null(loss), "tokens",
 				      (json_int_t)integer(r, "tokens")),
-			    "validation loss %.4f (%s)", loss, reason);
+			    "validation loss %.4f%s (%s)", loss,
+			    strcmp(attention, "full") ? " with Lighthouse attention" : "",
+			    reason);
+}
+
+static void on_pace(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	lh_batch_add(b, LH_STMT_PACE_INSERT,
+		     (struct lh_bind[]){ LH_INT(w->run->id), LH_INT(w->attempt),
+					 LH_INT(integer(r, "seq")), LH_INT(integer(r, "step")),
+					 LH_INT(phase_of(w->run, r)),
+					 LH_REAL(finite_number(r, "step_ms")),
+					 LH_INT(integer(r, "time_ms")) },
+		     7);
 }
 
 static void on_checkpoint(struct lh_worker *w, struct lh_batch *b, const json_t *r)
@@ -357,6 +371,7 @@ static const struct {
 	{ "state", on_state },     { "event", on_event }, { "command", on_command },
 	{ "phase", on_phase },     { "end", on_end },     { "instability", on_instability },
 	{ "switch", on_switch },   { "settings", on_settings },
+	{ "pace", on_pace },
 };
 
 static void apply(struct lh_worker *w, struct lh_batch *b, const json_t *r)

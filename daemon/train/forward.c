@@ -276,6 +276,10 @@ int lh_model_prepare(struct lh_model *m, const struct lh_attention_mode *modes, 
 	for (int i = 0; !rc && i < n; i++)
 		rc = lh_model_loss(m, &lh_attention_full, b[i], m->T, ids, ids, &loss, NULL,
 				   err);
+	for (int i = 0; !rc && i < n * count; i++)
+		if (modes[i / n].attention == LH_ATTENTION_LIGHTHOUSE)
+			rc = lh_model_loss(m, &modes[i / n], b[i % n], m->T, ids, ids, &loss,
+					   NULL, err);
 	if (!rc)
 		rc = lh_model_measure(m, &sum, &norm, err);
 	m->ops->rehearse(m->dev, false);

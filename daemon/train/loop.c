@@ -240,46 +240,6 @@ static int train_step(struct lh_loop *l, struct lh_err *err)
 	return 0;
 }
 
-/* The evaluation that comes with the step just done, or NULL. */
-static const char *due_evaluation(const struct lh_loop *l)
-{
-	int64_t every = l->p.settings.eval_every_steps;
-
-	if (!l->p.step)
-		return "start";
-	/* The first step of a phase that was switched to. */
-	if (l->p.step == l->p.phase_step + 1 && (l->p.phase_step || l->p.phase))
-		return "after_switch";
-	return every && l->p.step % every == 0 ? "interval" : NULL;
-}
-
-/* That the loss after a switch cannot be had is no reason to end a job. */
-static int without_evaluation(struct lh_loop *l, const char *reason,
-			      const struct lh_err *why, struct lh_err *err)
-{
-	if (strcmp(reason, "after_switch")) {
-		*err = *why;
-		return why->code;
-	}
-	if (l->p.trial)
-		return lh_rewind_switch(l, why->text, err);
-	lh_loop_tell(l, "warn", "no evaluation after the switch: %s", why->text);
-	return 0;
-}
-
-/* One that is abandoned is owed: the next attempt begins with it. */
-static int evaluate_step(struct lh_loop *l, struct lh_err *err)
-{
-	const char *reason = due_evaluation(l);
-	struct lh_err why = LH_ERR_INIT;
-	int rc = reason ? lh_loop_evaluate(l, reason, &why) : 0;
-
-	l->p.owed = l->abandoned;
-	if (l->p.owed)
-		l->saved_step = -1; /* one of this step does not say so */
-	return rc ? without_evaluation(l, reason, &why, err) : 0;
-}
-
 bool lh_loop_is_told(const struct lh_loop *l)
 {
 	return *l->c->stop || lh_link_is_ending(l->link);
@@ -527,7 +487,7 @@ static int prepare(struct lh_loop *l, struct lh_err *err)
 	for (int i = 0; !rc && i < l->job->phase_count && !lh_loop_is_told(l); i++) {
 		LH_FAILPOINT("prepare.phase");
 		rc = lh_model_prepare(l->model, &l->modes[i], 1, l->job->batch.sequences,
-				      i ? 0 : evaluated, err);
+				      evaluated, err);
 		lh_link_beat(l->link);
 	}
 	return rc;
@@ -593,7 +553,7 @@ static int begin(struct lh_loop *l, struct lh_err *err)
 	/* Somewhere to go back to, from the first step on. */
 	if (lh_loop_may_roll_back(l->job) && !resumed)
 		lh_loop_begin_save(l, "start", &no);
-	return resumed && !l->p.owed ? 0 : evaluate_step(l, err);
+	return resumed && !l->p.owed ? 0 : lh_loop_evaluate_step(l, err);
 }
 
 static void close_all(struct lh_loop *l)
@@ -656,7 +616,7 @@ static int train(struct lh_loop *l, struct lh_err *err)
 		if (rc)
 			lh_err_prefix(err, "step %" PRId64, step + 1);
 		else if (l->p.step > step)
-			rc = evaluate_step(l, err);
+			rc = lh_loop_evaluate_step(l, err);
 	}
 	lh_rewind_end(l);
 	return rc ? rc : finish(l, err);

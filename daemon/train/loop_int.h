@@ -5,6 +5,8 @@
  *   unstable.c  steps that are not sane
  *   rewind.c    going back to a checkpoint
  *   loop_save.c checkpoints and evaluations
+ *   pace.c      what steps of phases to come would take
+ *   pace.c      what steps of phases to come would take
  *
  * Training thread only.
  */
@@ -93,10 +95,20 @@ int lh_loop_save(struct lh_loop *l, const char *reason, struct lh_err *why);
 /* Full attention over the validation split; training state is not touched. Told to
  * end, it leaves off, records nothing and sets l->abandoned. */
 int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err);
+/* The same with the attention of the phase. */
+int lh_loop_evaluate_own(struct lh_loop *l, const char *reason, struct lh_err *err);
+/* What comes with the step just done, if anything. One that is abandoned is owed: the
+ * next attempt begins with it. */
+int lh_loop_evaluate_step(struct lh_loop *l, struct lh_err *err);
 
 /* Compares this attempt's origin with that of the checkpoint it goes on from: tells of
  * what differs, sets data_changed. */
 void lh_loop_compare_origin(struct lh_loop *l, const json_t *manifest);
+
+/* ---- pace.c ---------------------------------------------------------------- */
+/* Tells what a step of each phase to come would take: one micro-batch of it is done
+ * and not applied. That it cannot be had is told, and is no reason to end a job. */
+void lh_loop_pace(struct lh_loop *l);
 
 /* ---- steer.c --------------------------------------------------------------- */
 /* A checkpoint is there, or tried, before. */

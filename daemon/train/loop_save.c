@@ -9,6 +9,9 @@
 #include "lighthouse/version.h"
 
 #include "base/failpoint.h"
+#include "base/fs.h"
+
+enum { PACE_AT_STEP = 3 };
 
 /* Training goes on without it: the checkpoint before is still there. */
 static int tell_failed_save(struct lh_loop *l, int64_t step, const struct lh_err *why,
@@ -87,11 +90,16 @@ void lh_loop_compare_origin(struct lh_loop *l, const json_t *manifest)
 			     "and resume; or resume to go on with these)", l->p.step, why);
 }
 
-int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err)
+/* *record is what is to be told of it: NULL when there is nothing to evaluate, or it
+ * was abandoned. */
+static int evaluate(struct lh_loop *l, const struct lh_attention_mode *mode,
+		    const char *reason, json_t **record, struct lh_err *err)
 {
 	int64_t n = l->job->evaluation.sequences, T = l->job->data.seq_len, count = 0;
+	int64_t start_us = lh_clock_us();
 	double sum = 0;
 
+	*record = NULL;
 	if (!lh_data_has_validation(&l->data) || !n)
 		return 0;
 	if (LH_SPOILS("evaluation"))
@@ -112,8 +120,8 @@ int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err)
 			rc = lh_data_validation(&l->data, i + s, n, l->tokens + s * T,
 						l->targets + s * T, err);
 		if (!rc)
-			rc = lh_model_loss(l->model, &lh_attention_full, b, T, l->tokens,
-					   l->targets, &loss, NULL, err);
+			rc = lh_model_loss(l->model, mode, b, T, l->tokens, l->targets, &loss,
+					   NULL, err);
 		if (rc)
 			return rc;
 		sum += loss;
@@ -121,10 +129,99 @@ int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err)
 		for (int64_t t = 0; t < b * T; t++)
 			count += l->targets[t] >= 0;
 	}
-	lh_loop_post_take(l, "eval", json_pack("{s:i, s:s, s:o, s:I, s:s}", "phase", l->p.phase,
-				  "attention", "full", "loss",
-				  isfinite(sum) ? json_real(sum / (double)count) :
-						  json_null(),
-				  "tokens", (json_int_t)count, "reason", reason));
+	*record = json_pack(
+		"{s:i, s:s, s:o, s:I, s:f, s:s}", "phase", l->p.phase, "attention",
+		mode->attention == LH_ATTENTION_FULL ? "full" : "lighthouse", "loss",
+		isfinite(sum) ? json_real(sum / (double)count) : json_null(), "tokens",
+		(json_int_t)count, "duration_ms", (double)(lh_clock_us() - start_us) / 1000,
+		"reason", reason);
+	return 0;
+}
+
+static int evaluate_one(struct lh_loop *l, const struct lh_attention_mode *mode,
+			const char *reason, struct lh_err *err)
+{
+	json_t *record;
+	int rc = evaluate(l, mode, reason, &record, err);
+
+	if (record)
+		lh_loop_post_take(l, "eval", record);
+	return rc;
+}
+
+int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err)
+{
+	return evaluate_one(l, &lh_attention_full, reason, err);
+}
+
+int lh_loop_evaluate_own(struct lh_loop *l, const char *reason, struct lh_err *err)
+{
+	return evaluate_one(l, &l->modes[l->p.phase], reason, err);
+}
+
+/* With full attention and with the phase's. Told of together: a half would be told
+ * of twice, since what is abandoned is made again as a whole. */
+static int evaluate_both(struct lh_loop *l, const char *reason, struct lh_err *err)
+{
+	json_t *full, *own = NULL;
+	int rc = evaluate(l, &lh_attention_full, reason, &full, err);
+
+	if (full)
+		rc = evaluate(l, &l->modes[l->p.phase], reason, &own, err);
+	if (!own) {
+		json_decref(full);
+		return rc;
+	}
+	lh_loop_post_take(l, "eval", full);
+	lh_loop_post_take(l, "eval", own);
+	return rc;
+}
+
+/* The evaluation that comes with the step just done, or NULL. */
+static const char *due_evaluation(const struct lh_loop *l)
+{
+	int64_t every = l->p.settings.eval_every_steps;
+
+	if (!l->p.step)
+		return "start";
+	/* The first step of a phase that was switched to. */
+	if (l->p.step == l->p.phase_step + 1 && (l->p.phase_step || l->p.phase))
+		return "after_switch";
+	return every && l->p.step % every == 0 ? "interval" : NULL;
+}
+
+/* That the loss after a switch cannot be had is no reason to end a job. */
+static int without_evaluation(struct lh_loop *l, const char *reason,
+			      const struct lh_err *why, struct lh_err *err)
+{
+	if (strcmp(reason, "after_switch")) {
+		*err = *why;
+		return why->code;
+	}
+	if (l->p.trial)
+		return lh_rewind_switch(l, why->text, err);
+	lh_loop_tell(l, "warn", "no evaluation after the switch: %s", why->text);
+	return 0;
+}
+
+int lh_loop_evaluate_step(struct lh_loop *l, struct lh_err *err)
+{
+	const char *reason = due_evaluation(l);
+	bool interval = reason && !strcmp(reason, "interval"), gap = l->job->evaluation.gap;
+	struct lh_err why = LH_ERR_INIT;
+	int rc = 0;
+
+	if (interval && gap && l->modes[l->p.phase].attention == LH_ATTENTION_LIGHTHOUSE)
+		rc = evaluate_both(l, reason, &why);
+	else if (reason)
+		rc = lh_loop_evaluate(l, reason, &why);
+	l->p.owed = l->abandoned;
+	if (l->p.owed)
+		l->saved_step = -1; /* one of this step does not say so */
+	if (rc)
+		return without_evaluation(l, reason, &why, err);
+	if (gap && (interval || l->p.step - l->p.phase_step == PACE_AT_STEP) &&
+	    !lh_loop_is_told(l))
+		lh_loop_pace(l);
 	return 0;
 }

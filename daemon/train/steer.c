@@ -258,6 +258,25 @@ static void save_by_command(struct lh_loop *l, bool pin, struct lh_err *no)
 	free(path);
 }
 
+static void eval_by_command(struct lh_loop *l, const json_t *args, struct lh_err *no)
+{
+	const char *name = json_string_value(json_object_get(args, "attention"));
+	bool own = name && !strcmp(name, "lighthouse");
+
+	if (!lh_data_has_validation(&l->data) || !l->job->evaluation.sequences) {
+		lh_err_set(no, LH_ESTATE, "the job has nothing to be evaluated with");
+		lh_err_hint(no, "data.validation and evaluation.sequences, in the job file");
+	} else if (own && l->modes[l->p.phase].attention == LH_ATTENTION_FULL) {
+		lh_err_set(no, LH_ESTATE, "phase '%s' has full attention",
+			   l->job->phases[l->p.phase].name);
+		lh_err_hint(no, "leave the attention out");
+	} else if (own) {
+		lh_loop_evaluate_own(l, "command", no);
+	} else {
+		lh_loop_evaluate(l, "command", no);
+	}
+}
+
 /* Of the phase that it was asked in, and of no other. `again`: an earlier attempt did
  * it, so it is done. */
 static void change_settings(struct lh_loop *l, int64_t id, const json_t *args, bool again,
@@ -295,6 +314,11 @@ static void apply(struct lh_loop *l, int64_t id, const char *verb, const json_t 
 			return; /* it has no outcome: the next attempt gets it */
 	} else if (!strcmp(verb, "set")) {
 		change_settings(l, id, args, replay, text, sizeof(text), &no);
+	} else if (!strcmp(verb, "eval")) {
+		eval_by_command(l, args, &no);
+		if (!no.code && l->abandoned)
+			return; /* nor has this */
+		snprintf(text, sizeof(text), "evaluated after step %" PRId64, l->p.step);
 	} else if (!strcmp(verb, "pause") && is_set(args, "release")) {
 		release(l, &no);
 		snprintf(text, sizeof(text), "paused after step %" PRId64 " and released",

@@ -101,6 +101,7 @@ struct lh_job_rule {
 struct lh_job_evaluation {
 	int64_t every_steps; /* 0 = only at the start, around switches, at the end */
 	int64_t sequences;   /* of the validation split, each time */
+	bool gap;            /* find out what a switch would gain and cost */
 };
 
 /* What is done about a step that is not sane (train/watch.h). It is never applied,

@@ -30,8 +30,9 @@
  *
  *     step        loss grad_norm lr tokens step_ms tokens_per_s phase
  *                 data_epoch
- *     eval        phase attention ("full"|"lighthouse") loss tokens reason
- *                 ("start"|"interval"|"before_switch"|"after_switch"|"end")
+ *     eval        phase attention ("full"|"lighthouse") loss tokens duration_ms reason
+ *                 ("start"|"interval"|"before_switch"|"after_switch"|"end"|"command")
+ *     pace        phase step_ms: what a step of that phase, to come yet, would take
  *     checkpoint  path bytes duration_ms stall_ms reason; step is the one saved
  *     phase       phase (index) name reason command trial step_s (predicted)
  *     switch      verdict ("committed"|"reverted") command phase from_phase from_step
@@ -56,8 +57,8 @@
  * it is past), now (true: the step under way is abandoned and done again, and nothing is
  * evaluated before)}, set {phase, NAME: value, ...} (train/settings.h;
  * refused once that phase was left), pause {release}, resume {}, checkpoint {pin},
- * cancel {}, stop {} (checkpoint and end as "stopped"). A worker applies each id once,
- * at a step boundary; repeats after a reconnect are answered from memory. For
+ * eval {attention}, cancel {}, stop {} (checkpoint and end as "stopped"). A worker
+ * applies each id once, at a step boundary; repeats after a reconnect are answered from memory. For
  * cancel and stop it leaves unfinished what it does besides: an evaluation, a
  * step, its preparations. A stop is lhd's own: not journalled yet when it is sent,
  * so its id is LH_PROTO_UNANSWERED and no record answers it.

@@ -51,15 +51,16 @@ async function isAsUndisturbed(lhd, job) {
   assert.equal((await lhd.call('job.get', { job })).restarts, 0);
 }
 
-// In order: start, 30, 60, before and after the switch, 90, end.
+// In order: start, 30 and 60 with both attentions, before and after the switch, 90, end.
 const STATES = [
   ['before its worker has dialled', 'worker.dial', 1, 'STARTING'],
   ['while it is prepared', 'prepare.phase', 1, 'STARTING'],
   ['while it evaluates at the start', 'eval.batch', 1, 'RUNNING'],
   ['while it evaluates between steps', 'eval.batch', 2, 'RUNNING'],
-  ['while it evaluates before a switch', 'eval.batch', 4, 'SWITCHING'],
-  ['while it evaluates after a switch', 'eval.batch', 5, 'RUNNING'],
-  ['while it evaluates at the end', 'eval.batch', 7, 'STOPPING'],
+  ['while it evaluates with the attention of the phase', 'eval.batch', 3, 'RUNNING'],
+  ['while it evaluates before a switch', 'eval.batch', 6, 'SWITCHING'],
+  ['while it evaluates after a switch', 'eval.batch', 7, 'RUNNING'],
+  ['while it evaluates at the end', 'eval.batch', 9, 'STOPPING'],
   ['in the middle of a step', 'step.micro', 12, 'RUNNING'],
   ['while a checkpoint is written', 'checkpoint.written', 1, 'RUNNING'],
 ];

@@ -66,6 +66,7 @@ static const struct { const char *path, *text; } good[] = {
 	{ "evaluation", "evaluation:" },
 	{ "evaluation.every_steps", "  every_steps: 10" },
 	{ "evaluation.sequences", "  sequences: 3" },
+	{ "evaluation.gap", "  gap: false" },
 	{ "checkpoint", "checkpoint:" },
 	{ "checkpoint.every_steps", "  every_steps: 11" },
 	{ "checkpoint.keep", "  keep: 2" },

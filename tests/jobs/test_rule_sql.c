@@ -44,10 +44,10 @@ static int setup(void **state)
 	    "FROM n");
 	sql("INSERT INTO steps VALUES (2, 1, 1, 0, 0, 7, 1, 1, 8, 10, 800, 0)");
 	sql("INSERT INTO evaluations VALUES "
-	    "(1, 1, 1, 10, 0, 0, 'full', 'interval', 4.0, 8), "
-	    "(1, 1, 2, 60, 0, 0, 'full', 'interval', 9.0, 8), "
-	    "(1, 2, 1, 50, 0, 0, 'full', 'interval', 3.0, 8), "
-	    "(1, 2, 2, 50, 0, 0, 'lighthouse', 'interval', 2.5, 8)");
+	    "(1, 1, 1, 10, 0, 0, 'full', 'interval', 4.0, 8, 1), "
+	    "(1, 1, 2, 60, 0, 0, 'full', 'interval', 9.0, 8, 1), "
+	    "(1, 2, 1, 50, 0, 0, 'full', 'interval', 3.0, 8, 1), "
+	    "(1, 2, 2, 50, 0, 0, 'lighthouse', 'interval', 2.5, 8, 1)");
 	sql("INSERT INTO paces VALUES (1, 2, 3, 50, 1, 250, 0)");
 	scope = (struct lh_rule_scope){
 		.job = 1, .step = 50, .phase_step = 50, .step_tokens = 8,
