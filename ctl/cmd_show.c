@@ -155,9 +155,66 @@ static void print_loss(const json_t *show)
 		printf("  | %s\n", lh_escape(safe, sizeof(safe), json_string_value(line)));
 }
 
+static void print_left(const json_t *forecast)
+{
+	json_t *p;
+	size_t i;
+
+	json_array_foreach (json_object_get(forecast, "phases"), i, p) {
+		char left[32];
+
+		if (!ctl_has(p, "seconds"))
+			continue;
+		ctl_duration(left, ctl_real(p, "seconds"));
+		printf("left in '%s': %lld steps at %.3g s, %s\n", ctl_safe(p, "name"),
+		       (long long)ctl_int(p, "steps_left"), ctl_real(p, "step_s"), left);
+	}
+}
+
+static void print_end(const json_t *forecast, const char *key, const char *what)
+{
+	const json_t *end = json_object_get(forecast, key);
+	char left[32], when[32];
+
+	if (!ctl_has(end, "seconds"))
+		return;
+	ctl_duration(left, ctl_real(end, "seconds"));
+	ctl_time(when, ctl_int(end, "end_ms"));
+	printf("%s it would end in %s, %s\n", what, left, when);
+}
+
+static void print_forecast(const json_t *forecast)
+{
+	const json_t *gap = json_object_get(forecast, "gap");
+
+	print_left(forecast);
+	print_end(forecast, "as_planned", "as planned");
+	print_end(forecast, "switched_now", "switched now");
+	if (ctl_has(gap, "gap"))
+		printf("gap at step %lld: %.4f (validation loss %.4f with full attention, "
+		       "%.4f with Lighthouse)\n", (long long)ctl_int(gap, "step"),
+		       ctl_real(gap, "gap"), ctl_real(gap, "val_loss"),
+		       ctl_real(gap, "val_loss_lighthouse"));
+}
+
+/* NULL where there is none, or a daemon that makes none. */
+static json_t *forecast_of(struct ctl *c, const json_t *job)
+{
+	struct lh_err err = LH_ERR_INIT;
+	struct ctl_client *k = ctl_has_ended(job) ? NULL : ctl_try_connect(c, &err);
+	json_t *forecast = NULL;
+
+	if (k)
+		forecast = ctl_call(k, "job.forecast",
+				    json_pack("{s:I}", "job", (json_int_t)ctl_int(job, "job")),
+				    &err);
+	ctl_disconnect(k);
+	return forecast;
+}
+
 static int run(struct ctl *c)
 {
-	json_t *show;
+	json_t *show, *forecast;
 	int rc;
 
 	show = ctl_ask(c, "job.show", json_object(), &rc);
@@ -172,6 +229,9 @@ static int run(struct ctl *c)
 		print_phases(show);
 		print_settings(show);
 		print_switch(show);
+		forecast = forecast_of(c, json_object_get(show, "summary"));
+		print_forecast(forecast);
+		json_decref(forecast);
 		print_instability(show);
 		print_checkpoints(show);
 	}
@@ -182,7 +242,7 @@ static int run(struct ctl *c)
 
 const struct ctl_command ctl_cmd_show = {
 	"show", "JOB",
-	"Show one job.\nIts state, how its newest worker was lost, phases, checkpoints, "
-	"and the\nvalidation loss with full attention, as often as it was measured.",
+	"Show one job.\nIts state, how its newest worker was lost, phases, when it would end, as "
+	"planned or\nswitched now, checkpoints, and the validation loss as often as it was measured.",
 	"  lhctl show my-job\n  lhctl show my-job --evaluations\n"
 	"  lhctl show 7 --json\n", 1, 1, options, run };

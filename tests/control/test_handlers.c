@@ -824,6 +824,7 @@ static void unknown_jobs_are_not_found(void **state)
 		"job.get",    "job.show",    "job.steps",     "job.events",
 		"job.sample", "job.journal", "job.subscribe", "job.logs",
 		"job.curve",  "job.evaluations", "job.checkpoints",
+		"job.forecast",
 	};
 	size_t i;
 

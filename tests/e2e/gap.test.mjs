@@ -74,3 +74,38 @@ test('evaluation.gap: false measures neither', async (t) => {
   assert.deepEqual(lhd.sql("select * from evaluations where attention <> 'full'"), []);
   assert.deepEqual(lhd.sql('select * from paces'), []);
 });
+
+test('a forecast reckons with steps left and what they take, of phases to come too', async (t) => {
+  const lhd = await fresh(t);
+  const near = (a, b) => assert.ok(Math.abs(a - b) < 1e-9 * b, `${a}, not ${b}`);
+  const job = await submit(lhd, { phases: phases(100000), evaluation: { every_steps: 20, sequences: 2 } });
+  await lhd.jobUntil(job, 'paces are known', (j) => j.step > 50);
+  await lhd.call('job.pause', { job });
+  const { step } = await lhd.jobUntil(job, 'PAUSED', (j) => j.state === 'PAUSED');
+  const f = await lhd.call('job.forecast', { job });
+  assert.deepEqual(f.phases.map((p) => [p.name, p.steps_left]), [['lighthouse', 100000 - step], ['recovery', 40], ['more', 10]]);
+  const pace = (phase) => lhd.sql(`select step_ms from paces where phase=${phase} order by seq desc limit 1`)[0].step_ms;
+  const last = lhd.sql(`select avg(step_ms) ms from (select step_ms from steps order by step desc limit 20)`)[0].ms;
+  f.phases.forEach((p, i) => near(p.step_s, [last, pace(1), pace(2)][i] / 1000));
+  const rest = 40 * f.phases[1].step_s + 10 * f.phases[2].step_s;
+  near(f.switched_now.seconds, rest);
+  near(f.as_planned.seconds, rest + (100000 - step) * f.phases[0].step_s);
+  assert.ok(f.switched_now.end_ms < f.as_planned.end_ms);
+  assert.equal(f.gap.gap, f.gap.val_loss - f.gap.val_loss_lighthouse);
+  const { stdout } = ctl(lhd, 'show', 'tiny');
+  for (const line of [/^left in 'recovery': 40 steps at \S+ s, \S+/m, /^as planned it would end in \S+/m, /^switched now it would end in \S+/m, /^gap at step \d+: -?\d/m]) assert.match(stdout, line);
+  await lhd.call('job.resume', { job });
+  await lhd.call('job.switch', { job, phase: 'more' });
+  await lhd.jobUntil(job, 'DONE', done);
+  const end = await lhd.call('job.forecast', { job });
+  assert.deepEqual([end.phases.length, end.as_planned.seconds, end.switched_now], [1, 0, null]);
+});
+
+test('a forecast says nothing of what it does not know', async (t) => {
+  const lhd = await fresh(t);
+  const job = await submit(lhd, { phases: [phases(10)[0], { ...phases(10)[1], until: 'manual' }] });
+  await lhd.jobUntil(job, 'the open phase', (j) => j.phase === 1 && j.step > 15);
+  const f = await lhd.call('job.forecast', { job });
+  assert.deepEqual([f.phases[0].steps_left, f.phases[0].seconds, f.as_planned, f.switched_now, f.gap], [null, null, { seconds: null, end_ms: null }, null, null]);
+  assert.doesNotMatch(ctl(lhd, 'show', 'tiny').stdout, /would end/);
+});
