@@ -186,10 +186,10 @@ static void load_event(struct lh_jobs *jobs, const json_t *row)
 	bool reverted = !strcmp(text(row, "kind"), "switch.reverted");
 	int64_t phase = integer(data, reverted ? "from_phase" : "phase");
 
-	if (!run || phase < 0 || phase >= run->spec.phase_count)
-		return;
-	if (!strcmp(text(row, "kind"), "job.settings"))
+	if (run && !strcmp(text(row, "kind"), "job.settings"))
 		lh_set_load(run, json_object_get(data, "settings"));
+	else if (!run || phase < 0 || phase >= run->spec.phase_count)
+		return;
 	else if (reverted)
 		lh_job_forget_phases(run, (int)phase, integer(data, "from_step"));
 	else if (!strcmp(text(row, "kind"), "job.rewind"))

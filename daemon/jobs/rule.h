@@ -7,8 +7,8 @@
  *          otherwise; only while the job runs or is paused
  *   on     a glob over kinds of events of the job ("job.state", "job.*")
  *   do     "switch PHASE", "set NAME=VALUE ...", "pause", "pause release", "resume",
- *          "checkpoint", "checkpoint pin", "cancel": the command, as if its maker had given it;
- *          "exec FILE": STATE/hooks/FILE with one line of JSON on its stdin
+ *          "checkpoint", "checkpoint pin", "cancel": the command, as if its maker had
+ *          given it; "exec FILE": STATE/hooks/FILE with one line of JSON on its stdin
  *
  * A rule with `when` fires once; with `repeat` each time its condition becomes true
  * after it was not, at most every cooldown_s seconds. Firing and command are one

@@ -84,8 +84,9 @@ int lh_model_loss(struct lh_model *model, const struct lh_attention_mode *mode, 
 		  double *loss, float *row_loss, struct lh_err *err);
 /* Rehearses (ops.h) what will be run, so that no step, switch or evaluation waits
  * for a kernel or for memory: optimizer steps of `sequences` in every mode, and
- * evaluations of `evaluated` (0: none) with full attention and each Lighthouse one, B at
- * a time with a smaller last one. Weights stay as they are, gradients are zero after it. */
+ * evaluations of `evaluated` (0: none) with full attention and in every Lighthouse
+ * mode, all B at a time with a smaller last one. Weights stay as they are, gradients
+ * are zero after it. */
 int lh_model_prepare(struct lh_model *model, const struct lh_attention_mode *modes,
 		     int mode_count, int64_t sequences, int64_t evaluated,
 		     struct lh_err *err);

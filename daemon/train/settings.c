@@ -222,6 +222,15 @@ json_t *lh_settings_to_json(const struct lh_settings *s)
 	return j;
 }
 
+/* What any job file could say: totals of it are numbers still. */
+static bool is_sane(const struct setting *k, const json_t *value)
+{
+	if (k->is_integer)
+		return json_is_integer(value) && json_integer_value(value) >= 0 &&
+		       json_integer_value(value) <= INT64_C(1) << 53;
+	return json_is_number(value) && json_number_value(value) >= 0;
+}
+
 void lh_settings_from_json(struct lh_settings *s, const json_t *j)
 {
 	size_t phases = json_array_size(json_object_get(j, "phase_steps"));
@@ -232,15 +241,17 @@ void lh_settings_from_json(struct lh_settings *s, const json_t *j)
 	for (int i = 0; i < SETTINGS; i++) {
 		const struct setting *k = &settings[i];
 		const json_t *value = json_object_get(j, k->name);
-		bool strange = k->of_phase ? json_array_size(value) != phases :
-					     !json_is_number(value);
+		size_t count = k->of_phase ? phases : 1;
 
-		if (strange)
+		if (k->of_phase && json_array_size(value) != phases)
 			return;
-		for (size_t p = 0; k->of_phase && p < phases; p++)
-			put(s, k, (int)p, json_array_get(value, p));
-		if (!k->of_phase)
-			put(s, k, 0, value);
+		for (size_t p = 0; p < count; p++) {
+			const json_t *one = k->of_phase ? json_array_get(value, p) : value;
+
+			if (!is_sane(k, one))
+				return;
+			put(s, k, (int)p, one);
+		}
 	}
 	s->phases = (int)phases;
 }

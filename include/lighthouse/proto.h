@@ -55,10 +55,10 @@
  *
  * Commands (verbs): switch {phase, at_step (applied at that very boundary; refused when
  * it is past), now (true: the step under way is abandoned and done again, and nothing is
- * evaluated before)}, set {phase, NAME: value, ...} (train/settings.h;
- * refused once that phase was left), pause {release}, resume {}, checkpoint {pin},
- * eval {attention}, cancel {}, stop {} (checkpoint and end as "stopped"). A worker
- * applies each id once, at a step boundary; repeats after a reconnect are answered from memory. For
+ * evaluated before)}, set {phase, NAME: value, ...} (train/settings.h; refused once that
+ * phase was left), pause {release}, resume {}, checkpoint {pin}, eval {attention},
+ * cancel {}, stop {} (checkpoint and end as "stopped"). A worker applies each id once,
+ * at a step boundary; repeats after a reconnect are answered from memory. For
  * cancel and stop it leaves unfinished what it does besides: an evaluation, a
  * step, its preparations. A stop is lhd's own: not journalled yet when it is sent,
  * so its id is LH_PROTO_UNANSWERED and no record answers it.
@@ -118,8 +118,8 @@
  * `replay` lists the shaping commands that earlier attempts applied, in order: a
  * worker resuming at step s re-applies those with step >= s, each at its step,
  * and ignores the others. `held` lists pending commands that are for a later step, so
- * that its worker knows of them before it makes one. At one step boundary a due checkpoint comes first,
- * then commands, then the step. */
+ * that its worker knows of them before it makes one. At one step boundary a due
+ * checkpoint comes first, then commands, then the step. */
 
 /* Command line of a worker:
  *   lhworker-cpu --attempt DIR     train; DIR is jobs/<id>/attempt-<n>

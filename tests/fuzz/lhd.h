@@ -44,7 +44,7 @@ static const char lhd_rows[] =
 	" (3, 1, 'secret', 0, 20, 2, NULL, NULL);"
 	"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20)"
 	" INSERT INTO steps SELECT 3, 1, i, 0, 5, 2.5, NULL, 1e-3, 16, 1.0, 16.0, 0 FROM n;"
-	"INSERT INTO evaluations VALUES (3, 1, 1, 0, 0, 5, 'full', 'start', 5.5, 100);"
+	"INSERT INTO evaluations VALUES (3, 1, 1, 0, 0, 5, 'full', 'start', 5.5, 100, 2);"
 	"INSERT INTO checkpoints VALUES (3, 1, 2, 10, 6, '/c', 10, 1.5, 'interval');"
 	"INSERT INTO events VALUES (1, 3, 1, 0, 5, 'job.phase', 'p0', '{\"phase\":0}');"
 	"INSERT INTO commands(id, request_id, job, method, args_json, uid, pid, program,"

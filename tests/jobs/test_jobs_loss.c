@@ -354,6 +354,7 @@ static void a_worker_of_the_version_before_gets_nothing_for_a_later_step(void **
 	struct answer a;
 
 	(void)state;
+	set_ctl("deaf", "");
 	run_to_step(job, "3");
 	a = switch_at(job, 1000);
 	assert_int_equal(a.code, 0);

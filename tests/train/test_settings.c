@@ -57,6 +57,13 @@ static void what_is_strange_is_not_known(void **state)
 	lh_settings_from_json(&s, j);
 	assert_int_equal(s.phases, 0);
 	json_decref(j);
+	/* Two of them would be no number any more. */
+	s = some();
+	s.phase_steps[0] = INT64_MAX;
+	j = lh_settings_to_json(&s);
+	lh_settings_from_json(&s, j);
+	assert_int_equal(s.phases, 0);
+	json_decref(j);
 }
 
 static void a_change_is_of_one_phase_where_phases_differ(void **state)
