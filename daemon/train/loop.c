@@ -357,13 +357,12 @@ static int begin_anew(struct lh_loop *l, struct lh_err *err)
 	return 0;
 }
 
-/* From the newest good checkpoint, or what was there before a switch that failed.
- * Without a usable one the job is held, unless there never was one. */
-static int restore(struct lh_loop *l, struct lh_err *err)
+/* From the newest good checkpoint of `last` or before. Without a usable one the job is
+ * held, unless there never was one. */
+static int load(struct lh_loop *l, int64_t last, struct lh_err *err)
 {
-	bool back = lh_rewind_is_due(l);
 	char *path = NULL;
-	int rc = lh_loop_load(l, back ? l->trial.step : INT64_MAX, &l->p, &path, err);
+	int rc = lh_loop_load(l, last, &l->p, &path, err);
 
 	if (rc == LH_ENOTFOUND)
 		return begin_anew(l, err);
@@ -381,6 +380,17 @@ static int restore(struct lh_loop *l, struct lh_err *err)
 		return lh_err_set(err, LH_ECORRUPT, "the checkpoint is in phase %d, the job "
 				  "has %d", l->p.phase, l->job->phase_count);
 	l->p.attempt = l->c->attempt;
+	return 0;
+}
+
+/* What was there when the last worker ended, or before a switch that failed. */
+static int restore(struct lh_loop *l, struct lh_err *err)
+{
+	bool back = lh_rewind_is_due(l);
+	int rc = load(l, back ? l->trial.step : INT64_MAX, err);
+
+	if (rc)
+		return rc;
 	if (back)
 		return lh_rewind_take_back(l, err);
 	lh_rewind_go_on(l);

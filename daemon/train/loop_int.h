@@ -139,6 +139,8 @@ void lh_loop_replay(struct lh_loop *l);
 /* l->p is in a phase on trial since now; `from`: the one before, `held` if that had
  * been held. Without a record of it l->p.trial is false. */
 void lh_rewind_begin(struct lh_loop *l, int from, bool held);
+/* The checkpoint it would go back to was not written: the switch is kept. */
+void lh_rewind_forgo(struct lh_loop *l);
 /* l->p, of a checkpoint, is in one: it goes on. */
 void lh_rewind_go_on(struct lh_loop *l);
 /* After a step of one: whether the switch is now kept. */

@@ -21,6 +21,8 @@ static int tell_failed_save(struct lh_loop *l, int64_t step, const struct lh_err
 		     why->text, *why->hint ? " (hint: " : "", why->hint,
 		     *why->hint ? ")" : "");
 	l->saved_step = -1;
+	if (l->p.trial && l->trial.step == step)
+		lh_rewind_forgo(l);
 	*err = *why;
 	return why->code;
 }

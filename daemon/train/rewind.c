@@ -1,7 +1,7 @@
 /* rewind.c: going back to a checkpoint; see loop_int.h.
  *
- * A switch is a transaction: checkpoint, switch, then its phase's first
- * switch.watch_steps steps are a trial. If one of them fails (an error, a loss or
+ * A switch is a transaction: checkpoint (written while training goes on), switch,
+ * then its phase's first switch.watch_steps steps are a trial. If one of them fails (an error, a loss or
  * gradient that is not finite, a loss above switch.loss_ceiling), or two workers are
  * lost in them, training goes back to that checkpoint and stays in the phase before:
  * the command is void, or the phase's own end is ignored (`held`) until somebody
@@ -129,6 +129,14 @@ void lh_rewind_begin(struct lh_loop *l, int from, bool held)
 	LH_FAILPOINT("trial.written");
 }
 
+void lh_rewind_forgo(struct lh_loop *l)
+{
+	l->p.trial = false;
+	forget_trial(l);
+	lh_loop_tell(l, "warn", "the switch to '%s' is not on trial: what was there before "
+		     "it could not be saved", l->job->phases[l->p.phase].name);
+}
+
 void lh_rewind_go_on(struct lh_loop *l)
 {
 	struct lh_trial now = trial_of(&l->p);
@@ -169,7 +177,10 @@ void lh_rewind_watch(struct lh_loop *l, double loss)
 int lh_rewind_switch(struct lh_loop *l, const char *why, struct lh_err *err)
 {
 	struct lh_trial *t = &l->trial;
+	struct lh_err no;
 
+	/* If it failed, the checkpoint before is the way back. */
+	lh_loop_take_save(l, true, &no);
 	snprintf(t->why, sizeof(t->why), "%s", why);
 	t->watch = l->p.watch;
 	if (lh_trial_write(l->trial_path, t, err)) {

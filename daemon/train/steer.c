@@ -46,8 +46,9 @@ static int check_memory(struct lh_loop *l, int phase, struct lh_err *no)
 	return lh_err_hint(no, "see what else uses the device, then ask again");
 }
 
-/* 0 with everything ready for the switch, the checkpoint on disk: a trial whose way
- * back may yet fail, or is lost with the worker, is none. */
+/* 0 with everything ready for the switch. The way back is a copy in memory that is
+ * being written: training does not wait for it. A worker lost before it is on disk
+ * leaves the checkpoint before, from where the next comes to this switch again. */
 static int prepare(struct lh_loop *l, const struct lh_switch *s, struct lh_err *no)
 {
 	struct lh_err why;
@@ -59,7 +60,7 @@ static int prepare(struct lh_loop *l, const struct lh_switch *s, struct lh_err *
 		lh_loop_begin_save(l, "switch", &why);
 	if (!s->now)
 		rc = lh_loop_evaluate(l, "before_switch", no);
-	lh_loop_take_save(l, true, &why);
+	lh_loop_take_save(l, false, &why);
 	return rc;
 }
 

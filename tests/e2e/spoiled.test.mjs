@@ -2,7 +2,7 @@
 // with FAILPOINTS=1: once over all processes of a test, or once in each.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
 process.env.LH_BUILD = join(resolve(process.env.LH_BUILD ?? 'build'), 'fail');
@@ -109,6 +109,34 @@ for (const [what, point, why] of [
     const keys = [...(await losses(lhd, id)).keys()];
     assert.deepEqual(keys, upTo(keys.length));
   });
+
+test('a switch does not wait for the disk, but going back does', async (t) => {
+  const lhd = await fresh(t, 'checkpoint.begin=hold@1,loss.nan=spoil@35');
+  const id = await submit(lhd, job(30));
+  await lhd.jobUntil(id, 'in the trial', (j) => j.phase === 1 && j.step === 34);
+  assert.deepEqual(lhd.sql(`select * from checkpoints where job=${id}`), []);
+  writeFileSync(join(lhd.dir, 'points', 'free-checkpoint.begin'), '');
+  await goesOn(lhd, id, 2);
+  assert.equal(events(lhd, id, 'switch.reverted')[0].data.from_step, 30);
+  assert.equal(lhd.sql(`select min(step) step from steps where job=${id} and attempt=2`)[0].step, 31);
+});
+
+test('a switch whose checkpoint cannot be written is kept, and says so', async (t) => {
+  const lhd = await fresh(t, 'tensors.write=error@1');
+  const id = await submit(lhd, job(30));
+  await lhd.jobUntil(id, 'DONE', done);
+  assert.match(events(lhd, id, 'worker.warn').map((e) => e.text).join('\n'), /the switch to 'recovery' is not on trial/);
+  assert.deepEqual(events(lhd, id, 'switch.reverted'), []);
+  assert.deepEqual([...(await losses(lhd, id)).keys()], upTo(70));
+});
+
+test('a worker lost before the checkpoint of its switch was written comes to it again', async (t) => {
+  const lhd = await fresh(t, 'checkpoint.begin=hold@1,trial.step=kill@3');
+  const id = await submit(lhd, job(30));
+  await lhd.jobUntil(id, 'DONE', done);
+  assert.deepEqual(events(lhd, id, 'job.phase').filter((e) => e.data.phase === 1).map((e) => [e.attempt, e.step]), [[1, 30], [2, 30]]);
+  assert.deepEqual([...(await losses(lhd, id)).keys()], upTo(70));
+});
 
 for (const [what, point, why] of [
   ['that does not fit', 'switch.memory=spoil@1', /^phase 'recovery' needs \d+\.\d\d GiB; 0\.00 are free or this job's, and a step would take \d/],
