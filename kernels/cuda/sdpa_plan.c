@@ -1,9 +1,9 @@
 /* sdpa_plan.c: cuDNN opened, attention planned, plans kept and run.
  *
  * A plan is the first engine configuration, in the order of cuDNN's heuristics,
- * that finalizes. On Hopper with cuDNN 9.14 to 9.19 that is engine 2 forward and 6
- * backward; others are several times slower, which the log and the description of
- * the device then show. Later versions may number them anew. */
+ * that finalizes. Which one is fast on Hopper is known of the versions in FAST; another
+ * one there is several times slower, which the log and the description of the device
+ * then show. Other versions may number them anew. */
 #include "cache.h"
 #include "sdpa_int.h"
 
@@ -16,9 +16,11 @@
 
 #include "base/log.h"
 
-enum { CONFIGS = 16, NUMBERED_TO = 92000 };
-/* Forward, backward. */
-static const int64_t FAST_ENGINE[2] = { 2, 6 };
+enum { CONFIGS = 16 };
+static const struct {
+	int64_t minor;
+	int64_t engine[2]; /* forward, backward */
+} FAST[] = { { 14, { 2, 2 } }, { 19, { 2, 6 } } };
 
 struct lh_sdpa_plan {
 	struct lh_sdpa_shape shape;
@@ -361,18 +363,27 @@ static int build_plan(const struct lh_sdpa_plans *plans, struct lh_sdpa_plan *p)
 	return rc;
 }
 
+/* -1: not known of this version. */
+static int64_t fast_engine(const struct lh_cudnn *c, bool backward)
+{
+	for (size_t i = 0; i < sizeof(FAST) / sizeof(*FAST); i++)
+		if ((int64_t)c->number / 100 == 900 + FAST[i].minor)
+			return FAST[i].engine[backward];
+	return -1;
+}
+
 static void judge_engine(struct lh_sdpa_plans *plans, const struct lh_sdpa_plan *p)
 {
 	bool backward = p->shape.backward;
+	int64_t fast = fast_engine(&plans->cudnn, backward);
 
-	if (plans->cudnn.number >= NUMBERED_TO || p->engine == FAST_ENGINE[backward] ||
-	    plans->warned[backward])
+	if (fast < 0 || p->engine == fast || plans->warned[backward])
 		return;
 	plans->warned[backward] = true;
 	lh_warn("cuDNN %s takes its engine %" PRId64 " for attention %s (%d heads of %d), "
 		"not %" PRId64 ": steps will be several times slower than estimated",
 		plans->cudnn.version, p->engine, backward ? "backward" : "forward",
-		p->shape.heads, p->shape.head_dim, FAST_ENGINE[backward]);
+		p->shape.heads, p->shape.head_dim, fast);
 }
 
 static int refuse_shape(const struct lh_sdpa_shape *s, struct lh_err *err)
