@@ -110,15 +110,16 @@ static void run_open(struct run *r, const struct lh_ops *ops, bool lighthouse, b
 	memset(r, 0, sizeof(*r));
 	r->ops = *ops;
 	r->mode = mode_of(lighthouse);
-	if (lighthouse) {
-		held.inner = ops;
-		r->ops.lighthouse_select = held_select;
-	}
 	if (r->ops.open(&r->dev, 0, &err) ||
 	    lh_model_new(&r->m, &r->ops, r->dev, &c, B, T, &r->mode, 1, &err) ||
 	    lh_model_prepare(r->m, &r->mode, 1, B, B, &err))
 		die(&err);
 	lh_model_init(r->m, 3);
+	/* Not before: a rehearsal selects too. */
+	if (lighthouse) {
+		held.inner = ops;
+		r->ops.lighthouse_select = held_select;
+	}
 }
 
 static void run_close(struct run *r)
