@@ -198,6 +198,13 @@ static void on_checkpoint(struct lh_worker *w, struct lh_batch *b, const json_t 
 	lh_loss_forgive(w, b, step);
 }
 
+/* It is not at any step yet. What it waits for is why the job is still STARTING. */
+static void on_starting(struct lh_job_run *run, const char *reason)
+{
+	if (run->state == LH_JOB_STARTING)
+		lh_escape(run->reason, sizeof(run->reason), reason);
+}
+
 static void on_state(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 {
 	static const struct {
@@ -210,6 +217,10 @@ static void on_state(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 
 	while (i < n && strcmp(states[i].name, text(r, "state")))
 		i++;
+	if (!strcmp(text(r, "state"), "starting")) {
+		on_starting(run, text(r, "reason"));
+		return;
+	}
 	run->step = integer(r, "step");
 	if (!w->stepped)
 		set_first_step(w, b, run->step);

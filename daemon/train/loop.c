@@ -537,7 +537,7 @@ static int end_early(struct lh_loop *l, struct lh_err *err)
 static int open_all(struct lh_loop *l, struct lh_err *err)
 {
 	static int (*const stages[])(struct lh_loop *l, struct lh_err *err) = {
-		open_device, open_model, prepare, open_buffers, restore };
+		lh_loop_take_gpu, open_device, open_model, prepare, open_buffers, restore };
 
 	for (size_t i = 0; i < sizeof(stages) / sizeof(*stages); i++) {
 		int rc = stages[i](l, err);
@@ -577,6 +577,7 @@ static void close_all(struct lh_loop *l)
 	lh_data_close(&l->data);
 	json_decref(l->origin);
 	l->c->ops->close(l->dev);
+	lh_loop_give_back_gpu(l);
 }
 
 /* The last checkpoint of a job that did not fail. One that is done is nothing
@@ -635,7 +636,7 @@ static int train(struct lh_loop *l, struct lh_err *err)
 int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 {
 	struct lh_loop l = { .c = config, .job = config->job, .link = config->link,
-			  .saved_step = -1, .paused = config->paused,
+			  .gpu_lock = -1, .saved_step = -1, .paused = config->paused,
 			  .waiting = json_array(),
 			  .trial_path = lh_asprintf("%s/../" LH_JOB_TRIAL,
 						    config->checkpoints) };

@@ -30,6 +30,7 @@ struct lh_loop_config {
 	bool saved;                    /* a checkpoint was written before: there must be one */
 	const json_t *replay;          /* array, see proto.h */
 	const char *cache;             /* directory for what the device finds out, or NULL */
+	const char *state_dir;         /* of the lhd whose GPU it is to be (gpulock.h) */
 	volatile sig_atomic_t *stop;   /* set by SIGTERM: end as "stopped" */
 };
 

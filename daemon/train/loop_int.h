@@ -6,7 +6,7 @@
  *   rewind.c    going back to a checkpoint
  *   loop_save.c checkpoints and evaluations
  *   pace.c      what steps of phases to come would take
- *   pace.c      what steps of phases to come would take
+ *   loop_gpu.c  the GPU that is to be its own
  *
  * Training thread only.
  */
@@ -29,6 +29,7 @@ struct lh_loop {
 	const struct lh_loop_config *c;
 	const struct lh_job *job;
 	struct lh_link *link;
+	int gpu_lock;            /* gpulock.h; -1: none */
 	struct lh_dev *dev;
 	struct lh_model *model;
 	struct lh_saver *saver;
@@ -109,6 +110,12 @@ void lh_loop_compare_origin(struct lh_loop *l, const json_t *manifest);
 /* Tells what a step of each phase to come would take: one micro-batch of it is done
  * and not applied. That it cannot be had is told, and is no reason to end a job. */
 void lh_loop_pace(struct lh_loop *l);
+
+/* ---- loop_gpu.c ------------------------------------------------------------ */
+/* Waits until no other lhd's worker has the GPU, or this one is told to end; tells what
+ * it waits for. Where there is no lock to be had, it goes on without. */
+int lh_loop_take_gpu(struct lh_loop *l, struct lh_err *err);
+void lh_loop_give_back_gpu(struct lh_loop *l);
 
 /* ---- steer.c --------------------------------------------------------------- */
 /* A checkpoint is there, or tried, before. */

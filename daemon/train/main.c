@@ -7,7 +7,8 @@
  *
  * lhworker-cuda is the same file compiled with LH_WORKER_OPS=lh_ops_cuda.
  *
- * Training needs the job directory's lock: two workers never share one. */
+ * Training needs the job directory's lock: two workers never share one; and that of
+ * the GPU, which one state directory's workers share (gpulock.h). */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -76,8 +77,10 @@ static int train(const char *dir, const json_t *start, const json_t *spec,
 {
 	char *spool = lh_asprintf("%s/%s", dir, LH_ATTEMPT_SPOOL);
 	char *checkpoints = lh_asprintf("%s/%s", job_dir, LH_JOB_CHECKPOINTS);
+	char *state_dir = lh_asprintf("%s/../..", job_dir);
 	struct lh_loop_config loop = { .spec = spec, .ops = &LH_WORKER_OPS,
-				       .checkpoints = checkpoints, .stop = &stop };
+				       .checkpoints = checkpoints,
+				       .state_dir = state_dir, .stop = &stop };
 	struct lh_link_config link = { .spool = spool };
 	struct lh_job job = { 0 };
 	json_int_t id, attempt, generation;
@@ -112,6 +115,7 @@ done:
 	lh_job_release(&job);
 	free(spool);
 	free(checkpoints);
+	free(state_dir);
 	return rc;
 }
 

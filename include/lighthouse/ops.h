@@ -121,6 +121,7 @@ struct lh_ops_sizes {
 struct lh_device_info {
 	char name[128];       /* "NVIDIA H100 80GB HBM3" */
 	int64_t memory_bytes; /* of the whole device */
+	char uuid[48];        /* "GPU-" and 36 characters; "": nobody need own it */
 };
 
 struct lh_ops {

@@ -38,8 +38,8 @@
  *     switch      verdict ("committed"|"reverted") command phase from_phase from_step
  *                 steps text: of a phase record that said `trial`, or a command that
  *                 a rollback takes back; command 0: the phase before was over
- *     state       state ("running"|"paused"|"switching"|"stopping") reason
- *                 command
+ *     state       state ("running"|"paused"|"switching"|"stopping"|"starting")
+ *                 reason command; starting: it has not begun, the reason is why
  *     command     command outcome ("applied"|"refused"; "reverted": a set that a
  *                 rollback takes back) text hint
  *     settings    settings (whole, train/settings.h): at the start, and when they

@@ -41,6 +41,7 @@ static int dev_probe(struct lh_device_info *info, struct lh_err *err)
 	(void)err;
 	snprintf(info->name, sizeof(info->name), "%d CPUs", omp_get_num_procs());
 	info->memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+	info->uuid[0] = '\0'; /* the kernel shares them out */
 	return 0;
 }
 

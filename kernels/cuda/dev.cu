@@ -111,6 +111,17 @@ static int look_at_device(int *number, cudaDeviceProp *prop, struct lh_err *err)
 			   prop->major, prop->minor);
 }
 
+/* As nvidia-smi writes it. */
+static void write_uuid(char *out, size_t room, const cudaUUID_t *uuid)
+{
+	size_t used = (size_t)snprintf(out, room, "GPU");
+
+	for (int i = 0; i < 16; i++)
+		used += (size_t)snprintf(out + used, room - used, "%s%02x",
+					 !i || (i >= 4 && i <= 10 && i % 2 == 0) ? "-" : "",
+					 (unsigned)(unsigned char)uuid->bytes[i]);
+}
+
 int lh_cuda_probe(struct lh_device_info *info, struct lh_err *err)
 {
 	cudaDeviceProp prop;
@@ -122,6 +133,7 @@ int lh_cuda_probe(struct lh_device_info *info, struct lh_err *err)
 		return rc;
 	snprintf(info->name, sizeof(info->name), "%.127s", prop.name);
 	info->memory_bytes = (int64_t)prop.totalGlobalMem;
+	write_uuid(info->uuid, sizeof(info->uuid), &prop.uuid);
 	return 0;
 }
 

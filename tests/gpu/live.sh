@@ -1,8 +1,9 @@
 #!/bin/bash
 # live.sh: jobs on the GPU by lhd, steered as on the CPU. A job of two phases is
 # submitted, paused, resumed, switched while it runs, sampled, ended; its worker
-# killed once. Then a deterministic one, undisturbed and with its worker killed
-# half-way: every loss must be the same.
+# killed once. Another lhd's job waits for the GPU meanwhile, and gets it. Then a
+# deterministic one, undisturbed and with its worker killed half-way: every loss must
+# be the same.
 #
 #   live.sh [BIN [KEY=VALUE...]]     directory of lhd and lhctl (../bin); job keys
 set -u
@@ -32,6 +33,11 @@ END
 losses() { ctl metrics "$1" --csv | cut -d, -f2,5,6; }
 same_losses() { [ "$(losses "$1" | wc -l)" = 301 ] && diff <(losses "$1") <(losses "$2"); }
 
+other() { timeout 900 "$bin/lhctl" --state "$dir/other" "$@"; }
+trap 'other stop >/dev/null 2>&1; finish' EXIT
+# Polls until a command says something.
+until_says() { for _ in $(seq 300); do says "$@" && return; wait_ms 100; done; return 1; }
+
 case " ${set[*]-} " in *device=cpu*) ;; *)
 	check "lhd knows the GPU" says 'GPU: NVIDIA' ctl info ;;
 esac
@@ -41,9 +47,17 @@ check "pause" ctl pause live
 check "resume" ctl resume live
 kill -9 "$(pid_of live)"
 check "a killed worker comes back" ctl wait live --for step=120 --timeout 90
+"$bin/lhd" --state "$dir/other" 2>"$dir/other.log" &
+for _ in $(seq 300); do other info >/dev/null 2>&1 && break; wait_ms 100; done
+check "submit to another lhd" other submit "$dir/live.yaml" "${set[@]}"
+case " ${set[*]-} " in *device=cpu*) ;; *)
+	check "its job waits, and knows for whom" until_says "waits: .*$dir/state'" other show live ;;
+esac
 check "live switch" ctl switch live
 check "sample while it runs" ctl sample live --prompt '#include' --tokens 32
 check "it ends" ctl wait live --timeout 90
+check "the other lhd's job runs" other wait live --for step=1 --timeout 90
+check "and can be cancelled" other cancel live
 check "sample from its checkpoint" ctl sample live --prompt '#include' --tokens 16
 ctl show live | tail -25
 ctl events live | tail -30

@@ -15,6 +15,7 @@
  *   orphan   the keeper is killed before it has noted the worker
  *   redial   hang up, remove the file, dial again, send every record again
  *   proto    version in its hello
+ *   waits    for as long as this is there, it has not begun; its text is why
  * It writes attempt-N/acked, the highest seq it was told is stored. Its
  * checkpoint is the file jobs/ID/saved; the next attempt starts at that step. */
 #ifndef LIGHTHOUSE_FAKE_WORKER_H
@@ -110,7 +111,7 @@ struct fake {
 	int64_t job, attempt, step, acked, sent;
 	int64_t beat, progress_ms;
 	int phase, fd;
-	bool welcome, paused, over, resend_all;
+	bool welcome, paused, over, resend_all, waits;
 	const char *ending; /* it was told to, or NULL */
 	struct lh_frame in;
 	int64_t seen[64];
@@ -334,6 +335,13 @@ static void fake_step(struct fake *k)
 				       "phase", k->phase, "data_epoch", 0));
 }
 
+static void fake_begin(struct fake *k)
+{
+	k->waits = false;
+	k->step = fake_number(k->job_dir, "saved", 0);
+	fake_state(k, k->paused ? "paused" : "running", "began");
+}
+
 static void fake_tick(struct fake *k)
 {
 	char path[512], *end;
@@ -341,8 +349,10 @@ static void fake_tick(struct fake *k)
 
 	if (k->ending && !k->over && !fake_has(k->ctl, "slow"))
 		fake_end(k, k->ending);
-	if (k->ending)
+	if (k->ending || (k->waits && fake_has(k->ctl, "waits")))
 		return;
+	if (k->waits)
+		fake_begin(k);
 	to = k->over || k->paused ? 0 : fake_number(k->ctl, "steps", 0);
 
 	if (k->step < to) {
@@ -390,11 +400,16 @@ static void fake_open(struct fake *k, const char *dir)
 	k->attempt = json_integer_value(json_object_get(k->start, "attempt"));
 	k->paused = json_is_true(json_object_get(k->start, "paused"));
 	k->records = json_array();
-	k->step = fake_number(k->job_dir, "saved", 0);
 	k->fd = -1;
 	lh_frame_init(&k->in, 1 << 20);
 	signal(SIGTERM, fake_has(k->ctl, "stubborn") ? SIG_IGN : fake_on_term);
-	fake_state(k, k->paused ? "paused" : "running", "began");
+	text = fake_text(k->ctl, "waits");
+	k->waits = text != NULL;
+	if (k->waits)
+		fake_state(k, "starting", text);
+	else
+		fake_begin(k);
+	free(text);
 }
 
 static int fake_train(const char *dir)

@@ -91,6 +91,32 @@ static void a_job_that_says_it_failed_fails_and_is_not_restarted(void **state)
 	assert_int_equal(number(job, "restarts"), 0);
 }
 
+/* It has not begun: the job is STARTING, at the step where it was, and says why. */
+static void a_worker_that_waits_for_its_gpu_says_why(void **state)
+{
+	int64_t job = start_running();
+
+	(void)state;
+	run_to_step(job, "8");
+	command(job, "checkpoint");
+	RUN_UNTIL(query_db("SELECT count(*) FROM checkpoints WHERE step = 8") == 1);
+	set_ctl("waits", "waits: another has it");
+	kill_worker(job, 1);
+	RUN_UNTIL(number(job, "attempt") == 2 && reason_has(job, "waits: another has it"));
+	assert_true(is_in(job, "STARTING"));
+	assert_int_equal(number(job, "step"), 8);
+	RUN_UNTIL(query_db("SELECT count(*) FROM jobs WHERE reason LIKE 'waits: %'") == 1);
+	unset_ctl("waits");
+	RUN_UNTIL(is_in(job, "RUNNING"));
+	assert_int_equal(query_db("SELECT first_step FROM attempts WHERE attempt = 2"), 8);
+
+	set_ctl("waits", "waits: another has it");
+	kill_worker(job, 2);
+	RUN_UNTIL(number(job, "attempt") == 3 && reason_has(job, "waits: another has it"));
+	command(job, "cancel");
+	RUN_UNTIL(is_in(job, "CANCELLED"));
+}
+
 static void the_queue_starts_by_priority_then_age(void **state)
 {
 	int64_t first = start_running(), low, high, older;
@@ -429,6 +455,7 @@ static void closing_ends_samples_and_leaves_workers(void **state)
 MANAGER_TESTS(T(a_job_runs_to_its_end_and_leaves_its_rows),
 	      T(the_total_follows_a_switch),
 	      T(a_job_that_says_it_failed_fails_and_is_not_restarted),
+	      T(a_worker_that_waits_for_its_gpu_says_why),
 	      T(the_queue_starts_by_priority_then_age),
 	      T(a_queued_job_can_be_held_freed_and_cancelled),
 	      T(records_are_stored_once_across_reconnects),
