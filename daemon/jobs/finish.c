@@ -6,9 +6,13 @@
  *        -> all committed -> decide
  *
  * The spool is what the worker had not got acknowledged, so whatever was lost on
- * the socket is in it; records that were stored already are told by their seq. */
+ * the socket is in it; records that were stored already are told by their seq. While
+ * lhd lacks the files or the memory to read it, the attempt is not over: it tries
+ * again. What cannot be had at all is told of as lost. */
 #include "jobs/jobs_int.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -16,51 +20,101 @@
 
 #include "base/failpoint.h"
 #include "base/fs.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "lighthouse/proto.h"
+
+enum { READ_BYTES = 1 << 16, AGAIN_MS = 500 };
 
 struct import {
 	struct lh_worker *w;
 	int64_t after_seq;
 	json_t *records;
 	struct lh_remains remains; /* read with the first records; else no log */
+	bool again;                /* err is lhd's own want, which passes */
+	struct lh_err err;         /* nothing is read after `records` */
 };
 
 /* ---- on the pool ----------------------------------------------------------- */
 
-/* The next records beyond after_seq. A line without its newline was being
- * written when the machine stopped: it was never sent, and is left out. */
-static void read_spool(struct import *im)
+static void fail(struct import *im, const char *what)
 {
-	char *line = NULL;
-	size_t cap = 0;
+	im->again = errno == EMFILE || errno == ENFILE || errno == ENOMEM;
+	lh_err_set(&im->err, LH_EIO, "cannot %s '%s/%s': %s", what, im->w->dir,
+		   LH_ATTEMPT_SPOOL, strerror(errno));
+}
+
+/* False: there is none, or it cannot be had. */
+static bool open_spool(struct import *im)
+{
+	char *path = lh_asprintf("%s/%s", im->w->dir, LH_ATTEMPT_SPOOL);
+
+	im->w->spool_fd = lh_io->open(path, O_RDONLY | O_CLOEXEC, 0);
+	if (im->w->spool_fd < 0 && errno != ENOENT)
+		fail(im, "open");
+	free(path);
+	return im->w->spool_fd >= 0;
+}
+
+static void take_line(struct import *im, const char *line, size_t bytes)
+{
+	json_t *r = json_loadb(line, bytes, 0, NULL);
+
+	if (r && json_integer_value(json_object_get(r, "seq")) > im->after_seq)
+		json_array_append(im->records, r);
+	json_decref(r);
+}
+
+/* False: there is nothing more, or it cannot be had. */
+static bool read_more(struct import *im)
+{
+	char *data = lh_alloc(READ_BYTES);
 	ssize_t n;
 
-	while (im->w->spool && json_array_size(im->records) < LH_PROTO_BATCH &&
-	       (n = getline(&line, &cap, im->w->spool)) > 0) {
-		json_t *r = line[n - 1] == '\n' ? json_loadb(line, (size_t)n, 0, NULL) : NULL;
+	do
+		n = lh_io->read(im->w->spool_fd, data, READ_BYTES);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		fail(im, "read");
+	if (n > 0)
+		lh_frame_push(&im->w->spool_in, data, (size_t)n);
+	free(data);
+	return n > 0;
+}
 
-		if (r && json_integer_value(json_object_get(r, "seq")) > im->after_seq)
-			json_array_append(im->records, r);
-		json_decref(r);
+/* The next records beyond after_seq. A line without its newline was being
+ * written when the machine stopped: it was never sent, and is left out. One longer
+ * than a worker may send is none: the next record shows that it is missing. */
+static void read_spool(struct import *im)
+{
+	bool more = true;
+	size_t bytes;
+	char *line;
+	int rc;
+
+	while (more && json_array_size(im->records) < LH_PROTO_BATCH) {
+		rc = lh_frame_next(&im->w->spool_in, &line, &bytes);
+		if (rc > 0)
+			take_line(im, line, bytes);
+		else if (!rc)
+			more = read_more(im);
 	}
-	free(line);
 }
 
 static void import_work(void *arg)
 {
 	struct import *im = arg;
-	char *path;
+	struct lh_worker *w = im->w;
 
 	LH_FAILPOINT("spool.import");
-	if (!im->w->spool) { /* the first time */
-		lh_loss_read(im->w, &im->remains);
-		lh_fs_remove_torn(im->w->dir);
-		path = lh_asprintf("%s/%s", im->w->dir, LH_ATTEMPT_SPOOL);
-		im->w->spool = fopen(path, "re");
-		free(path);
+	if (w->spool_fd < 0 && !open_spool(im) && im->again)
+		return;
+	if (!w->log) { /* the first time */
+		lh_loss_read(w, &im->remains);
+		lh_fs_remove_torn(w->dir);
 	}
-	read_spool(im);
+	if (w->spool_fd >= 0)
+		read_spool(im);
 }
 
 /* ---- verdict --------------------------------------------------------------- */
@@ -205,23 +259,59 @@ static void decide(struct lh_worker *w)
 
 /* ---- on the loop ----------------------------------------------------------- */
 
+static void on_again(uv_timer_t *timer)
+{
+	lh_worker_drain(timer->data);
+}
+
+/* Nobody watches a process any more, so the timer for that is free. */
+static void try_again(struct lh_worker *w, const struct lh_err *err)
+{
+	if (!w->import_waits)
+		lh_log_err(LH_LOG_ERROR, "records wait", err);
+	w->import_waits = true;
+	uv_timer_start(&w->look_timer, on_again, AGAIN_MS, 0);
+}
+
+static void tell_lost(const struct lh_worker *w, const struct lh_err *err)
+{
+	struct lh_batch *b = lh_batch_new(w->run->journal);
+
+	lh_log_err(LH_LOG_ERROR, "reading a spool", err);
+	lh_batch_event_take(b, w->run->id, w->attempt, w->run->step, "worker.warn", NULL,
+			    "the worker's records after %" PRId64 ", if any, are lost: %s",
+			    w->received_seq, err->text);
+	lh_batch_commit(b, false, NULL, NULL);
+}
+
+/* What was read goes to the store; w->imported once there is no more. */
+static void take(struct import *im)
+{
+	struct lh_worker *w = im->w;
+	bool some = json_array_size(im->records);
+
+	if (im->remains.log)
+		lh_loss_take(w, &im->remains);
+	if (some && lh_record_take_all(w, im->records, &im->err))
+		im->again = false;
+	if (im->again) {
+		try_again(w, &im->err);
+		return;
+	}
+	if (im->err.code)
+		tell_lost(w, &im->err);
+	w->imported = im->err.code || !some;
+	lh_worker_drain(w);
+}
+
 static void import_after(void *arg)
 {
 	struct import *im = arg;
 	struct lh_worker *w = im->w;
-	struct lh_err err = LH_ERR_INIT;
 
 	w->importing = false;
-	if (w->run) {
-		if (im->remains.log)
-			lh_loss_take(w, &im->remains);
-		w->imported = !json_array_size(im->records);
-		if (!w->imported && lh_record_take_all(w, im->records, &err)) {
-			lh_log_err(LH_LOG_ERROR, "reading a spool", &err);
-			w->imported = true;
-		}
-		lh_worker_drain(w);
-	}
+	if (w->run)
+		take(im);
 	json_decref(im->remains.log);
 	json_decref(im->records);
 	free(im);

@@ -25,8 +25,6 @@
 #ifndef LIGHTHOUSE_JOBS_INT_H
 #define LIGHTHOUSE_JOBS_INT_H
 
-#include <stdio.h>
-
 #include "base/frame.h"
 #include "base/listener.h"
 #include "jobs/job.h"
@@ -124,8 +122,10 @@ struct lh_worker {
 	int64_t safe_seq;            /* and a power cut leaves them: acknowledged */
 	int64_t safe_at_ms;          /* loop's clock, of the last durable batch */
 	struct lh_span *spans, **spans_end; /* on their way, in order */
-	FILE *spool;                 /* being imported, after the process went */
+	int spool_fd;                /* being imported, after the process went; -1 */
+	struct lh_frame spool_in;    /* read of it; while importing, the task's */
 	bool importing;              /* a task reads it */
+	bool import_waits;           /* it could not be read so far, and was told of */
 	bool imported;               /* nothing is left in it */
 
 	/* processes */
@@ -136,7 +136,8 @@ struct lh_worker {
 	uv_poll_t watch;             /* on pidfd */
 	int pidfd;                   /* -1: none */
 	bool watching;
-	uv_timer_t look_timer;       /* looks again when there is no pidfd */
+	uv_timer_t look_timer;       /* looks again when there is no pidfd; at last
+				      * reads the spool again */
 	uv_timer_t kill_timer;
 	int kill_stage;              /* 0 not asked, 1 asked, 2 SIGTERM, 3 SIGKILL */
 	bool gone;                   /* lh_worker_gone was called */

@@ -24,6 +24,7 @@
 
 #include "base/failpoint.h"
 #include "base/fs.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "lighthouse/proto.h"
 
@@ -51,8 +52,9 @@ void lh_worker_unref(struct lh_worker *w)
 		w->spans = s->next;
 		free(s);
 	}
-	if (w->spool)
-		fclose(w->spool);
+	if (w->spool_fd >= 0)
+		lh_io->close(w->spool_fd);
+	lh_frame_release(&w->spool_in);
 	json_decref(w->log);
 	free(w->dir);
 	free(w);
@@ -89,6 +91,8 @@ struct lh_worker *lh_worker_new(struct lh_job_run *run, int64_t attempt,
 	w->dir = lh_jobs_path(run->jobs, run->id, name);
 	w->first_step = -1;
 	w->pidfd = -1;
+	w->spool_fd = -1;
+	lh_frame_init(&w->spool_in, LH_PROTO_LINE_MAX_BYTES);
 	w->beat = -1;
 	w->exit_code = w->exit_signal = -1;
 	w->spans_end = &w->spans;

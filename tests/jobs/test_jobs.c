@@ -232,42 +232,6 @@ static void a_record_is_acknowledged_only_once_a_power_cut_leaves_it(void **stat
 	assert_false(atomic_load(&shim_unsynced));
 }
 
-static void what_a_dead_worker_had_not_sent_is_read_from_its_spool(void **state)
-{
-	int64_t job = start_running();
-	char *dir, *spool;
-	FILE *file;
-
-	(void)state;
-	run_to_step(job, "5");
-	set_ctl("mute", "");
-	set_ctl("steps", "600"); /* more than one batch */
-	dir = attempt_dir(job, 1);
-	for (int found = 0; !found;) {
-		spool = fake_text(dir, LH_ATTEMPT_SPOOL);
-		found = strstr(spool, "\"step\":600") != NULL ||
-			strstr(spool, "\"step\": 600") != NULL;
-		free(spool);
-		uv_run(&f.loop, UV_RUN_NOWAIT);
-	}
-	assert_int_equal(number(job, "step"), 5);
-	kill_worker(job, 1);
-	/* A line cut short, as by a machine that stopped, is no record. */
-	{
-		char path[300];
-
-		snprintf(path, sizeof(path), "%s/%s", dir, LH_ATTEMPT_SPOOL);
-		file = fopen(path, "a");
-		fputs("{\"seq\":602,\"t\":\"step\",\"step\":601", file);
-		fclose(file);
-	}
-	unset_ctl("mute");
-	set_ctl("steps", "0");
-	RUN_UNTIL(number(job, "attempt") == 2 && is_in(job, "RUNNING"));
-	assert_true(has_steps(600));
-	assert_int_equal(query_db("SELECT count(*) FROM steps WHERE attempt = 1"), 600);
-}
-
 /* ---- requests -------------------------------------------------------------- */
 
 static void a_request_id_makes_a_retry_harmless(void **state)
@@ -463,7 +427,6 @@ MANAGER_TESTS(T(a_job_runs_to_its_end_and_leaves_its_rows),
 	      cmocka_unit_test_setup_teardown(
 		      a_record_is_acknowledged_only_once_a_power_cut_leaves_it, shim_setup,
 		      teardown),
-	      T(what_a_dead_worker_had_not_sent_is_read_from_its_spool),
 	      T(a_request_id_makes_a_retry_harmless),
 	      T(an_accepted_command_is_in_the_journal_before_the_answer),
 	      T(commands_of_a_job_that_ended_are_refused_with_an_event),
