@@ -547,12 +547,7 @@ void lh_jobs_note_denied(struct lh_jobs *jobs, const struct lh_caller *who,
 		snprintf(more, sizeof(more), ", and %d calls before", untold);
 	r->accepted_ms = lh_time_ms();
 	r->args = json_object();
-	lh_request_journal(r, b, r->args);
-	lh_batch_add(b, LH_STMT_COMMAND_OUTCOME,
-		     (struct lh_bind[]){ LH_INT(r->command), LH_TEXT("denied"),
-					 LH_INT(r->accepted_ms), LH_NULL,
-					 LH_TEXT(more + 2 * !!*more) },
-		     5);
+	lh_request_journal_done(r, b, "denied", -1, more + 2 * !!*more);
 	lh_batch_event_take(b, 0, 0, -1, "access.denied",
 			    json_pack("{s:I, s:I, s:s, s:i}", "uid", (json_int_t)who->uid,
 				      "pid", (json_int_t)who->pid, "method", method,

@@ -225,6 +225,9 @@ void lh_request_begin(struct lh_request *r);
 /* Adds the journal row to a batch and gives r->command its id. `args` are
  * stored: what the caller gave and what became of it. */
 void lh_request_journal(struct lh_request *r, struct lh_batch *batch, const json_t *args);
+/* The row of one that is done with as it is accepted; step -1: it has none. */
+void lh_request_journal_done(struct lh_request *r, struct lh_batch *batch,
+			     const char *outcome, int64_t step, const char *text);
 /* Replies (to its retries too) and frees. Exactly one of them is given. */
 void lh_request_answer_take(struct lh_request *r, json_t *result, const struct lh_err *err);
 void lh_request_free(struct lh_request *r);

@@ -231,6 +231,18 @@ void lh_request_journal(struct lh_request *r, struct lh_batch *batch, const json
 	free(text);
 }
 
+void lh_request_journal_done(struct lh_request *r, struct lh_batch *batch,
+			     const char *outcome, int64_t step, const char *text)
+{
+	lh_request_journal(r, batch, r->args);
+	lh_batch_add(batch, LH_STMT_COMMAND_OUTCOME,
+		     (struct lh_bind[]){ LH_INT(r->command), LH_TEXT(outcome),
+					 LH_INT(r->accepted_ms),
+					 step >= 0 ? LH_INT(step) : LH_NULL,
+					 LH_TEXT(text) },
+		     5);
+}
+
 /* ---- lhd itself ------------------------------------------------------------ */
 
 static void restart_stored(void *arg, int rc, const struct lh_err *err)
@@ -259,12 +271,7 @@ void lh_jobs_restart(struct lh_jobs *jobs, const struct lh_caller *who,
 	b = lh_batch_new(jobs->journal);
 	r->args = json_object();
 	r->accepted_ms = lh_time_ms();
-	lh_request_journal(r, b, r->args);
-	lh_batch_add(b, LH_STMT_COMMAND_OUTCOME,
-		     (struct lh_bind[]){ LH_INT(r->command), LH_TEXT("applied"),
-					 LH_INT(r->accepted_ms), LH_NULL,
-					 LH_TEXT("workers go on") },
-		     5);
+	lh_request_journal_done(r, b, "applied", -1, "workers go on");
 	lh_batch_event_take(b, 0, 0, -1, "daemon.restart",
 			    json_pack("{s:I}", "command", (json_int_t)r->command),
 			    "lhd restarts, by uid %lld%s%s; workers go on",

@@ -177,18 +177,12 @@ static json_t *accepted(const struct lh_request *r)
 			 (json_int_t)r->job, "state", "accepted");
 }
 
-/* A journal row that is done with. */
 static void journal_request(struct lh_request *r, struct lh_batch *b, const char *kind,
 			    const char *name)
 {
 	struct lh_job_run *run = lh_jobs_find(r->jobs, r->job);
 
-	lh_request_journal(r, b, r->args);
-	lh_batch_add(b, LH_STMT_COMMAND_OUTCOME,
-		     (struct lh_bind[]){ LH_INT(r->command), LH_TEXT("applied"),
-					 LH_INT(r->accepted_ms), LH_INT(run->step),
-					 LH_TEXT("") },
-		     5);
+	lh_request_journal_done(r, b, "applied", run->step, "");
 	lh_batch_event_take(b, r->job, run->attempt, run->step, kind,
 			    json_pack("{s:s, s:I}", "rule", name, "command",
 				      (json_int_t)r->command),

@@ -98,12 +98,7 @@ static void add_rows(struct lh_request *r, struct lh_batch *b)
 			     4);
 	}
 	lh_rules_submit(r, b);
-	lh_request_journal(r, b, r->args);
-	lh_batch_add(b, LH_STMT_COMMAND_OUTCOME,
-		     (struct lh_bind[]){ LH_INT(r->command), LH_TEXT("applied"),
-					 LH_INT(r->accepted_ms), LH_INT(0),
-					 LH_TEXT("queued") },
-		     5);
+	lh_request_journal_done(r, b, "applied", 0, "queued");
 	lh_batch_event_take(b, r->job, 0, -1, "job.submitted",
 			    json_pack("{s:s, s:i, s:I}", "name", r->spec->name, "priority",
 				      r->priority, "command", (json_int_t)r->command),
