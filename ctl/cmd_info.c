@@ -6,7 +6,7 @@
 #include "commands.h"
 
 static const struct ctl_option options[] = {
-	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	CTL_OPTION_JSON,
 	{ NULL },
 };
 

@@ -12,7 +12,7 @@ static const struct ctl_option options[] = {
 	{ "uid", 0, "UID", false, "only of this user" },
 	{ "since", 0, "TIME", false, "accepted from a time, or 10m, 2h, 3d ago on" },
 	{ "limit", 0, "N", false, "the newest N (1000)" },
-	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	CTL_OPTION_JSON,
 	{ NULL },
 };
 

@@ -16,7 +16,7 @@ static const struct ctl_option options[] = {
 	{ "sort", 0, "[-]COLUMN", false, "in this order, with '-' the other way (job)" },
 	{ "columns", 'c', "COLUMN,...", false, "these columns (" DEFAULT_COLUMNS ")" },
 	{ "no-headers", 0, NULL, false, "no heads on a terminal either" },
-	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	CTL_OPTION_JSON,
 	{ NULL },
 };
 

@@ -14,7 +14,7 @@ static const struct ctl_option options[] = {
 	{ "to", 0, "STEP", false, "last step wanted" },
 	{ "limit", 0, "N", false, "rows at most (all)" },
 	{ "csv", 0, NULL, false, "all values, comma-separated, with a head" },
-	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	CTL_OPTION_JSON,
 	{ NULL },
 };
 

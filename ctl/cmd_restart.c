@@ -5,9 +5,9 @@
 #include "commands.h"
 
 static const struct ctl_option options[] = {
-	{ "message", 'm', "WHY", false, "kept in the journal" },
-	{ "no-wait", 0, NULL, false, "do not wait for the next one" },
-	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	CTL_OPTION_MESSAGE,
+	CTL_OPTION_NO_WAIT("for the next one"),
+	CTL_OPTION_JSON,
 	{ NULL },
 };
 

@@ -11,9 +11,9 @@ static const struct ctl_option options[] = {
 	  "resume, checkpoint [pin], cancel, exec FILE" },
 	{ "repeat", 0, NULL, false, "fire again each time the condition becomes true" },
 	{ "cooldown", 0, "S", false, "seconds between two firings (0)" },
-	{ "message", 'm', "WHY", false, "kept in the journal" },
-	{ "request-id", 0, "UUID", false, "repeating a request with its id is harmless" },
-	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	CTL_OPTION_MESSAGE,
+	CTL_OPTION_REQUEST_ID,
+	CTL_OPTION_JSON,
 	{ NULL },
 };
 

@@ -15,7 +15,7 @@ static const struct ctl_option options[] = {
 	{ "temperature", 't', "X", false, "0 takes always the likeliest (0.8)" },
 	{ "top-k", 'k', "N", false, "choose among the N likeliest, 0 = all (40)" },
 	{ "seed", 0, "N", false, "of the draw (1)" },
-	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	CTL_OPTION_JSON,
 	{ NULL },
 };
 

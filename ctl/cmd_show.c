@@ -8,7 +8,7 @@
 
 static const struct ctl_option options[] = {
 	{ "evaluations", 'e', NULL, false, "only the evaluations" },
-	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	CTL_OPTION_JSON,
 	{ NULL },
 };
 

@@ -4,8 +4,8 @@
 #include "commands.h"
 
 static const struct ctl_option options[] = {
-	{ "no-wait", 0, NULL, false, "do not wait until it has ended" },
-	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	CTL_OPTION_NO_WAIT("until it has ended"),
+	CTL_OPTION_JSON,
 	{ NULL },
 };
 

@@ -15,9 +15,9 @@ static const struct ctl_option options[] = {
 	{ "set", 0, "KEY=VALUE", true, "override a key, as in optimizer.lr=1e-3" },
 	{ "priority", 0, "N", false, "higher starts first (0)" },
 	{ "dry-run", 'n', NULL, false, "check only, queue nothing" },
-	{ "message", 'm', "WHY", false, "kept in the journal" },
-	{ "request-id", 0, "UUID", false, "repeating a request with its id is harmless" },
-	{ "json", 0, NULL, false, "the daemon's answer, as data" },
+	CTL_OPTION_MESSAGE,
+	CTL_OPTION_REQUEST_ID,
+	CTL_OPTION_JSON,
 	{ NULL },
 };
 

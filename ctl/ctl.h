@@ -25,6 +25,13 @@ struct ctl_option {
 	const char *doc;
 };
 
+/* Rows that mean the same in every table they are in. */
+#define CTL_OPTION_JSON { "json", 0, NULL, false, "the daemon's answer, as data" }
+#define CTL_OPTION_MESSAGE { "message", 'm', "WHY", false, "kept in the journal" }
+#define CTL_OPTION_NO_WAIT(what) { "no-wait", 0, NULL, false, "do not wait " what }
+#define CTL_OPTION_REQUEST_ID                                                  \
+	{ "request-id", 0, "UUID", false, "repeating a request with its id is harmless" }
+
 struct ctl {
 	const struct ctl_command *command;
 	const char *state;  /* state directory; NULL: the default */

@@ -5,14 +5,13 @@
 #include "ctl.h"
 
 /* The options that all of them have; end a table with them. */
-#define CTL_STEER_OPTIONS                                                       \
-	{ "message", 'm', "WHY", false, "kept in the journal" },                \
-	{ "no-wait", 0, NULL, false, "do not wait for the outcome" },           \
-	{ "request-id", 0, "UUID", false,                                       \
-	  "repeating a request with its id is harmless" },                      \
+#define CTL_STEER_OPTIONS                                                      \
+	CTL_OPTION_MESSAGE,                                                    \
+	CTL_OPTION_NO_WAIT("for the outcome"),                                 \
+	CTL_OPTION_REQUEST_ID,                                                 \
 	{ "timeout", 0, "S", false, "seconds to wait for the outcome (no limit)" }, \
-	{ "json", 0, NULL, false, "the daemon's answer, as data; the exit "     \
-	  "status has the outcome" },                                           \
+	{ "json", 0, NULL, false, "the daemon's answer, as data; the exit "    \
+	  "status has the outcome" },                                          \
 	{ NULL },
 
 /* Gives the command `method` with `more` (taken), its parameters, to the job that the
