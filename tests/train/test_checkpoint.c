@@ -10,47 +10,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../scratch.h"
 #include "lighthouse/version.h"
-#include "train/checkpoint.h"
+#include "saved.h"
 #include "train/rng.h"
 
 static const enum lh_model_state states[] = { LH_STATE_PARAM, LH_STATE_MOMENT1,
 					      LH_STATE_MOMENT2 };
 
-static struct lh_dev *dev;
-static struct lh_model *model;
-static struct lh_snapshot snapshot;
-static json_t *spec, *origin;
 static int damaged_count;
 static char damaged_text[2048];
 
 static int setup(void **state)
 {
-	struct lh_job_model c = { .vocab = 19, .dim = 8, .layers = 2, .heads = 2,
-				  .kv_heads = 1, .head_dim = 4, .ffn_dim = 12,
-				  .rope_theta = 10000, .norm_eps = 1e-5,
-				  .init_std = 0.02 };
-	struct lh_err err = LH_ERR_INIT;
-
-	if (scratch_setup(state) || lh_ops_cpu.open(&dev, 1, &err))
-		return -1;
-	spec = json_pack("{s:s, s:[i, i]}", "name", "tiny", "list", 1, 2);
-	origin = json_pack("{s:s}", "device", "here");
 	damaged_count = 0;
 	*damaged_text = '\0';
-	return lh_model_new(&model, &lh_ops_cpu, dev, &c, 1, 4, NULL, 0, &err) ||
-	       lh_snapshot_new(&snapshot, &lh_ops_cpu, dev, model, &err);
-}
-
-static int teardown(void **state)
-{
-	lh_snapshot_free(&snapshot);
-	lh_model_free(model);
-	lh_ops_cpu.close(dev);
-	json_decref(spec);
-	json_decref(origin);
-	return scratch_teardown(state);
+	return saved_setup(state, &saved_small);
 }
 
 /* Any bits but NaN: the state of a seed. */
@@ -666,7 +640,7 @@ static void a_save_that_cannot_be_written_is_an_error(void **state)
 	free(path);
 }
 
-#define CHECKPOINT_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define CHECKPOINT_TEST(f) cmocka_unit_test_setup_teardown(f, setup, saved_teardown)
 
 int main(void)
 {

@@ -8,30 +8,20 @@
 
 #include <unistd.h>
 
-#include "../scratch.h"
 #include "data/safetensors.h"
-#include "train/checkpoint.h"
+#include "saved.h"
 
 #define SAVED "step-0000000020"
 enum { STATES = 3 };
 
-static struct lh_dev *dev;
-static struct lh_model *model;
-static struct lh_snapshot snapshot;
 static float *want[STATES]; /* what was saved */
 
 static int setup(void **state)
 {
-	struct lh_job_model c = { .vocab = 19, .dim = 8, .layers = 2, .heads = 2,
-				  .kv_heads = 1, .head_dim = 4, .ffn_dim = 12,
-				  .rope_theta = 10000, .norm_eps = 1e-5,
-				  .init_std = 0.02 };
 	struct lh_err err = LH_ERR_INIT;
 	int64_t n;
 
-	if (scratch_setup(state) || lh_ops_cpu.open(&dev, 1, &err) ||
-	    lh_model_new(&model, &lh_ops_cpu, dev, &c, 1, 4, NULL, 0, &err) ||
-	    lh_snapshot_new(&snapshot, &lh_ops_cpu, dev, model, &err))
+	if (saved_setup(state, &saved_small))
 		return -1;
 	n = lh_model_param_count(model);
 	for (int s = 0; s < STATES; s++) {
@@ -47,10 +37,7 @@ static int teardown(void **state)
 {
 	for (int s = 0; s < STATES; s++)
 		free(want[s]);
-	lh_snapshot_free(&snapshot);
-	lh_model_free(model);
-	lh_ops_cpu.close(dev);
-	return scratch_teardown(state);
+	return saved_teardown(state);
 }
 
 /* With files of so many bytes; the model is empty afterwards. */
@@ -58,20 +45,18 @@ static void save(int64_t file_bytes)
 {
 	struct lh_progress p = { .step = 20, .total_steps = -1 };
 	size_t n = (size_t)lh_model_param_count(model);
-	json_t *none = json_object();
 	float *zero = lh_calloc(n, 4);
 	struct lh_err err = LH_ERR_INIT;
 	int64_t bytes;
 	char *path;
 
 	snapshot.file_bytes = file_bytes;
-	if (lh_checkpoint_save(scratch_dir, &snapshot, &p, none, none, &path, &bytes, &err))
+	if (lh_checkpoint_save(scratch_dir, &snapshot, &p, spec, origin, &path, &bytes, &err))
 		fail_msg("%s", err.text);
 	for (int s = 0; s < STATES; s++)
 		lh_model_write(model, (enum lh_model_state)s, 0, (int64_t)n, zero);
 	free(zero);
 	free(path);
-	json_decref(none);
 }
 
 static int load(struct lh_err *err)

@@ -11,44 +11,18 @@
 #include <unistd.h>
 
 #include "../nth.h"
-#include "../scratch.h"
 #include "base/log.h"
 #include "base/statedir.h"
 #include "data/safetensors.h"
-#include "train/checkpoint.h"
+#include "saved.h"
 #include "train/spool.h"
 
-static struct lh_dev *dev;
-static struct lh_model *model;
-static struct lh_snapshot snapshot;
-static json_t *spec, *origin;
 static int damaged;
 
 static int setup(void **state)
 {
-	struct lh_job_model c = { .vocab = 5, .dim = 4, .layers = 1, .heads = 2,
-				  .kv_heads = 1, .head_dim = 2, .ffn_dim = 4,
-				  .rope_theta = 10000, .norm_eps = 1e-5,
-				  .init_std = 0.02 };
-	struct lh_err err = LH_ERR_INIT;
-
 	lh_log_set_level(LH_LOG_ERROR + 1);
-	if (scratch_setup(state) || lh_ops_cpu.open(&dev, 1, &err))
-		return -1;
-	spec = json_pack("{s:s}", "name", "tiny");
-	origin = json_pack("{s:s}", "device", "here");
-	return lh_model_new(&model, &lh_ops_cpu, dev, &c, 1, 4, NULL, 0, &err) ||
-	       lh_snapshot_new(&snapshot, &lh_ops_cpu, dev, model, &err);
-}
-
-static int teardown(void **state)
-{
-	lh_snapshot_free(&snapshot);
-	lh_model_free(model);
-	lh_ops_cpu.close(dev);
-	json_decref(spec);
-	json_decref(origin);
-	return scratch_teardown(state);
+	return saved_setup(state, &saved_least);
 }
 
 /* Every error has words, and only a call that failed makes one. */
@@ -408,7 +382,7 @@ static void a_spool_has_every_record_it_took(void **state)
 	free(path);
 }
 
-#define NTH_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define NTH_TEST(f) cmocka_unit_test_setup_teardown(f, setup, saved_teardown)
 
 int main(void)
 {

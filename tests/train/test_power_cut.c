@@ -11,8 +11,8 @@
 #include <cmocka.h>
 
 #include "../power.h"
-#include "../scratch.h"
 #include "base/log.h"
+#include "saved.h"
 #include "train/saver.h"
 #include "train/spool.h"
 
@@ -36,44 +36,24 @@ static int64_t step_of(int64_t version)
 	return version / 10;
 }
 
-static struct lh_dev *dev;
-static struct lh_model *model;
-static struct lh_snapshot snapshot;
-static json_t *spec, *origin;
 static int keep;
 static int64_t keep_every;
 
 static int setup(void **state)
 {
-	struct lh_job_model c = { .vocab = 5, .dim = 4, .layers = 1, .heads = 2,
-				  .kv_heads = 1, .head_dim = 2, .ffn_dim = 4,
-				  .rope_theta = 10000, .norm_eps = 1e-5,
-				  .init_std = 0.02 };
-	struct lh_err err = LH_ERR_INIT;
-
-	if (scratch_setup(state) || lh_ops_cpu.open(&dev, 1, &err))
-		return -1;
 	lh_log_set_level(LH_LOG_ERROR + 1);
-	spec = json_pack("{s:s}", "name", "tiny");
-	origin = json_pack("{s:s}", "device", "here");
 	keep = 1;
 	keep_every = 0;
 	memset(moments, 0, sizeof(moments));
 	moments[0].none = true;
 	moment_count = 1;
-	return lh_model_new(&model, &lh_ops_cpu, dev, &c, 1, 4, NULL, 0, &err) ||
-	       lh_snapshot_new(&snapshot, &lh_ops_cpu, dev, model, &err);
+	return saved_setup(state, &saved_least);
 }
 
 static int teardown(void **state)
 {
 	power_release();
-	lh_snapshot_free(&snapshot);
-	lh_model_free(model);
-	lh_ops_cpu.close(dev);
-	json_decref(spec);
-	json_decref(origin);
-	return scratch_teardown(state);
+	return saved_teardown(state);
 }
 
 /* ---- what is promised ------------------------------------------------------ */
