@@ -38,6 +38,14 @@ static void add_int(struct ctl_table *t, const json_t *job, const char *key)
 	ctl_table_addf(t, "%lld", (long long)ctl_int(job, key));
 }
 
+static void add_job(struct ctl_table *t, const json_t *job, const char *key)
+{
+	if (ctl_has(job, key))
+		add_int(t, job, key);
+	else
+		ctl_table_add(t, "-");
+}
+
 static void add_steps(struct ctl_table *t, const json_t *job, const char *key)
 {
 	if (ctl_has(job, "total_steps"))
@@ -94,6 +102,8 @@ static const struct column columns[] = {
 	{ "attempt", "ATTEMPT", "attempt", add_int },
 	{ "restarts", "RESTARTS", "restarts", add_int },
 	{ "submitted", "SUBMITTED", "submitted_ms", add_time },
+	{ "at", "AT", "not_before_ms", add_time },
+	{ "after", "AFTER", "after", add_job },
 	{ "started", "STARTED", "started_ms", add_time },
 	{ "ended", "ENDED", "ended_ms", add_time },
 };

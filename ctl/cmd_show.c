@@ -22,6 +22,10 @@ static void print_summary(const json_t *j, const json_t *spec, const char *direc
 	printf("submitted %s, priority %lld, attempt %lld, %lld of %lld restarts used\n", when,
 	       (long long)ctl_int(j, "priority"), (long long)ctl_int(j, "attempt"),
 	       (long long)ctl_int(j, "restarts"), (long long)ctl_int(spec, "restarts"));
+	if (ctl_has(j, "not_before_ms")) {
+		ctl_time(when, ctl_int(j, "not_before_ms"));
+		printf("not before %s\n", when);
+	}
 	printf("step %lld", (long long)ctl_int(j, "step"));
 	if (ctl_has(j, "total_steps"))
 		printf(" of %lld", (long long)ctl_int(j, "total_steps"));

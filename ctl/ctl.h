@@ -113,7 +113,7 @@ int ctl_job(struct ctl_client *k, const char *operand, int64_t *id);
 /* For the journal: {job, program, request_id, message}. */
 json_t *ctl_steer_params(const struct ctl *c, int64_t job);
 
-/* ---- since.c: where a reader begins: behind a row, or at a time. */
+/* ---- since.c: where a reader begins: behind a row, or at a time; when a job is to. */
 struct ctl_since {
 	bool given;
 	int64_t after_id; /* 0: not by row */
@@ -124,6 +124,9 @@ struct ctl_since {
  * +01:00 at the end those of that zone. What is none of it prints usage and exits
  * 2. */
 struct ctl_since ctl_opt_since(const struct ctl *c);
+/* --at, Unix milliseconds, 0 without: '08:00' is the next one, '2h' in so long, else a
+ * time as above. One that is none, or past, exits 2. */
+int64_t ctl_opt_at_ms(const struct ctl *c);
 
 /* ---- pages.c: lists of any length, read page by page, printed as they come. */
 struct ctl_pages {

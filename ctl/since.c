@@ -1,4 +1,4 @@
-/* since.c: --since: a row, a duration or a time; see ctl.h. */
+/* since.c: --since and --at: a row, a duration, a time; see ctl.h. */
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -10,7 +10,7 @@
 #include "ctl.h"
 
 /* "10m" in seconds; -1 if it is none. */
-static int64_t parse_ago(const char *text)
+static int64_t parse_duration(const char *text)
 {
 	static const struct {
 		char unit;
@@ -84,7 +84,7 @@ struct ctl_since ctl_opt_since(const struct ctl *c)
 		since.after_id = strtoll(text, NULL, 10);
 		if (!errno)
 			return since;
-	} else if ((seconds = parse_ago(text)) >= 0) {
+	} else if ((seconds = parse_duration(text)) >= 0) {
 		since.ms = lh_time_ms() - seconds * 1000;
 		since.ms = since.ms > 0 ? since.ms : 0;
 		return since;
@@ -94,4 +94,44 @@ struct ctl_since ctl_opt_since(const struct ctl *c)
 	}
 	exit(ctl_usage(c->command, "--since is '%s'; an id, a duration like 10m or a time "
 		       "like '2026-01-31 08:00' is allowed", text));
+}
+
+/* "08:00": the next one, Unix seconds; -1 if it is none. */
+static int64_t parse_clock(const char *text)
+{
+	int hours, minutes, used = 0;
+	time_t now = time(NULL);
+	struct tm tm;
+
+	if (sscanf(text, "%2d:%2d%n", &hours, &minutes, &used) != 2 || text[used] ||
+	    hours < 0 || hours > 23 || minutes < 0 || minutes > 59)
+		return -1;
+	localtime_r(&now, &tm);
+	tm.tm_mday += hours * 60 + minutes <= tm.tm_hour * 60 + tm.tm_min;
+	tm.tm_hour = hours;
+	tm.tm_min = minutes;
+	tm.tm_sec = 0;
+	tm.tm_isdst = -1;
+	return mktime(&tm);
+}
+
+int64_t ctl_opt_at_ms(const struct ctl *c)
+{
+	const char *text = ctl_opt(c, "at");
+	int64_t seconds, now_ms = lh_time_ms();
+
+	if (!text)
+		return 0;
+	seconds = parse_duration(text);
+	if (seconds >= 0)
+		return now_ms + seconds * 1000;
+	seconds = parse_clock(text);
+	if (seconds < 0)
+		seconds = parse_time(text);
+	if (seconds < 0)
+		exit(ctl_usage(c->command, "--at is '%s'; a time like 08:00 or '2026-01-31 08:00' "
+			       "or a duration like 2h is allowed", text));
+	if (seconds * 1000 < now_ms)
+		exit(ctl_usage(c->command, "--at is '%s', which is past", text));
+	return seconds * 1000;
 }

@@ -55,6 +55,11 @@ static void resolved(uv_work_t *req, int status)
 {
 	struct submit *s = req->data;
 	struct lh_caller who = lh_control_caller(s->call);
+	const struct lh_submission how = {
+		.priority = (int)lh_call_int(s->call, "priority", 0),
+		.not_before_ms = lh_call_int(s->call, "not_before_ms", 0),
+		.after_job = lh_call_int(s->call, "after", 0),
+	};
 
 	(void)status; /* never cancelled */
 	if (s->rc)
@@ -63,9 +68,7 @@ static void resolved(uv_work_t *req, int status)
 		reply_checked(s);
 	else
 		lh_jobs_submit_take(lh_control_of(s->call)->jobs, &s->job,
-				    s->src.yaml,
-				    (int)lh_call_int(s->call, "priority", 0), &who,
-				    lh_control_answer, s->call);
+				    s->src.yaml, &how, &who, lh_control_answer, s->call);
 	submit_free(s);
 }
 

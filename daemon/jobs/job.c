@@ -41,7 +41,8 @@
  *                           start resumes from its checkpoint. Or it said that it
  *                           cannot go on (held): it is paused then
  *
- * QUEUED, RESTARTING: no worker. A QUEUED job whose `wanted` is pause is held.
+ * QUEUED, RESTARTING: no worker. A QUEUED job whose `wanted` is pause is held; one
+ * that waits for a time or another job (wait.c) is not started either.
  * STARTING .. STOPPING: run->worker is the one attempt that is not ended; its
  * process may be about to come, alive, or gone with records to be read.
  * PAUSED: the worker holds everything in memory.
@@ -201,20 +202,35 @@ static void assert_state(const struct lh_job_run *run)
 	LH_ASSERT(!lh_job_is_live(run->state) || (run->attempt && run->started_ms));
 }
 
+static void set_reason(struct lh_job_run *run, const char *fmt, va_list ap)
+{
+	char why[sizeof(run->reason)];
+
+	vsnprintf(why, sizeof(why), fmt, ap);
+	lh_escape(run->reason, sizeof(run->reason), why);
+}
+
+void lh_job_set_reason(struct lh_job_run *run, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	set_reason(run, fmt, ap);
+	va_end(ap);
+}
+
 void lh_job_set_state(struct lh_job_run *run, struct lh_batch *batch,
 		      enum lh_job_state to, const char *fmt, ...)
 {
 	struct lh_batch *b = batch ? batch : lh_batch_new(run->journal);
 	const char *from = lh_job_state_name(run->state), *name = lh_job_state_name(to);
-	char why[sizeof(run->reason)];
 	va_list ap;
 
 	if (!lh_job_may(run->state, to))
 		LH_BUG("job %" PRId64 ": no transition %s -> %s", run->id, from, name);
 	va_start(ap, fmt);
-	vsnprintf(why, sizeof(why), fmt, ap);
+	set_reason(run, fmt, ap);
 	va_end(ap);
-	lh_escape(run->reason, sizeof(run->reason), why);
 	lh_info("job %" PRId64 ": %s -> %s (%s)", run->id, from, name, run->reason);
 	LH_FAILPOINT("job.state");
 	run->state = to;

@@ -54,6 +54,8 @@ struct lh_job_run {
 	int restarts;                /* workers lost and not forgiven (loss.c) */
 	int64_t lost_step;           /* furthest step at which one of them was */
 	int64_t started_ms, ended_ms; /* 0 = not yet */
+	int64_t not_before_ms;       /* waits for that time; 0 = no, or it has come */
+	int64_t after_job;           /* waits for that job's end; likewise */
 
 	/* progress, in memory */
 	double loss, tokens_per_s;   /* NaN = not known */
@@ -80,6 +82,9 @@ void lh_job_run_free(struct lh_job_run *run);
 void lh_job_set_state(struct lh_job_run *run, struct lh_batch *batch,
 		      enum lh_job_state to, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
+/* Another reason for the state that it is in. Nothing is stored. */
+void lh_job_set_reason(struct lh_job_run *run, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 /* Row without a change of state: step, phase, wanted. */
 void lh_job_store(struct lh_job_run *run, struct lh_batch *batch);
 

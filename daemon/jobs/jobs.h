@@ -77,9 +77,15 @@ void lh_jobs_close(struct lh_jobs *jobs, void (*closed)(void *arg), void *arg);
  * borrowed, NULL on error. */
 typedef void (*lh_jobs_reply)(void *arg, json_t *result, const struct lh_err *err);
 
+/* How a new job stands in the queue. */
+struct lh_submission {
+	int priority;
+	int64_t not_before_ms;   /* Unix; 0: at once */
+	int64_t after_job;       /* once that one is DONE; 0: without */
+};
 /* job.submit, after the job file was resolved; takes the contents of `job`. */
 void lh_jobs_submit_take(struct lh_jobs *jobs, struct lh_job *job, const char *yaml,
-			 int priority, const struct lh_caller *who,
+			 const struct lh_submission *how, const struct lh_caller *who,
 			 lh_jobs_reply reply, void *arg);
 /* job.switch, job.set, job.pause, job.resume, job.checkpoint, job.eval, job.cancel.
  * `args` is the verb's (proto.h), borrowed; the switch phase as its caller wrote it, or

@@ -8,6 +8,7 @@
  *   command.c  steering: what a state allows, journal, delivery, outcome
  *   set.c      settings of jobs that run
  *   queue.c    which job starts next, and starting it
+ *   wait.c     what one in the queue waits for
  *   worker.c   one attempt's processes: spawn, watch, kill
  *   hang.c     workers that live and get nowhere
  *   finish.c   an attempt whose process is gone: last records, verdict
@@ -71,7 +72,7 @@ struct lh_jobs {
 	int64_t last_sample;
 	struct lh_rules *rules;
 	struct lh_listener listener;
-	uv_timer_t timer;            /* next restart that is due */
+	uv_timer_t timer;            /* next restart that is due, or time that comes */
 	uv_timer_t drain_timer;
 	int64_t drain_end_ms;        /* on the loop's clock */
 	uv_timer_t hang_timer;
@@ -195,7 +196,7 @@ struct lh_request {
 	struct lh_job *spec;
 	json_t *spec_json;
 	char *yaml;
-	int priority;
+	struct lh_submission how;
 	int64_t first_rule;          /* id of the rule that it makes, or of the first */
 	struct lh_err err;
 };
@@ -276,6 +277,17 @@ void lh_set_load(struct lh_job_run *run, const json_t *settings);
 /* ---- queue.c --------------------------------------------------------------- */
 /* Starts what can be started; call after anything that may free a slot. */
 void lh_queue_run(struct lh_jobs *jobs);
+
+/* ---- wait.c ---------------------------------------------------------------- */
+/* Whether it waits for nothing but room. */
+bool lh_wait_is_over(const struct lh_job_run *run);
+/* Tells of what has come. Milliseconds until it is to be called again; -1: no need. */
+int64_t lh_wait_look(struct lh_jobs *jobs);
+/* A new job may come after that one; 0 is none. LH_ENOTFOUND, LH_ESTATE. */
+int lh_wait_check(struct lh_jobs *jobs, int64_t after_job, struct lh_err *err);
+/* Why a new job is in the queue. */
+void lh_wait_describe(struct lh_jobs *jobs, const struct lh_submission *how, char *text,
+		      size_t text_bytes);
 
 /* ---- worker.c -------------------------------------------------------------- */
 struct lh_worker *lh_worker_new(struct lh_job_run *run, int64_t attempt,

@@ -51,7 +51,7 @@ static int load_rows(sqlite3 *db, void *arg, struct lh_err *err)
 	int rc = query(db,
 		       "SELECT id, name, spec_json, priority, state, wanted, reason, phase, "
 		       "step, attempt, restarts, lost_step, submitted_ms, started_ms, "
-		       "ended_ms, "
+		       "ended_ms, not_before_ms, after_job, "
 		       "(SELECT json_array(loss, tokens_per_s, step_ms) FROM steps s "
 		       " WHERE s.job = jobs.id AND s.attempt = jobs.attempt "
 		       " ORDER BY s.step DESC LIMIT 1) AS newest_json, "
@@ -122,6 +122,8 @@ static int load_job(struct lh_jobs *jobs, const json_t *row, struct lh_err *err)
 	run->submitted_ms = integer(row, "submitted_ms");
 	run->started_ms = integer(row, "started_ms");
 	run->ended_ms = integer(row, "ended_ms");
+	run->not_before_ms = integer(row, "not_before_ms");
+	run->after_job = integer(row, "after_job");
 	if (run->phase < 0 || run->phase >= run->spec.phase_count)
 		run->phase = 0;
 	if (json_is_array(newest)) {

@@ -219,7 +219,8 @@ static bool has_room(const struct lh_jobs *jobs, const struct lh_job_run *run)
 
 static bool waits(const struct lh_job_run *run)
 {
-	return run->state == LH_JOB_QUEUED && run->wanted == LH_WANT_RUN;
+	return run->state == LH_JOB_QUEUED && run->wanted == LH_WANT_RUN &&
+	       lh_wait_is_over(run);
 }
 
 /* With room: highest priority, then oldest; jobs stand in the order of their ids. One
@@ -303,10 +304,14 @@ static void on_timer(uv_timer_t *timer)
 	lh_queue_run(timer->data);
 }
 
-/* Starts the restarts that are due, arms the timer for the next one. */
-static void run_restarts(struct lh_jobs *jobs)
+/* Starts the restarts that are due, arms the timer for the next one, or for a time
+ * that a job waits for. */
+static void run_due(struct lh_jobs *jobs)
 {
-	int64_t now_ms = (int64_t)uv_now(jobs->loop), next_ms = -1;
+	int64_t now_ms = (int64_t)uv_now(jobs->loop), next_ms = lh_wait_look(jobs);
+
+	if (next_ms >= 0)
+		next_ms += now_ms;
 
 	for (int i = 0; i < jobs->count; i++) {
 		struct lh_job_run *run = jobs->run[i];
@@ -330,7 +335,7 @@ void lh_queue_run(struct lh_jobs *jobs)
 
 	if (jobs->closing || jobs->draining)
 		return;
-	run_restarts(jobs);
+	run_due(jobs);
 	do {
 		while ((run = next_queued(jobs)))
 			start(run);

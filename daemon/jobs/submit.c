@@ -67,25 +67,37 @@ static void on_stored(void *arg, int rc, const struct lh_err *err)
 		return;
 	}
 	run = lh_job_run_new(jobs->journal, r->job, r->spec, r->spec_json);
-	run->priority = r->priority;
+	run->priority = r->how.priority;
+	run->not_before_ms = r->how.not_before_ms;
+	run->after_job = r->how.after_job;
 	run->submitted_ms = r->accepted_ms;
-	snprintf(run->reason, sizeof(run->reason), "submitted");
+	lh_wait_describe(jobs, &r->how, run->reason, sizeof(run->reason));
 	lh_jobs_add(jobs, run);
 	lh_rules_submitted(r);
 	lh_request_answer_take(r, lh_submit_result(run, r->command), NULL);
 	lh_queue_run(jobs);
 }
 
+static struct lh_bind int_or_null(int64_t value)
+{
+	return value ? LH_INT(value) : LH_NULL;
+}
+
 static void add_rows(struct lh_request *r, struct lh_batch *b)
 {
-	char *spec = json_dumps(r->spec_json, JSON_COMPACT);
+	char *spec = json_dumps(r->spec_json, JSON_COMPACT), reason[160];
+	const struct lh_submission *how = &r->how;
+	bool waits = how->not_before_ms || how->after_job;
 
+	lh_wait_describe(r->jobs, how, reason, sizeof(reason));
 	lh_batch_add(b, LH_STMT_JOB_INSERT,
 		     (struct lh_bind[]){ LH_INT(r->job), LH_TEXT(r->spec->name),
 					 LH_TEXT(spec), LH_TEXT(r->yaml),
-					 LH_INT(r->priority), LH_TEXT("QUEUED"),
-					 LH_TEXT("submitted"), LH_INT(r->accepted_ms) },
-		     8);
+					 LH_INT(how->priority), LH_TEXT("QUEUED"),
+					 LH_TEXT(reason), LH_INT(r->accepted_ms),
+					 int_or_null(how->not_before_ms),
+					 int_or_null(how->after_job) },
+		     10);
 	free(spec);
 	for (int i = 0; i < r->spec->phase_count; i++) {
 		const struct lh_job_phase *p = &r->spec->phases[i];
@@ -101,8 +113,9 @@ static void add_rows(struct lh_request *r, struct lh_batch *b)
 	lh_request_journal_done(r, b, "applied", 0, "queued");
 	lh_batch_event_take(b, r->job, 0, -1, "job.submitted",
 			    json_pack("{s:s, s:i, s:I}", "name", r->spec->name, "priority",
-				      r->priority, "command", (json_int_t)r->command),
-			    "job '%s' was queued", r->spec->name);
+				      how->priority, "command", (json_int_t)r->command),
+			    "job '%s' was queued%s%s", r->spec->name,
+			    waits ? ": " : "", waits ? reason : "");
 }
 
 static void files_written(void *arg)
@@ -126,11 +139,22 @@ static void files_written(void *arg)
 
 static void go(struct lh_request *r)
 {
+	struct lh_err err = LH_ERR_INIT;
+
+	if (lh_wait_check(r->jobs, r->how.after_job, &err)) {
+		lh_request_answer_take(r, NULL, &err);
+		return;
+	}
 	r->job = ++r->jobs->last_job;
 	lh_jobs_task(r->jobs, write_files, files_written, r);
 }
 
 /* ---- the call -------------------------------------------------------------- */
+
+static json_t *integer_or_none(int64_t value)
+{
+	return value ? json_integer(value) : NULL;
+}
 
 /* Tells whether a retry means the same job. */
 static json_t *digest_args(const struct lh_request *r)
@@ -140,8 +164,10 @@ static json_t *digest_args(const struct lh_request *r)
 
 	free(spec);
 	snprintf(hex, sizeof(hex), "%016" PRIx64 "%016" PRIx64, (uint64_t)a, (uint64_t)b);
-	return json_pack("{s:s, s:i, s:s}", "name", r->spec->name, "priority", r->priority,
-			 "digest", hex);
+	return json_pack("{s:s, s:i, s:o*, s:o*, s:s}", "name", r->spec->name, "priority",
+			 r->how.priority, "not_before_ms",
+			 integer_or_none(r->how.not_before_ms), "after",
+			 integer_or_none(r->how.after_job), "digest", hex);
 }
 
 static int count_queued(const struct lh_jobs *jobs)
@@ -154,8 +180,8 @@ static int count_queued(const struct lh_jobs *jobs)
 }
 
 void lh_jobs_submit_take(struct lh_jobs *jobs, struct lh_job *job, const char *yaml,
-			 int priority, const struct lh_caller *who, lh_jobs_reply reply,
-			 void *arg)
+			 const struct lh_submission *how, const struct lh_caller *who,
+			 lh_jobs_reply reply, void *arg)
 {
 	struct lh_request *r = lh_request_new(jobs, "job.submit", 0, who, reply, arg);
 	struct lh_err err = LH_ERR_INIT;
@@ -165,7 +191,7 @@ void lh_jobs_submit_take(struct lh_jobs *jobs, struct lh_job *job, const char *y
 	memset(job, 0, sizeof(*job));
 	r->spec_json = lh_jobfile_to_json(r->spec);
 	r->yaml = lh_strdup(yaml);
-	r->priority = priority;
+	r->how = *how;
 	r->args = digest_args(r);
 	r->go = go;
 	if (jobs->draining) {

@@ -39,6 +39,9 @@ static json_t *summary(const struct lh_job_run *run)
 	json_object_set_new(s, "loss", real_or_null(run->loss));
 	json_object_set_new(s, "tokens_per_s", real_or_null(run->tokens_per_s));
 	json_object_set_new(s, "eta_s", real_or_null(eta_s(run, total)));
+	json_object_set_new(s, "not_before_ms",
+			    integer_or_null(run->not_before_ms, run->not_before_ms));
+	json_object_set_new(s, "after", integer_or_null(run->after_job, run->after_job));
 	json_object_set_new(s, "started_ms",
 			    integer_or_null(run->started_ms, run->started_ms));
 	json_object_set_new(s, "ended_ms", integer_or_null(run->ended_ms, run->ended_ms));

@@ -11,11 +11,14 @@
 const struct lh_store_sql lh_store_sql[LH_STMT_COUNT] = {
 	[LH_STMT_JOB_INSERT] = {
 		"INSERT INTO jobs (id, name, spec_json, spec_yaml, priority, state, "
-		"reason, submitted_ms) VALUES (?,?,?,?,?,?,?,?)", 8 },
+		"reason, submitted_ms, not_before_ms, after_job) "
+		"VALUES (?,?,?,?,?,?,?,?,?,?)", 10 },
 	[LH_STMT_JOB_STATE] = {
 		"UPDATE jobs SET state = ?2, wanted = ?3, reason = ?4, phase = ?5, "
 		"step = ?6, attempt = ?7, restarts = ?8, started_ms = ?9, "
 		"ended_ms = ?10, lost_step = ?11 WHERE id = ?1", 11 },
+	[LH_STMT_JOB_WAIT] = {
+		"UPDATE jobs SET not_before_ms = ?2, after_job = ?3 WHERE id = ?1", 3 },
 	[LH_STMT_JOB_SPEC] = { "UPDATE jobs SET spec_json = ?2 WHERE id = ?1", 2 },
 	[LH_STMT_PHASE_INSERT] = {
 		"INSERT INTO phases (job, phase, name, attention) VALUES (?,?,?,?)", 4 },

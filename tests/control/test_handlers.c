@@ -40,7 +40,8 @@ static struct {
 	char verb[32], program[32], request_id[32], message[32], yaml[64];
 	json_t *args;
 	int64_t job, uid, pid;
-	int priority, abandoned;
+	struct lh_submission how;
+	int abandoned;
 	int attempt; /* newest; 0: none is told */
 	bool ended;
 	lh_jobs_reply reply;
@@ -68,12 +69,12 @@ static void answer(const char *result)
 }
 
 void lh_jobs_submit_take(struct lh_jobs *j, struct lh_job *job, const char *yaml,
-			 int priority, const struct lh_caller *who,
+			 const struct lh_submission *how, const struct lh_caller *who,
 			 lh_jobs_reply reply, void *arg)
 {
 	(void)j;
 	snprintf(jobs.yaml, sizeof(jobs.yaml), "%.16s|%s", yaml, job->name);
-	jobs.priority = priority;
+	jobs.how = *how;
 	keep_caller(who);
 	jobs.reply = reply;
 	jobs.arg = arg;

@@ -192,8 +192,8 @@ static inline struct lh_caller caller(const char *request_id)
 				   .request_id = request_id, .message = "because" };
 }
 
-static inline void ask_submit(struct answer *a, const char *name, int restarts, int priority,
-		       const char *request_id)
+static inline void ask_submit_how(struct answer *a, const char *name, int restarts,
+		       struct lh_submission how, const char *request_id)
 {
 	struct lh_caller who = caller(request_id);
 	struct lh_job job = { 0 };
@@ -213,7 +213,14 @@ static inline void ask_submit(struct answer *a, const char *name, int restarts, 
 	if (lh_jobfile_from_json(&job, spec, &err))
 		fail_msg("%s", err.text);
 	json_decref(spec);
-	lh_jobs_submit_take(f.jobs, &job, "name: x\n", priority, &who, on_reply, a);
+	lh_jobs_submit_take(f.jobs, &job, "name: x\n", &how, &who, on_reply, a);
+}
+
+static inline void ask_submit(struct answer *a, const char *name, int restarts, int priority,
+		       const char *request_id)
+{
+	ask_submit_how(a, name, restarts, (struct lh_submission){ .priority = priority },
+		       request_id);
 }
 
 static inline int64_t submit_with(const char *name, int restarts, int priority)
@@ -325,6 +332,21 @@ static inline int64_t query_db(const char *sql)
 	sqlite3_finalize(st);
 	sqlite3_close(db);
 	return v;
+}
+
+/* As a person with sqlite3 could; lhd is closed. */
+static inline void alter_db(const char *fmt, ...)
+{
+	char sql[256];
+	va_list ap;
+	sqlite3 *db;
+
+	va_start(ap, fmt);
+	vsnprintf(sql, sizeof(sql), fmt, ap);
+	va_end(ap);
+	assert_int_equal(sqlite3_open(f.db, &db), 0);
+	assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), 0);
+	sqlite3_close(db);
 }
 
 static inline void set_ctl(const char *name, const char *text)

@@ -122,8 +122,8 @@ static void submit_row(struct fixture *f)
 	lh_batch_add(b, LH_STMT_JOB_INSERT,
 		     (struct lh_bind[]){ LH_INT(7), LH_TEXT("t"), LH_TEXT("{}"),
 					 LH_TEXT(""), LH_INT(0), LH_TEXT("QUEUED"),
-					 LH_TEXT(""), LH_INT(1) },
-		     8);
+					 LH_TEXT(""), LH_INT(1), LH_NULL, LH_NULL },
+		     10);
 	lh_batch_commit(b, true, NULL, NULL);
 }
 

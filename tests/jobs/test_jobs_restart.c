@@ -9,21 +9,6 @@
 
 #include "manager.h"
 
-/* As a person with sqlite3 could; lhd is closed. */
-static void alter_db(const char *fmt, ...)
-{
-	char sql[256];
-	va_list ap;
-	sqlite3 *db;
-
-	va_start(ap, fmt);
-	vsnprintf(sql, sizeof(sql), fmt, ap);
-	va_end(ap);
-	assert_int_equal(sqlite3_open(f.db, &db), 0);
-	assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), 0);
-	sqlite3_close(db);
-}
-
 static void lose(int64_t job, int64_t attempt)
 {
 	kill_worker(job, attempt);
