@@ -23,16 +23,12 @@
 #include "base/failpoint.h"
 #include "base/fs.h"
 #include "base/log.h"
-#include "jobs/jobfile.h"
 #include "jobs/rule.h"
 #include "lighthouse/proto.h"
 
 static const char *const methods[] = { "job.switch", "job.set", "job.pause",
 				       "job.resume", "job.checkpoint",
 				       "job.eval", "job.cancel" };
-
-#define TOO_OLD "its worker is of a version that cannot wait for a step"
-#define TOO_OLD_HINT "pause the job with release and resume it, then ask again"
 
 static const char *verb_of(const struct lh_request *r)
 {
@@ -92,8 +88,7 @@ static void deliver_stop(struct lh_worker *w)
 					     LH_PROTO_UNANSWERED, "verb", "stop", "args"));
 }
 
-/* An older worker would do at once what is for a later step. */
-static bool is_too_old(const struct lh_worker *w, const json_t *args)
+bool lh_command_is_too_old(const struct lh_worker *w, const json_t *args)
 {
 	return w->proto && w->proto < LH_PROTO_AT_STEP && json_object_get(args, "at_step");
 }
@@ -105,11 +100,11 @@ static void refuse_too_old(struct lh_job_run *run)
 
 	for (; c; c = next) {
 		next = c->next;
-		if (!is_too_old(run->worker, c->args))
+		if (!lh_command_is_too_old(run->worker, c->args))
 			continue;
 		if (!b)
 			b = lh_batch_new(run->journal);
-		lh_command_outcome(run, b, c->id, false, run->step, TOO_OLD, TOO_OLD_HINT);
+		lh_command_outcome(run, b, c->id, false, run->step, LH_TOO_OLD, LH_TOO_OLD_HINT);
 	}
 	if (b)
 		lh_batch_commit(b, false, NULL, NULL);
@@ -199,181 +194,6 @@ void lh_command_end_all(struct lh_job_run *run, struct lh_batch *batch)
 			lh_command_outcome(run, batch, c->id, false, run->step,
 					   "the job ended before it was applied", "");
 	}
-}
-
-/* ---- what a state allows --------------------------------------------------- */
-
-static int refuse(struct lh_err *err, const struct lh_job_run *run, const char *what,
-		  const char *hint)
-{
-	lh_err_set(err, LH_ESTATE, "job %" PRId64 " %s", run->id, what);
-	return lh_err_hint(err, "%s", hint);
-}
-
-/* As it will be once everything pending was applied. */
-static bool will_be_paused(const struct lh_job_run *run)
-{
-	bool paused = run->wanted == LH_WANT_PAUSE || run->state == LH_JOB_PAUSED;
-
-	for (const struct lh_command *c = run->commands; c; c = c->next)
-		paused = is(c->verb, "pause") || (paused && !is(c->verb, "resume"));
-	return paused;
-}
-
-/* A worker that is paused still has its GPU. */
-static bool may_release(const struct lh_job_run *run, const json_t *args)
-{
-	return json_is_true(json_object_get(args, "release")) && run->worker;
-}
-
-/* At the next step boundary. */
-static int phase_to_be(const struct lh_job_run *run)
-{
-	int phase = run->phase;
-
-	for (const struct lh_command *c = run->commands; c; c = c->next)
-		if (is(c->verb, "switch") && !json_object_get(c->args, "at_step"))
-			lh_jobfile_find_phase(
-				&run->spec,
-				json_string_value(json_object_get(c->args, "phase")),
-				&phase, NULL);
-	return phase;
-}
-
-/* When a switch is to be done. */
-static int check_when(const struct lh_job_run *run, const json_t *args, struct lh_err *err)
-{
-	json_int_t at = json_integer_value(json_object_get(args, "at_step"));
-	char what[80];
-
-	if (!json_object_get(args, "at_step"))
-		return 0;
-	if (json_is_true(json_object_get(args, "now"))) {
-		lh_err_set(err, LH_EPARAMS, "a switch is done now or at a step, not both");
-		return lh_err_hint(err, "leave one of them out");
-	}
-	snprintf(what, sizeof(what), "has done %" PRId64 " steps: step %" JSON_INTEGER_FORMAT
-		 " is past", run->step, at);
-	if (at < run->step)
-		return refuse(err, run, what, "name a step to come");
-	if (run->worker && is_too_old(run->worker, args)) {
-		lh_err_set(err, LH_ESTATE, TOO_OLD);
-		return lh_err_hint(err, TOO_OLD_HINT);
-	}
-	return 0;
-}
-
-static int check_switch(const struct lh_job_run *run, const json_t *args, json_t **stored,
-			struct lh_err *err)
-{
-	const char *asked = json_string_value(json_object_get(args, "phase")), *name;
-	int now = phase_to_be(run), to = now + 1, rc = check_when(run, args, err);
-
-	if (rc)
-		return rc;
-
-	if (run->state == LH_JOB_QUEUED)
-		return refuse(err, run, "waits in the queue; there is nothing to switch",
-			      "switch it once it runs");
-	if (asked) {
-		rc = lh_jobfile_find_phase(&run->spec, asked, &to, err);
-		if (rc)
-			return rc;
-	}
-	if (to >= run->spec.phase_count)
-		return refuse(err, run, "is in its last phase",
-			      "name the phase to switch to");
-	name = run->spec.phases[to].name;
-	/* Which phase it will be in at a later step, nobody knows. */
-	if (to == now && !json_object_get(args, "at_step")) {
-		lh_err_set(err, LH_ESTATE,
-			   run->phase == to ? "job %" PRId64 " is in phase '%s' already" :
-					      "job %" PRId64 " switches to '%s' already",
-			   run->id, name);
-		return lh_err_hint(err, "name another phase of the job");
-	}
-	*stored = json_copy((json_t *)args);
-	json_object_set_new(*stored, "phase", json_string(name));
-	if (!asked || strcmp(asked, name))
-		json_object_set_new(*stored, "asked",
-				    asked ? json_string(asked) : json_null());
-	return 0;
-}
-
-static int count_pending(const struct lh_job_run *run)
-{
-	int n = 0;
-
-	for (const struct lh_command *c = run->commands; c; c = c->next)
-		n++;
-	return n;
-}
-
-/* Another size of micro-batches: memory is laid out when a worker starts. */
-static int check_micro(const struct lh_job_run *run, const json_t *args,
-		       struct lh_err *err)
-{
-	json_int_t n = json_integer_value(json_object_get(args, "micro_sequences"));
-	struct lh_job job = run->spec; /* borrows */
-
-	if (!json_object_get(args, "micro_sequences"))
-		return 0;
-	if (run->state != LH_JOB_QUEUED)
-		return refuse(err, run, "has a worker, whose micro-batches are fixed",
-			      "pause it with release first");
-	if (n && job.batch.sequences % n) {
-		lh_err_set(err, LH_EPARAMS, "micro_sequences %" JSON_INTEGER_FORMAT " does "
-			   "not divide the %" PRId64 " sequences of a step", n,
-			   job.batch.sequences);
-		return lh_err_hint(err, "0 means all of them at once");
-	}
-	job.batch.micro_sequences = n;
-	return lh_gpu_place(&run->jobs->gpu, &job, err);
-}
-
-/* 0 and the args to be journalled (new reference), or the refusal. */
-static int check(const struct lh_job_run *run, const char *verb, const json_t *args,
-		 json_t **stored, struct lh_err *err)
-{
-	char what[64];
-	bool paused = will_be_paused(run);
-
-	if (lh_job_has_ended(run->state)) {
-		snprintf(what, sizeof(what), "has ended: %s", lh_job_state_name(run->state));
-		return refuse(err, run, what, "submit its job file again for another run");
-	}
-	if (is(verb, "cancel") && run->wanted == LH_WANT_CANCEL)
-		return refuse(err, run, "is being cancelled already",
-			      "wait for it to end");
-	if (count_pending(run) >= LH_PENDING_MAX) {
-		refuse(err, run, "has as many commands pending as one may have",
-		       "wait until its worker has come to them");
-		return err->code = LH_EBUSY;
-	}
-	if (run->state == LH_JOB_STOPPING && !is(verb, "cancel"))
-		return refuse(err, run, "is stopping", "wait for it to end");
-	if (is(verb, "pause") && paused && !may_release(run, args))
-		return refuse(err, run, "is paused already, or about to be",
-			      "resume makes it go on");
-	if (is(verb, "resume") && !paused)
-		return refuse(err, run, "is not paused", "pause it first");
-	if (is(verb, "checkpoint") && run->state == LH_JOB_QUEUED)
-		return refuse(err, run, "waits in the queue; there is nothing to save",
-			      "ask once it runs");
-	if (is(verb, "eval") && run->state == LH_JOB_QUEUED)
-		return refuse(err, run, "waits in the queue; there is nothing to evaluate",
-			      "ask once it runs");
-	if (is(verb, "set") && run->state == LH_JOB_QUEUED)
-		return refuse(err, run, "waits in the queue; it has nothing to be set yet",
-			      "set it once it runs");
-	if (is(verb, "resume") && check_micro(run, args, err))
-		return err->code;
-	if (is(verb, "switch"))
-		return check_switch(run, args, stored, err);
-	if (is(verb, "set"))
-		return lh_set_check(run, phase_to_be(run), args, stored, err);
-	*stored = json_copy((json_t *)args);
-	return 0;
 }
 
 /* ---- doing it -------------------------------------------------------------- */
@@ -488,7 +308,7 @@ static void go(struct lh_request *r)
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_batch *b;
 
-	if (check(run, verb_of(r), r->args, &r->stored, &err)) {
+	if (lh_command_check(run, verb_of(r), r->args, &r->stored, &err)) {
 		lh_request_answer_take(r, NULL, &err);
 		return;
 	}

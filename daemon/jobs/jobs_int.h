@@ -5,7 +5,8 @@
  *   view.c     what is asked about jobs, from memory
  *   request.c  a caller's request until it is answered; request ids
  *   submit.c   new jobs
- *   command.c  steering: what a state allows, journal, delivery, outcome
+ *   command.c  steering: journal, delivery, outcome
+ *   command_check.c  what a state allows of a command
  *   set.c      settings of jobs that run
  *   queue.c    which job starts next, and starting it
  *   wait.c     what one in the queue waits for
@@ -263,6 +264,16 @@ void lh_command_stop(struct lh_job_run *run, const char *why);
 /* Arguments for the worker out of a journal row's. New reference. */
 json_t *lh_command_worker_args(const json_t *stored);
 void lh_command_free_all(struct lh_job_run *run);
+
+#define LH_TOO_OLD "its worker is of a version that cannot wait for a step"
+#define LH_TOO_OLD_HINT "pause the job with release and resume it, then ask again"
+/* A worker of the version before would do at once what is for a later step. */
+bool lh_command_is_too_old(const struct lh_worker *w, const json_t *args);
+
+/* ---- command_check.c ------------------------------------------------------- */
+/* 0 and the args to be journalled (new reference), or the refusal. */
+int lh_command_check(const struct lh_job_run *run, const char *verb, const json_t *args,
+		     json_t **stored, struct lh_err *err);
 
 /* ---- set.c ----------------------------------------------------------------- */
 /* 0 and the args to be journalled of a set in `phase`, or the refusal. */
