@@ -277,6 +277,11 @@ void rpc_job_eval(struct lh_call *call)
 	command(call, "eval");
 }
 
+void rpc_job_priority(struct lh_call *call)
+{
+	command(call, "priority");
+}
+
 void rpc_job_cancel(struct lh_call *call)
 {
 	command(call, "cancel");

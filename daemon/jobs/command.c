@@ -28,7 +28,8 @@
 
 static const char *const methods[] = { "job.switch", "job.set", "job.pause",
 				       "job.resume", "job.checkpoint",
-				       "job.eval", "job.cancel" };
+				       "job.eval", "job.cancel",
+				       "job.priority" };
 
 static const char *verb_of(const struct lh_request *r)
 {
@@ -149,12 +150,29 @@ json_t *lh_command_held(const struct lh_job_run *run)
 	return held;
 }
 
+void lh_command_add_outcome(const struct lh_job_run *run, struct lh_batch *batch, int64_t id,
+			    const char *verb, const char *outcome, int64_t step,
+			    const char *text, const char *hint)
+{
+	char kind[32];
+
+	lh_batch_add(batch, LH_STMT_COMMAND_OUTCOME,
+		     (struct lh_bind[]){ LH_INT(id), LH_TEXT(outcome), LH_INT(lh_time_ms()),
+					 LH_INT(step), LH_TEXT(text) },
+		     5);
+	snprintf(kind, sizeof(kind), "command.%s", outcome);
+	lh_batch_event_take(batch, run->id, run->attempt, step, kind,
+			    json_pack("{s:I, s:s, s:s, s:s, s:s}", "command",
+				      (json_int_t)id, "verb", verb, "outcome", outcome,
+				      "text", text, "hint", hint),
+			    "%s %s at step %" PRId64 "%s%s", verb, outcome, step,
+			    *text ? ": " : "", text);
+}
+
 bool lh_command_outcome(struct lh_job_run *run, struct lh_batch *batch, int64_t id,
 			bool applied, int64_t step, const char *text, const char *hint)
 {
-	const char *outcome = applied ? "applied" : "refused";
 	struct lh_command **p = &run->commands, *c;
-	char kind[32];
 
 	while (*p && (*p)->id != id)
 		p = &(*p)->next;
@@ -167,17 +185,8 @@ bool lh_command_outcome(struct lh_job_run *run, struct lh_batch *batch, int64_t 
 		run->wanted = LH_WANT_PAUSE;
 	else if (applied && is(c->verb, "resume"))
 		run->wanted = LH_WANT_RUN;
-	lh_batch_add(batch, LH_STMT_COMMAND_OUTCOME,
-		     (struct lh_bind[]){ LH_INT(id), LH_TEXT(outcome), LH_INT(lh_time_ms()),
-					 LH_INT(step), LH_TEXT(text) },
-		     5);
-	snprintf(kind, sizeof(kind), "command.%s", outcome);
-	lh_batch_event_take(batch, run->id, run->attempt, step, kind,
-			    json_pack("{s:I, s:s, s:s, s:s, s:s}", "command",
-				      (json_int_t)id, "verb", c->verb, "outcome", outcome,
-				      "text", text, "hint", hint),
-			    "%s %s at step %" PRId64 "%s%s", c->verb, outcome, step,
-			    *text ? ": " : "", text);
+	lh_command_add_outcome(run, batch, id, c->verb, applied ? "applied" : "refused", step,
+			       text, hint);
 	free_command(c);
 	return true;
 }
@@ -259,26 +268,33 @@ static void act(struct lh_request *r, struct lh_job_run *run, struct lh_batch *b
 	}
 }
 
+static void begin(struct lh_request *r, struct lh_job_run *run)
+{
+	struct lh_batch *b = lh_batch_new(run->journal);
+	char *why = who_asked(r);
+
+	lh_command_add(run, r->command, verb_of(r), lh_command_worker_args(r->stored));
+	act(r, run, b, why);
+	lh_batch_commit(b, false, NULL, NULL);
+	free(why);
+	lh_command_deliver(run);
+}
+
 static void on_journalled(void *arg, int rc, const struct lh_err *err)
 {
 	struct lh_request *r = arg;
 	struct lh_jobs *jobs = r->jobs;
 	struct lh_job_run *run = lh_jobs_find(jobs, r->job);
-	struct lh_batch *b;
-	char *why;
 
 	if (rc) {
 		lh_request_answer_take(r, NULL, err);
 		return;
 	}
 	LH_FAILPOINT("command.journalled");
-	lh_command_add(run, r->command, verb_of(r), lh_command_worker_args(r->stored));
-	why = who_asked(r);
-	b = lh_batch_new(jobs->journal);
-	act(r, run, b, why);
-	lh_batch_commit(b, false, NULL, NULL);
-	free(why);
-	lh_command_deliver(run);
+	if (lh_command_is_own(r))
+		lh_command_own_done(r, run);
+	else
+		begin(r, run);
 	LH_FAILPOINT("command.delivered");
 	lh_request_answer_take(r, json_pack("{s:I, s:I, s:s}", "command",
 					    (json_int_t)r->command, "job",
@@ -316,6 +332,8 @@ static void go(struct lh_request *r)
 	add_accepted(r, run, b);
 	if (r->firing)
 		lh_rules_journal(r, b);
+	if (lh_command_is_own(r))
+		lh_command_own_add(r, run, b);
 	lh_batch_may_fail(b);
 	lh_batch_commit(b, true, on_journalled, r);
 }

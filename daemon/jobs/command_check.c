@@ -143,6 +143,18 @@ static int check_micro(const struct lh_job_run *run, const json_t *args,
 	return lh_gpu_place(&run->jobs->gpu, &job, err);
 }
 
+static int check_priority(const struct lh_job_run *run, const json_t *args,
+			  struct lh_err *err)
+{
+	json_int_t priority = json_integer_value(json_object_get(args, "priority"));
+	char what[64];
+
+	if (priority != run->priority)
+		return 0;
+	snprintf(what, sizeof(what), "has priority %d already", run->priority);
+	return refuse(err, run, what, "give it another");
+}
+
 int lh_command_check(const struct lh_job_run *run, const char *verb, const json_t *args,
 		     json_t **stored, struct lh_err *err)
 {
@@ -178,6 +190,8 @@ int lh_command_check(const struct lh_job_run *run, const char *verb, const json_
 		return refuse(err, run, "waits in the queue; it has nothing to be set yet",
 			      "set it once it runs");
 	if (is(verb, "resume") && check_micro(run, args, err))
+		return err->code;
+	if (is(verb, "priority") && check_priority(run, args, err))
 		return err->code;
 	if (is(verb, "switch"))
 		return check_switch(run, args, stored, err);

@@ -7,6 +7,7 @@
  *   submit.c   new jobs
  *   command.c  steering: journal, delivery, outcome
  *   command_check.c  what a state allows of a command
+ *   command_own.c    those that lhd does itself
  *   set.c      settings of jobs that run
  *   queue.c    which job starts next, and starting it
  *   wait.c     what one in the queue waits for
@@ -250,6 +251,10 @@ json_t *lh_command_held(const struct lh_job_run *run);
 /* Ends a pending command: row and event into the batch. False if not pending. */
 bool lh_command_outcome(struct lh_job_run *run, struct lh_batch *batch, int64_t id,
 			bool applied, int64_t step, const char *text, const char *hint);
+/* The row and event of an outcome, of any command. */
+void lh_command_add_outcome(const struct lh_job_run *run, struct lh_batch *batch, int64_t id,
+			    const char *verb, const char *outcome, int64_t step,
+			    const char *text, const char *hint);
 /* The job has ended: cancel was applied if that is how, all else is refused. */
 void lh_command_end_all(struct lh_job_run *run, struct lh_batch *batch);
 /* lh_jobs_command for a rule that fires: takes the firing, which is journalled
@@ -274,6 +279,13 @@ bool lh_command_is_too_old(const struct lh_worker *w, const json_t *args);
 /* 0 and the args to be journalled (new reference), or the refusal. */
 int lh_command_check(const struct lh_job_run *run, const char *verb, const json_t *args,
 		     json_t **stored, struct lh_err *err);
+
+/* ---- command_own.c --------------------------------------------------------- */
+bool lh_command_is_own(const struct lh_request *r);
+/* What it does and its outcome, into the batch that journals it; then in memory. */
+void lh_command_own_add(const struct lh_request *r, const struct lh_job_run *run,
+			struct lh_batch *b);
+void lh_command_own_done(const struct lh_request *r, struct lh_job_run *run);
 
 /* ---- set.c ----------------------------------------------------------------- */
 /* 0 and the args to be journalled of a set in `phase`, or the refusal. */

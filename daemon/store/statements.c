@@ -19,6 +19,7 @@ const struct lh_store_sql lh_store_sql[LH_STMT_COUNT] = {
 		"ended_ms = ?10, lost_step = ?11 WHERE id = ?1", 11 },
 	[LH_STMT_JOB_WAIT] = {
 		"UPDATE jobs SET not_before_ms = ?2, after_job = ?3 WHERE id = ?1", 3 },
+	[LH_STMT_JOB_PRIORITY] = { "UPDATE jobs SET priority = ?2 WHERE id = ?1", 2 },
 	[LH_STMT_JOB_SPEC] = { "UPDATE jobs SET spec_json = ?2 WHERE id = ?1", 2 },
 	[LH_STMT_PHASE_INSERT] = {
 		"INSERT INTO phases (job, phase, name, attention) VALUES (?,?,?,?)", 4 },

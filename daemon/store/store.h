@@ -64,6 +64,7 @@ enum lh_stmt {
 	LH_STMT_JOB_INSERT,
 	LH_STMT_JOB_STATE,      /* state, wanted, reason, phase, step, ... of a job */
 	LH_STMT_JOB_WAIT,
+	LH_STMT_JOB_PRIORITY,
 	LH_STMT_JOB_SPEC,
 	LH_STMT_PHASE_INSERT,
 	LH_STMT_ATTEMPT_INSERT,

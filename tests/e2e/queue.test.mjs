@@ -100,3 +100,43 @@ test('a submit that is repeated is the same only with the same time and forerunn
   assert.equal(await submit(lhd, again, more), 2); // as it was answered then
   await assert.rejects(submit(lhd, again, { request_id: 'the-same' }), /was used for another request/);
 });
+
+test('priority: one that waits is moved up and takes the place; it is kept and journalled', async (t) => {
+  const lhd = await fresh(t);
+  const first = await submit(lhd, LONG), second = await submit(lhd, { ...LONG, name: 'second' }), third = await submit(lhd, { name: 'third' });
+  await lhd.jobUntil(first, 'it trains', (j) => j.step > 3);
+  const r = ctl(lhd, 'priority', 'third', '5', '-m', 'needed today');
+  assert.equal(r.status, 0, r.stderr);
+  assert.equal(r.stdout, 'applied: priority applied at step 0: priority 5, was 0\n');
+  await lhd.jobUntil(third, 'DONE', (j) => j.state === 'DONE');
+  assert.deepEqual(lhd.sql("select job, text from events where kind='job.preempted'"), [{ job: first, text: "job 3 'third' of priority 5 takes its place" }]);
+  assert.deepEqual(lhd.sql("select method, args_json, outcome, message, text from commands where method='job.priority'"),
+    [{ method: 'job.priority', args_json: '{"priority":5}', outcome: 'applied', message: 'needed today', text: 'priority 5, was 0' }]);
+  await lhd.jobUntil(first, 'it trains again', (j) => j.state === 'RUNNING');
+  assert.equal(ctl(lhd, 'priority', 'tiny', '--', '-5').status, 0); // gives its place to one that waits
+  await lhd.jobUntil(second, 'it trains', (j) => j.step > 0);
+  await lhd.restart();
+  assert.deepEqual(ctl(lhd, 'ls', '-c', 'name,priority', '--no-headers').stdout.replace(/ +/g, '\t'), 'tiny\t-5\nsecond\t0\nthird\t5\n');
+});
+
+test('a priority that cannot be given is refused, with a hint', async (t) => {
+  const lhd = await fresh(t);
+  await submit(lhd, LONG);
+  const given = { job: 1, priority: 3, request_id: 'the-same' };
+  const { command } = await lhd.call('job.priority', given);
+  assert.deepEqual(await lhd.call('job.priority', given), { command, job: 1, state: 'accepted' });
+  for (const [args, code, want] of [
+    [['tiny', '3'], 1, /job 1 has priority 3 already\n.*hint: give it another/],
+    [['tiny', 'high'], 2, /priority 'high'; an integer from -1000 to 1000/],
+    [['tiny', '1001'], 2, /priority '1001'; an integer/],
+    [['tiny'], 2, /JOB N/],
+    [['nobody', '1'], 1, /there is no job 'nobody'/],
+  ]) {
+    const r = ctl(lhd, 'priority', ...args);
+    assert.equal(r.status, code, `${args}: ${r.stdout}${r.stderr}`);
+    assert.match(r.stderr, want);
+  }
+  assert.equal(ctl(lhd, 'cancel', 'tiny').status, 0);
+  await until('it has ended', async () => (await get(lhd, 1)).state === 'CANCELLED');
+  assert.match(ctl(lhd, 'priority', 'tiny', '4').stderr, /job 1 has ended: CANCELLED/);
+});
