@@ -282,6 +282,11 @@ void rpc_job_priority(struct lh_call *call)
 	command(call, "priority");
 }
 
+void rpc_job_annotate(struct lh_call *call)
+{
+	command(call, "annotate");
+}
+
 void rpc_job_cancel(struct lh_call *call)
 {
 	command(call, "cancel");

@@ -29,7 +29,7 @@
 static const char *const methods[] = { "job.switch", "job.set", "job.pause",
 				       "job.resume", "job.checkpoint",
 				       "job.eval", "job.cancel",
-				       "job.priority" };
+				       "job.priority", "job.annotate" };
 
 static const char *verb_of(const struct lh_request *r)
 {

@@ -155,12 +155,27 @@ static int check_priority(const struct lh_job_run *run, const json_t *args,
 	return refuse(err, run, what, "give it another");
 }
 
+/* In any state: what became of a job is worth a note, too. */
+static int check_note(const json_t *args, json_t **stored, struct lh_err *err)
+{
+	const char *text = json_string_value(json_object_get(args, "text"));
+
+	if (!text || !*text) {
+		lh_err_set(err, LH_EPARAMS, "the note is empty");
+		return lh_err_hint(err, "say what is to be remembered");
+	}
+	*stored = json_copy((json_t *)args);
+	return 0;
+}
+
 int lh_command_check(const struct lh_job_run *run, const char *verb, const json_t *args,
 		     json_t **stored, struct lh_err *err)
 {
 	char what[64];
 	bool paused = will_be_paused(run);
 
+	if (is(verb, "annotate"))
+		return check_note(args, stored, err);
 	if (lh_job_has_ended(run->state)) {
 		snprintf(what, sizeof(what), "has ended: %s", lh_job_state_name(run->state));
 		return refuse(err, run, what, "submit its job file again for another run");

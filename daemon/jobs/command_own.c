@@ -1,5 +1,5 @@
-/* command_own.c: commands that lhd does itself, whatever the job is at: its priority.
- * The row of the journal, what it does and its outcome are one transaction, so
+/* command_own.c: commands that lhd does itself, whatever the job is at: its priority,
+ * a note. The row of the journal, what it does and its outcome are one transaction, so
  * none is ever pending. */
 #include "jobs/jobs_int.h"
 
@@ -28,6 +28,18 @@ static void set_priority(const struct lh_request *r, struct lh_job_run *run)
 	run->priority = (int)priority_of(r);
 }
 
+static void add_note(const struct lh_request *r, const struct lh_job_run *run,
+		     struct lh_batch *b)
+{
+	const char *text = json_string_value(json_object_get(r->stored, "text"));
+
+	lh_batch_event_take(b, run->id, run->attempt, run->step, "job.note",
+			    json_pack("{s:I, s:I}", "command", (json_int_t)r->command, "uid",
+				      (json_int_t)r->uid),
+			    "%s", text);
+	lh_command_add_outcome(run, b, r->command, "annotate", "applied", run->step, text, "");
+}
+
 static const struct own {
 	const char *method;
 	void (*add)(const struct lh_request *r, const struct lh_job_run *run,
@@ -35,6 +47,7 @@ static const struct own {
 	void (*done)(const struct lh_request *r, struct lh_job_run *run); /* or NULL */
 } owns[] = {
 	{ "job.priority", add_priority, set_priority },
+	{ "job.annotate", add_note, NULL },
 };
 
 static const struct own *find(const struct lh_request *r)

@@ -88,7 +88,7 @@ void lh_jobs_submit_take(struct lh_jobs *jobs, struct lh_job *job, const char *y
 			 const struct lh_submission *how, const struct lh_caller *who,
 			 lh_jobs_reply reply, void *arg);
 /* job.switch, job.set, job.pause, job.resume, job.checkpoint, job.eval, job.cancel,
- * job.priority. `args` is the verb's (proto.h), borrowed; the switch phase as its caller wrote it, or
+ * job.priority, job.annotate. `args` is the verb's (proto.h), borrowed; the switch phase as its caller wrote it, or
  * absent. Refused at once (LH_ENOTFOUND, LH_ESTATE, LH_EPARAMS) or journalled. A request
  * id seen before gives the first answer again; with other args LH_ECONFLICT. */
 void lh_jobs_command(struct lh_jobs *jobs, int64_t job, const char *verb,
