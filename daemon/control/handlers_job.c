@@ -111,6 +111,14 @@ void rpc_job_submit(struct lh_call *call)
 		LH_BUG("the thread pool refuses work");
 }
 
+void rpc_job_replay(struct lh_call *call)
+{
+	struct lh_caller who = lh_control_caller(call);
+
+	lh_jobs_replay(lh_control_of(call)->jobs, lh_call_int(call, "job", 0),
+		       (int)lh_call_int(call, "priority", 0), &who, lh_control_answer, call);
+}
+
 /* What is the verb's own. New reference. */
 static json_t *args_of(const struct lh_call *call)
 {

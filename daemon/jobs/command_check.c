@@ -112,12 +112,13 @@ static int check_switch(const struct lh_job_run *run, const json_t *args, json_t
 	return 0;
 }
 
-static int count_pending(const struct lh_job_run *run)
+/* Those for a later step may be many, of a replay: they are in nobody's way. */
+static int count_pending(const struct lh_job_run *run, bool for_later)
 {
 	int n = 0;
 
 	for (const struct lh_command *c = run->commands; c; c = c->next)
-		n++;
+		n += for_later == (json_object_get(c->args, "at_step") != NULL);
 	return n;
 }
 
@@ -183,7 +184,7 @@ int lh_command_check(const struct lh_job_run *run, const char *verb, const json_
 	if (is(verb, "cancel") && run->wanted == LH_WANT_CANCEL)
 		return refuse(err, run, "is being cancelled already",
 			      "wait for it to end");
-	if (count_pending(run) >= LH_PENDING_MAX) {
+	if (count_pending(run, json_object_get(args, "at_step")) >= LH_PENDING_MAX) {
 		refuse(err, run, "has as many commands pending as one may have",
 		       "wait until its worker has come to them");
 		return err->code = LH_EBUSY;

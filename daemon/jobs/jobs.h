@@ -87,6 +87,10 @@ struct lh_submission {
 void lh_jobs_submit_take(struct lh_jobs *jobs, struct lh_job *job, const char *yaml,
 			 const struct lh_submission *how, const struct lh_caller *who,
 			 lh_jobs_reply reply, void *arg);
+/* job.replay: a new job with the file of `job` and what shaped its training, at the same
+ * steps. LH_ENOTFOUND, LH_ESTATE: it cannot be repeated. */
+void lh_jobs_replay(struct lh_jobs *jobs, int64_t job, int priority,
+		    const struct lh_caller *who, lh_jobs_reply reply, void *arg);
 /* job.switch, job.set, job.pause, job.resume, job.checkpoint, job.eval, job.cancel,
  * job.priority, job.annotate. `args` is the verb's (proto.h), borrowed; the switch phase as its caller wrote it, or
  * absent. Refused at once (LH_ENOTFOUND, LH_ESTATE, LH_EPARAMS) or journalled. A request

@@ -5,6 +5,7 @@
  *   view.c     what is asked about jobs, from memory
  *   request.c  a caller's request until it is answered; request ids
  *   submit.c   new jobs
+ *   replay.c   new jobs that do what another did
  *   command.c  steering: journal, delivery, outcome
  *   command_check.c  what a state allows of a command
  *   command_own.c    those that lhd does itself
@@ -199,6 +200,7 @@ struct lh_request {
 	json_t *spec_json;
 	char *yaml;
 	struct lh_submission how;
+	json_t *past;                /* commands to be given again; NULL: no replay */
 	int64_t first_rule;          /* id of the rule that it makes, or of the first */
 	struct lh_err err;
 };
@@ -238,6 +240,18 @@ void lh_request_free(struct lh_request *r);
 /* ---- submit.c -------------------------------------------------------------- */
 /* The answer to a submit, new reference. */
 json_t *lh_submit_result(struct lh_job_run *run, int64_t command);
+
+/* A submit once its request id is new: r->spec, spec_json, yaml and how are set. */
+void lh_submit_go(struct lh_request *r);
+/* Whether the queue takes another job. LH_ESTATE, LH_ETOOBIG. */
+int lh_submit_check(const struct lh_jobs *jobs, struct lh_err *err);
+
+/* ---- replay.c -------------------------------------------------------------- */
+/* Of a submit with r->past; nothing without. Why the job is in the queue; rows of the
+ * journal; the same in memory. */
+void lh_replay_describe(const struct lh_request *r, char *text, size_t text_bytes);
+void lh_replay_add(struct lh_request *r, struct lh_batch *b);
+void lh_replay_begin(struct lh_request *r, struct lh_job_run *run);
 
 /* ---- command.c ------------------------------------------------------------- */
 /* Adds a pending command to the job, e.g. one loaded from the store. */

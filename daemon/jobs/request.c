@@ -61,6 +61,7 @@ void lh_request_free(struct lh_request *r)
 	json_decref(r->args);
 	json_decref(r->stored);
 	json_decref(r->seen);
+	json_decref(r->past);
 	lh_firing_free(r->firing);
 	free(r->yaml);
 	free(r->request_id);
@@ -158,7 +159,7 @@ static void answer_seen(struct lh_request *r)
 
 	if (!run || !same_request(r, method, job, args))
 		answer_conflict(r);
-	else if (!strcmp(method, "job.submit"))
+	else if (!strcmp(method, "job.submit") || !strcmp(method, "job.replay"))
 		lh_request_answer_take(r, lh_submit_result(run, id), NULL);
 	else
 		lh_request_answer_take(r, json_pack("{s:I, s:I, s:s}", "command",

@@ -55,6 +55,15 @@ static void write_files(void *arg)
 
 /* ---- rows ------------------------------------------------------------------ */
 
+/* Why it is in the queue. */
+static void describe(const struct lh_request *r, char *text, size_t text_bytes)
+{
+	if (r->past)
+		lh_replay_describe(r, text, text_bytes);
+	else
+		lh_wait_describe(r->jobs, &r->how, text, text_bytes);
+}
+
 static void on_stored(void *arg, int rc, const struct lh_err *err)
 {
 	struct lh_request *r = arg;
@@ -71,8 +80,9 @@ static void on_stored(void *arg, int rc, const struct lh_err *err)
 	run->not_before_ms = r->how.not_before_ms;
 	run->after_job = r->how.after_job;
 	run->submitted_ms = r->accepted_ms;
-	lh_wait_describe(jobs, &r->how, run->reason, sizeof(run->reason));
+	describe(r, run->reason, sizeof(run->reason));
 	lh_jobs_add(jobs, run);
+	lh_replay_begin(r, run);
 	lh_rules_submitted(r);
 	lh_request_answer_take(r, lh_submit_result(run, r->command), NULL);
 	lh_queue_run(jobs);
@@ -87,9 +97,9 @@ static void add_rows(struct lh_request *r, struct lh_batch *b)
 {
 	char *spec = json_dumps(r->spec_json, JSON_COMPACT), reason[160];
 	const struct lh_submission *how = &r->how;
-	bool waits = how->not_before_ms || how->after_job;
+	bool special = how->not_before_ms || how->after_job || r->past;
 
-	lh_wait_describe(r->jobs, how, reason, sizeof(reason));
+	describe(r, reason, sizeof(reason));
 	lh_batch_add(b, LH_STMT_JOB_INSERT,
 		     (struct lh_bind[]){ LH_INT(r->job), LH_TEXT(r->spec->name),
 					 LH_TEXT(spec), LH_TEXT(r->yaml),
@@ -115,7 +125,8 @@ static void add_rows(struct lh_request *r, struct lh_batch *b)
 			    json_pack("{s:s, s:i, s:I}", "name", r->spec->name, "priority",
 				      how->priority, "command", (json_int_t)r->command),
 			    "job '%s' was queued%s%s", r->spec->name,
-			    waits ? ": " : "", waits ? reason : "");
+			    special ? ": " : "", special ? reason : "");
+	lh_replay_add(r, b);
 }
 
 static void files_written(void *arg)
@@ -137,7 +148,7 @@ static void files_written(void *arg)
 	lh_batch_commit(b, true, on_stored, r);
 }
 
-static void go(struct lh_request *r)
+void lh_submit_go(struct lh_request *r)
 {
 	struct lh_err err = LH_ERR_INIT;
 
@@ -179,6 +190,18 @@ static int count_queued(const struct lh_jobs *jobs)
 	return n;
 }
 
+int lh_submit_check(const struct lh_jobs *jobs, struct lh_err *err)
+{
+	if (jobs->draining) {
+		lh_err_set(err, LH_ESTATE, "lhd is stopping and takes no new job");
+		return lh_err_hint(err, "submit it again once lhd was started again");
+	}
+	if (count_queued(jobs) < LH_QUEUED_MAX)
+		return 0;
+	lh_err_set(err, LH_ETOOBIG, "%d jobs wait already", LH_QUEUED_MAX);
+	return lh_err_hint(err, "cancel some, or submit it when some have ended");
+}
+
 void lh_jobs_submit_take(struct lh_jobs *jobs, struct lh_job *job, const char *yaml,
 			 const struct lh_submission *how, const struct lh_caller *who,
 			 lh_jobs_reply reply, void *arg)
@@ -193,15 +216,8 @@ void lh_jobs_submit_take(struct lh_jobs *jobs, struct lh_job *job, const char *y
 	r->yaml = lh_strdup(yaml);
 	r->how = *how;
 	r->args = digest_args(r);
-	r->go = go;
-	if (jobs->draining) {
-		lh_err_set(&err, LH_ESTATE, "lhd is stopping and takes no new job");
-		lh_err_hint(&err, "submit it again once lhd was started again");
-	} else if (count_queued(jobs) >= LH_QUEUED_MAX) {
-		lh_err_set(&err, LH_ETOOBIG, "%d jobs wait already", LH_QUEUED_MAX);
-		lh_err_hint(&err, "cancel some, or submit it when some have ended");
-	}
-	if (err.code)
+	r->go = lh_submit_go;
+	if (lh_submit_check(jobs, &err))
 		lh_request_answer_take(r, NULL, &err);
 	else
 		lh_request_begin(r);

@@ -96,6 +96,18 @@ void lh_jobs_command(struct lh_jobs *j, int64_t job, const char *verb,
 	jobs.arg = arg;
 }
 
+void lh_jobs_replay(struct lh_jobs *j, int64_t job, int priority,
+		    const struct lh_caller *who, lh_jobs_reply reply, void *arg)
+{
+	(void)j;
+	jobs.job = job;
+	jobs.how.priority = priority;
+	keep_caller(who);
+	jobs.reply = reply;
+	jobs.arg = arg;
+	answer("{\"job\":8}");
+}
+
 void lh_jobs_restart(struct lh_jobs *j, const struct lh_caller *who, lh_jobs_reply reply,
 		     void *arg)
 {
@@ -868,7 +880,7 @@ static void a_restart_waits_for_the_journal(void **state)
 static void commands_reach_the_jobs_with_their_caller(void **state)
 {
 	static const char *const verbs[] = { "switch", "set", "pause", "resume",
-					     "checkpoint", "cancel" };
+					     "checkpoint", "eval", "cancel" };
 	char method[32];
 	size_t i;
 
@@ -894,6 +906,33 @@ static void commands_reach_the_jobs_with_their_caller(void **state)
 	answer("{\"command\":2,\"state\":\"accepted\"}");
 	expect(json_object_get(json_array_get(sent, 0), "result"),
 	       "{\"command\":2,\"state\":\"accepted\"}");
+}
+
+static void what_must_be_said_with_a_command_is_demanded(void **state)
+{
+	(void)state;
+	expect_error(ask("job.priority", "{\"job\":7}"), LH_EPARAMS, "'priority'");
+	expect_error(ask("job.priority", "{\"job\":7,\"priority\":1001}"), LH_EPARAMS,
+		     "'priority'");
+	begin("job.priority", "{\"job\":7,\"priority\":-3}");
+	assert_string_equal(jobs.verb, "priority");
+	expect(jobs.args, "{\"priority\":-3}");
+	answer("{\"command\":1}");
+	expect_error(ask("job.annotate", "{\"job\":7}"), LH_EPARAMS, "'text'");
+	begin("job.annotate", "{\"job\":7,\"text\":\"n\",\"program\":\"me\"}");
+	assert_string_equal(jobs.verb, "annotate");
+	expect(jobs.args, "{\"text\":\"n\"}");
+	answer("{\"command\":2}");
+}
+
+static void a_replay_reaches_the_jobs(void **state)
+{
+	(void)state;
+	expect(ask("job.replay", "{\"job\":7,\"priority\":3,\"message\":\"why\"}"),
+	       "{\"job\":8}");
+	assert_int_equal(jobs.job, 7);
+	assert_int_equal(jobs.how.priority, 3);
+	assert_string_equal(jobs.message, "why");
 }
 
 static void a_dry_run_is_no_command(void **state)
@@ -966,6 +1005,8 @@ int main(void)
 		T(memory_answers_at_once),
 		T(a_restart_waits_for_the_journal),
 		T(commands_reach_the_jobs_with_their_caller),
+		T(what_must_be_said_with_a_command_is_demanded),
+		T(a_replay_reaches_the_jobs),
 		T(a_dry_run_is_no_command),
 		T(samples_stream_pieces_and_can_be_abandoned),
 		T(submit_resolves_the_file_first),
