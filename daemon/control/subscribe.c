@@ -17,6 +17,7 @@ struct lh_subscription {
 struct text {
 	int refs;
 	bool is_step;
+	struct lh_feed_kind kind;
 	struct lh_buf json;
 };
 
@@ -187,6 +188,12 @@ static struct text *text_new(const struct lh_event *ev)
 	LH_ASSERT(json_object_size(ev->json));
 	t->refs = 1;
 	t->is_step = ev->is_step;
+	t->kind.method = ev->is_step ? "step" : "event";
+	t->kind.event = ev->id;
+	if (ev->is_step) {
+		t->kind.attempt = json_integer_value(json_object_get(ev->json, "attempt"));
+		t->kind.step = json_integer_value(json_object_get(ev->json, "step"));
+	}
 	lh_buf_json(&t->json, ev->json);
 	lh_buf_consume(&t->json, 1);
 	return t;
@@ -217,38 +224,67 @@ void lh_hub_publish(struct lh_hub *hub, const struct lh_event *ev)
 }
 
 /* What was lost is older than all that is queued, so it is told first. */
-static bool take_lost(struct lh_feed *f, struct lh_buf *out)
+static struct lh_subscription *next_lost(const struct lh_feed *f)
 {
 	struct lh_subscription *sub = f->subs;
 
 	while (sub && !sub->lost_events && !sub->lost_steps)
 		sub = sub->next;
-	if (!sub)
-		return false;
+	return sub;
+}
+
+static void take_lost(struct lh_subscription *sub, struct lh_buf *out)
+{
 	lh_buf_printf(out,
-		      "{\"jsonrpc\":\"2.0\",\"method\":\"lost\",\"params\":{"
-		      "\"subscription\":%" PRId64 ",\"events\":%" PRId64
-		      ",\"steps\":%" PRId64 "}}\n",
+		      "{\"subscription\":%" PRId64 ",\"events\":%" PRId64
+		      ",\"steps\":%" PRId64 "}",
 		      sub->id, sub->lost_events, sub->lost_steps);
 	sub->lost_events = sub->lost_steps = 0;
+}
+
+static void take_entry(struct lh_feed *f, struct lh_buf *out)
+{
+	struct lh_feed_entry *e = shift(f);
+
+	lh_buf_printf(out, "{\"subscription\":%" PRId64 ",", e->sub->id);
+	lh_buf_append(out, e->text->json.data, e->text->json.used_bytes);
+	entry_free(e);
+}
+
+/* What the next line is of; false when there is none. */
+static bool peek(const struct lh_feed *f, struct lh_feed_kind *kind)
+{
+	if (next_lost(f))
+		*kind = (struct lh_feed_kind){ .method = "lost" };
+	else if (f->first)
+		*kind = f->first->text->kind;
+	else
+		return false;
+	return true;
+}
+
+bool lh_feed_take_params(struct lh_feed *f, struct lh_feed_kind *kind, struct lh_buf *out)
+{
+	struct lh_subscription *lost = next_lost(f);
+
+	if (!peek(f, kind))
+		return false;
+	if (lost)
+		take_lost(lost, out);
+	else
+		take_entry(f, out);
 	return true;
 }
 
 bool lh_feed_take(struct lh_feed *f, struct lh_buf *out)
 {
-	struct lh_feed_entry *e;
+	struct lh_feed_kind kind;
 
-	if (take_lost(f, out))
-		return true;
-	if (!f->first)
+	if (!peek(f, &kind))
 		return false;
-	e = shift(f);
-	lh_buf_printf(out,
-		      "{\"jsonrpc\":\"2.0\",\"method\":\"%s\",\"params\":{"
-		      "\"subscription\":%" PRId64 ",",
-		      e->text->is_step ? "step" : "event", e->sub->id);
-	lh_buf_append(out, e->text->json.data, e->text->json.used_bytes);
+	lh_buf_printf(out, "{\"jsonrpc\":\"2.0\",\"method\":\"%s\",\"params\":",
+		      kind.method);
+	lh_feed_take_params(f, &kind, out);
 	lh_buf_append(out, "}\n", 2);
-	entry_free(e);
 	return true;
 }
