@@ -82,6 +82,11 @@ const struct lh_store_sql lh_store_sql[LH_STMT_COUNT] = {
 	[LH_STMT_FIRING_OUTCOME] = {
 		"UPDATE rule_firings SET outcome = ?3, text = ?4 "
 		"WHERE rule = ?1 AND n = ?2", 4 },
+	[LH_STMT_PAGE_KEY_INSERT] = {
+		"INSERT INTO page_keys (sha256, role, uid, created_ms, expires_ms) "
+		"VALUES (?,?,?,?,?)", 5 },
+	[LH_STMT_PAGE_KEYS_OVER] = {
+		"DELETE FROM page_keys WHERE expires_ms <= ?1", 1 },
 };
 
 int lh_store_bind(sqlite3_stmt *st, const struct lh_bind *binds, int count)

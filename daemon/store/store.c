@@ -207,10 +207,10 @@ void lh_write_free(struct lh_write *w)
 	free(w);
 }
 
-void lh_store_submit_take(struct lh_store *s, struct lh_write *w, bool durable,
-			  lh_store_done done, void *arg)
+static void submit_take(struct lh_store *s, struct lh_write *w, bool durable,
+			lh_store_done done, void *arg)
 {
-	LH_ASSERT(w->count && !s->closed);
+	LH_ASSERT(!s->closed);
 	w->durable = durable;
 	w->done = done;
 	w->arg = arg;
@@ -220,6 +220,19 @@ void lh_store_submit_take(struct lh_store *s, struct lh_write *w, bool durable,
 	s->durable_queued |= durable;
 	pthread_cond_signal(&s->wake);
 	pthread_mutex_unlock(&s->mutex);
+}
+
+void lh_store_submit_take(struct lh_store *s, struct lh_write *w, bool durable,
+			  lh_store_done done, void *arg)
+{
+	LH_ASSERT(w->count);
+	submit_take(s, w, durable, done, arg);
+}
+
+/* A write of nothing: writes are done in order. */
+void lh_store_await(struct lh_store *s, lh_store_done done, void *arg)
+{
+	submit_take(s, lh_write_new(), false, done, arg);
 }
 
 static void on_async(uv_async_t *async)

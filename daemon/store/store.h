@@ -84,6 +84,8 @@ enum lh_stmt {
 	LH_STMT_RULE_STATE,     /* state, held, fired, cursor_event */
 	LH_STMT_FIRING_INSERT,
 	LH_STMT_FIRING_OUTCOME,
+	LH_STMT_PAGE_KEY_INSERT,
+	LH_STMT_PAGE_KEYS_OVER, /* forgets those that ended before */
 	LH_STMT_COUNT
 };
 
@@ -98,6 +100,10 @@ void lh_write_may_fail(struct lh_write *w);
  * it is the rowid of the write's first statement. */
 void lh_store_submit_take(struct lh_store *store, struct lh_write *w, bool durable,
 			  lh_store_done done, void *arg);
+
+/* `done` once every write that was handed over before is committed, or was answered
+ * otherwise: a read that begins then sees them. `id` is 0. */
+void lh_store_await(struct lh_store *store, lh_store_done done, void *arg);
 
 /* Runs `work(db, arg)` on a pool thread with a read-only connection, then
  * `done(arg, rc, err)` on the loop. `work` returns 0 or LH_ESTORE. */
