@@ -385,7 +385,8 @@ static void deny(struct lh_call *call)
 		   "has '%s'", (long long)call->peer->uid, call->method->name,
 		   lh_access_role_name(call->method->role),
 		   lh_access_role_name(call->peer->role));
-	lh_err_hint(&err, "lhd's own user and root may; lhd --allow gives others a role");
+	lh_err_hint(&err, "%s", call->peer->role_hint ? call->peer->role_hint :
+		    "lhd's own user and root may; lhd --allow gives others a role");
 	if (rpc->denied)
 		rpc->denied(rpc->ctx, call->peer, call->method->name);
 	lh_reply_err(call, &err);

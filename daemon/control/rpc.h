@@ -78,9 +78,11 @@ struct lh_peer {
 	void (*send)(struct lh_peer *peer, const json_t *message);
 	/* A call ended, answered or not; after its message was sent. */
 	void (*ended)(struct lh_peer *peer);
-	struct lh_feed *feed;       /* its subscriptions (subscribe.h), or NULL */
-	int64_t uid, pid;
+	struct lh_feed *feed;       /* its subscriptions (subscribe.h); NULL: takes none */
+	int64_t uid, pid;           /* pid 0: not known */
+	const char *program;        /* what it is, for the journal; NULL: as it says itself */
 	enum lh_role role;          /* the greatest that it may call */
+	const char *role_hint;      /* how it gets a greater one; NULL: by lhd --allow */
 	struct lh_call *calls;      /* private: not ended yet */
 	int call_count;             /* how many */
 };
