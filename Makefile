@@ -22,6 +22,7 @@
 #   ARCH=...        -march of the CPU code (x86-64-v3 on x86-64)
 #   NVCC=...        CUDA 13's nvcc (found on PATH or under /usr/local/cuda);
 #                   NVCC= builds without CUDA
+#   WEB_DIST=DIR    a page that is built already, in place of web/ by npm
 #   CUDNN_HOME=DIR  where include/cudnn.h and lib/ are, if not beside CUDA's
 #   CUDA_ARCH=90a   GPUs to build for
 #   PREFIX=DIR      for `make install` (/usr/local)
@@ -30,6 +31,7 @@
 # each program links its own main and takes from the archive what it uses.
 
 BUILD   ?= build
+WEB_OUT := $(BUILD)/web
 CC      ?= gcc
 PREFIX  ?= /usr/local
 MACHINE := $(shell uname -m)
@@ -98,6 +100,24 @@ endif
 endif
 endif
 
+# The page is built where web/ and npm are; without it lhd serves one that says so.
+WEB_SRC := $(if $(wildcard web/package.json),$(shell find web -type f \
+             -not -path 'web/node_modules/*' -not -path 'web/dist/*'))
+ifdef WEB_DIST
+WEB_DONE :=
+else ifeq ($(if $(WEB_SRC),$(shell command -v npm 2>/dev/null)),)
+WEB_DIST := daemon/http/unbuilt
+WEB_DONE :=
+ifneq ($(WEB_SRC),)
+ifeq ($(MAKELEVEL),0)
+$(info the page is left out: there is no npm; 'make deps' installs it)
+endif
+endif
+else
+WEB_DIST := $(WEB_OUT)
+WEB_DONE := $(WEB_OUT)/.done
+endif
+
 # What a checkpoint says it was written by; nothing where there is no git tree.
 REVISION := $(if $(wildcard .git),$(shell \
                git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null))
@@ -105,7 +125,7 @@ REVISION := $(if $(wildcard .git),$(shell \
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
 
-PKGS     := libuv jansson yaml-0.1 sqlite3 openblas libxxhash
+PKGS     := libuv jansson yaml-0.1 sqlite3 openblas libxxhash libmicrohttpd nettle
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
             -Wmissing-prototypes -Wvla -Wno-unknown-pragmas \
@@ -126,15 +146,17 @@ GEN_OUT  := $(addprefix $(GEN)/,lighthouse/err_codes.h err_codes.c \
               migrations.c rpc_table.h rpc_table.c job_table.c)
 
 SRC := $(sort $(wildcard daemon/base/*.c daemon/data/*.c daemon/control/*.c \
+         daemon/http/*.c \
          daemon/jobs/*.c daemon/store/*.c daemon/train/*.c kernels/*.c \
          kernels/cpu/*.c ctl/*.c) kernels/cuda/sizes.c)
 MAINS := daemon/train/main.c ctl/main.c
 LIB_SRC := $(filter-out $(MAINS),$(SRC))
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) \
            $(patsubst %.c,$(BUILD)/obj/gen/%.o,err_codes.c migrations.c \
-             rpc_table.c job_table.c build.c)
+             rpc_table.c job_table.c build.c assets.c)
 
-LIBS_lhd      = $(shell pkg-config --libs libuv jansson yaml-0.1 sqlite3 libxxhash) -lm -lpthread
+LIBS_lhd      = $(shell pkg-config --libs libuv jansson yaml-0.1 sqlite3 libxxhash \
+                  libmicrohttpd nettle) -lm -lpthread
 LIBS_lhctl    = $(shell pkg-config --libs jansson yaml-0.1 sqlite3 libxxhash) -lm -lpthread
 LIBS_lhworker = $(shell pkg-config --libs jansson yaml-0.1 openblas libxxhash) -lm -lpthread
 LIBS_test     = $(shell pkg-config --libs $(PKGS) cmocka) -lm -lpthread
@@ -184,6 +206,27 @@ $(GEN_OUT): $(GEN)/.done
 
 reference: $(GEN)/.done
 	cp $(GEN)/README.md schema/README.md
+
+# ---- the page ----------------------------------------------------------------
+# npm writes beside its sources only what git ignores; one build serves all others.
+$(WEB_OUT)/.done: $(WEB_SRC)
+	$(call say,WEB,$(WEB_OUT))
+	$(Q)cd web && { npm ci --no-audit --no-fund --loglevel=error && \
+	  npm run --silent build -- --outDir $(abspath $(WEB_OUT)) --emptyOutDir; } >&2 || { \
+	  echo "hint: make WEB_DIST=daemon/http/unbuilt builds all but the page" >&2; exit 1; }
+	@touch $@
+
+$(BUILD)/embed: daemon/http/embed/main.c
+	@mkdir -p $(@D)
+	$(call say,GEN,$@)
+	$(Q)$(CC) -std=c17 -O1 -g $(WARN) -D_GNU_SOURCE -o $@ $< \
+	  $(shell pkg-config --cflags --libs libxxhash)
+
+# Written anew when it changes: WEB_DIST may be another one than last time.
+$(GEN)/assets.c: $(BUILD)/embed $(WEB_DONE) FORCE
+	@mkdir -p $(@D)
+	$(Q)$(BUILD)/embed $(WEB_DIST) $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 # Written anew when it changes, so that only then programs are linked again.
 $(GEN)/build.c: FORCE
@@ -417,13 +460,15 @@ install: all
 # wherever it came from.
 JOBS ?= $(shell nproc)
 DEB := pkg-config libuv1-dev libjansson-dev libyaml-dev libsqlite3-dev \
-       libopenblas-openmp-dev libxxhash-dev libcmocka-dev sqlite3 valgrind
+       libopenblas-openmp-dev libxxhash-dev libmicrohttpd-dev nettle-dev \
+       libcmocka-dev sqlite3 valgrind
 deps-fuzz: DEB += clang libclang-rt-14-dev
 deps deps-fuzz:
 	@missing=; for p in $(DEB); do \
 	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
 	done; \
-	node=$$(command -v node) || missing="$$missing nodejs"; \
+	command -v node >/dev/null || missing="$$missing nodejs"; \
+	command -v npm >/dev/null || missing="$$missing npm"; \
 	[ -z "$$missing" ] && exit 0; \
 	echo "installing:$$missing"; \
 	if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \

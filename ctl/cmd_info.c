@@ -28,6 +28,8 @@ static int run(struct ctl *c)
 	printf("database: %s\n", lh_escape(safe, sizeof(safe), ctl_str(r, "database")));
 	printf("%" PRId64 " jobs, %" PRId64 " workers, %" PRId64 " clients\n",
 	       ctl_int(r, "jobs"), ctl_int(r, "workers"), ctl_int(r, "clients"));
+	if (*ctl_str(r, "page"))
+		printf("page: %s ('lhctl dashboard' opens it)\n", ctl_safe(r, "page"));
 	printf("GPU: %s\n", lh_escape(safe, sizeof(safe), ctl_str(r, "gpu")));
 	json_array_foreach (json_object_get(r, "foreign_workers"), i, w)
 		printf("foreign worker: pid %" PRId64 " trains job %" PRId64 ", attempt %" PRId64

@@ -2,7 +2,7 @@
  *
  * What it owns comes up in one order and goes down in the other:
  *
- *   state directory (lock, generation) -> store -> jobs -> control socket
+ *   state directory (lock, generation) -> store -> jobs -> control socket and page
  *
  * SIGTERM, SIGINT and daemon.stop end it: no new connections, every worker is
  * asked to checkpoint and stop, then the parts close one after the other and the
@@ -49,6 +49,7 @@ struct options {
 	const char *state; /* NULL: the default */
 	int slots;
 	int64_t stop_grace_ms, hang_ms;
+	int page_port;     /* 0: any */
 	struct lh_access access;
 };
 
@@ -85,6 +86,9 @@ static void print_help(void)
 	       "  --allow WHO=ROLE    let USER or @GROUP connect too, to 'read' or also to\n"
 	       "                      'steer' jobs; may be given again. Submitting is for\n"
 	       "                      lhd's own user and root\n"
+	       "  --page-port N       port of the page, on 127.0.0.1 (the one of last time, if\n"
+	       "                      it is free, else any); 'lhctl dashboard' opens it\n"
+	       "  --no-page           serve no page\n"
 	       "  --log-level LEVEL   debug, info, warn or error (info)\n"
 	       "  --stop-grace-ms N   time a worker has to checkpoint when it is asked\n"
 	       "                      to stop, before it gets SIGTERM (30000)\n"
@@ -163,6 +167,8 @@ static void parse_options(struct options *o, int argc, char **argv)
 		{ "state", required_argument, NULL, 's' },
 		{ "slots", required_argument, NULL, 'n' },
 		{ "allow", required_argument, NULL, 'a' },
+		{ "page-port", required_argument, NULL, 'p' },
+		{ "no-page", no_argument, NULL, 'P' },
 		{ "log-level", required_argument, NULL, 'l' },
 		{ "stop-grace-ms", required_argument, NULL, 'g' },
 		{ "hang-ms", required_argument, NULL, 'H' },
@@ -183,6 +189,12 @@ static void parse_options(struct options *o, int argc, char **argv)
 			break;
 		case 'a':
 			allow(&o->access, optarg);
+			break;
+		case 'p':
+			o->page_port = (int)parse_int("--page-port", optarg, 0, 65535);
+			break;
+		case 'P':
+			o->page_port = LH_CONTROL_NO_PAGE;
 			break;
 		case 'l':
 			lh_log_set_level(parse_level(optarg));
@@ -403,6 +415,7 @@ static int open_parts(struct lhd *d, const struct options *o, struct lh_err *err
 		.state_dir = d->dir.path,
 		.generation = d->dir.generation,
 		.access = &o->access,
+		.page_port = o->page_port,
 		.stop = stop,
 		.restart = restart,
 		.arg = d,

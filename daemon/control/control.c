@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/fs.h"
+#include "base/log.h"
 #include "lighthouse/proto.h"
 #include "rpc_table.h"
 
@@ -18,7 +19,8 @@ static void on_denied(void *ctx, const struct lh_peer *peer, const char *method)
 	struct lh_control *c = ctx;
 	struct lh_denials *d = &c->denials;
 	int64_t now_ms = (int64_t)uv_now(c->loop);
-	struct lh_caller who = { .uid = peer->uid, .pid = peer->pid, .program = "" };
+	struct lh_caller who = { .uid = peer->uid, .pid = peer->pid,
+				  .program = peer->program ? peer->program : "" };
 	int i = 0, n = sizeof(d->of) / sizeof(d->of[0]);
 
 	while (i < n && d->of[i].uid != peer->uid)
@@ -40,6 +42,28 @@ static void on_denied(void *ctx, const struct lh_peer *peer, const char *method)
 
 /* ---- open and closed ------------------------------------------------------- */
 
+/* A port that was asked for and is not to be had is an error; that there is no other
+ * one is not: lhd can do without its page. */
+static int open_page(struct lh_control *c, struct lh_err *err)
+{
+	struct lh_http_config page = {
+		.loop = c->loop,
+		.state_dir = c->config.state_dir,
+		.port = c->config.page_port,
+		.generation = c->config.generation,
+		.rpc = &c->rpc,
+		.server = c->server,
+		.jobs = c->jobs,
+		.store = c->store,
+	};
+	int rc = lh_http_open(&c->http, &page, err);
+
+	if (!rc || page.port)
+		return rc;
+	lh_log_err(LH_LOG_WARN, "no page is served", err);
+	return 0;
+}
+
 int lh_control_open(struct lh_control **control, uv_loop_t *loop,
 		    struct lh_jobs *jobs, struct lh_store *store,
 		    const struct lh_control_config *config, struct lh_err *err)
@@ -60,11 +84,12 @@ int lh_control_open(struct lh_control **control, uv_loop_t *loop,
 		c->denials.of[i].uid = -1;
 	rc = lh_server_open(&c->server, loop, path, &c->rpc, err);
 	free(path);
-	if (rc)
+	if (rc) {
 		free(c);
-	else
-		*control = c;
-	return rc;
+		return rc;
+	}
+	*control = c;
+	return config->page_port == LH_CONTROL_NO_PAGE ? 0 : open_page(c, err);
 }
 
 void lh_control_publish(struct lh_control *c, const struct lh_event *ev)
@@ -75,6 +100,8 @@ void lh_control_publish(struct lh_control *c, const struct lh_event *ev)
 void lh_control_stop_accepting(struct lh_control *c)
 {
 	lh_server_stop_accepting(c->server);
+	if (c->http)
+		lh_http_stop_accepting(c->http);
 }
 
 static void on_server_closed(void *arg)
@@ -87,11 +114,23 @@ static void on_server_closed(void *arg)
 	closed(closed_arg);
 }
 
+static void on_page_closed(void *arg)
+{
+	struct lh_control *c = arg;
+
+	c->http = NULL;
+	lh_server_close(c->server, on_server_closed, c);
+}
+
 void lh_control_close(struct lh_control *c, void (*closed)(void *arg), void *arg)
 {
 	c->closed_cb = closed;
 	c->closed_arg = arg;
-	lh_server_close(c->server, on_server_closed, c);
+	/* First the page: its feeds hang on the server's hub. */
+	if (c->http)
+		lh_http_close(c->http, on_page_closed, c);
+	else
+		lh_server_close(c->server, on_server_closed, c);
 }
 
 struct lh_control *lh_control_of(const struct lh_call *call)
@@ -117,7 +156,8 @@ struct lh_caller lh_control_caller(const struct lh_call *call)
 	return (struct lh_caller){
 		.uid = call->peer->uid,
 		.pid = call->peer->pid,
-		.program = lh_call_str(call, "program", ""),
+		.program = call->peer->program ? call->peer->program :
+						 lh_call_str(call, "program", ""),
 		.request_id = lh_call_str(call, "request_id", NULL),
 		.message = lh_call_str(call, "message", ""),
 	};

@@ -1,4 +1,5 @@
-/* control.h: the control interface of lhd: the socket, with all methods behind.
+/* control.h: the control interface of lhd: the socket, with all methods behind, and the
+ * page's server, which has the same ones.
  *
  * One handler a method, named after it (job.switch: rpc_job_switch), in
  * handlers_daemon.c, handlers_job.c (what changes a job or talks to its worker),
@@ -16,14 +17,18 @@
 
 #include "control/rpc.h"
 #include "control/server.h"
+#include "http/http.h"
 #include "jobs/jobs.h"
 #include "lighthouse/err.h"
 #include "store/store.h"
+
+enum { LH_CONTROL_NO_PAGE = -1 };
 
 struct lh_control_config {
 	const char *state_dir;      /* absolute; borrowed while it is open */
 	int64_t generation;         /* of this lhd */
 	const struct lh_access *access; /* borrowed while it is open */
+	int page_port;              /* of http/http.h; LH_CONTROL_NO_PAGE: none is served */
 	void (*stop)(void *arg);    /* daemon.stop was called; on the loop */
 	void (*restart)(void *arg); /* daemon.restart, once it is journalled */
 	void *arg;
@@ -47,11 +52,12 @@ struct lh_control {
 	struct lh_rpc rpc;
 	struct lh_denials denials;
 	struct lh_server *server;
+	struct lh_http *http;       /* NULL: no page is served */
 	void (*closed_cb)(void *arg);
 	void *closed_arg;
 };
 
-/* Serves STATE/control.sock. Jobs and store must outlive it. */
+/* Serves STATE/control.sock, and the page. Jobs and store must outlive it. */
 int lh_control_open(struct lh_control **control, uv_loop_t *loop,
 		    struct lh_jobs *jobs, struct lh_store *store,
 		    const struct lh_control_config *config, struct lh_err *err);

@@ -2,6 +2,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/log.h"
+#include "control/access.h"
 #include "control/control.h"
 #include "lighthouse/proto.h"
 #include "lighthouse/version.h"
@@ -27,8 +29,34 @@ void rpc_daemon_info(struct lh_call *call)
 	json_object_set_new(r, "gpu", json_string(gpu->usable ? gpu->name :
 								gpu->why.text));
 	json_object_set_new(r, "workers", json_integer(lh_jobs_workers(c->jobs)));
+	json_object_set_new(r, "page", c->http ? json_string(lh_http_address(c->http)) :
+						 json_null());
 	json_object_set_new(r, "foreign_workers", lh_jobs_foreign_workers(c->jobs));
 	lh_reply_ok(call, r);
+}
+
+void rpc_daemon_dashboard(struct lh_call *call)
+{
+	enum lh_role role = lh_call_bool(call, "steer", false) ? LH_ROLE_STEER : LH_ROLE_READ;
+	struct lh_http *http = lh_control_of(call)->http;
+	struct lh_err err = LH_ERR_INIT;
+	int64_t expires_ms;
+	char *url;
+
+	if (!http) {
+		lh_err_set(&err, LH_EUNSUPPORTED, "this lhd serves no page");
+		lh_err_hint(&err, "start it without --no-page; its log says if there is "
+				  "another reason");
+		lh_reply_err(call, &err);
+		return;
+	}
+	url = lh_http_dashboard(http, call->peer->uid, role, &expires_ms);
+	lh_info("page: uid %lld asked for an address, to %s", (long long)call->peer->uid,
+		lh_access_role_name(role));
+	lh_reply_ok(call, json_pack("{s:s, s:s, s:I}", "url", url, "role",
+				    lh_access_role_name(role), "expires_ms",
+				    (json_int_t)expires_ms));
+	free(url);
 }
 
 void rpc_daemon_stop(struct lh_call *call)
@@ -65,6 +93,12 @@ void rpc_job_subscribe(struct lh_call *call)
 	struct lh_err err = LH_ERR_INIT;
 	int64_t job, id;
 
+	if (!call->peer->feed) {
+		lh_err_set(&err, LH_EUNSUPPORTED, "nothing can be pushed over this connection");
+		lh_err_hint(&err, "the page's GET /events pushes the same");
+		lh_reply_err(call, &err);
+		return;
+	}
 	if (!lh_control_find_job(call, &job))
 		return;
 	id = lh_feed_add(call->peer->feed, job, lh_call_bool(call, "steps", false),
@@ -82,6 +116,11 @@ void rpc_job_unsubscribe(struct lh_call *call)
 	struct lh_err err = LH_ERR_INIT;
 	int64_t id = lh_call_int(call, "subscription", 0);
 
+	if (!call->peer->feed) {
+		lh_err_set(&err, LH_ENOTFOUND, "this connection has no subscriptions");
+		lh_reply_err(call, &err);
+		return;
+	}
 	if (lh_feed_remove(call->peer->feed, id, &err))
 		lh_reply_err(call, &err);
 	else

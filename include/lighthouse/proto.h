@@ -95,6 +95,8 @@
 #define LH_STATE_DB "lighthouse.db"
 #define LH_STATE_CONTROL_SOCKET "control.sock"
 #define LH_STATE_WORKER_SOCKET "worker.sock"
+#define LH_STATE_PAGE_PORT "page.port"     /* of the page, last time */
+#define LH_STATE_METRICS_KEY "metrics.key" /* that reads /metrics; daemon/http/http.h */
 #define LH_STATE_CACHE "cache"             /* kernels chosen for this machine */
 #define LH_STATE_JOBS "jobs"               /* jobs/<id>/ */
 
