@@ -181,7 +181,7 @@ CUDA_OBJ := $(patsubst kernels/cuda/%,$(BUILD)/obj/kernels/cuda/%.o, \
 FUZZERS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 BENCHES  := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: FORCE all help reference deps test units demo bench soak install clean dist test-gpu bench-gpu deps-fuzz fuzzers fuzz
+.PHONY: FORCE all help reference deps test units demo bench soak install clean dist test-gpu bench-gpu deps-fuzz deps-promtool fuzzers fuzz
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -412,7 +412,7 @@ NODE_TESTS := $(sort $(wildcard tests/*.test.mjs tests/*/*.test.mjs))
 # Three builds are tested: as shipped, under AddressSanitizer and UBSan, and with
 # failpoints. One node:test run closes with the count of all of it. Two files at a time
 # where node can: some wait for minutes (a database that is locked).
-test: deps
+test: deps deps-promtool
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all units
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) SAN=1 all units
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) FAILPOINTS=1 all $(BUILD)/fail/tests/train/test_power_cut
@@ -476,6 +476,16 @@ deps deps-fuzz:
 	$$sudo apt-get update -q && $$sudo apt-get install -y -q --no-install-recommends $$missing || { \
 	  echo "error: could not install:$$missing" >&2; \
 	  echo "hint: run 'apt-get install$$missing' as root, then make again" >&2; exit 1; }
+
+# Checks what Prometheus reads, in the tests. Unpacked, not installed: installing the
+# package starts a server. Where it cannot be had, that test says so and is passed over.
+deps-promtool: $(if $(shell command -v promtool 2>/dev/null),,$(BUILD)/promtool)
+$(BUILD)/promtool:
+	@mkdir -p $@.d
+	@cd $@.d && { apt-get download -q prometheus && dpkg -x prometheus_*.deb . && \
+	  mv usr/bin/promtool $(abspath $@); } >$(abspath $@).log 2>&1 || \
+	  echo "promtool cannot be had: $(BUILD)/promtool.log says why"
+	@rm -rf $@.d
 
 clean:
 	rm -rf $(BUILD)

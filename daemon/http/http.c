@@ -16,7 +16,7 @@
 #include "http/http_int.h"
 #include "lighthouse/proto.h"
 
-enum { BACKLOG = 128, BEAT_MS = 3000 };
+enum { BACKLOG = 128 };
 
 /* ---- turns ----------------------------------------------------------------- */
 
@@ -28,8 +28,11 @@ static void turn(struct lh_http *h)
 
 	if (!h->mhd)
 		return;
+	h->again = false;
 	MHD_run(h->mhd);
-	if (MHD_get_timeout(h->mhd, &ms) == MHD_YES)
+	if (h->again)
+		uv_timer_start(&h->due, on_due, 0, 0);
+	else if (MHD_get_timeout(h->mhd, &ms) == MHD_YES)
 		uv_timer_start(&h->due, on_due, ms, 0);
 	else
 		uv_timer_stop(&h->due);
@@ -58,8 +61,28 @@ static void on_beat(uv_timer_t *timer)
 
 void lh__http_kick(struct lh_http *h)
 {
+	h->again = true;
 	if (!h->closing)
 		uv_timer_start(&h->due, on_due, 0, 0);
+}
+
+/* With as many connections as there may be it stops listening; it notices that there is a
+ * place again when it is run the next time, and nothing else would run it. */
+static void on_connection(void *arg, struct MHD_Connection *connection, void **slot,
+			  enum MHD_ConnectionNotificationCode what)
+{
+	(void)connection;
+	(void)slot;
+	if (what == MHD_CONNECTION_NOTIFY_CLOSED)
+		lh__http_kick(arg);
+}
+
+/* Paths and queries are compared as they came: none of ours needs an escape. */
+static size_t leave_escaped(void *arg, struct MHD_Connection *connection, char *text)
+{
+	(void)arg;
+	(void)connection;
+	return strlen(text);
 }
 
 /* ---- the socket ------------------------------------------------------------ */
@@ -181,6 +204,8 @@ static void start_mhd(struct lh_http *h, int fd)
 		MHD_OPTION_CONNECTION_LIMIT, (unsigned)LH_HTTP_MAX_CONNECTIONS,
 		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)LH_HTTP_IDLE_S,
 		MHD_OPTION_STRICT_FOR_CLIENT, 1,
+		MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL,
+		MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
 		MHD_OPTION_NOTIFY_COMPLETED, lh__request_completed, h, MHD_OPTION_END);
 	info = h->mhd ? MHD_get_daemon_info(h->mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
 	if (!info || uv_poll_init(h->config.loop, &h->poll, info->epoll_fd))
@@ -190,7 +215,7 @@ static void start_mhd(struct lh_http *h, int fd)
 	h->poll.data = h->due.data = h->beat.data = h;
 	h->handles = 3;
 	uv_poll_start(&h->poll, UV_READABLE, on_poll);
-	uv_timer_start(&h->beat, on_beat, BEAT_MS, BEAT_MS);
+	uv_timer_start(&h->beat, on_beat, LH_HTTP_BEAT_MS, LH_HTTP_BEAT_MS);
 	h->accepting = true;
 }
 

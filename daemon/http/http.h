@@ -42,6 +42,7 @@ enum {
 	LH_HTTP_MAX_STREAMS = 128,
 	LH_HTTP_IDLE_S = 10,
 	LH_HTTP_STREAM_IDLE_S = 60, /* of a stream whose reader takes nothing */
+	LH_HTTP_BEAT_MS = 3000,     /* of streams */
 };
 
 /* All borrowed while it is open. */

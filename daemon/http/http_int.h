@@ -29,6 +29,7 @@ struct lh_http {
 	int handles;                  /* of these, not closed yet */
 	struct lh_request *requests;
 	int request_count, stream_count;
+	bool again;                   /* kicked while it ran */
 	bool accepting, closing;
 	void (*closed_cb)(void *arg);
 	void *closed_arg;
@@ -88,6 +89,7 @@ void lh__metrics_start(struct lh_request *r);
 void lh__stream_start(struct lh_request *r);
 /* The stream's response, for it to be queued once. */
 struct MHD_Response *lh__stream_response(struct lh_request *r);
+/* A sign of life, each LH_HTTP_BEAT_MS. */
 void lh__stream_beat(struct lh_request *r);
 void lh__stream_release(struct lh_request *r); /* no more is sent */
 void lh__stream_free(struct lh_request *r);

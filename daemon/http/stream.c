@@ -7,7 +7,8 @@
  *                   of the newest that took it
  *
  * Messages are hello, event, step and lost, their data what job.subscribe pushes, and
- * hello's {generation, beat_ms}: a comment comes when nothing else does for that long.
+ * hello's {generation, beat_ms}: a comment comes at least that often, so that silence means
+ * that nobody is there.
  * Each has an id, "EVENT.ATTEMPT.STEP": what the reader has by then. Last-Event-ID, or
  * else the query, says where to go on; without either that is now. A reader that is told
  * `lost` has the same id as before and may come back with it to get what was lost.
@@ -26,10 +27,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "http/http_int.h"
 
-enum { PAGE_ROWS = 500, CHUNK_BYTES = 16 << 10, BEAT_MS = 3000 };
+enum { PAGE_ROWS = 500, CHUNK_BYTES = 16 << 10 };
 
 /* Lines wait in the feed, where the oldest can be lost, as long as this is unsent. */
 enum { AHEAD_BYTES = 32 << 10 };
@@ -63,8 +65,8 @@ struct lh_stream {
 	struct barrier *barrier;  /* or NULL */
 	int64_t rows_event;       /* newest event that rows have brought */
 	struct lh_buf out;
-	bool quiet;               /* nothing was sent since the last beat */
 	bool failed;              /* the store could not be read: it ends, to be tried again */
+	bool gone;                /* nobody reads it any more */
 	bool released;
 };
 
@@ -125,7 +127,7 @@ static void put_hello(struct lh_stream *s)
 	struct lh_buf data = { 0 };
 
 	lh_buf_printf(&data, "{\"generation\":%" PRId64 ",\"beat_ms\":%d}",
-		      s->request->http->config.generation, BEAT_MS);
+		      s->request->http->config.generation, LH_HTTP_BEAT_MS);
 	put(&s->out, "hello", &s->page.cursor, &data);
 	lh_buf_release(&data);
 }
@@ -312,7 +314,7 @@ static ssize_t on_read(void *arg, uint64_t at, char *buf, size_t max)
 	(void)at;
 	fill(s);
 	n = s->out.used_bytes < max ? s->out.used_bytes : max;
-	if (!n && (s->failed || r->http->closing))
+	if (s->gone || (!n && s->failed))
 		return MHD_CONTENT_READER_END_OF_STREAM;
 	if (!n) {
 		lh__request_suspend(r);
@@ -320,7 +322,6 @@ static ssize_t on_read(void *arg, uint64_t at, char *buf, size_t max)
 	}
 	memcpy(buf, s->out.data, n);
 	lh_buf_consume(&s->out, n);
-	s->quiet = false;
 	return (ssize_t)n;
 }
 
@@ -332,16 +333,26 @@ static void on_wake(struct lh_feed *feed)
 		lh__request_resume(s->request);
 }
 
+/* libmicrohttpd does not watch a connection that is suspended. */
+static bool has_hung_up(struct lh_request *r)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(
+		r->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	char byte;
+
+	return recv(info->connect_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 void lh__stream_beat(struct lh_request *r)
 {
 	struct lh_stream *s = r->stream;
 
 	/* One that is not suspended has something to send already. */
-	if (s->quiet && r->suspended) {
-		lh_buf_append(&s->out, ":\n\n", 3);
-		lh__request_resume(r);
-	}
-	s->quiet = true;
+	if (!r->suspended)
+		return;
+	s->gone = has_hung_up(r);
+	lh_buf_append(&s->out, ":\n\n", 3);
+	lh__request_resume(r);
 }
 
 struct MHD_Response *lh__stream_response(struct lh_request *r)
