@@ -211,7 +211,7 @@ reference: $(GEN)/.done
 # npm writes beside its sources only what git ignores; one build serves all others.
 $(WEB_OUT)/.done: $(WEB_SRC)
 	$(call say,WEB,$(WEB_OUT))
-	$(Q)cd web && { npm ci --no-audit --no-fund --loglevel=error && \
+	$(Q)cd web && { npm ci --no-audit --no-fund --loglevel=error >/dev/null && \
 	  npm run --silent build -- --outDir $(abspath $(WEB_OUT)) --emptyOutDir; } >&2 || { \
 	  echo "hint: make WEB_DIST=daemon/http/unbuilt builds all but the page" >&2; exit 1; }
 	@touch $@

@@ -18,6 +18,10 @@
 
 enum { BACKLOG = 128 };
 
+/* In the kernel, of a connection: else megabytes wait there for a reader that is slow,
+ * and it is told late that it is. */
+enum { SEND_BYTES = 64 << 10 };
+
 /* ---- turns ----------------------------------------------------------------- */
 
 static void on_due(uv_timer_t *timer);
@@ -91,9 +95,11 @@ static int listen_at(int port, struct lh_err *err)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port),
 				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1, why;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int one = 1, send = SEND_BYTES, why;
 
 	if (fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) &&
+	    !setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send, sizeof(send)) &&
 	    !bind(fd, (struct sockaddr *)&a, sizeof(a)) && !listen(fd, BACKLOG))
 		return fd;
 	why = errno;

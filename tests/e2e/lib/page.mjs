@@ -3,17 +3,18 @@ import http from 'node:http';
 import assert from 'node:assert/strict';
 import { atEnd, until } from './lhd.mjs';
 
-/** One request; {status, headers, text, json}. `body` that is no string is sent as JSON. */
+/** One request; {status, headers, bytes, text, json}. `body` that is no string is sent as JSON. */
 export function request(base, path, { method = 'GET', key, headers = {}, body } = {}) {
   const text = body === undefined || typeof body === 'string' ? body : JSON.stringify(body);
   const all = { ...(key && { authorization: `Bearer ${key}` }), ...(body !== undefined && { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }), ...headers };
   return new Promise((done, fail) => {
     const r = http.request(new URL(path, base), { method, headers: all, agent: false }, (res) => {
-      let got = '';
-      res.setEncoding('utf8').on('data', (d) => { got += d; }).on('error', fail).on('end', () => {
+      const got = [];
+      res.on('data', (d) => got.push(d)).on('error', fail).on('end', () => {
+        const bytes = Buffer.concat(got);
         let json = null;
-        try { json = JSON.parse(got); } catch { /* it is not always */ }
-        done({ status: res.statusCode, headers: res.headers, text: got, json });
+        try { json = JSON.parse(bytes); } catch { /* it is not always */ }
+        done({ status: res.statusCode, headers: res.headers, bytes, text: bytes.toString(), json });
       });
     });
     r.on('error', fail).end(text);
