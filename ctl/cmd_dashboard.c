@@ -33,6 +33,6 @@ const struct ctl_command ctl_cmd_dashboard = {
 	"Print an address that opens the page in a browser of this machine.\n"
 	"From another one forward its port, which 'lhctl info' shows, and open the address\n"
 	"there.",
-	"  lhctl dashboard\n  xdg-open \"$(lhctl dashboard --steer)\"\n"
-	"  ssh -L 8080:127.0.0.1:8080 HOST    # lhd --page-port 8080\n", 0, 0,
+	"  lhctl dashboard\n  lhctl dashboard --steer\n"
+	"  ssh -L 8080:127.0.0.1:8080 HOST    # of lhd --page-port 8080\n", 0, 0,
 	options, run };

@@ -10,7 +10,7 @@
 struct lh_asset {
 	const char *path;          /* "/assets/main-1a2b.js"; index.html is "/" */
 	const char *type;
-	const char *etag;          /* in its quotes; of the content */
+	const char *etag;          /* W/"...": of the content, packed or not */
 	const unsigned char *data;
 	size_t bytes;
 	const unsigned char *gzip; /* NULL: none */

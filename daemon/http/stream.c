@@ -139,22 +139,32 @@ static int64_t integer(const json_t *row, const char *key)
 	return json_integer_value(json_object_get(row, key));
 }
 
-/* Takes the rows of one list; each moves the cursor on. */
-static int put_rows_take(struct page *p, const char *kind, json_t *rows, bool more)
+/* Takes the rows; each moves the cursor on. */
+static int put_events_take(struct page *p, json_t *rows, bool more)
 {
 	json_t *row;
 	size_t i;
 
 	json_array_foreach (rows, i, row) {
-		if (*kind == 'e') {
-			p->cursor.event = integer(row, "id");
-		} else {
-			p->cursor.attempt = integer(row, "attempt");
-			p->cursor.step = integer(row, "step");
-		}
-		put_row(p, kind, row);
+		p->cursor.event = integer(row, "id");
+		put_row(p, "event", row);
 	}
-	p->full |= more;
+	p->full |= rows && more;
+	json_decref(rows);
+	return rows ? 0 : LH_ESTORE;
+}
+
+static int put_steps_take(struct page *p, json_t *rows, bool more)
+{
+	json_t *row;
+	size_t i;
+
+	json_array_foreach (rows, i, row) {
+		p->cursor.attempt = integer(row, "attempt");
+		p->cursor.step = integer(row, "step");
+		put_row(p, "step", row);
+	}
+	p->full |= rows && more;
 	json_decref(rows);
 	return rows ? 0 : LH_ESTORE;
 }
@@ -173,7 +183,7 @@ static int read_events(sqlite3 *db, struct page *p, struct lh_err *err)
 	json_t *rows = lh_store_rows(db, sql[p->job > 0], binds, p->job ? 3 : 2, PAGE_ROWS,
 				     &more, err);
 
-	return put_rows_take(p, "event", rows, more);
+	return put_events_take(p, rows, more);
 }
 
 /* Which attempt a step is of that came without: the newest that took it; if none is
@@ -206,7 +216,7 @@ static int read_steps(sqlite3 *db, struct page *p, struct lh_err *err)
 	bool more;
 	json_t *rows = lh_store_rows(db, sql, binds, 4, PAGE_ROWS, &more, err);
 
-	return put_rows_take(p, "step", rows, more);
+	return put_steps_take(p, rows, more);
 }
 
 /* On a pool thread. */

@@ -862,6 +862,26 @@ static void memory_answers_at_once(void **state)
 	assert_int_equal(stops, 1);
 }
 
+/* A connection that takes no pushed lines, and says itself what it is: the page's. */
+static void a_peer_may_be_named_by_its_connection_and_have_no_feed(void **state)
+{
+	(void)state;
+	peer.feed = NULL;
+	peer.program = "page";
+	expect_error(ask("job.subscribe", "{}"), LH_EUNSUPPORTED, "nothing can be pushed");
+	expect_error(ask("job.unsubscribe", "{\"subscription\":1}"), LH_ENOTFOUND,
+		     "no subscriptions");
+	begin("job.pause", "{\"job\":7,\"program\":\"another\"}");
+	assert_string_equal(jobs.program, "page");
+	answer("{\"command\":1}");
+}
+
+static void without_a_page_there_is_no_address(void **state)
+{
+	(void)state;
+	expect_error(ask("daemon.dashboard", "{}"), LH_EUNSUPPORTED, "serves no page");
+}
+
 static void a_restart_waits_for_the_journal(void **state)
 {
 	(void)state;
@@ -1003,6 +1023,8 @@ int main(void)
 		T(journal_gives_the_newest_in_order),
 		T(unknown_jobs_are_not_found),
 		T(memory_answers_at_once),
+		T(a_peer_may_be_named_by_its_connection_and_have_no_feed),
+		T(without_a_page_there_is_no_address),
 		T(a_restart_waits_for_the_journal),
 		T(commands_reach_the_jobs_with_their_caller),
 		T(what_must_be_said_with_a_command_is_demanded),

@@ -433,6 +433,18 @@ static void rpc_denies_what_a_role_may_not(void **state)
 	}
 }
 
+static void rpc_tells_a_peer_how_it_gets_a_greater_role(void **state)
+{
+	struct test_peer *p = *state;
+	json_t *error;
+
+	p->peer.role = LH_ROLE_READ;
+	p->peer.role_hint = "ask for another key";
+	error = json_object_get(send_line(p, CALL("steer", "{}")), "error");
+	expect(json_object_get(json_object_get(error, "data"), "hint"),
+	       "\"ask for another key\"");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -445,6 +457,7 @@ int main(void)
 		T(rpc_refuses_what_is_not_a_request),
 		T(rpc_names_an_unknown_method),
 		T(rpc_denies_what_a_role_may_not),
+		T(rpc_tells_a_peer_how_it_gets_a_greater_role),
 		T(rpc_checks_every_parameter),
 		T(rpc_names_a_long_value_by_its_size),
 		T(rpc_makes_hostile_error_texts_safe),

@@ -158,12 +158,64 @@ static void subscriptions_end_with_their_connection(void **state)
 	publish(2, 1, false);
 }
 
+static void on_wake(struct lh_feed *f)
+{
+	(void)f;
+}
+
+/* The next line's params, and what it is of. */
+static void expect_params(struct lh_feed *f, const char *method, int64_t event, int64_t step,
+			  const char *want)
+{
+	struct lh_feed_kind kind;
+	struct lh_buf out = { 0 };
+
+	assert_true(lh_feed_take_params(f, &kind, &out));
+	assert_string_equal(kind.method, method);
+	assert_int_equal(kind.event, event);
+	assert_int_equal(kind.step, step);
+	assert_int_equal(kind.attempt, step ? 2 : 0);
+	lh_buf_append(&out, "", 1);
+	assert_string_equal(out.data, want);
+	lh_buf_release(&out);
+}
+
+static void params_can_be_taken_without_their_frame(void **state)
+{
+	struct lh_event event = { 5, 7, false, json_pack("{s:i}", "id", 5) };
+	struct lh_event step = { 0, 7, true, json_pack("{s:i,s:i}", "attempt", 2, "step", 9) };
+	struct lh_event long_one = { 6, 7, false, NULL };
+	struct lh_feed_kind kind;
+	struct lh_buf out = { 0 };
+	struct lh_hub hub = { 0 };
+	struct lh_feed f;
+
+	(void)state;
+	lh_feed_init(&f, &hub, on_wake);
+	assert_int_equal(lh_feed_add(&f, 7, true, NULL), 1);
+	lh_hub_publish(&hub, &event);
+	lh_hub_publish(&hub, &step);
+	expect_params(&f, "event", 5, 0, "{\"subscription\":1,\"id\":5}");
+	expect_params(&f, "step", 0, 9, "{\"subscription\":1,\"attempt\":2,\"step\":9}");
+	assert_false(lh_feed_take_params(&f, &kind, &out));
+
+	lh_hub_publish(&hub, &step);
+	long_one.json = json_pack("{s:o}", "text", text_of(LH_FEED_MAX_BYTES));
+	lh_hub_publish(&hub, &long_one);
+	expect_params(&f, "lost", 0, 0, "{\"subscription\":1,\"events\":0,\"steps\":1}");
+	lh_feed_release(&f);
+	json_decref(event.json);
+	json_decref(step.json);
+	json_decref(long_one.json);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(subscriptions_count_what_a_slow_reader_lost),
 		T(subscriptions_get_what_they_asked_for),
 		T(subscriptions_have_a_limit),
+		T(params_can_be_taken_without_their_frame),
 		T(subscriptions_end_with_their_connection),
 	};
 

@@ -202,6 +202,23 @@ static void a_durable_write_is_committed_when_it_is_answered(void **state)
 	assert_int_equal(query(f, "SELECT count(*) FROM events WHERE id = 5"), 1);
 }
 
+static void who_awaits_the_writes_before_can_read_them(void **state)
+{
+	struct fixture *f = *state;
+
+	open_store(f);
+	submit(f, 1, false);
+	submit(f, 2, false);
+	lh_store_await(f->store, on_done, (void *)3);
+	RUN_UNTIL(f, f->count == 3);
+	assert_int_equal(f->answered[2], 3);
+	assert_int_equal(f->rcs[2], 0);
+	assert_int_equal(query(f, "SELECT count(*) FROM events"), 2);
+	lh_store_await(f->store, on_done, (void *)4); /* and with nothing to wait for */
+	RUN_UNTIL(f, f->count == 4);
+	assert_int_equal(f->rcs[3], 0);
+}
+
 static void a_write_is_stored_whole_or_not_at_all(void **state)
 {
 	struct fixture *f = *state;
@@ -458,6 +475,7 @@ int main(void)
 		T(answers_come_in_order_of_submission),
 		T(writes_are_grouped_into_one_transaction),
 		T(a_durable_write_is_committed_when_it_is_answered),
+		T(who_awaits_the_writes_before_can_read_them),
 		T(a_write_is_stored_whole_or_not_at_all),
 		T(a_record_stored_twice_is_stored_once),
 		T(a_foreign_lock_delays_writes_and_loses_none),

@@ -156,7 +156,7 @@ static void put_bytes(FILE *out, const char *name, int i, const unsigned char *d
 
 static void put_entry(FILE *out, const struct file *f, int i)
 {
-	fprintf(out, "\t{ \"%s\", \"%s\", \"\\\"%016llx\\\"\", data%d, %zu, ", path_of(f),
+	fprintf(out, "\t{ \"%s\", \"%s\", \"W/\\\"%016llx\\\"\", data%d, %zu, ", path_of(f),
 		type_of(f->path), (unsigned long long)XXH64(f->data, f->bytes, 0), i, f->bytes);
 	if (f->gzip_bytes)
 		fprintf(out, "gzip%d, %zu },\n", i, f->gzip_bytes);
