@@ -6,6 +6,7 @@
 
 #include "base/fs.h"
 #include "base/log.h"
+#include "http/http.h"
 #include "lighthouse/proto.h"
 #include "rpc_table.h"
 

@@ -17,7 +17,6 @@
 
 #include "control/rpc.h"
 #include "control/server.h"
-#include "http/http.h"
 #include "jobs/jobs.h"
 #include "lighthouse/err.h"
 #include "store/store.h"
@@ -33,6 +32,8 @@ struct lh_control_config {
 	void (*restart)(void *arg); /* daemon.restart, once it is journalled */
 	void *arg;
 };
+
+struct lh_http;
 
 /* What was refused lately, so that asking again and again fills no disk. */
 struct lh_denials {

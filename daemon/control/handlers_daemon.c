@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "control/access.h"
 #include "control/control.h"
+#include "http/http.h"
 #include "lighthouse/proto.h"
 #include "lighthouse/version.h"
 #include "rpc_table.h"

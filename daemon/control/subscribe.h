@@ -46,6 +46,12 @@ struct lh_feed {
 	struct lh_feed *next, **link;
 };
 
+struct lh_feed_kind {
+	const char *method;        /* "event", "step", "lost" */
+	int64_t event;             /* id of an event, else 0 */
+	int64_t attempt, step;     /* of a step, else 0 */
+};
+
 /* Puts it into every feed that wants it. */
 void lh_hub_publish(struct lh_hub *hub, const struct lh_event *ev);
 
@@ -58,13 +64,8 @@ int64_t lh_feed_add(struct lh_feed *f, int64_t job, bool steps, struct lh_err *e
 int lh_feed_remove(struct lh_feed *f, int64_t subscription, struct lh_err *err);
 /* Appends the next line with its newline; false when there is none. */
 bool lh_feed_take(struct lh_feed *f, struct lh_buf *out);
-/* The same as {"subscription":...} alone, for those who write lines of another form:
- * `kind` says what it is of. */
-struct lh_feed_kind {
-	const char *method;        /* "event", "step", "lost" */
-	int64_t event;             /* id of an event, else 0 */
-	int64_t attempt, step;     /* of a step, else 0 */
-};
+/* The same for those who write lines of another form: appends the params alone,
+ * {"subscription":...}, and says what they are of. */
 bool lh_feed_take_params(struct lh_feed *f, struct lh_feed_kind *kind, struct lh_buf *out);
 
 #endif

@@ -6,12 +6,11 @@
  *   &after_step=S   ... and after this step, of attempt &after_attempt=A: without that,
  *                   of the newest that took it
  *
- * Messages are hello, event, step and lost, their data what job.subscribe pushes, and
- * hello's {generation, beat_ms}: a comment comes at least that often, so that silence means
- * that nobody is there.
- * Each has an id, "EVENT.ATTEMPT.STEP": what the reader has by then. Last-Event-ID, or
- * else the query, says where to go on; without either that is now. A reader that is told
- * `lost` has the same id as before and may come back with it to get what was lost.
+ * Messages are event, step and lost, with the data that job.subscribe pushes, and first
+ * hello, {generation, beat_ms}: a comment comes as often as that, so that silence means
+ * that nobody is there. Each has an id, "EVENT.ATTEMPT.STEP": what the reader has by then.
+ * Last-Event-ID, or else the query, says where to go on; without either that is now. `lost`
+ * has the id of the message before it: who comes back with it gets what was lost.
  *
  * No gap and no double:
  *

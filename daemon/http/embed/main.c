@@ -91,6 +91,10 @@ static void pack(struct file *f, const char *name)
 	free(command);
 }
 
+/* They stand in C strings, in a shell's quotes and in addresses as they are. */
+static const char name_chars[] =
+	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./";
+
 static void add(const char *root, const char *path)
 {
 	char *name = join(root, path, "");
@@ -99,8 +103,7 @@ static void add(const char *root, const char *path)
 
 	if (++count == FILES_MAX)
 		die("more than %d files", FILES_MAX);
-	if (strspn(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./") !=
-	    strlen(path) || strchr(name, '\''))
+	if (strspn(path, name_chars) != strlen(path) || strchr(name, '\''))
 		die("'%s' has characters that a name of the page may not have", name);
 	f->path = join(path, "", "");
 	f->data = slurp(in, name, &f->bytes);
