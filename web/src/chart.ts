@@ -1,0 +1,196 @@
+// chart.ts: one panel: a uPlot with the page's looks and its ways of moving. All
+// panels of a page share a cursor and a range of x; who owns the range hears of every
+// wish (`Move`) and sets it on each panel.
+import uPlot from 'uplot';
+import 'uplot/dist/uPlot.min.css';
+import { h } from './dom';
+import { short } from './format';
+import { colour } from './theme';
+import type { Column, XMode } from './series';
+
+export interface Line {
+  label: string;
+  stroke: string;
+  width?: number;
+  dash?: number[];
+  points?: boolean;
+  hidden?: boolean; // the edge of a band, not drawn
+}
+
+export type Move =
+  | { to: [number, number] } // in x of the axis
+  | { all: true }
+  | { zoom: number; at: number } // factor of the span; the x that stays
+  | { pan: number }; // share of the span
+
+export interface PanelOptions {
+  title: string;
+  unit: string;
+  mode: XMode;
+  relative?: boolean; // time since a start, not of the clock
+  log?: boolean;
+  height: number;
+  lines: Line[];
+  fill?: { upper: number; lower: number; colour: string }; // between two lines, numbers from 1
+  format: (v: number) => string;
+  sync: string;
+  behind?: (u: uPlot) => void; // drawn below the lines
+  above?: (u: uPlot) => void;
+  onMove: (m: Move) => void;
+  onCursor?: (x: number | null) => void;
+  onDrawn?: (u: uPlot) => void;
+}
+
+const FONT = '11px ui-sans-serif, system-ui, sans-serif';
+
+function axisX(mode: XMode, relative: boolean): uPlot.Axis {
+  const base = {
+    stroke: colour('muted'), font: FONT, size: 26, gap: 4,
+    grid: { show: false }, ticks: { stroke: colour('line'), width: 1, size: 4 },
+  };
+  if (mode === 'time' && !relative) return base;
+  const text = mode === 'time' ? (v: number) => elapsed(v) : (v: number) => short(v);
+  return { ...base, values: (_u, splits) => splits.map(text), incrs: mode === 'time' ? TIME_STEPS_MS : undefined };
+}
+
+const TIME_STEPS_MS = [1e2, 2e2, 5e2, 1e3, 2e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5, 6e5, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5, 1728e5, 6048e5];
+
+function elapsed(ms: number): string {
+  const s = ms / 1000;
+  if (s < 60) return `${Number(s.toFixed(1))} s`;
+  if (s < 3600) return `${Number((s / 60).toFixed(1))} min`;
+  return s < 172_800 ? `${Number((s / 3600).toFixed(1))} h` : `${Number((s / 86_400).toFixed(1))} d`;
+}
+
+export class Panel {
+  readonly root: HTMLElement;
+  readonly plot: HTMLElement;
+  u: uPlot;
+  private watch: ResizeObserver;
+
+  constructor(private readonly o: PanelOptions, data: Column[]) {
+    this.plot = h('div', { class: 'plot', tabindex: '0', role: 'application', 'aria-roledescription': 'chart',
+      'aria-label': `${o.title}${o.unit ? `, ${o.unit}` : ''}. Arrows move the cursor, with Shift they pan; plus and minus zoom, 0 shows all.`,
+      onkeydown: (e: KeyboardEvent) => this.key(e) });
+    this.root = h('section', { class: 'panel' },
+      h('h3', {}, o.title, ' ', h('span', { class: 'unit' }, o.unit)), this.plot);
+    this.u = new uPlot(this.options(600), data as uPlot.AlignedData, this.plot);
+    this.gestures();
+    this.watch = new ResizeObserver(() => {
+      const width = Math.floor(this.plot.clientWidth);
+      if (width > 0 && width !== this.u.width) this.u.setSize({ width, height: o.height });
+    });
+    this.watch.observe(this.plot);
+  }
+
+  /** New values, the range of x being what it was. */
+  setData(data: Column[], range: [number, number]): void {
+    this.u.batch(() => {
+      this.u.setData(data as uPlot.AlignedData, false);
+      this.setRange(range);
+    });
+  }
+
+  setRange([min, max]: [number, number]): void {
+    this.u.setScale('x', { min, max });
+  }
+
+  destroy(): void {
+    this.watch.disconnect();
+    this.u.destroy();
+    this.root.remove();
+  }
+
+  private options(width: number): uPlot.Options {
+    const o = this.o;
+    return {
+      width, height: o.height, ms: 1,
+      padding: [8, 8, 0, 0],
+      legend: { show: false },
+      scales: { x: { time: o.mode === 'time' && !o.relative, auto: false },
+        y: { distr: o.log ? 3 : 1, range: o.log ? undefined : (_u, lo, hi) => around(lo, hi) } },
+      axes: [axisX(o.mode, o.relative ?? false), {
+        stroke: colour('muted'), font: FONT, size: 52, gap: 6,
+        grid: { stroke: colour('grid'), width: 1 }, ticks: { show: false },
+        values: (_u, splits) => splits.map((v) => (v === null ? '' : o.format(v))),
+      }],
+      series: [{}, ...o.lines.map((l): uPlot.Series => ({
+        label: l.label, stroke: l.hidden ? 'transparent' : l.stroke, width: l.hidden ? 0 : l.width ?? 1.5, dash: l.dash,
+        spanGaps: true, points: { show: l.points ?? false, size: 5, fill: l.stroke, stroke: l.stroke },
+      }))],
+      bands: o.fill ? [{ series: [o.fill.upper, o.fill.lower], fill: o.fill.colour }] : [],
+      cursor: {
+        sync: { key: o.sync, setSeries: false, scales: ['x', null] },
+        drag: { x: true, y: false, setScale: false },
+        points: { size: 6 },
+        y: false,
+      },
+      hooks: {
+        drawClear: o.behind ? [o.behind] : [],
+        draw: [...(o.above ? [o.above] : []), ...(o.onDrawn ? [o.onDrawn] : [])],
+        setSelect: [(u) => this.selected(u)],
+        setCursor: o.onCursor ? [(u) => o.onCursor!(u.cursor.left! >= 0 ? u.posToVal(u.cursor.left!, 'x') : null)] : [],
+      },
+    };
+  }
+
+  private selected(u: uPlot): void {
+    if (u.select.width < 4) return;
+    const to: [number, number] = [u.posToVal(u.select.left, 'x'), u.posToVal(u.select.left + u.select.width, 'x')];
+    u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+    this.o.onMove({ to });
+  }
+
+  private gestures(): void {
+    const over = this.u.over;
+    over.addEventListener('dblclick', () => this.o.onMove({ all: true }));
+    over.addEventListener('wheel', (e) => {
+      // A plain wheel scrolls the page; a pinch comes as a wheel with Ctrl.
+      if (e.ctrlKey || e.metaKey) {
+        e.preventDefault();
+        this.o.onMove({ zoom: Math.exp(e.deltaY * 0.002), at: this.u.posToVal(e.offsetX, 'x') });
+      } else if (e.shiftKey || Math.abs(e.deltaX) > Math.abs(e.deltaY)) {
+        e.preventDefault();
+        this.o.onMove({ pan: (e.deltaX || e.deltaY) / over.clientWidth });
+      }
+    }, { passive: false });
+    over.addEventListener('pointermove', (e) => {
+      if (e.pointerType !== 'touch') return;
+      this.u.setCursor({ left: e.clientX - over.getBoundingClientRect().left, top: 0 });
+    });
+    over.addEventListener('mousedown', (e) => {
+      if (!e.shiftKey || e.button) return;
+      // Before uPlot's own: Shift drags the plot, not a selection.
+      e.stopImmediatePropagation();
+      let from = e.clientX;
+      const move = (m: MouseEvent) => { this.o.onMove({ pan: (from - m.clientX) / over.clientWidth }); from = m.clientX; };
+      const up = () => { removeEventListener('mousemove', move); removeEventListener('mouseup', up); };
+      addEventListener('mousemove', move);
+      addEventListener('mouseup', up);
+    }, { capture: true });
+  }
+
+  private key(e: KeyboardEvent): void {
+    const u = this.u;
+    const width = u.over.clientWidth;
+    const at = u.cursor.left! >= 0 ? u.cursor.left! : width / 2;
+    if (e.ctrlKey || e.metaKey || e.altKey) return;
+    if (e.key === '+' || e.key === '=') this.o.onMove({ zoom: 0.5, at: u.posToVal(at, 'x') });
+    else if (e.key === '-') this.o.onMove({ zoom: 2, at: u.posToVal(at, 'x') });
+    else if (e.key === '0') this.o.onMove({ all: true });
+    else if (e.key === 'ArrowLeft' || e.key === 'ArrowRight') {
+      const sign = e.key === 'ArrowLeft' ? -1 : 1;
+      if (e.shiftKey) this.o.onMove({ pan: sign * 0.2 });
+      else u.setCursor({ left: Math.min(width - 1, Math.max(0, at + sign * Math.max(2, width / 100))), top: 0 });
+    } else if (e.key === 'Escape') u.setCursor({ left: -10, top: -10 });
+    else return;
+    e.preventDefault();
+  }
+}
+
+/** A little room above and below. */
+function around(lo: number | null, hi: number | null): [number, number] {
+  if (lo === null || hi === null || !Number.isFinite(lo) || !Number.isFinite(hi)) return [0, 1];
+  const room = hi > lo ? (hi - lo) * 0.06 : Math.abs(hi) * 0.1 || 1;
+  return [lo >= 0 ? Math.max(0, lo - room) : lo - room, hi + room];
+}

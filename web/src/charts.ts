@@ -1,0 +1,286 @@
+// charts.ts: the panels of a job: loss, gap, learning rate, gradient norm, pace. One
+// range of steps for all of them; the axis may count steps, tokens or time. Moving
+// redraws at once what is loaded, then loads what the new range deserves.
+import uPlot from 'uplot';
+import { Panel, type Move } from './chart';
+import { Curve } from './curve';
+import { debounce, h, throttle } from './dom';
+import * as fmt from './format';
+import { Lane } from './lane';
+import type { Shell } from './main';
+import type { Mark } from './marks';
+import { Readout } from './readout';
+import { abandoned, bands, finalEvaluations, gaps, interpolate, smooth, xOf, type Branch, type Column, type XMode } from './series';
+import { colour, onScheme } from './theme';
+import type { Evaluation, JobShow, Point, Step } from './types';
+
+const DRAW_EVERY_MS = 200;
+const LOAD_AFTER_MS = 120;
+const RELOAD_EVERY_MS = 1_000;
+/** Loaded on either side of what is seen, in spans. */
+const MARGIN = 0.5;
+const POINTS_MAX = 2_400;
+
+type Range = { from: number; to: number | null }; // to null: the newest step, followed
+
+export class JobCharts {
+  readonly root = h('div', { class: 'charts' });
+  readonly curve: Curve;
+  mode: XMode = 'step';
+  log = false;
+  /** Time constant of smoothing: share of the span seen, in thousandths; 0: none. */
+  smoothing = 20;
+  range: Range = { from: 0, to: null };
+  panels: Panel[] = [];
+  private show: JobShow | null = null;
+  private marks: Mark[] = [];
+  private branches: Branch[] = [];
+  private full: Evaluation[] = [];
+  private lighthouse: Evaluation[] = [];
+  private xs: number[] = [];
+  private ends: number[] = []; // last steps, beside xs
+  private smoothed: Column = [];
+  private end = 0; // newest step known
+  private readonly lane = new Lane();
+  private readonly readout = new Readout();
+  private readonly endScheme = onScheme(() => this.build());
+  private readonly draw = throttle(DRAW_EVERY_MS, () => this.fill());
+  private readonly loadSoon = debounce(LOAD_AFTER_MS, () => this.shell.guard(this.load()));
+  private readonly loadNext = throttle(RELOAD_EVERY_MS, () => this.shell.guard(this.load()));
+
+  constructor(private readonly shell: Shell, readonly job: number) {
+    this.curve = new Curve(job);
+  }
+
+  /** What is known of the job besides its steps. */
+  setShow(show: JobShow, marks: Mark[]): void {
+    const shape = this.panelShape();
+
+    this.show = show;
+    this.marks = marks;
+    this.branches = abandoned(show.attempts.map((a, i) => (i === show.attempts.length - 1 && a.last_step === null ? { ...a, last_step: show.summary.step } : a)));
+    this.end = show.summary.step;
+    this.full = finalEvaluations(show.evaluations, this.branches, 'full');
+    this.lighthouse = finalEvaluations(show.evaluations, this.branches, 'lighthouse');
+    if (!this.panels.length || shape !== this.panelShape()) this.build();
+    else this.draw();
+  }
+
+  async load(): Promise<void> {
+    const { from, to } = this.seen();
+    const margin = (to - from) * MARGIN;
+    const width = this.panels[0]?.plot.clientWidth || 800;
+    const open = this.range.to === null || to + margin >= this.end;
+    const wanted = Math.min(POINTS_MAX, Math.max(200, Math.round(width * (this.range.to === null && !this.range.from ? 1 : 1 + 2 * MARGIN))));
+
+    if (await this.curve.load(from - margin, open ? this.end : to + margin, open, wanted, this.branches)) {
+      this.end = Math.max(this.end, this.curve.lastStep);
+      this.fill();
+    }
+  }
+
+  step(s: Step): void {
+    const again = !this.curve.push(s);
+
+    this.end = s.step;
+    if (again) this.loadNext();
+    this.draw();
+  }
+
+  /** Steps were missed, or a branch began: loads again, soon. */
+  reload(): void { this.loadNext(); }
+
+  /** After a setting was changed: all panels anew. */
+  rebuild(): void { this.build(); this.shell.guard(this.load()); }
+
+  resmooth(): void { this.fill(); }
+
+  move(m: Move): void {
+    const { from, to } = this.seen();
+    const toStep = (x: number) => interpolate(this.xs, this.ends, x);
+    let next: [number, number] = [from, to];
+
+    if ('all' in m) return this.go(0, null);
+    if ('to' in m) next = [toStep(m.to[0]), toStep(m.to[1])];
+    if ('pan' in m) {
+      const by = Math.max(-from, Math.min(this.end - to, m.pan * (to - from)));
+      next = [from + by, to + by];
+    }
+    if ('zoom' in m) {
+      const at = toStep(m.at);
+      next = [at - (at - from) * m.zoom, at + (to - at) * m.zoom];
+    }
+    if (next[1] - next[0] < 4) next = [(next[0] + next[1]) / 2 - 2, (next[0] + next[1]) / 2 + 2];
+    this.go(Math.max(0, next[0]), next[1] >= this.end ? null : next[1]);
+  }
+
+  destroy(): void {
+    for (const p of this.panels) p.destroy();
+    this.endScheme();
+    this.draw.cancel();
+    this.loadSoon.cancel();
+    this.loadNext.cancel();
+  }
+
+  private go(from: number, to: number | null): void {
+    this.range = { from, to };
+    const x = this.rangeX();
+    for (const p of this.panels) p.setRange(x);
+    this.loadSoon();
+  }
+
+  private seen(): { from: number; to: number } {
+    const to = this.range.to ?? Math.max(this.end, 1);
+    return { from: Math.min(this.range.from, to - 1), to };
+  }
+
+  private rangeX(): [number, number] {
+    const { from, to } = this.seen();
+    const x: [number, number] = [this.x(from), this.x(to)];
+    if (this.mode === 'tokens' && !from) x[0] = 0;
+    if (this.mode === 'time' && !from && this.curve.points.length) x[0] = this.xs[0];
+    return x[1] > x[0] ? x : [x[0], x[0] + 1];
+  }
+
+  /** Where a step lies on the axis. */
+  private x(step: number): number {
+    return this.mode === 'step' ? step : interpolate(this.ends, this.xs, step);
+  }
+
+  private panelShape(): string { return String(gaps(this.full, this.lighthouse).length > 0); }
+
+  private build(): void {
+    const common = { mode: this.mode, sync: `job-${this.job}`, onMove: (m: Move) => this.move(m), behind: (u: uPlot) => this.drawBands(u) };
+    const line = (label: string, edge = false) => ({ label, stroke: colour('train'), width: 1.25, hidden: edge });
+    const three = (name: string) => [line(`${name} smallest`, true), line(`${name} largest`, true), line(name)];
+    const soft = { upper: 2, lower: 1, colour: colour('raw') };
+
+    for (const p of this.panels) p.destroy();
+    const main = new Panel({
+      ...common, title: 'Loss', unit: 'nats a token', height: 340, log: this.log, format: (v) => fmt.real(v),
+      lines: [line('smallest', true), line('largest', true), { label: 'train', stroke: colour('raw'), width: 1 },
+        { label: 'train, smoothed', stroke: colour('train'), width: 1.75 },
+        { label: 'validation, full attention', stroke: colour('full'), width: 1.5, points: true },
+        { label: 'validation, Lighthouse', stroke: colour('lighthouse'), width: 1.5, points: true, dash: [4, 3] }],
+      fill: soft, above: (u) => this.drawAbove(u), onDrawn: (u) => this.placeMarks(u), onCursor: (x) => this.told(x),
+    }, [[], [], [], [], [], [], []]);
+    main.root.querySelector('h3')!.after(this.legend(), this.readout.el, this.lane.el);
+    main.root.classList.add('wide');
+    this.panels = [main];
+    if (this.panelShape() === 'true')
+      this.panels.push(new Panel({ ...common, title: 'Recovery gap', unit: 'full − Lighthouse, nats a token', height: 150, format: fmt.real,
+        lines: [{ label: 'gap', stroke: colour('full'), width: 1.5, points: true }] }, [[], []]));
+    const small = { ...common, height: 150 };
+    this.panels.push(
+      new Panel({ ...small, title: 'Learning rate', unit: '', format: fmt.real, lines: three('learning rate'), fill: soft }, [[], [], [], []]),
+      new Panel({ ...small, title: 'Gradient norm', unit: 'before clipping', format: fmt.real, log: this.log, lines: three('gradient norm'), fill: soft }, [[], [], [], []]),
+      new Panel({ ...small, title: 'Pace', unit: 'tokens/s', format: fmt.short, lines: three('tokens/s'), fill: soft }, [[], [], [], []]));
+    this.root.replaceChildren(...this.panels.map((p) => p.root));
+    this.fill();
+  }
+
+  private legend(): HTMLElement {
+    const item = (key: string, text: string) => h('li', {}, h('i', { class: `key ${key}` }), text);
+    return h('ul', { class: 'legend' }, item('train', 'train, smoothed'), item('raw', 'train, smallest to largest'),
+      item('full', 'validation, full attention'), this.lighthouse.length ? item('lighthouse', 'validation, Lighthouse') : null,
+      this.branches.length ? item('abandoned', 'abandoned branch') : null);
+  }
+
+  /** Values into the panels. */
+  private fill(): void {
+    if (!this.panels.length) return;
+    const pts = this.curve.points;
+    const { from, to } = this.seen();
+    const col = (name: keyof Point): Column => pts.map((p) => p[name] as number | null);
+
+    this.xs = xOf(pts, this.mode, this.curve.tokensBefore);
+    this.ends = pts.map((p) => p.last_step);
+    this.smoothed = smooth(pts, ((to - from) * this.smoothing) / 1000);
+    const inside = (e: { step: number }) => pts.length > 0 && e.step >= pts[0].first_step - 1 && e.step <= this.end;
+    const evals = (list: Evaluation[]): uPlot.AlignedData => {
+      const kept = list.filter(inside);
+      return [kept.map((e) => (this.mode === 'time' ? e.time_ms : this.x(e.step))), kept.map((e) => e.loss)];
+    };
+    const range = this.rangeX();
+    const joined = uPlot.join([[this.xs, col('loss_min'), col('loss_max'), col('loss_mean'), this.smoothed], evals(this.full), evals(this.lighthouse)] as uPlot.AlignedData[]);
+
+    this.panels[0].setData(joined as Column[], range);
+    const rest: Column[][] = (['lr', 'grad_norm', 'tokens_per_s'] as const).map((n) => [this.xs, col(`${n}_min`), col(`${n}_max`), col(`${n}_mean`)]);
+    if (this.panels.length > 4) {
+      const g = gaps(this.full, this.lighthouse).filter(inside);
+      rest.unshift([g.map((e) => (this.mode === 'time' ? e.time_ms : this.x(e.step))), g.map((e) => e.gap)]);
+    }
+    rest.forEach((data, i) => this.panels[i + 1].setData(data, range));
+    this.told(null);
+  }
+
+  private told(x: number | null): void {
+    if (x === null && this.panels[0].u.cursor.left! >= 0) x = this.panels[0].u.posToVal(this.panels[0].u.cursor.left!, 'x');
+    this.readout.set(this.curve, this.xs, this.smoothed, this.full, this.lighthouse, x);
+  }
+
+  private drawBands(u: uPlot): void {
+    if (!this.show) return;
+    const { ctx, bbox } = u;
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.clip();
+    ctx.textAlign = 'left';
+    ctx.font = `${11 * devicePixelRatio}px ui-sans-serif, system-ui, sans-serif`;
+    for (const b of bands(this.curve.points)) {
+      const phase = this.show.phases[b.phase];
+      const x0 = u.valToPos(this.x(b.from_step), 'x', true);
+      const x1 = u.valToPos(this.x(b.to_step), 'x', true);
+      ctx.fillStyle = colour(phase?.attention === 'lighthouse' ? 'band-lighthouse' : 'band-full');
+      ctx.fillRect(x0, bbox.top, x1 - x0, bbox.height);
+      if (u !== this.panels[0]?.u || !phase || x1 - x0 < ctx.measureText(phase.name).width + 16) continue;
+      ctx.fillStyle = colour('muted');
+      ctx.fillText(phase.name, Math.max(x0, bbox.left) + 6 * devicePixelRatio, bbox.top + 14 * devicePixelRatio);
+    }
+    ctx.restore();
+  }
+
+  /** Abandoned branches, faded, and a line for each mark but checkpoints. */
+  private drawAbove(u: uPlot): void {
+    const { ctx, bbox } = u;
+    const px = devicePixelRatio;
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.clip();
+    ctx.strokeStyle = colour('muted');
+    ctx.globalAlpha = 0.55;
+    ctx.lineWidth = 1.25 * px;
+    ctx.setLineDash([3 * px, 3 * px]);
+    for (const b of this.curve.branches) {
+      const before = this.mode === 'tokens' ? this.x(b.points[0].first_step - 1) : 0;
+      const xs = xOf(b.points, this.mode, before);
+      ctx.beginPath();
+      b.points.forEach((p, i) => {
+        if (p.loss_mean !== null) ctx.lineTo(u.valToPos(xs[i], 'x', true), u.valToPos(p.loss_mean, 'y', true));
+      });
+      ctx.stroke();
+    }
+    ctx.globalAlpha = 0.5;
+    ctx.setLineDash([2 * px, 3 * px]);
+    ctx.lineWidth = px;
+    for (const m of this.marks) {
+      if (m.kind === 'checkpoint') continue;
+      const x = Math.round(u.valToPos(this.markX(m), 'x', true)) + 0.5;
+      if (x < bbox.left || x > bbox.left + bbox.width) continue;
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+    }
+    ctx.restore();
+  }
+
+  private markX(m: Mark): number { return this.mode === 'time' ? m.time_ms : this.x(m.step); }
+
+  private placeMarks(u: uPlot): void {
+    if (!this.curve.points.length) return;
+    this.lane.place(this.marks, (m) => u.valToPos(this.markX(m), 'x'), u.over.offsetLeft, u.over.clientWidth);
+  }
+}

@@ -1,0 +1,149 @@
+// job.ts: the page of one job: its state, its charts, its words, and what may be
+// done to it.
+import { rpc, rpcIfKnown } from './api';
+import { JobCharts } from './charts';
+import { debounce, h, replace, setText, throttle } from './dom';
+import { saveGroups, savePicture, saveSteps } from './export';
+import * as fmt from './format';
+import type { Page, Shell } from './main';
+import { marksOf } from './marks';
+import { PhaseBar, Stat, StatePill } from './parts';
+import { gaps, type XMode } from './series';
+import { Steering } from './steer';
+import { openStream } from './stream';
+import { Tabs } from './tabs';
+import { isLive, type Command, type Forecast, type JobEvent, type JobShow, type Step } from './types';
+
+const EVENTS_MAX = 2_000;
+const SHOW_EVERY_MS = 3_000;
+
+export function jobPage(shell: Shell, job: number): Page {
+  const name = h('h1', {});
+  const state = new StatePill();
+  const reason = h('p', { class: 'reason' });
+  const bar = new PhaseBar();
+  const where = h('div', { class: 'where' });
+  const notices = h('div', { class: 'notices' });
+  const stats = {
+    step: new Stat('step'), loss: new Stat('loss', 'nats'), full: new Stat('validation', 'nats'), gap: new Stat('recovery gap', 'nats'),
+    pace: new Stat('pace', 'tokens/s'), left: new Stat('time left'), took: new Stat('elapsed'), attempt: new Stat('attempt'),
+  };
+  const charts = new JobCharts(shell, job);
+  const steering = new Steering(shell, job);
+  const tabs = new Tabs(shell, job);
+  const root = h('div', { class: 'jobpage' },
+    h('header', { class: 'head' },
+      h('nav', { 'aria-label': 'path' }, h('a', { href: '#/' }, 'Jobs'), ' / ', h('span', { class: 'num' }, `#${job}`)),
+      h('div', { class: 'titlebar' }, h('div', { class: 'title' }, name, state.el), steering.root), reason,
+      h('div', { class: 'progress' }, bar.el, where),
+      h('div', { class: 'stats' }, ...Object.values(stats).map((s) => s.el)), notices),
+    toolbar(shell, charts, job, () => name.textContent ?? ''), charts.root, tabs.root);
+
+  let show: JobShow | null = null;
+  let events: JobEvent[] = [];
+  let journal: Command[] = [];
+  let newest: Step | null = null;
+
+  function head(): void {
+    if (!show) return;
+    const s = { ...show.summary };
+    if (newest && newest.attempt >= s.attempt && newest.step > s.step) Object.assign(s, { step: newest.step, loss: newest.loss, tokens_per_s: newest.tokens_per_s });
+    const full = show.evaluations.filter((e) => e.attention === 'full' && e.loss !== null);
+    const both = gaps(full, show.evaluations.filter((e) => e.attention === 'lighthouse' && e.loss !== null));
+    const phase = show.phases[s.phase];
+
+    setText(name, s.name);
+    document.title = `${s.name} · Lighthouse`;
+    state.set(s.state);
+    setText(reason, s.reason);
+    bar.set(s, show.phases);
+    setText(where, `phase ${s.phase + 1} of ${show.phases.length}, ${s.phase_name} (${phase?.attention ?? '?'} attention)`);
+    stats.step.set(`${fmt.count(s.step)}${s.total_steps === null ? '' : ` / ${fmt.count(s.total_steps)}`}`);
+    stats.loss.set(fmt.loss(s.loss));
+    stats.full.set(fmt.loss(full[full.length - 1]?.loss), full.length ? `full attention, at step ${full[full.length - 1].step}` : '');
+    stats.gap.set(fmt.loss(both[both.length - 1]?.gap), 'validation loss with full attention less that with Lighthouse attention');
+    stats.gap.el.hidden = !both.length;
+    stats.pace.set(fmt.short(s.tokens_per_s));
+    stats.left.set(fmt.duration(s.eta_s));
+    stats.took.set(s.started_ms === null ? '–' : fmt.duration(((s.ended_ms ?? Date.now()) - s.started_ms) / 1000));
+    stats.attempt.set(`${s.attempt}${s.restarts ? ` (${s.restarts} restarts)` : ''}`);
+  }
+
+  function tell(): void {
+    const s = show!.summary;
+    const last = show!.attempts[show!.attempts.length - 1];
+    const lines: [string, string][] = [];
+    if (s.state === 'FAILED' && last?.why) lines.push(['bad', `${last.why}${last.hint ? `; ${last.hint}` : ''}`]);
+    if (show!.trial) lines.push(['info', `The switch to ‘${show!.phases[show!.trial.phase]?.name}’ is on trial: ${show!.trial.steps} of ${show!.trial.of} steps.`]);
+    for (const i of show!.instability) lines.push(['warn', `${i.cause.replace('_', ' ')}: ${i.count} steps refused, the last at step ${i.step} (${i.action}).`]);
+    replace(notices, ...lines.map(([tone, text]) => h('p', { class: 'notice', 'data-tone': tone }, text)));
+  }
+
+  /** Everything but steps. */
+  async function load(): Promise<void> {
+    const after = events[events.length - 1]?.id ?? 0;
+    const [shown, told, commands, forecast] = await Promise.all([
+      rpc<JobShow>('job.show', { job }),
+      rpc<{ events: JobEvent[]; more: boolean }>('job.events', after ? { job, after_id: after, limit: EVENTS_MAX } : { job, newest: true, limit: EVENTS_MAX }),
+      rpc<{ commands: Command[] }>('job.journal', { job }),
+      rpcIfKnown<Forecast>('job.forecast', { job }).catch(() => null),
+    ]);
+    const first = !show;
+    const rewound = show && shown.summary.attempt !== show.summary.attempt;
+
+    show = shown;
+    journal = commands.commands;
+    const known = new Set(events.map((e) => e.id));
+    events = [...events, ...told.events.filter((e) => !known.has(e.id))].slice(-EVENTS_MAX);
+    charts.setShow(show, marksOf(events, journal, show.attempts, show.checkpoints));
+    steering.set(show);
+    tabs.set(show, events, journal);
+    head();
+    tell();
+    if (forecast?.as_planned.end_ms) stats.left.set(fmt.duration(forecast.as_planned.seconds), `ends ${fmt.when(forecast.as_planned.end_ms)}`);
+    if (first) await charts.load();
+    else if (rewound) charts.reload();
+  }
+
+  const reload = debounce(150, () => shell.guard(load()));
+  const drawHead = throttle(250, head);
+  const closeStream = openStream(`job=${job}&steps=1`, shell.listener({
+    up: (again) => { reload(); if (again) charts.reload(); },
+    event: (e) => {
+      if (e.job === job) reload();
+    },
+    step: (s) => {
+      if (s.job !== job) return;
+      newest = s;
+      charts.step(s);
+      drawHead();
+    },
+    lost: () => { reload(); charts.reload(); },
+  }));
+  const timer = setInterval(() => { if (!document.hidden && show && isLive(show.summary.state)) shell.guard(load()); }, SHOW_EVERY_MS);
+  shell.guard(load());
+
+  return { root, close: () => { closeStream(); clearInterval(timer); reload.cancel(); drawHead.cancel(); charts.destroy(); tabs.close(); } };
+}
+
+function toolbar(shell: Shell, charts: JobCharts, job: number, name: () => string): HTMLElement {
+  const modes: [XMode, string][] = [['step', 'Step'], ['tokens', 'Tokens'], ['time', 'Time']];
+  const axis = h('div', { class: 'segmented', role: 'radiogroup', 'aria-label': 'x axis' }, ...modes.map(([mode, text]) => h('label', {},
+    h('input', { type: 'radio', name: 'axis', value: mode, checked: mode === 'step', onchange: () => { charts.mode = mode; charts.rebuild(); } }), h('span', {}, text))));
+  const smoothing = h('input', { type: 'range', id: 'smoothing', min: 0, max: 100, value: charts.smoothing, oninput: () => { charts.smoothing = Number(smoothing.value); charts.resmooth(); } });
+  const log = h('input', { type: 'checkbox', onchange: () => { charts.log = log.checked; charts.rebuild(); } });
+  const middle = () => { const u = charts.panels[0].u; return (u.scales.x.min! + u.scales.x.max!) / 2; };
+  const button = (label: string, sign: string, run: () => void) => h('button', { type: 'button', class: 'icon', 'aria-label': label, title: label, onclick: run }, sign);
+  const file = (ending: string) => `${name().replace(/[^\w.-]+/g, '_')}-${job}.${ending}`;
+  const seen = (): [number, number] => [charts.range.from, charts.range.to ?? charts.curve.lastStep];
+
+  return h('div', { class: 'toolbar', role: 'toolbar', 'aria-label': 'charts' }, axis,
+    h('label', { class: 'inline', for: 'smoothing' }, 'Smoothing', smoothing), h('label', { class: 'inline' }, log, 'Log scale'),
+    h('div', { class: 'buttons' }, button('Back', '←', () => charts.move({ pan: -0.4 })), button('Forward', '→', () => charts.move({ pan: 0.4 })),
+      button('Zoom in', '+', () => charts.move({ zoom: 0.5, at: middle() })), button('Zoom out', '−', () => charts.move({ zoom: 2, at: middle() })),
+      h('button', { type: 'button', title: 'Show all steps', onclick: () => charts.move({ all: true }) }, 'All')),
+    h('div', { class: 'buttons' }, h('span', { class: 'label' }, 'Download'),
+      h('button', { type: 'button', onclick: () => savePicture(file('png'), `${name()} #${job}`, charts.panels) }, 'PNG'),
+      h('button', { type: 'button', title: 'The groups that are drawn', onclick: () => saveGroups(file('csv'), charts.curve.points) }, 'CSV'),
+      h('button', { type: 'button', title: 'Every step of what is seen', onclick: () => shell.guard(saveSteps(file('steps.csv'), job, ...seen())) }, 'CSV, every step')));
+}
