@@ -29,6 +29,7 @@ export interface PanelOptions {
   mode: XMode;
   relative?: boolean; // time since a start, not of the clock
   log?: boolean;
+  robust?: boolean; // y shows the bulk of the values, not each
   height: number;
   lines: Line[];
   fill?: { upper: number; lower: number; colour: string }; // between two lines, numbers from 1
@@ -105,10 +106,10 @@ export class Panel {
     const o = this.o;
     return {
       width, height: o.height, ms: 1,
-      padding: [8, 8, 0, 0],
+      padding: [8, 16, 0, 0],
       legend: { show: false },
       scales: { x: { time: o.mode === 'time' && !o.relative, auto: false },
-        y: { distr: o.log ? 3 : 1, range: o.log ? undefined : (_u, lo, hi) => around(lo, hi) } },
+        y: { distr: o.log ? 3 : 1, range: o.log ? undefined : (u, lo, hi) => around(lo, o.robust ? bulk(u, hi) : hi) } },
       axes: [axisX(o.mode, o.relative ?? false), {
         stroke: colour('muted'), font: FONT, size: 52, gap: 6,
         grid: { stroke: colour('grid'), width: 1 }, ticks: { show: false },
@@ -116,7 +117,7 @@ export class Panel {
       }],
       series: [{}, ...o.lines.map((l): uPlot.Series => ({
         label: l.label, stroke: l.hidden ? 'transparent' : l.stroke, width: l.hidden ? 0 : l.width ?? 1.5, dash: l.dash,
-        spanGaps: true, points: { show: l.points ?? false, size: 5, fill: l.stroke, stroke: l.stroke },
+        spanGaps: true, points: { show: l.points ? sparse : false, size: 5, fill: l.stroke, stroke: l.stroke },
       }))],
       bands: o.fill ? [{ series: [o.fill.upper, o.fill.lower], fill: o.fill.colour }] : [],
       cursor: {
@@ -186,6 +187,33 @@ export class Panel {
     else return;
     e.preventDefault();
   }
+}
+
+/** Dots are drawn as long as they are apart. */
+function sparse(u: uPlot, series: number, from: number, to: number): boolean {
+  const most = u.over.clientWidth / 10;
+  let n = 0;
+  for (let i = from; i <= to && n <= most; i++) if (u.data[series][i] !== null && u.data[series][i] !== undefined) n++;
+  return n <= most;
+}
+
+/** What all but one in fifty of the values seen stay below; edges of bands do not count. */
+function bulk(u: uPlot, highest: number | null): number | null {
+  const { min, max } = u.scales.x;
+  const seen: number[] = [];
+
+  if (min === undefined || max === undefined) return highest;
+  for (let s = 1; s < u.series.length; s++) {
+    if (!u.series[s].width) continue;
+    for (let i = 0; i < u.data[0].length; i++) {
+      const v = u.data[s][i];
+      if (v !== null && v !== undefined && u.data[0][i] >= min && u.data[0][i] <= max) seen.push(v);
+    }
+  }
+  if (seen.length < 50) return highest;
+  seen.sort((a, b) => a - b);
+  const low = seen[0];
+  return low + (seen[Math.floor(seen.length * 0.98)] - low) * 1.15;
 }
 
 /** A little room above and below. */

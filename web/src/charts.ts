@@ -28,6 +28,7 @@ export class JobCharts {
   readonly curve: Curve;
   mode: XMode = 'step';
   log = false;
+  robust = true; // the y axis leaves out what is far from the rest
   /** Time constant of smoothing: share of the span seen, in thousandths; 0: none. */
   smoothing = 20;
   range: Range = { from: 0, to: null };
@@ -93,6 +94,12 @@ export class JobCharts {
   /** After a setting was changed: all panels anew. */
   rebuild(): void { this.build(); this.shell.guard(this.load()); }
 
+  /** In steps, as seen now. */
+  get tau(): number {
+    const { from, to } = this.seen();
+    return ((to - from) * this.smoothing) / 1000;
+  }
+
   resmooth(): void { this.fill(); }
 
   move(m: Move): void {
@@ -157,7 +164,7 @@ export class JobCharts {
 
     for (const p of this.panels) p.destroy();
     const main = new Panel({
-      ...common, title: 'Loss', unit: 'nats a token', height: 340, log: this.log, format: (v) => fmt.real(v),
+      ...common, title: 'Loss', unit: 'nats a token', height: 340, log: this.log, robust: this.robust, format: (v) => fmt.real(v),
       lines: [line('smallest', true), line('largest', true), { label: 'train', stroke: colour('raw'), width: 1 },
         { label: 'train, smoothed', stroke: colour('train'), width: 1.75 },
         { label: 'validation, full attention', stroke: colour('full'), width: 1.5, points: true },
@@ -175,6 +182,7 @@ export class JobCharts {
       new Panel({ ...small, title: 'Learning rate', unit: '', format: fmt.real, lines: three('learning rate'), fill: soft }, [[], [], [], []]),
       new Panel({ ...small, title: 'Gradient norm', unit: 'before clipping', format: fmt.real, log: this.log, lines: three('gradient norm'), fill: soft }, [[], [], [], []]),
       new Panel({ ...small, title: 'Pace', unit: 'tokens/s', format: fmt.short, lines: three('tokens/s'), fill: soft }, [[], [], [], []]));
+    this.root.dataset.small = String(this.panels.length - 1);
     this.root.replaceChildren(...this.panels.map((p) => p.root));
     this.fill();
   }
@@ -190,12 +198,11 @@ export class JobCharts {
   private fill(): void {
     if (!this.panels.length) return;
     const pts = this.curve.points;
-    const { from, to } = this.seen();
     const col = (name: keyof Point): Column => pts.map((p) => p[name] as number | null);
 
     this.xs = xOf(pts, this.mode, this.curve.tokensBefore);
     this.ends = pts.map((p) => p.last_step);
-    this.smoothed = smooth(pts, ((to - from) * this.smoothing) / 1000);
+    this.smoothed = smooth(pts, this.tau);
     const inside = (e: { step: number }) => pts.length > 0 && e.step >= pts[0].first_step - 1 && e.step <= this.end;
     const evals = (list: Evaluation[]): uPlot.AlignedData => {
       const kept = list.filter(inside);
@@ -241,7 +248,7 @@ export class JobCharts {
     ctx.restore();
   }
 
-  /** Abandoned branches, faded, and a line for each mark but checkpoints. */
+  /** Abandoned branches, faded, and a line for each mark that is not one of many. */
   private drawAbove(u: uPlot): void {
     const { ctx, bbox } = u;
     const px = devicePixelRatio;
@@ -266,7 +273,7 @@ export class JobCharts {
     ctx.setLineDash([2 * px, 3 * px]);
     ctx.lineWidth = px;
     for (const m of this.marks) {
-      if (m.kind === 'checkpoint') continue;
+      if (m.kind === 'checkpoint' || m.kind === 'trouble') continue;
       const x = Math.round(u.valToPos(this.markX(m), 'x', true)) + 0.5;
       if (x < bbox.left || x > bbox.left + bbox.width) continue;
       ctx.beginPath();

@@ -10,10 +10,11 @@ import { StatePill } from './parts';
 import { interpolate, lastAtOrBelow, smooth, xOf, type Column, type XMode } from './series';
 import { openStream } from './stream';
 import { colour, onScheme, type Colour } from './theme';
-import type { Evaluation, JobShow, Step } from './types';
+import { isLive, type Evaluation, type JobShow } from './types';
 import uPlot from 'uplot';
 
 const POINTS = 1_000;
+const LIVE_EVERY_MS = 1_000;
 const HEAD = ['', 'job', 'state', 'step', 'loss at the cursor', 'newest loss', 'validation', 'tokens/s'];
 
 interface Compared { show: JobShow; curve: Curve; xs: number[]; smoothed: Column; shade: Colour }
@@ -21,7 +22,7 @@ interface Compared { show: JobShow; curve: Curve; xs: number[]; smoothed: Column
 export function compare(shell: Shell, ids: number[]): Page {
   const jobs: Compared[] = [];
   const body = h('tbody', {});
-  const plots = h('div', { class: 'charts' });
+  const plots = h('div', { class: 'charts', 'data-small': 2 });
   const table = h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'jobs compared' }, h('table', { class: 'compared' },
     h('thead', {}, h('tr', {}, ...HEAD.map((t) => h('th', { scope: 'col' }, t || h('span', { class: 'sr' }, 'colour'))))), body));
   let panels: Panel[] = [];
@@ -59,7 +60,7 @@ export function compare(shell: Shell, ids: number[]): Page {
 
   function build(): void {
     for (const p of panels) p.destroy();
-    const common = { mode, relative: true, sync: 'compare', onMove: move, log };
+    const common = { mode, relative: true, sync: 'compare', onMove: move, log, robust: true };
     const lines = (points: boolean) => jobs.map((j) => ({ label: j.show.summary.name, stroke: colour(j.shade), width: 1.5, points }));
     const none = () => [[], ...jobs.map(() => [])] as Column[];
     panels = [
@@ -118,19 +119,11 @@ export function compare(shell: Shell, ids: number[]): Page {
     await j.curve.load(from, to, to >= s.step, POINTS, []);
   }
 
-  const draw = throttle(300, fill);
-  const loadSoon = throttle(400, () => shell.guard(Promise.all(jobs.map(load)).then(fill)));
-  const closeStream = openStream('steps=1', shell.listener({
-    up: () => loadSoon(),
-    event: () => {},
-    step: (s: Step) => {
-      const j = jobs.find((k) => k.show.summary.job === s.job);
-      if (!j) return;
-      if (!j.curve.push(s)) loadSoon();
-      draw();
-    },
-    lost: () => loadSoon(),
-  }));
+  const reload = (which: Compared[]) => shell.guard(Promise.all(which.map(load)).then(fill));
+  const loadSoon = throttle(400, () => reload(jobs));
+  // Polled: a stream for each of eight jobs would be more connections than a browser has.
+  const timer = setInterval(() => { if (!document.hidden) reload(jobs.filter((j) => isLive(j.show.summary.state))); }, LIVE_EVERY_MS);
+  const closeStream = openStream('', shell.listener({ up: (again) => { if (again) loadSoon(); }, event: () => {}, step: () => {}, lost: () => {} }));
   const endScheme = onScheme(build);
 
   document.title = 'Compare · Lighthouse';
@@ -141,5 +134,5 @@ export function compare(shell: Shell, ids: number[]): Page {
     build();
   })());
 
-  return { root, close: () => { closeStream(); draw.cancel(); loadSoon.cancel(); endScheme(); for (const p of panels) p.destroy(); } };
+  return { root, close: () => { closeStream(); clearInterval(timer); loadSoon.cancel(); endScheme(); for (const p of panels) p.destroy(); } };
 }

@@ -132,6 +132,7 @@ function toolbar(shell: Shell, charts: JobCharts, job: number, name: () => strin
     h('input', { type: 'radio', name: 'axis', value: mode, checked: mode === 'step', onchange: () => { charts.mode = mode; charts.rebuild(); } }), h('span', {}, text))));
   const smoothing = h('input', { type: 'range', id: 'smoothing', min: 0, max: 100, value: charts.smoothing, oninput: () => { charts.smoothing = Number(smoothing.value); charts.resmooth(); } });
   const log = h('input', { type: 'checkbox', onchange: () => { charts.log = log.checked; charts.rebuild(); } });
+  const outliers = h('input', { type: 'checkbox', checked: charts.robust, onchange: () => { charts.robust = outliers.checked; charts.rebuild(); } });
   const middle = () => { const u = charts.panels[0].u; return (u.scales.x.min! + u.scales.x.max!) / 2; };
   const button = (label: string, sign: string, run: () => void) => h('button', { type: 'button', class: 'icon', 'aria-label': label, title: label, onclick: run }, sign);
   const file = (ending: string) => `${name().replace(/[^\w.-]+/g, '_')}-${job}.${ending}`;
@@ -139,6 +140,7 @@ function toolbar(shell: Shell, charts: JobCharts, job: number, name: () => strin
 
   return h('div', { class: 'toolbar', role: 'toolbar', 'aria-label': 'charts' }, axis,
     h('label', { class: 'inline', for: 'smoothing' }, 'Smoothing', smoothing), h('label', { class: 'inline' }, log, 'Log scale'),
+    h('label', { class: 'inline', title: 'The y axis fits what is below the highest fiftieth' }, outliers, 'Ignore outliers'),
     h('div', { class: 'buttons' }, button('Back', '←', () => charts.move({ pan: -0.4 })), button('Forward', '→', () => charts.move({ pan: 0.4 })),
       button('Zoom in', '+', () => charts.move({ zoom: 0.5, at: middle() })), button('Zoom out', '−', () => charts.move({ zoom: 2, at: middle() })),
       h('button', { type: 'button', title: 'Show all steps', onclick: () => charts.move({ all: true }) }, 'All')),

@@ -1,20 +1,20 @@
 // overview.ts: all jobs at a glance: what trains, what waits, what has ended, on what
 // device. Rows are kept and filled anew; pictures are loaded when they come into view.
 import { rpc } from './api';
-import { debounce, h, replace, setText, throttle } from './dom';
+import { debounce, h, replace, setText } from './dom';
 import * as fmt from './format';
 import type { Page, Shell } from './main';
 import { PhaseBar, Stat, StatePill } from './parts';
-import { appendStep } from './series';
 import { Spark } from './spark';
 import { openStream } from './stream';
 import { onScheme } from './theme';
-import { isLive, type DaemonInfo, type JobEvent, type JobShow, type JobSummary, type Phase, type Point, type Step } from './types';
+import { isLive, type DaemonInfo, type JobEvent, type JobShow, type JobSummary, type Phase, type Point } from './types';
 
 const SPARK_POINTS = 80;
 const SHOWN_ENDED = 50;
 const COMPARE_MAX = 8;
-const LIST_EVERY_MS = 2_000;
+const LIST_EVERY_MS = 1_000;
+const PICTURE_EVERY_MS = 3_000;
 
 class Row {
   readonly el: HTMLLIElement;
@@ -30,8 +30,9 @@ class Row {
   private readonly left = new Stat('time left');
   private phases: Phase[] = [];
   private points: Point[] = [];
-  private width = 1;
   private wanted = false; // a picture
+  private loadedMs = 0;
+  private loadedStep = 0;
   summary: JobSummary;
 
   constructor(s: JobSummary, onPick: () => void) {
@@ -48,7 +49,6 @@ class Row {
 
   fill(s: JobSummary): void {
     const total = s.total_steps === null ? '' : ` / ${fmt.count(s.total_steps)}`;
-    const changed = s.phase !== this.summary.phase || s.attempt !== this.summary.attempt || isLive(s.state) !== isLive(this.summary.state);
 
     this.summary = s;
     setText(this.name, s.name);
@@ -60,33 +60,29 @@ class Row {
     this.pace.set(isLive(s.state) ? fmt.short(s.tokens_per_s) : '–');
     if (s.ended_ms === null) this.left.set(fmt.duration(s.eta_s), '', 'time left');
     else this.left.set(fmt.duration((s.ended_ms - (s.started_ms ?? s.ended_ms)) / 1000), `ended ${fmt.when(s.ended_ms)}`, 'took');
-    if (changed && this.wanted) void this.load();
+  }
+
+  /** Whether the picture is behind by what one could see. */
+  outdated(): boolean {
+    const s = this.summary;
+    return this.wanted && Date.now() - this.loadedMs > PICTURE_EVERY_MS && Math.abs(s.step - this.loadedStep) > this.loadedStep / SPARK_POINTS;
   }
 
   /** The picture and the phases; called when the row comes into view. */
   async load(): Promise<void> {
     const job = this.summary.job;
     this.wanted = true;
+    this.loadedMs = Date.now();
+    this.loadedStep = this.summary.step;
     const [show, curve] = await Promise.all([
       rpc<JobShow>('job.show', { job }),
       rpc<{ points: Point[] }>('job.curve', { job, points: SPARK_POINTS, to_step: this.summary.step }),
     ]);
     this.phases = show.phases;
     this.points = curve.points;
-    this.width = Math.max(1, ...curve.points.map((p) => p.steps));
     this.bar.set(this.summary, this.phases);
+    this.spark.el.hidden = this.points.length < 2;
     this.spark.draw(this.points);
-  }
-
-  /** A pushed step; false when the picture must be loaded anew. */
-  step(s: Step): boolean {
-    this.summary = { ...this.summary, step: s.step, loss: s.loss, tokens_per_s: s.tokens_per_s };
-    return !this.wanted || (appendStep(this.points, s, this.width) && this.points.length < 2 * SPARK_POINTS);
-  }
-
-  drawn(): void {
-    this.fill(this.summary);
-    if (this.wanted) this.spark.draw(this.points);
   }
 
   redraw(): void { if (this.wanted) this.spark.draw(this.points); }
@@ -94,8 +90,6 @@ class Row {
 
 export function overview(shell: Shell): Page {
   const rows = new Map<number, Row>();
-  const moved = new Set<Row>(); // had steps since they were drawn
-  const stale = new Set<Row>(); // their picture is to be loaded anew
   const lists = { live: h('ul', { class: 'jobs' }), queue: h('ol', { class: 'jobs' }), ended: h('ul', { class: 'jobs' }) };
   const heads = { live: h('h2', {}, 'Running'), queue: h('h2', {}, 'Queue'), ended: h('h2', {}, 'Ended') };
   const sections = (['live', 'queue', 'ended'] as const).map((k) => h('section', { class: 'group', 'data-group': k, hidden: true }, heads[k], lists[k]));
@@ -155,8 +149,10 @@ export function overview(shell: Shell): Page {
     const { jobs } = await rpc<{ jobs: JobSummary[] }>('job.list');
     for (const s of jobs) {
       const row = rows.get(s.job);
-      if (row) row.fill(s);
-      else {
+      if (row) {
+        row.fill(s);
+        if (row.outdated()) shell.guard(row.load());
+      } else {
         const made = new Row(s, picked);
         rows.set(s.job, made);
         seen.observe(made.el);
@@ -174,29 +170,17 @@ export function overview(shell: Shell): Page {
     replace(device, ...facts.map(([k, v]) => h('div', {}, h('dt', {}, k), h('dd', {}, v))));
   }
 
-  const draw = throttle(250, () => {
-    for (const r of moved) r.drawn();
-    moved.clear();
-    for (const r of stale) shell.guard(r.load());
-    stale.clear();
-  });
   const relist = debounce(150, () => shell.guard(list()));
-  const closeStream = openStream('steps=1', shell.listener({
-    up: () => { shell.guard(list()); shell.guard(info()); for (const r of rows.values()) stale.add(r); draw(); },
-    event: (e: JobEvent) => { if (/^job\.|^attempt\.|^switch\./.test(e.kind)) relist(); },
-    step: (s: Step) => {
-      const row = rows.get(s.job);
-      if (!row) return relist();
-      if (!row.step(s)) stale.add(row);
-      moved.add(row);
-      draw();
-    },
-    lost: () => { for (const r of rows.values()) stale.add(r); relist(); },
+  const closeStream = openStream('', shell.listener({
+    up: () => { relist(); shell.guard(info()); },
+    event: (e: JobEvent) => { if (/^(job|attempt|switch)\./.test(e.kind)) relist(); },
+    step: () => {},
+    lost: relist,
   }));
   const timer = setInterval(() => { if (!document.hidden) shell.guard(list()); }, LIST_EVERY_MS);
   const endScheme = onScheme(() => { for (const r of rows.values()) r.redraw(); });
 
-  return { root, close: () => { closeStream(); clearInterval(timer); seen.disconnect(); draw.cancel(); relist.cancel(); endScheme(); } };
+  return { root, close: () => { closeStream(); clearInterval(timer); seen.disconnect(); relist.cancel(); endScheme(); } };
 }
 
 function noJobs(): Node[] {

@@ -46,7 +46,7 @@ export class Steering {
   }
 
   private async send(method: string, params: Record<string, unknown>): Promise<void> {
-    const r = await rpc<Accepted>(method, { job: this.job, request_id: id(), program: 'web', ...params });
+    const r = await rpc<Accepted>(method, { job: this.job, request_id: id(), ...params });
     toast(`${method.replace('job.', '')}: accepted as command ${r.command}; its outcome will be among the events`);
   }
 
