@@ -1,0 +1,276 @@
+// The page in a real browser, on a real lhd that trains: what it shows is what the
+// database holds, it follows what happens, and it steers only who may.
+import { test } from 'node:test';
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { Lhd, packText, scratch, submit, until } from '../e2e/lib/lhd.mjs';
+import { browser, go, keep, openPage, pageUntil, serious, stat } from './lib/browser.mjs';
+
+const PHASES = (first, second) => [
+  { name: 'lighthouse', attention: 'lighthouse', levels: 2, pool: 2, topk: 16, tile: 8, dense_layers: [0], until: { steps: first } },
+  { name: 'recovery', attention: 'full', until: { steps: second } },
+];
+/** Tens of steps a second, so that a person could follow. */
+const SLOW = { model: { vocab: 257, dim: 128, layers: 2, heads: 4, ffn_dim: 512 }, data: { train: 'text.train.bin', validation: 'text.val.bin', tokenizer: 'bytes', seq_len: 512 } };
+
+const number = (text) => Number(text.replaceAll(',', '').split(' ')[0]);
+
+async function start(t) {
+  const dir = scratch(t);
+  packText(dir);
+  return Lhd.start(t, dir);
+}
+
+/** Nothing was thrown, logged or refused by the page's policy. */
+const quiet = (page) => assert.deepEqual(page.complaints, []);
+
+test('the page in a browser', async (t) => {
+  const b = await browser(t);
+
+  await t.test('with no job yet it tells how to submit one', async (t) => {
+    const lhd = await Lhd.start(t, scratch(t));
+    const page = await openPage(t, b, lhd);
+    await page.getByText('No job yet').waitFor();
+    assert.match(await page.locator('.empty').textContent(), /lhctl submit job\.yaml/);
+    assert.ok(!page.url().includes('token'), 'the token has left the address');
+    await keep(page, 'empty-1280-light');
+    quiet(page);
+  });
+
+  await t.test('without a key it tells where to get one, and a token opens it once', async (t) => {
+    const lhd = await Lhd.start(t, scratch(t));
+    const page = await openPage(t, b, lhd);
+    const { url } = await lhd.call('daemon.dashboard', {});
+    const other = await b.newContext();
+    t.after(() => other.close());
+    const second = await other.newPage();
+    await second.goto(new URL('/', url).href);
+    await second.getByText('lhctl dashboard').first().waitFor();
+    await second.getByLabel('Address').fill(url);
+    await second.getByRole('button', { name: 'Open' }).click();
+    await second.waitForSelector('.overview');
+    await second.reload();
+    await second.waitForSelector('.overview'); // the key is this tab's
+    await page.goto('about:blank');
+    await page.goto(url);
+    assert.match(await page.locator('.empty h1, .overview h1').first().textContent(), /^(Not opened|Jobs)/);
+    quiet(second);
+  });
+
+  await t.test('a job shows the numbers that the database holds', async (t) => {
+    const lhd = await start(t);
+    const job = await submit(lhd, { name: 'small', phases: PHASES(60, 40), evaluation: { every_steps: 20, sequences: 2 } });
+    await lhd.jobUntil(job, 'it is done', (j) => j.state === 'DONE');
+    const page = await openPage(t, b, lhd);
+    const [last] = lhd.sql(`select step, loss, grad_norm, lr, tokens_per_s from steps where job=${job} order by step desc limit 1`);
+    const [{ tokens }] = lhd.sql(`select sum(tokens) tokens from steps where job=${job}`);
+    const [val] = lhd.sql(`select loss from evaluations where job=${job} order by seq desc limit 1`);
+    const row = page.locator(`[data-job="${job}"]`);
+
+    await row.getByText('done', { exact: true }).waitFor();
+    assert.equal(await row.locator('.name').textContent(), 'small');
+    assert.equal(await row.locator('[data-stat="loss"] b').textContent(), last.loss.toFixed(4));
+    assert.match(await row.locator('.where').textContent(), /recovery · step 100 \/ 100/);
+
+    await row.locator('.name').click();
+    await pageUntil('the values of the last step', async () => (await page.locator('.readout [data-stat="step"] b').textContent()) === String(last.step));
+    const shown = async (name) => page.locator(`.readout [data-stat="${name}"] b`).textContent();
+    assert.equal(await shown('loss'), last.loss.toFixed(4));
+    assert.equal(await shown('val. full'), val.loss.toFixed(4));
+    assert.equal(Number(await shown('lr')), Number(last.lr.toPrecision(4)));
+    assert.equal(Number(await shown('grad norm')), Number(last.grad_norm.toPrecision(4)));
+    assert.equal(number(await shown('tokens')) * 1000, Number(Number(tokens).toPrecision(3)));
+    assert.equal(await stat(page, 'loss'), last.loss.toFixed(4));
+
+    // What is downloaded is every step.
+    const [file] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'CSV, every step' }).click()]);
+    const [head, ...rows] = readFileSync(await file.path(), 'utf8').trim().split('\n');
+    const column = head.split(',').indexOf('loss');
+    const stored = lhd.sql(`select loss from steps where job=${job} order by step`);
+    assert.deepEqual(rows.map((r) => Number(r.split(',')[column])), stored.map((s) => s.loss));
+    const [picture] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'PNG' }).click()]);
+    assert.equal(readFileSync(await picture.path()).subarray(1, 4).toString(), 'PNG');
+    quiet(page);
+  });
+
+  await t.test('the keyboard moves the cursor and zooms', async (t) => {
+    const lhd = await start(t);
+    const job = await submit(lhd, { phases: PHASES(200, 100) });
+    await lhd.jobUntil(job, 'it is done', (j) => j.state === 'DONE');
+    const page = await openPage(t, b, lhd, { hash: `#/job/${job}` });
+    const step = async () => page.locator('.readout [data-stat="step"] b').textContent();
+
+    await pageUntil('the last step', async () => (await step()) === '300');
+    await page.locator('.plot').first().focus();
+    await page.keyboard.press('ArrowRight');
+    await pageUntil('the cursor is in the middle', async () => Math.abs(number(await step()) - 150) < 20);
+    await page.keyboard.press('+');
+    await page.keyboard.press('+');
+    const asked = page.waitForRequest((r) => r.url().endsWith('/rpc') && /"job\.curve"/.test(r.postData()) && JSON.parse(r.postData()).params.from_step > 0);
+    await page.keyboard.press('+');
+    const { params } = JSON.parse((await asked).postData());
+    assert.ok(params.to_step - params.from_step < 200, 'a zoom asks for what is seen and a margin');
+    await page.keyboard.press('0');
+    for (const mode of ['Tokens', 'Time']) {
+      await page.getByText(mode, { exact: true }).click();
+      await pageUntil(`the last step by ${mode}`, async () => (await step()) === '300');
+    }
+    await page.getByLabel('Log scale').check();
+    quiet(page);
+  });
+
+  await t.test('a live switch is asked for, journalled, and drawn as a band and a mark', async (t) => {
+    const lhd = await start(t);
+    const job = await submit(lhd, { ...SLOW, phases: PHASES(100_000, 100_000) });
+    const page = await openPage(t, b, lhd, { steer: true, hash: `#/job/${job}` });
+
+    await page.getByRole('button', { name: 'Switch phase…' }).click();
+    await page.getByRole('dialog').getByText('Trial', { exact: true }).waitFor(); // the pre-flight is there
+    await page.getByLabel('Why').fill('looks <i>flat</i>');
+    await page.getByRole('dialog').getByRole('button', { name: 'Switch' }).click();
+    await page.locator('.mark[data-kind="switch"]').first().waitFor();
+    await pageUntil('its phase', async () => /recovery/.test(await page.locator('.head .where').textContent()));
+    const [command] = lhd.sql(`select method, message, program from commands where job=${job} and method='job.switch'`);
+    assert.equal(command.message, 'looks <i>flat</i>');
+    await page.locator('.mark[data-kind="switch"]').first().focus();
+    assert.match(await page.locator('#mark-tip').textContent(), /job\.switch .*looks <i>flat<\/i>/);
+    assert.equal(await page.locator('i:text("flat")').count(), 0);
+
+    const before = (await lhd.call('job.get', { job })).step;
+    await pageUntil('new steps arrive by themselves', async () => number(await stat(page, 'step')) > before);
+    await page.getByRole('button', { name: 'Pause…' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Pause' }).click();
+    await lhd.jobUntil(job, 'it is paused', (j) => j.state === 'PAUSED');
+    await page.getByRole('button', { name: 'Resume…' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Resume' }).click();
+    await lhd.jobUntil(job, 'it runs', (j) => j.state === 'RUNNING');
+    await page.getByRole('button', { name: 'Checkpoint…' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Checkpoint' }).click();
+    await until('the checkpoint is written', () => lhd.sql(`select 1 from checkpoints where job=${job} and reason like '%command%'`).length);
+    quiet(page);
+  });
+
+  await t.test('who may only look is offered no command', async (t) => {
+    const lhd = await start(t);
+    const job = await submit(lhd, { ...SLOW, phases: PHASES(100_000, 10) });
+    const page = await openPage(t, b, lhd, { hash: `#/job/${job}` });
+    await page.getByText('read-only').waitFor();
+    await pageUntil('it runs', async () => (await page.locator('.head .pill').textContent()) === 'running');
+    assert.equal(await page.getByRole('group', { name: 'steering' }).getByRole('button').count(), 0);
+    const refused = await page.evaluate(async (id) => {
+      const { key } = JSON.parse(sessionStorage.getItem('lighthouse.session'));
+      const res = await fetch('/rpc', { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Bearer ${key}` }, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'job.pause', params: { job: id } }) });
+      return (await res.json()).error?.message;
+    }, job);
+    assert.ok(refused, 'nor does the server take one');
+    assert.equal((await lhd.call('job.get', { job })).state, 'RUNNING');
+    quiet(page);
+  });
+
+  await t.test('when lhd is killed it says since when, and goes on without a gap', async (t) => {
+    const lhd = await start(t);
+    const job = await submit(lhd, { ...SLOW, phases: PHASES(100_000, 10) });
+    const page = await openPage(t, b, lhd, { hash: `#/job/${job}` });
+
+    await pageUntil('it follows', async () => number(await stat(page, 'step')) > 5);
+    await lhd.end('SIGKILL');
+    await page.getByText(/Stale since \d\d:\d\d:\d\d/).waitFor();
+    await keep(page, 'stale-1280-light');
+    const stopped = number(await stat(page, 'step'));
+    await lhd.boot();
+    await page.locator('#stale').waitFor({ state: 'hidden' });
+    await pageUntil('it follows again', async () => number(await stat(page, 'step')) > stopped + 5);
+    await lhd.call('job.pause', { job });
+    const { step } = await lhd.jobUntil(job, 'it is paused', (j) => j.state === 'PAUSED');
+    await pageUntil('the last step', async () => number(await stat(page, 'step')) === step);
+
+    // What is drawn is each step once.
+    const [file] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'CSV', exact: true }).click()]);
+    const [head, ...rows] = readFileSync(await file.path(), 'utf8').trim().split('\n');
+    const at = (name) => head.split(',').indexOf(name);
+    let next = 1;
+    for (const r of rows.map((line) => line.split(',').map(Number))) {
+      assert.equal(r[at('first_step')], next);
+      assert.equal(r[at('steps')], r[at('last_step')] - r[at('first_step')] + 1);
+      next = r[at('last_step')] + 1;
+    }
+    assert.equal(next, step + 1);
+    quiet(page);
+  });
+
+  await t.test('an abandoned branch and a restart are shown', async (t) => {
+    const lhd = await start(t);
+    const job = await submit(lhd, { ...SLOW, phases: PHASES(100_000, 10), checkpoint: { every_steps: 10, keep: 2 } });
+    await lhd.jobUntil(job, 'a checkpoint and more', (j) => j.step > 15);
+    process.kill(await lhd.workerPid(job), 'SIGKILL');
+    await lhd.jobUntil(job, 'another attempt trains', (j) => j.attempt === 2 && j.step > 12);
+    const page = await openPage(t, b, lhd, { hash: `#/job/${job}` });
+    await page.locator('.mark[data-kind="restart"]').first().waitFor();
+    await page.locator('.legend').getByText('abandoned branch').waitFor();
+    await page.getByRole('tab', { name: 'Attempts' }).click();
+    assert.match(await page.locator('.tabbody').textContent(), /signal 9|killed|lost/);
+    quiet(page);
+  });
+
+  await t.test('names, notes and log lines of others stay text', async (t) => {
+    const evil = '<img src=x onerror="globalThis.pwned=1"><script>globalThis.pwned=1</script>‮';
+    const lhd = await start(t);
+    const job = await submit(lhd, { phases: PHASES(20, 10) });
+    await lhd.jobUntil(job, 'it is done', (j) => j.state === 'DONE');
+    // lhd takes no such name; another program's database might have one.
+    const poison = (value, key) => typeof value === 'string' ? (['state', 'kind', 'attention', 'outcome', 'method'].includes(key) ? value : value + evil)
+      : Array.isArray(value) ? value.map((v) => poison(v)) : value && typeof value === 'object' ? Object.fromEntries(Object.entries(value).map(([k, v]) => [k, poison(v, k)])) : value;
+    const prepare = (page) => page.route('**/rpc', async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({ response, json: poison(await response.json()) });
+    });
+    const page = await openPage(t, b, lhd, { prepare });
+    await page.locator(`[data-job="${job}"] .name`).waitFor();
+    assert.ok((await page.locator(`[data-job="${job}"] .name`).textContent()).includes(evil));
+    await go(page, `#/job/${job}`);
+    for (const tab of ['Journal', 'Log', 'Checkpoints', 'Attempts', 'Configuration', 'Events']) {
+      await page.getByRole('tab', { name: tab }).click();
+      await pageUntil(`${tab} has it as text`, async () => (await page.locator('.tabbody').textContent()).includes('<img src=x') || tab === 'Journal');
+    }
+    await page.locator('.mark').first().focus();
+    assert.ok((await page.locator('#mark-tip').textContent()).includes('<img'));
+    await go(page, `#/compare/${job},${job}`);
+    assert.equal(await page.evaluate(() => globalThis.pwned), undefined);
+    assert.equal(await page.locator('main img, main script').count(), 0);
+    quiet(page);
+  });
+
+  await t.test('nothing keeps somebody out, at both widths and in both schemes', async (t) => {
+    const lhd = await start(t);
+    const done = await submit(lhd, { name: 'first', phases: PHASES(300, 200), evaluation: { every_steps: 25, sequences: 2 } });
+    await lhd.jobUntil(done, 'it is done', (j) => j.state === 'DONE');
+    const job = await submit(lhd, { ...SLOW, name: 'second', phases: PHASES(100_000, 50_000) });
+    await submit(lhd, { name: 'third' });
+    await lhd.jobUntil(job, 'it trains', (j) => j.step > 3);
+
+    for (const [width, height] of [[1280, 860], [390, 844]])
+      for (const scheme of ['light', 'dark']) {
+        const name = (what) => `${what}-${width}-${scheme}`;
+        const page = await openPage(t, b, lhd, { width, height, scheme, steer: true });
+        await page.locator(`[data-job="${job}"] .part`).first().waitFor();
+        assert.deepEqual(await serious(page), [], name('overview'));
+        await keep(page, name('overview'));
+        await go(page, `#/job/${done}`);
+        await pageUntil('the curve', async () => (await page.locator('.readout [data-stat="step"] b').textContent()) === '500');
+        assert.deepEqual(await serious(page), [], name('job'));
+        await keep(page, name('job'));
+        await go(page, `#/compare/${done},${job}`);
+        assert.deepEqual(await serious(page), [], name('compare'));
+        await keep(page, name('compare'));
+        await go(page, `#/job/${job}`);
+        await page.getByRole('button', { name: 'Switch phase…' }).click();
+        await page.getByRole('dialog').getByText('Trial', { exact: true }).waitFor();
+        assert.deepEqual(await serious(page), [], name('switch'));
+        await keep(page, name('switch'));
+        const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.ok(wider <= 0, `${name('job')} scrolls sideways by ${wider} px`);
+        quiet(page);
+        await page.context().close();
+      }
+  });
+});
