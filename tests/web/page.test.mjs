@@ -3,8 +3,8 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { Lhd, packText, scratch, submit, until } from '../e2e/lib/lhd.mjs';
-import { browser, go, keep, openPage, pageUntil, serious, stat } from './lib/browser.mjs';
+import { atEnd, Lhd, packText, scratch, submit, until } from '../e2e/lib/lhd.mjs';
+import { browser, go, keep, openPage, pageUntil, serious, stat, watched } from './lib/browser.mjs';
 
 const PHASES = (first, second) => [
   { name: 'lighthouse', attention: 'lighthouse', levels: 2, pool: 2, topk: 16, tile: 8, dense_layers: [0], until: { steps: first } },
@@ -37,23 +37,27 @@ test('the page in a browser', async (t) => {
     quiet(page);
   });
 
-  await t.test('without a key it tells where to get one, and a token opens it once', async (t) => {
+  await t.test('without a key it tells where to get one, and an address opens it once', async (t) => {
     const lhd = await Lhd.start(t, scratch(t));
-    const page = await openPage(t, b, lhd);
     const { url } = await lhd.call('daemon.dashboard', {});
-    const other = await b.newContext();
-    t.after(() => other.close());
-    const second = await other.newPage();
-    await second.goto(new URL('/', url).href);
-    await second.getByText('lhctl dashboard').first().waitFor();
-    await second.getByLabel('Address').fill(url);
-    await second.getByRole('button', { name: 'Open' }).click();
-    await second.waitForSelector('.overview');
-    await second.reload();
-    await second.waitForSelector('.overview'); // the key is this tab's
-    await page.goto('about:blank');
-    await page.goto(url);
-    assert.match(await page.locator('.empty h1, .overview h1').first().textContent(), /^(Not opened|Jobs)/);
+    const tab = async () => {
+      const context = await b.newContext();
+      atEnd(t, () => context.close());
+      return watched(await context.newPage());
+    };
+    const first = await tab();
+    await first.goto(new URL('/', url).href);
+    await first.getByText('lhctl dashboard').first().waitFor();
+    await first.getByLabel('Address').fill(url);
+    await first.getByRole('button', { name: 'Open' }).click();
+    await first.waitForSelector('.overview');
+    await first.reload();
+    await first.waitForSelector('.overview'); // the key is this tab's
+    const second = await tab();
+    await second.goto(url);
+    await second.getByText('Not opened: this address was used before').waitFor();
+    assert.ok(!second.url().includes('token'));
+    quiet(first);
     quiet(second);
   });
 
@@ -68,11 +72,11 @@ test('the page in a browser', async (t) => {
     const row = page.locator(`[data-job="${job}"]`);
 
     await row.getByText('done', { exact: true }).waitFor();
-    assert.equal(await row.locator('.name').textContent(), 'small');
+    assert.equal(await row.locator('.who .name').textContent(), 'small');
     assert.equal(await row.locator('[data-stat="loss"] b').textContent(), last.loss.toFixed(4));
     assert.match(await row.locator('.where').textContent(), /recovery · step 100 \/ 100/);
 
-    await row.locator('.name').click();
+    await row.locator('.who .name').click();
     await pageUntil('the values of the last step', async () => (await page.locator('.readout [data-stat="step"] b').textContent()) === String(last.step));
     const shown = async (name) => page.locator(`.readout [data-stat="${name}"] b`).textContent();
     assert.equal(await shown('loss'), last.loss.toFixed(4));
@@ -146,7 +150,7 @@ test('the page in a browser', async (t) => {
     await lhd.jobUntil(job, 'it runs', (j) => j.state === 'RUNNING');
     await page.getByRole('button', { name: 'Checkpoint…' }).click();
     await page.getByRole('dialog').getByRole('button', { name: 'Checkpoint' }).click();
-    await until('the checkpoint is written', () => lhd.sql(`select 1 from checkpoints where job=${job} and reason like '%command%'`).length);
+    await until('the checkpoint is written', () => lhd.sql(`select 1 from commands where job=${job} and method='job.checkpoint' and outcome='applied'`).length);
     quiet(page);
   });
 
@@ -225,8 +229,8 @@ test('the page in a browser', async (t) => {
       await route.fulfill({ response, json: poison(await response.json()) });
     });
     const page = await openPage(t, b, lhd, { prepare });
-    await page.locator(`[data-job="${job}"] .name`).waitFor();
-    assert.ok((await page.locator(`[data-job="${job}"] .name`).textContent()).includes(evil));
+    await page.locator(`[data-job="${job}"] .who .name`).waitFor();
+    assert.ok((await page.locator(`[data-job="${job}"] .who .name`).textContent()).includes(evil));
     await go(page, `#/job/${job}`);
     for (const tab of ['Journal', 'Log', 'Checkpoints', 'Attempts', 'Configuration', 'Events']) {
       await page.getByRole('tab', { name: tab }).click();

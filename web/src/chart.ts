@@ -51,8 +51,10 @@ function axisX(mode: XMode, relative: boolean): uPlot.Axis {
   };
   if (mode === 'time' && !relative) return base;
   const text = mode === 'time' ? (v: number) => elapsed(v) : (v: number) => short(v);
-  return { ...base, values: (_u, splits) => splits.map(text), incrs: mode === 'time' ? TIME_STEPS_MS : undefined };
+  return { ...base, values: (_u, splits) => splits.map(text), incrs: mode === 'time' ? TIME_STEPS_MS : WHOLE_STEPS };
 }
+
+const WHOLE_STEPS = Array.from({ length: 14 }, (_, i) => 10 ** i).flatMap((p) => [p, 2 * p, 5 * p]);
 
 const TIME_STEPS_MS = [1e2, 2e2, 5e2, 1e3, 2e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5, 6e5, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5, 1728e5, 6048e5];
 

@@ -32,6 +32,8 @@ export class JobCharts {
   /** Time constant of smoothing: share of the span seen, in thousandths; 0: none. */
   smoothing = 20;
   range: Range = { from: 0, to: null };
+  /** The range, or what depends on it, was set. */
+  onRange = (): void => {};
   panels: Panel[] = [];
   private show: JobShow | null = null;
   private marks: Mark[] = [];
@@ -219,6 +221,7 @@ export class JobCharts {
     }
     rest.forEach((data, i) => this.panels[i + 1].setData(data, range));
     this.told(null);
+    this.onRange();
   }
 
   private told(x: number | null): void {

@@ -65,6 +65,7 @@ export function jobPage(shell: Shell, job: number): Page {
     stats.gap.el.hidden = !both.length;
     stats.pace.set(fmt.short(s.tokens_per_s));
     stats.left.set(fmt.duration(s.eta_s));
+    stats.left.el.hidden = s.ended_ms !== null;
     stats.took.set(s.started_ms === null ? '–' : fmt.duration(((s.ended_ms ?? Date.now()) - s.started_ms) / 1000));
     stats.attempt.set(`${s.attempt}${s.restarts ? ` (${s.restarts} restarts)` : ''}`);
   }
@@ -130,7 +131,11 @@ function toolbar(shell: Shell, charts: JobCharts, job: number, name: () => strin
   const modes: [XMode, string][] = [['step', 'Step'], ['tokens', 'Tokens'], ['time', 'Time']];
   const axis = h('div', { class: 'segmented', role: 'radiogroup', 'aria-label': 'x axis' }, ...modes.map(([mode, text]) => h('label', {},
     h('input', { type: 'radio', name: 'axis', value: mode, checked: mode === 'step', onchange: () => { charts.mode = mode; charts.rebuild(); } }), h('span', {}, text))));
+  const tau = h('span', { class: 'num tau' });
+  const showTau = () => setText(tau, charts.smoothing ? `${fmt.count(Math.max(1, Math.round(charts.tau)))} steps` : 'off');
   const smoothing = h('input', { type: 'range', id: 'smoothing', min: 0, max: 100, value: charts.smoothing, oninput: () => { charts.smoothing = Number(smoothing.value); charts.resmooth(); } });
+
+  charts.onRange = showTau;
   const log = h('input', { type: 'checkbox', onchange: () => { charts.log = log.checked; charts.rebuild(); } });
   const outliers = h('input', { type: 'checkbox', checked: charts.robust, onchange: () => { charts.robust = outliers.checked; charts.rebuild(); } });
   const middle = () => { const u = charts.panels[0].u; return (u.scales.x.min! + u.scales.x.max!) / 2; };
@@ -139,7 +144,7 @@ function toolbar(shell: Shell, charts: JobCharts, job: number, name: () => strin
   const seen = (): [number, number] => [charts.range.from, charts.range.to ?? charts.curve.lastStep];
 
   return h('div', { class: 'toolbar', role: 'toolbar', 'aria-label': 'charts' }, axis,
-    h('label', { class: 'inline', for: 'smoothing' }, 'Smoothing', smoothing), h('label', { class: 'inline' }, log, 'Log scale'),
+    h('label', { class: 'inline', for: 'smoothing' }, 'Smoothing', smoothing, tau), h('label', { class: 'inline' }, log, 'Log scale'),
     h('label', { class: 'inline', title: 'The y axis fits what is below the highest fiftieth' }, outliers, 'Ignore outliers'),
     h('div', { class: 'buttons' }, button('Back', '←', () => charts.move({ pan: -0.4 })), button('Forward', '→', () => charts.move({ pan: 0.4 })),
       button('Zoom in', '+', () => charts.move({ zoom: 0.5, at: middle() })), button('Zoom out', '−', () => charts.move({ zoom: 2, at: middle() })),

@@ -106,10 +106,16 @@ async function start(token: string | null): Promise<void> {
   try {
     if (!(await openSession(token))) return signIn('This page needs an address of its own');
   } catch (e) {
-    if (e instanceof NoSession) return signIn(`Not opened: ${e.message}.`);
+    // An address that was opened before, in the tab that opened it: its key is here.
+    if (e instanceof NoSession && !(await openSession(null))) return signIn(`Not opened: ${e.message}.`);
+    if (e instanceof NoSession) return opened();
     if (!(e instanceof Unreachable)) throw e;
     return signIn('lhd does not answer.');
   }
+  opened();
+}
+
+function opened(): void {
   frame(true);
   route();
 }

@@ -20,22 +20,27 @@ export async function browser(t) {
   return b;
 }
 
-/** The page of lhd, opened by an address of its own. What the browser complains of is
- * in `page.complaints`; what Chromium says of a connection that was cut is not. */
+/** The page of lhd, opened by an address of its own. */
 export async function openPage(t, b, lhd, { steer = false, hash = '', width = 1280, height = 860, scheme = 'light', prepare } = {}) {
   const context = await b.newContext({ viewport: { width, height }, colorScheme: scheme, reducedMotion: 'reduce', acceptDownloads: true });
   atEnd(t, () => context.close());
-  const page = await context.newPage();
-  page.complaints = [];
-  page.on('pageerror', (e) => page.complaints.push(String(e.stack)));
-  page.on('console', (m) => {
-    if (['error', 'warning'].includes(m.type()) && !/net::ERR_|Failed to load resource/.test(m.text())) page.complaints.push(m.text());
-  });
+  const page = watched(await context.newPage());
   if (prepare) await prepare(page);
   const { url } = await lhd.call('daemon.dashboard', { steer });
   await page.goto(url);
   await page.waitForSelector('.overview');
   if (hash) await go(page, hash);
+  return page;
+}
+
+/** Collects in `page.complaints` what the browser complains of, but for what it says of a
+ * connection that was cut or a call that was refused. */
+export function watched(page) {
+  page.complaints = [];
+  page.on('pageerror', (e) => page.complaints.push(String(e.stack)));
+  page.on('console', (m) => {
+    if (['error', 'warning'].includes(m.type()) && !/net::ERR_|Failed to load resource/.test(m.text())) page.complaints.push(m.text());
+  });
   return page;
 }
 
