@@ -1,7 +1,7 @@
 // curve.ts: what is loaded of one job's steps: groups of a range of them, as wide as
 // pixels need, the branches that were abandoned, and the live end.
 import { rpc } from './api';
-import { appendStep, type Branch } from './series';
+import { appendStep, lastAtOrBelow, tokensAfter, type Branch } from './series';
 import type { Point, Step } from './types';
 
 /** Pushed steps that are kept, for the store writes a moment after they are pushed. */
@@ -20,6 +20,9 @@ export class Curve {
   private wanted = 0;
   private loads = 0;
   private recent: Step[] = [];
+  /** Tokens trained on by the ends of the groups of the whole line: what lies before a
+   * range is then a few steps away. */
+  private totals: { ends: number[]; sums: number[] } = { ends: [], sums: [] };
   private open = false; // the range has no end: pushed steps belong to it
 
   constructor(readonly job: number) {}
@@ -37,18 +40,27 @@ export class Curve {
 
     const [points, before, ...sides] = await Promise.all([
       get({ from_step: first, to_step: last, points: wanted }),
-      first > 1 ? get({ from_step: 0, to_step: first - 1, points: 1 }) : Promise.resolve([]),
+      this.tokensUntil(first - 1, get),
       ...seen.map((b) => get({ attempt: b.attempt, from_step: Math.max(first, b.from_step), to_step: Math.min(last, b.to_step), points: BRANCH_POINTS })),
     ]);
     if (mine !== this.loads) return false;
     this.points = points;
-    this.tokensBefore = before.reduce((n, p) => n + p.tokens, 0);
+    this.tokensBefore = before;
+    if (first <= 1) this.totals = { ends: points.map((p) => p.last_step), sums: tokensAfter(points, 0) };
     this.branches = seen.map((b, i) => ({ ...b, points: sides[i] })).filter((b) => b.points.length > 0);
     this.width = Math.max(1, points[0]?.steps ?? 1);
     this.wanted = wanted;
     this.open = open;
     if (open) for (const s of this.recent) if (!appendStep(this.points, s, this.width)) break;
     return true;
+  }
+
+  private async tokensUntil(step: number, get: (params: Record<string, number>) => Promise<Point[]>): Promise<number> {
+    if (step < 1) return 0;
+    const i = lastAtOrBelow(this.totals.ends, step);
+    const from = i < 0 ? 0 : this.totals.ends[i] + 1;
+    const rest = from > step ? [] : await get({ from_step: from, to_step: step, points: 1 });
+    return rest.reduce((n, p) => n + p.tokens, i < 0 ? 0 : this.totals.sums[i]);
   }
 
   /** A pushed step. False when the curve has to be loaded anew: steps are missing,
@@ -58,6 +70,7 @@ export class Curve {
 
     if (before && before.attempt !== s.attempt) {
       this.recent = [s];
+      this.totals = { ends: [], sums: [] };
       return false;
     }
     if (before && s.step <= before.step) return true;

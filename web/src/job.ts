@@ -1,6 +1,6 @@
 // job.ts: the page of one job: its state, its charts, its words, and what may be
 // done to it.
-import { rpc, rpcIfKnown } from './api';
+import { rpc } from './api';
 import { JobCharts } from './charts';
 import { debounce, h, replace, setText, throttle } from './dom';
 import { saveGroups, savePicture, saveSteps } from './export';
@@ -12,10 +12,12 @@ import { gaps, type XMode } from './series';
 import { Steering } from './steer';
 import { openStream } from './stream';
 import { Tabs } from './tabs';
-import { isLive, type Command, type Forecast, type JobEvent, type JobShow, type Step } from './types';
+import { isLive, type Command, type JobEvent, type JobShow, type Step } from './types';
 
 const EVENTS_MAX = 2_000;
-const SHOW_EVERY_MS = 3_000;
+/** Events that are a row of job.show themselves. */
+const TELLING = ['job.eval', 'job.checkpoint'];
+const SUMMARY_EVERY_MS = 3_000;
 
 export function jobPage(shell: Shell, job: number): Page {
   const name = h('h1', {});
@@ -40,7 +42,7 @@ export function jobPage(shell: Shell, job: number): Page {
     toolbar(shell, charts, job, () => name.textContent ?? ''), charts.root, tabs.root);
 
   let show: JobShow | null = null;
-  let events: JobEvent[] = [];
+  const events: JobEvent[] = [];
   let journal: Command[] = [];
   let newest: Step | null = null;
 
@@ -80,38 +82,72 @@ export function jobPage(shell: Shell, job: number): Page {
     replace(notices, ...lines.map(([tone, text]) => h('p', { class: 'notice', 'data-tone': tone }, text)));
   }
 
-  /** Everything but steps. */
-  async function load(): Promise<void> {
-    const after = events[events.length - 1]?.id ?? 0;
-    const [shown, told, commands, forecast] = await Promise.all([
+  /** Everything but steps; `told`: and the events, which else come by themselves. */
+  async function load(told: boolean): Promise<void> {
+    const [shown, commands, stored] = await Promise.all([
       rpc<JobShow>('job.show', { job }),
-      rpc<{ events: JobEvent[]; more: boolean }>('job.events', after ? { job, after_id: after, limit: EVENTS_MAX } : { job, newest: true, limit: EVENTS_MAX }),
       rpc<{ commands: Command[] }>('job.journal', { job }),
-      rpcIfKnown<Forecast>('job.forecast', { job }).catch(() => null),
+      told ? rpc<{ events: JobEvent[] }>('job.events', { job, newest: true, limit: EVENTS_MAX }) : null,
     ]);
     const first = !show;
     const rewound = show && shown.summary.attempt !== show.summary.attempt;
 
     show = shown;
     journal = commands.commands;
-    const known = new Set(events.map((e) => e.id));
-    events = [...events, ...told.events.filter((e) => !known.has(e.id))].slice(-EVENTS_MAX);
+    for (const e of stored?.events ?? []) remember(e);
+    spread();
+    if (first) await charts.load();
+    else if (rewound) charts.reload();
+  }
+
+  /** Into its place by id. False when it is there already. */
+  function remember(e: JobEvent): boolean {
+    let at = events.length;
+    while (at > 0 && events[at - 1].id > e.id) at--;
+    if (at > 0 && events[at - 1].id === e.id) return false;
+    events.splice(at, 0, e);
+    if (events.length > EVENTS_MAX) events.shift();
+    return true;
+  }
+
+  /** What an event tells itself needs no call; false when there is more to it. */
+  function take(e: JobEvent): boolean {
+    const isNew = remember(e);
+
+    if (!show || e.step === null || e.attempt === null || !TELLING.includes(e.kind)) return false;
+    if (!isNew) return true;
+    const row = { step: e.step, attempt: e.attempt, time_ms: e.time_ms, ...e.data };
+    const list = (e.kind === 'job.eval' ? show.evaluations : show.checkpoints) as Record<keyof typeof row, unknown>[];
+    const last = list[list.length - 1];
+    // A call that was under way may have brought it.
+    if (!last || (last.time_ms as number) < e.time_ms) list.push(row);
+    return true;
+  }
+
+  async function summary(): Promise<void> {
+    const s = await rpc<JobShow['summary']>('job.get', { job });
+    if (show) show.summary = s;
+    head();
+  }
+
+  function spread(): void {
+    if (!show) return;
     charts.setShow(show, marksOf(events, journal, show.attempts, show.checkpoints));
     steering.set(show);
     tabs.set(show, events, journal);
     head();
     tell();
-    if (forecast?.as_planned.end_ms) stats.left.set(fmt.duration(forecast.as_planned.seconds), `ends ${fmt.when(forecast.as_planned.end_ms)}`);
-    if (first) await charts.load();
-    else if (rewound) charts.reload();
   }
 
-  const reload = debounce(150, () => shell.guard(load()));
+  const spreadSoon = throttle(300, spread);
+  const reload = debounce(150, () => shell.guard(load(false)));
   const drawHead = throttle(250, head);
   const closeStream = openStream(`job=${job}&steps=1`, shell.listener({
-    up: (again) => { reload(); if (again) charts.reload(); },
+    up: (again) => { shell.guard(load(true)); if (again) charts.reload(); },
     event: (e) => {
-      if (e.job === job) reload();
+      if (e.job !== job) return;
+      if (take(e)) spreadSoon();
+      else reload();
     },
     step: (s) => {
       if (s.job !== job) return;
@@ -119,12 +155,11 @@ export function jobPage(shell: Shell, job: number): Page {
       charts.step(s);
       drawHead();
     },
-    lost: () => { reload(); charts.reload(); },
+    lost: () => { shell.guard(load(true)); charts.reload(); },
   }));
-  const timer = setInterval(() => { if (!document.hidden && show && isLive(show.summary.state)) shell.guard(load()); }, SHOW_EVERY_MS);
-  shell.guard(load());
+  const timer = setInterval(() => { if (!document.hidden && show && isLive(show.summary.state)) shell.guard(summary()); }, SUMMARY_EVERY_MS);
 
-  return { root, close: () => { closeStream(); clearInterval(timer); reload.cancel(); drawHead.cancel(); charts.destroy(); tabs.close(); } };
+  return { root, close: () => { closeStream(); clearInterval(timer); reload.cancel(); spreadSoon.cancel(); drawHead.cancel(); charts.destroy(); tabs.close(); } };
 }
 
 function toolbar(shell: Shell, charts: JobCharts, job: number, name: () => string): HTMLElement {

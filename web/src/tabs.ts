@@ -43,7 +43,7 @@ export class Tabs {
     this.show = show;
     this.events = events;
     this.journal = journal;
-    if (this.open !== 'Log') this.fill();
+    if (this.open !== 'Log' && !(this.open === 'Configuration' && this.body.childElementCount)) this.fill();
   }
 
   close(): void { clearTimeout(this.logTimer); }
@@ -68,7 +68,10 @@ export class Tabs {
       replace(this.body, this.log);
       this.logNext = -1;
       this.pollLog();
-    } else this.fill();
+    } else {
+      replace(this.body);
+      this.fill();
+    }
   }
 
   private fill(): void {
@@ -83,7 +86,9 @@ export class Tabs {
           a.outcome ?? 'runs', [a.why, a.hint].filter(Boolean).join('; ')]), 'none has begun'),
       Configuration: () => h('pre', { class: 'config', tabindex: '0', 'aria-label': 'the job as resolved' }, fmt.yaml(this.show!.spec).trimStart()),
     };
+    const at = this.body.firstElementChild?.scrollTop ?? 0; // who reads further down stays there
     replace(this.body, make[this.open as Exclude<Name, 'Log'>]());
+    this.body.firstElementChild!.scrollTop = at;
   }
 
   /** The log's end, then what is added to it. */
