@@ -159,6 +159,10 @@ test('the page in a browser', async (t) => {
     const job = await submit(lhd, { ...SLOW, phases: PHASES(100_000, 10) });
     const page = await openPage(t, b, lhd, { hash: `#/job/${job}` });
     await page.getByText('read-only').waitFor();
+    await page.evaluate(() => { location.hash = '#/job/99'; });
+    await page.getByText('There is no job 99').waitFor();
+    assert.ok(await page.locator('#stale').isHidden(), 'lhd is there');
+    await go(page, `#/job/${job}`);
     await pageUntil('it runs', async () => (await page.locator('.head .pill').textContent()) === 'running');
     assert.equal(await page.getByRole('group', { name: 'steering' }).getByRole('button').count(), 0);
     const refused = await page.evaluate(async (id) => {

@@ -5,6 +5,7 @@ export class RpcError extends Error {
   constructor(readonly code: number, message: string, readonly hint = '') { super(message); }
 }
 
+export const NOT_FOUND = -32005;
 export const UNKNOWN_METHOD = -32601;
 export const BAD_PARAMS = -32602;
 

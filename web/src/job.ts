@@ -1,6 +1,6 @@
 // job.ts: the page of one job: its state, its charts, its words, and what may be
 // done to it.
-import { rpc } from './api';
+import { NOT_FOUND, rpc, RpcError } from './api';
 import { JobCharts } from './charts';
 import { debounce, h, replace, setText, throttle } from './dom';
 import { saveGroups, savePicture, saveSteps } from './export';
@@ -158,6 +158,12 @@ export function jobPage(shell: Shell, job: number): Page {
     lost: () => { shell.guard(load(true)); charts.reload(); },
   }));
   const timer = setInterval(() => { if (!document.hidden && show && isLive(show.summary.state)) shell.guard(summary()); }, SUMMARY_EVERY_MS);
+
+  // At once, and again when the stream is up: what came between is in one of them.
+  shell.guard(load(true).catch((e) => {
+    if (!(e instanceof RpcError) || e.code !== NOT_FOUND) throw e;
+    replace(root, h('section', { class: 'empty' }, h('h1', {}, `There is no job ${job}`), h('p', {}, h('a', { href: '#/' }, 'All jobs'))));
+  }));
 
   return { root, close: () => { closeStream(); clearInterval(timer); reload.cancel(); spreadSoon.cancel(); drawHead.cancel(); charts.destroy(); tabs.close(); } };
 }

@@ -24,6 +24,9 @@ const HIDDEN_MS = 10_000;
 /** After a longer break everything is loaded anew, not sent again step by step. */
 const RESUME_MS = 60_000;
 
+/** There is nothing to listen to: no such job. The page's own calls tell. */
+class Refused extends Error {}
+
 /** Opens it; the answer closes it for good. */
 export function openStream(query: string, listener: StreamListener): () => void {
   let closed = false;
@@ -50,6 +53,7 @@ export function openStream(query: string, listener: StreamListener): () => void 
       watch = window.setTimeout(() => abort.abort(), BEATS_MISSED * beatMs);
       const res = await fetch(`/events?${query}`, { headers, signal: abort.signal, cache: 'no-store', credentials: 'omit' });
       if (res.status === 401) throw new NoSession();
+      if (res.status >= 400 && res.status < 500) throw new Refused();
       if (!res.ok || !res.body) throw new Error(`HTTP status ${res.status}`);
       const parser = new SseParser();
       const reader = res.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -79,6 +83,7 @@ export function openStream(query: string, listener: StreamListener): () => void 
         await read();
       } catch (e) {
         if (!closed && e instanceof NoSession) return listener.denied();
+        if (e instanceof Refused) return;
       }
       if (closed) return;
       if (document.hidden) {
