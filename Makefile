@@ -460,7 +460,7 @@ install: all
 JOBS ?= $(shell nproc)
 DEB := pkg-config libuv1-dev libjansson-dev libyaml-dev libsqlite3-dev \
        libopenblas-openmp-dev libxxhash-dev libmicrohttpd-dev nettle-dev \
-       libcmocka-dev sqlite3 valgrind
+       libcmocka-dev sqlite3 valgrind chromium
 deps-fuzz: DEB += clang libclang-rt-14-dev
 deps deps-fuzz:
 	@missing=; for p in $(DEB); do \

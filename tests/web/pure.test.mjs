@@ -1,12 +1,11 @@
 // The page's arithmetic, without a browser: what is drawn of which steps.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { createRequire } from 'node:module';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-const ofWeb = createRequire(resolve('web/package.json'));
-const vite = await import(pathToFileURL(ofWeb.resolve('vite')));
+// Its packages are web/'s; the module by its file, for nodejs 18.
+const vite = await import(pathToFileURL(resolve('web/node_modules/vite/dist/node/index.js')));
 
 /** A module of web/src, as JavaScript. */
 async function load(name) {
@@ -99,4 +98,15 @@ test('numbers read well', async () => {
   assert.deepEqual([f.duration(8), f.duration(245), f.duration(12_000), f.duration(187_200), f.bytes(1536), f.bytes(20)],
     ['8 s', '4 min 05 s', '3 h 20 min', '2 d 04 h', '1.5 KiB', '20 B']);
   assert.equal(f.yaml({ a: 1, b: { c: ['x', 'y z'] }, d: [{ e: 1, f: 2 }], g: {} }), '\na: 1\nb:\n  c: [x, "y z"]\nd:\n  - e: 1\n    f: 2\ng: {}\n');
+});
+
+test('utilisation says what it counts, and is silent where the peak is not known', async () => {
+  const { mfu, matrixParameters } = await load('mfu');
+  const model = { vocab: 100, dim: 8, layers: 2, heads: 2, kv_heads: 1, head_dim: 4, ffn_dim: 16 };
+  assert.equal(matrixParameters(model), 2 * (8 * 8 + 2 * 8 * 4 + 8 * 8 + 3 * 8 * 16) + 800);
+  const n = matrixParameters(model);
+  const used = mfu({ device: 'cuda', model }, 'NVIDIA H100 80GB HBM3', 989.4e12 / (6 * n) / 2);
+  assert.ok(Math.abs(used.share - 0.5) < 1e-9);
+  assert.match(used.how, /989\.4 TFLOP\/s, H100\/H200 SXM dense bf16/);
+  for (const [device, gpu] of [['cpu', 'H100'], ['cuda', 'NVIDIA H100 PCIe'], ['cuda', 'some other GPU'], ['cuda', '']]) assert.equal(mfu({ device, model }, gpu, 1000), null);
 });

@@ -7,15 +7,17 @@ import { saveGroups, savePicture, saveSteps } from './export';
 import * as fmt from './format';
 import type { Page, Shell } from './main';
 import { marksOf } from './marks';
+import { mfu } from './mfu';
 import { PhaseBar, Stat, StatePill } from './parts';
 import { gaps, type XMode } from './series';
 import { Steering } from './steer';
 import { openStream } from './stream';
 import { Tabs } from './tabs';
-import { isLive, type Command, type JobEvent, type JobShow, type Step } from './types';
+import { isLive, type Command, type DaemonInfo, type JobEvent, type JobShow, type Step } from './types';
 
 const EVENTS_MAX = 2_000;
 /** Events that are a row of job.show themselves. */
+const TAIL = 20;
 const TELLING = ['job.eval', 'job.checkpoint'];
 const SUMMARY_EVERY_MS = 3_000;
 
@@ -28,7 +30,7 @@ export function jobPage(shell: Shell, job: number): Page {
   const notices = h('div', { class: 'notices' });
   const stats = {
     step: new Stat('step'), loss: new Stat('loss', 'nats'), full: new Stat('validation', 'nats'), gap: new Stat('recovery gap', 'nats'),
-    pace: new Stat('pace', 'tokens/s'), left: new Stat('time left'), took: new Stat('elapsed'), attempt: new Stat('attempt'),
+    pace: new Stat('pace', 'tokens/s'), mfu: new Stat('MFU', '%'), left: new Stat('time left'), took: new Stat('elapsed'), attempt: new Stat('attempt'),
   };
   const charts = new JobCharts(shell, job);
   const steering = new Steering(shell, job);
@@ -45,6 +47,7 @@ export function jobPage(shell: Shell, job: number): Page {
   const events: JobEvent[] = [];
   let journal: Command[] = [];
   let newest: Step | null = null;
+  let gpu = '';
 
   function head(): void {
     if (!show) return;
@@ -66,6 +69,9 @@ export function jobPage(shell: Shell, job: number): Page {
     stats.gap.set(fmt.loss(both[both.length - 1]?.gap), 'validation loss with full attention less that with Lighthouse attention');
     stats.gap.el.hidden = !both.length;
     stats.pace.set(fmt.short(s.tokens_per_s));
+    const used = mfu(show.spec, gpu, s.tokens_per_s);
+    stats.mfu.el.hidden = !used;
+    if (used) stats.mfu.set((used.share * 100).toFixed(1), used.how);
     stats.left.set(fmt.duration(s.eta_s));
     stats.left.el.hidden = s.ended_ms !== null;
     stats.took.set(s.started_ms === null ? '–' : fmt.duration(((s.ended_ms ?? Date.now()) - s.started_ms) / 1000));
@@ -118,9 +124,8 @@ export function jobPage(shell: Shell, job: number): Page {
     if (!isNew) return true;
     const row = { step: e.step, attempt: e.attempt, time_ms: e.time_ms, ...e.data };
     const list = (e.kind === 'job.eval' ? show.evaluations : show.checkpoints) as Record<keyof typeof row, unknown>[];
-    const last = list[list.length - 1];
     // A call that was under way may have brought it.
-    if (!last || (last.time_ms as number) < e.time_ms) list.push(row);
+    if (!list.slice(-TAIL).some((r) => Object.entries(row).every(([k, v]) => !(k in r) || r[k as keyof typeof row] === v))) list.push(row);
     return true;
   }
 
@@ -159,6 +164,7 @@ export function jobPage(shell: Shell, job: number): Page {
   }));
   const timer = setInterval(() => { if (!document.hidden && show && isLive(show.summary.state)) shell.guard(summary()); }, SUMMARY_EVERY_MS);
 
+  shell.guard(rpc<DaemonInfo>('daemon.info').then((d) => { gpu = d.gpu; }));
   // At once, and again when the stream is up: what came between is in one of them.
   shell.guard(load(true).catch((e) => {
     if (!(e instanceof RpcError) || e.code !== NOT_FOUND) throw e;

@@ -22,9 +22,9 @@ export const MARK_SIGNS: Record<MarkKind, { sign: string; name: string }> = {
 
 const KIND_OF_EVENT: Record<string, MarkKind> = {
   'job.phase': 'switch', 'switch.committed': 'switch', 'switch.reverted': 'reverted', 'job.rewind': 'rollback',
-  'job.instability': 'trouble', 'rule.fired': 'rule', 'job.annotated': 'note', 'job.annotate': 'note', 'attempt.lost': 'restart',
+  'job.instability': 'trouble', 'rule.fired': 'rule', 'job.note': 'note', 'attempt.lost': 'restart',
 };
-const KIND_OF_METHOD: Record<string, MarkKind> = { 'job.pause': 'pause', 'job.resume': 'pause', 'job.annotate': 'note', 'job.set': 'note' };
+const KIND_OF_METHOD: Record<string, MarkKind> = { 'job.pause': 'pause', 'job.resume': 'pause', 'job.set': 'note' };
 
 /** How the journal has a command: who, what, why, and what became of it. */
 export function journalLine(c: Command): string {
@@ -49,7 +49,7 @@ export function marksOf(events: readonly JobEvent[], journal: readonly Command[]
     const command = typeof e.data.command === 'number' ? byId.get(e.data.command)
       : e.kind === 'job.phase' ? switches.find((c) => c.step === e.step) : undefined;
     if (command) told.add(command.command);
-    marks.push({ kind, step: e.step, time_ms: e.time_ms, title: e.text, lines: command ? [journalLine(command)] : [] });
+    marks.push({ kind, step: e.step, time_ms: e.time_ms, title: e.text, lines: command ? [journalLine(command)] : e.kind === 'job.note' ? [`by uid ${e.data.uid}`] : [] });
   }
   for (const c of journal) {
     const kind = KIND_OF_METHOD[c.method];

@@ -52,7 +52,7 @@ export class Steering {
 
   private ask(title: string, text: string, method: string): void {
     const note = noteField(method === 'job.annotate');
-    dialog(title, [h('p', {}, text), note.row], title, () => this.send(method, note.value() ? { message: note.value() } : {}), this.shell);
+    dialog(title, [h('p', {}, text), note.row], title, () => this.send(method, note.value() ? { [method === 'job.annotate' ? 'text' : 'message']: note.value() } : {}), this.shell);
   }
 
   private askSwitch(): void {
@@ -85,7 +85,7 @@ export class Steering {
     if (checked.status === 'fulfilled' && checked.value.preflight) {
       const f = checked.value.preflight;
       rows.push(fact('Memory', `needs ${fmt.bytes(f.need_bytes)}, ${fmt.bytes(f.have_bytes)} there`, f.fits ? 'good' : 'bad'));
-      if (f.step_s !== null) rows.push(fact('A step', `about ${fmt.real(f.step_s)} s`));
+      if (f.step_s !== null) rows.push(fact('A step', `about ${f.step_s < 1 ? `${fmt.real(f.step_s * 1000)} ms` : `${fmt.real(f.step_s)} s`}`));
       if (!f.fits) rows.push(fact('Outcome', 'it would be refused: the phase does not fit', 'bad'));
       go.disabled = !f.fits;
     } else {
