@@ -2,7 +2,13 @@
 // page's address and is kept for this tab only; no cookie is ever used.
 
 export class RpcError extends Error {
-  constructor(readonly code: number, message: string, readonly hint = '') { super(message); }
+  constructor(
+    readonly code: number,
+    message: string,
+    readonly hint = '',
+  ) {
+    super(message);
+  }
 }
 
 export const NOT_FOUND = -32005;
@@ -14,7 +20,11 @@ export class NoSession extends Error {}
 /** lhd did not answer. */
 export class Unreachable extends Error {}
 
-export interface Session { key: string; role: 'read' | 'steer'; expires_ms: number }
+export interface Session {
+  key: string;
+  role: 'read' | 'steer';
+  expires_ms: number;
+}
 
 const STORED = 'lighthouse.session';
 const CALL_LIMIT_MS = 15_000;
@@ -23,7 +33,8 @@ let session: Session | null = null;
 let nextId = 1;
 
 export const canSteer = (): boolean => session?.role === 'steer';
-export const authorization = (): Record<string, string> => (session ? { Authorization: `Bearer ${session.key}` } : {});
+export const authorization = (): Record<string, string> =>
+  session ? { Authorization: `Bearer ${session.key}` } : {};
 
 /** Takes the token out of an address, before anything else can see it there. */
 export function takeToken(): string | null {
@@ -62,8 +73,12 @@ async function post(path: string, body: unknown, headers: Record<string, string>
   const timer = setTimeout(() => abort.abort(), CALL_LIMIT_MS);
   try {
     return await fetch(path, {
-      method: 'POST', headers: { 'Content-Type': 'application/json', ...headers },
-      body: JSON.stringify(body), signal: abort.signal, cache: 'no-store', credentials: 'omit',
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', ...headers },
+      body: JSON.stringify(body),
+      signal: abort.signal,
+      cache: 'no-store',
+      credentials: 'omit',
     });
   } catch {
     throw new Unreachable('lhd does not answer');
@@ -82,13 +97,17 @@ export async function rpc<T>(method: string, params: Record<string, unknown> = {
   } catch {
     throw new Unreachable(`lhd answered with HTTP status ${res.status}`);
   }
-  if (reply.error) throw new RpcError(reply.error.code, reply.error.message, reply.error.data?.hint ?? '');
+  if (reply.error)
+    throw new RpcError(reply.error.code, reply.error.message, reply.error.data?.hint ?? '');
   if (!('result' in reply)) throw new Unreachable(`lhd answered with HTTP status ${res.status}`);
   return reply.result as T;
 }
 
 /** As rpc, but null where lhd does not have the method. */
-export async function rpcIfKnown<T>(method: string, params: Record<string, unknown>): Promise<T | null> {
+export async function rpcIfKnown<T>(
+  method: string,
+  params: Record<string, unknown>,
+): Promise<T | null> {
   try {
     return await rpc<T>(method, params);
   } catch (e) {

@@ -46,17 +46,28 @@ const FONT = '11px ui-sans-serif, system-ui, sans-serif';
 
 function axisX(mode: XMode, relative: boolean): uPlot.Axis {
   const base = {
-    stroke: colour('muted'), font: FONT, size: 26, gap: 4,
-    grid: { show: false }, ticks: { stroke: colour('line'), width: 1, size: 4 },
+    stroke: colour('muted'),
+    font: FONT,
+    size: 26,
+    gap: 4,
+    grid: { show: false },
+    ticks: { stroke: colour('line'), width: 1, size: 4 },
   };
   if (mode === 'time' && !relative) return base;
   const text = mode === 'time' ? (v: number) => elapsed(v) : (v: number) => short(v);
-  return { ...base, values: (_u, splits) => splits.map(text), incrs: mode === 'time' ? TIME_STEPS_MS : WHOLE_STEPS };
+  return {
+    ...base,
+    values: (_u, splits) => splits.map(text),
+    incrs: mode === 'time' ? TIME_STEPS_MS : WHOLE_STEPS,
+  };
 }
 
 const WHOLE_STEPS = Array.from({ length: 14 }, (_, i) => 10 ** i).flatMap((p) => [p, 2 * p, 5 * p]);
 
-const TIME_STEPS_MS = [1e2, 2e2, 5e2, 1e3, 2e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5, 6e5, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5, 1728e5, 6048e5];
+const TIME_STEPS_MS = [
+  1e2, 2e2, 5e2, 1e3, 2e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5, 6e5, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5,
+  1728e5, 6048e5,
+];
 
 function elapsed(ms: number): string {
   const s = ms / 1000;
@@ -71,12 +82,24 @@ export class Panel {
   u: uPlot;
   private watch: ResizeObserver;
 
-  constructor(private readonly o: PanelOptions, data: Column[]) {
-    this.plot = h('div', { class: 'plot', tabindex: '0', role: 'application', 'aria-roledescription': 'chart',
+  constructor(
+    private readonly o: PanelOptions,
+    data: Column[],
+  ) {
+    this.plot = h('div', {
+      class: 'plot',
+      tabindex: '0',
+      role: 'application',
+      'aria-roledescription': 'chart',
       'aria-label': `${o.title}${o.unit ? `, ${o.unit}` : ''}. Arrows move the cursor, with Shift they pan; plus and minus zoom, 0 shows all.`,
-      onkeydown: (e: KeyboardEvent) => this.key(e) });
-    this.root = h('section', { class: 'panel' },
-      h('h3', {}, o.title, ' ', h('span', { class: 'unit' }, o.unit)), this.plot);
+      onkeydown: (e: KeyboardEvent) => this.key(e),
+    });
+    this.root = h(
+      'section',
+      { class: 'panel' },
+      h('h3', {}, o.title, ' ', h('span', { class: 'unit' }, o.unit)),
+      this.plot,
+    );
     this.u = new uPlot(this.options(600), data as uPlot.AlignedData, this.plot);
     this.gestures();
     this.watch = new ResizeObserver(() => {
@@ -107,20 +130,41 @@ export class Panel {
   private options(width: number): uPlot.Options {
     const o = this.o;
     return {
-      width, height: o.height, ms: 1,
+      width,
+      height: o.height,
+      ms: 1,
       padding: [8, 16, 0, 0],
       legend: { show: false },
-      scales: { x: { time: o.mode === 'time' && !o.relative, auto: false },
-        y: { distr: o.log ? 3 : 1, range: o.log ? undefined : (u, lo, hi) => around(lo, o.robust ? bulk(u, hi) : hi) } },
-      axes: [axisX(o.mode, o.relative ?? false), {
-        stroke: colour('muted'), font: FONT, size: 52, gap: 6,
-        grid: { stroke: colour('grid'), width: 1 }, ticks: { show: false },
-        values: (_u, splits) => splits.map((v) => (v === null ? '' : o.format(v))),
-      }],
-      series: [{}, ...o.lines.map((l): uPlot.Series => ({
-        label: l.label, stroke: l.hidden ? 'transparent' : l.stroke, width: l.hidden ? 0 : l.width ?? 1.5, dash: l.dash,
-        spanGaps: true, points: { show: l.points ? sparse : false, size: 5, fill: l.stroke, stroke: l.stroke },
-      }))],
+      scales: {
+        x: { time: o.mode === 'time' && !o.relative, auto: false },
+        y: {
+          distr: o.log ? 3 : 1,
+          range: o.log ? undefined : (u, lo, hi) => around(lo, o.robust ? bulk(u, hi) : hi),
+        },
+      },
+      axes: [
+        axisX(o.mode, o.relative ?? false),
+        {
+          stroke: colour('muted'),
+          font: FONT,
+          size: 52,
+          gap: 6,
+          grid: { stroke: colour('grid'), width: 1 },
+          ticks: { show: false },
+          values: (_u, splits) => splits.map((v) => (v === null ? '' : o.format(v))),
+        },
+      ],
+      series: [
+        {},
+        ...o.lines.map((l): uPlot.Series => ({
+          label: l.label,
+          stroke: l.hidden ? 'transparent' : l.stroke,
+          width: l.hidden ? 0 : (l.width ?? 1.5),
+          dash: l.dash,
+          spanGaps: true,
+          points: { show: l.points ? sparse : false, size: 5, fill: l.stroke, stroke: l.stroke },
+        })),
+      ],
       bands: o.fill ? [{ series: [o.fill.upper, o.fill.lower], fill: o.fill.colour }] : [],
       cursor: {
         sync: { key: o.sync, setSeries: false, scales: ['x', null] },
@@ -132,14 +176,19 @@ export class Panel {
         drawClear: o.behind ? [o.behind] : [],
         draw: [...(o.above ? [o.above] : []), ...(o.onDrawn ? [o.onDrawn] : [])],
         setSelect: [(u) => this.selected(u)],
-        setCursor: o.onCursor ? [(u) => o.onCursor!(u.cursor.left! >= 0 ? u.posToVal(u.cursor.left!, 'x') : null)] : [],
+        setCursor: o.onCursor
+          ? [(u) => o.onCursor!(u.cursor.left! >= 0 ? u.posToVal(u.cursor.left!, 'x') : null)]
+          : [],
       },
     };
   }
 
   private selected(u: uPlot): void {
     if (u.select.width < 4) return;
-    const to: [number, number] = [u.posToVal(u.select.left, 'x'), u.posToVal(u.select.left + u.select.width, 'x')];
+    const to: [number, number] = [
+      u.posToVal(u.select.left, 'x'),
+      u.posToVal(u.select.left + u.select.width, 'x'),
+    ];
     u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
     this.o.onMove({ to });
   }
@@ -147,30 +196,44 @@ export class Panel {
   private gestures(): void {
     const over = this.u.over;
     over.addEventListener('dblclick', () => this.o.onMove({ all: true }));
-    over.addEventListener('wheel', (e) => {
-      // A plain wheel scrolls the page; a pinch comes as a wheel with Ctrl.
-      if (e.ctrlKey || e.metaKey) {
-        e.preventDefault();
-        this.o.onMove({ zoom: Math.exp(e.deltaY * 0.002), at: this.u.posToVal(e.offsetX, 'x') });
-      } else if (e.shiftKey || Math.abs(e.deltaX) > Math.abs(e.deltaY)) {
-        e.preventDefault();
-        this.o.onMove({ pan: (e.deltaX || e.deltaY) / over.clientWidth });
-      }
-    }, { passive: false });
+    over.addEventListener(
+      'wheel',
+      (e) => {
+        // A plain wheel scrolls the page; a pinch comes as a wheel with Ctrl.
+        if (e.ctrlKey || e.metaKey) {
+          e.preventDefault();
+          this.o.onMove({ zoom: Math.exp(e.deltaY * 0.002), at: this.u.posToVal(e.offsetX, 'x') });
+        } else if (e.shiftKey || Math.abs(e.deltaX) > Math.abs(e.deltaY)) {
+          e.preventDefault();
+          this.o.onMove({ pan: (e.deltaX || e.deltaY) / over.clientWidth });
+        }
+      },
+      { passive: false },
+    );
     over.addEventListener('pointermove', (e) => {
       if (e.pointerType !== 'touch') return;
       this.u.setCursor({ left: e.clientX - over.getBoundingClientRect().left, top: 0 });
     });
-    over.addEventListener('mousedown', (e) => {
-      if (!e.shiftKey || e.button) return;
-      // Before uPlot's own: Shift drags the plot, not a selection.
-      e.stopImmediatePropagation();
-      let from = e.clientX;
-      const move = (m: MouseEvent) => { this.o.onMove({ pan: (from - m.clientX) / over.clientWidth }); from = m.clientX; };
-      const up = () => { removeEventListener('mousemove', move); removeEventListener('mouseup', up); };
-      addEventListener('mousemove', move);
-      addEventListener('mouseup', up);
-    }, { capture: true });
+    over.addEventListener(
+      'mousedown',
+      (e) => {
+        if (!e.shiftKey || e.button) return;
+        // Before uPlot's own: Shift drags the plot, not a selection.
+        e.stopImmediatePropagation();
+        let from = e.clientX;
+        const move = (m: MouseEvent) => {
+          this.o.onMove({ pan: (from - m.clientX) / over.clientWidth });
+          from = m.clientX;
+        };
+        const up = () => {
+          removeEventListener('mousemove', move);
+          removeEventListener('mouseup', up);
+        };
+        addEventListener('mousemove', move);
+        addEventListener('mouseup', up);
+      },
+      { capture: true },
+    );
   }
 
   private key(e: KeyboardEvent): void {
@@ -184,7 +247,11 @@ export class Panel {
     else if (e.key === 'ArrowLeft' || e.key === 'ArrowRight') {
       const sign = e.key === 'ArrowLeft' ? -1 : 1;
       if (e.shiftKey) this.o.onMove({ pan: sign * 0.2 });
-      else u.setCursor({ left: Math.min(width - 1, Math.max(0, at + sign * Math.max(2, width / 100))), top: 0 });
+      else
+        u.setCursor({
+          left: Math.min(width - 1, Math.max(0, at + sign * Math.max(2, width / 100))),
+          top: 0,
+        });
     } else if (e.key === 'Escape') u.setCursor({ left: -10, top: -10 });
     else return;
     e.preventDefault();
@@ -195,7 +262,8 @@ export class Panel {
 function sparse(u: uPlot, series: number, from: number, to: number): boolean {
   const most = u.over.clientWidth / 10;
   let n = 0;
-  for (let i = from; i <= to && n <= most; i++) if (u.data[series][i] !== null && u.data[series][i] !== undefined) n++;
+  for (let i = from; i <= to && n <= most; i++)
+    if (u.data[series][i] !== null && u.data[series][i] !== undefined) n++;
   return n <= most;
 }
 

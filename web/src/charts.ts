@@ -10,7 +10,18 @@ import { Lane } from './lane';
 import type { Shell } from './main';
 import type { Mark } from './marks';
 import { Readout } from './readout';
-import { abandoned, bands, finalEvaluations, gaps, interpolate, smooth, xOf, type Branch, type Column, type XMode } from './series';
+import {
+  abandoned,
+  bands,
+  finalEvaluations,
+  gaps,
+  interpolate,
+  smooth,
+  xOf,
+  type Branch,
+  type Column,
+  type XMode,
+} from './series';
 import { colour, onScheme } from './theme';
 import type { Evaluation, JobShow, Point, Step } from './types';
 
@@ -51,7 +62,10 @@ export class JobCharts {
   private readonly loadSoon = debounce(LOAD_AFTER_MS, () => this.shell.guard(this.load()));
   private readonly loadNext = throttle(RELOAD_EVERY_MS, () => this.shell.guard(this.load()));
 
-  constructor(private readonly shell: Shell, readonly job: number) {
+  constructor(
+    private readonly shell: Shell,
+    readonly job: number,
+  ) {
     this.curve = new Curve(job);
   }
 
@@ -61,7 +75,13 @@ export class JobCharts {
 
     this.show = show;
     this.marks = marks;
-    this.branches = abandoned(show.attempts.map((a, i) => (i === show.attempts.length - 1 && a.last_step === null ? { ...a, last_step: show.summary.step } : a)));
+    this.branches = abandoned(
+      show.attempts.map((a, i) =>
+        i === show.attempts.length - 1 && a.last_step === null
+          ? { ...a, last_step: show.summary.step }
+          : a,
+      ),
+    );
     this.end = show.summary.step;
     this.full = finalEvaluations(show.evaluations, this.branches, 'full');
     this.lighthouse = finalEvaluations(show.evaluations, this.branches, 'lighthouse');
@@ -74,9 +94,17 @@ export class JobCharts {
     const margin = (to - from) * MARGIN;
     const width = this.panels[0]?.plot.clientWidth || 800;
     const open = this.range.to === null || to + margin >= this.end;
-    const wanted = Math.min(POINTS_MAX, Math.max(200, Math.round(width * (this.range.to === null && !this.range.from ? 1 : 1 + 2 * MARGIN))));
+    const wanted = Math.min(
+      POINTS_MAX,
+      Math.max(
+        200,
+        Math.round(width * (this.range.to === null && !this.range.from ? 1 : 1 + 2 * MARGIN)),
+      ),
+    );
 
-    if (await this.curve.load(from - margin, open ? this.end : to + margin, open, wanted, this.branches)) {
+    if (
+      await this.curve.load(from - margin, open ? this.end : to + margin, open, wanted, this.branches)
+    ) {
       this.end = Math.max(this.end, this.curve.lastStep);
       this.fill();
     }
@@ -91,10 +119,15 @@ export class JobCharts {
   }
 
   /** Steps were missed, or a branch began: loads again, soon. */
-  reload(): void { this.loadNext(); }
+  reload(): void {
+    this.loadNext();
+  }
 
   /** After a setting was changed: all panels anew. */
-  rebuild(): void { this.build(); this.shell.guard(this.load()); }
+  rebuild(): void {
+    this.build();
+    this.shell.guard(this.load());
+  }
 
   /** In steps, as seen now. */
   get tau(): number {
@@ -102,7 +135,9 @@ export class JobCharts {
     return ((to - from) * this.smoothing) / 1000;
   }
 
-  resmooth(): void { this.fill(); }
+  resmooth(): void {
+    this.fill();
+  }
 
   move(m: Move): void {
     const { from, to } = this.seen();
@@ -156,34 +191,115 @@ export class JobCharts {
     return this.mode === 'step' ? step : interpolate(this.ends, this.xs, step);
   }
 
-  private panelShape(): string { return String(gaps(this.full, this.lighthouse).length > 0); }
+  private panelShape(): string {
+    return String(gaps(this.full, this.lighthouse).length > 0);
+  }
 
   private build(): void {
-    const common = { mode: this.mode, sync: `job-${this.job}`, onMove: (m: Move) => this.move(m), behind: (u: uPlot) => this.drawBands(u) };
-    const line = (label: string, edge = false) => ({ label, stroke: colour('train'), width: 1.25, hidden: edge });
-    const three = (name: string) => [line(`${name} smallest`, true), line(`${name} largest`, true), line(name)];
+    const common = {
+      mode: this.mode,
+      sync: `job-${this.job}`,
+      onMove: (m: Move) => this.move(m),
+      behind: (u: uPlot) => this.drawBands(u),
+    };
+    const line = (label: string, edge = false) => ({
+      label,
+      stroke: colour('train'),
+      width: 1.25,
+      hidden: edge,
+    });
+    const three = (name: string) => [
+      line(`${name} smallest`, true),
+      line(`${name} largest`, true),
+      line(name),
+    ];
     const soft = { upper: 2, lower: 1, colour: colour('raw') };
 
     for (const p of this.panels) p.destroy();
-    const main = new Panel({
-      ...common, title: 'Loss', unit: 'nats a token', height: 340, log: this.log, robust: this.robust, format: (v) => fmt.real(v),
-      lines: [line('smallest', true), line('largest', true), { label: 'train', stroke: colour('raw'), width: 1 },
-        { label: 'train, smoothed', stroke: colour('train'), width: 1.75 },
-        { label: 'validation, full attention', stroke: colour('full'), width: 1.5, points: true },
-        { label: 'validation, Lighthouse', stroke: colour('lighthouse'), width: 1.5, points: true, dash: [4, 3] }],
-      fill: soft, above: (u) => this.drawAbove(u), onDrawn: (u) => this.placeMarks(u), onCursor: (x) => this.told(x),
-    }, [[], [], [], [], [], [], []]);
+    const main = new Panel(
+      {
+        ...common,
+        title: 'Loss',
+        unit: 'nats a token',
+        height: 340,
+        log: this.log,
+        robust: this.robust,
+        format: (v) => fmt.real(v),
+        lines: [
+          line('smallest', true),
+          line('largest', true),
+          { label: 'train', stroke: colour('raw'), width: 1 },
+          { label: 'train, smoothed', stroke: colour('train'), width: 1.75 },
+          { label: 'validation, full attention', stroke: colour('full'), width: 1.5, points: true },
+          {
+            label: 'validation, Lighthouse',
+            stroke: colour('lighthouse'),
+            width: 1.5,
+            points: true,
+            dash: [4, 3],
+          },
+        ],
+        fill: soft,
+        above: (u) => this.drawAbove(u),
+        onDrawn: (u) => this.placeMarks(u),
+        onCursor: (x) => this.told(x),
+      },
+      [[], [], [], [], [], [], []],
+    );
     main.root.querySelector('h3')!.after(this.legend(), this.readout.el, this.lane.el);
     main.root.classList.add('wide');
     this.panels = [main];
     if (this.panelShape() === 'true')
-      this.panels.push(new Panel({ ...common, title: 'Recovery gap', unit: 'full − Lighthouse, nats a token', height: 150, format: fmt.real,
-        lines: [{ label: 'gap', stroke: colour('full'), width: 1.5, points: true }] }, [[], []]));
+      this.panels.push(
+        new Panel(
+          {
+            ...common,
+            title: 'Recovery gap',
+            unit: 'full − Lighthouse, nats a token',
+            height: 150,
+            format: fmt.real,
+            lines: [{ label: 'gap', stroke: colour('full'), width: 1.5, points: true }],
+          },
+          [[], []],
+        ),
+      );
     const small = { ...common, height: 150 };
     this.panels.push(
-      new Panel({ ...small, title: 'Learning rate', unit: '', format: fmt.real, lines: three('learning rate'), fill: soft }, [[], [], [], []]),
-      new Panel({ ...small, title: 'Gradient norm', unit: 'before clipping', format: fmt.real, log: this.log, lines: three('gradient norm'), fill: soft }, [[], [], [], []]),
-      new Panel({ ...small, title: 'Pace', unit: 'tokens/s', format: fmt.short, lines: three('tokens/s'), fill: soft }, [[], [], [], []]));
+      new Panel(
+        {
+          ...small,
+          title: 'Learning rate',
+          unit: '',
+          format: fmt.real,
+          lines: three('learning rate'),
+          fill: soft,
+        },
+        [[], [], [], []],
+      ),
+      new Panel(
+        {
+          ...small,
+          title: 'Gradient norm',
+          unit: 'before clipping',
+          format: fmt.real,
+          log: this.log,
+          lines: three('gradient norm'),
+          fill: soft,
+        },
+        [[], [], [], []],
+      ),
+      new Panel(
+        {
+          ...small,
+          title: 'Pace',
+          unit: 'tokens/s',
+          format: fmt.short,
+          lines: three('tokens/s'),
+          fill: soft,
+        },
+        [[], [], [], []],
+      ),
+    );
     this.root.dataset.small = String(this.panels.length - 1);
     this.root.replaceChildren(...this.panels.map((p) => p.root));
     this.fill();
@@ -191,9 +307,15 @@ export class JobCharts {
 
   private legend(): HTMLElement {
     const item = (key: string, text: string) => h('li', {}, h('i', { class: `key ${key}` }), text);
-    return h('ul', { class: 'legend' }, item('train', 'train, smoothed'), item('raw', 'train, smallest to largest'),
-      item('full', 'validation, full attention'), this.lighthouse.length ? item('lighthouse', 'validation, Lighthouse') : null,
-      this.branches.length ? item('abandoned', 'abandoned branch') : null);
+    return h(
+      'ul',
+      { class: 'legend' },
+      item('train', 'train, smoothed'),
+      item('raw', 'train, smallest to largest'),
+      item('full', 'validation, full attention'),
+      this.lighthouse.length ? item('lighthouse', 'validation, Lighthouse') : null,
+      this.branches.length ? item('abandoned', 'abandoned branch') : null,
+    );
   }
 
   /** Values into the panels. */
@@ -205,19 +327,35 @@ export class JobCharts {
     this.xs = xOf(pts, this.mode, this.curve.tokensBefore);
     this.ends = pts.map((p) => p.last_step);
     this.smoothed = smooth(pts, this.tau);
-    const inside = (e: { step: number }) => pts.length > 0 && e.step >= pts[0].first_step - 1 && e.step <= this.end;
+    const inside = (e: { step: number }) =>
+      pts.length > 0 && e.step >= pts[0].first_step - 1 && e.step <= this.end;
     const evals = (list: Evaluation[]): uPlot.AlignedData => {
       const kept = list.filter(inside);
-      return [kept.map((e) => (this.mode === 'time' ? e.time_ms : this.x(e.step))), kept.map((e) => e.loss)];
+      return [
+        kept.map((e) => (this.mode === 'time' ? e.time_ms : this.x(e.step))),
+        kept.map((e) => e.loss),
+      ];
     };
     const range = this.rangeX();
-    const joined = uPlot.join([[this.xs, col('loss_min'), col('loss_max'), col('loss_mean'), this.smoothed], evals(this.full), evals(this.lighthouse)] as uPlot.AlignedData[]);
+    const joined = uPlot.join([
+      [this.xs, col('loss_min'), col('loss_max'), col('loss_mean'), this.smoothed],
+      evals(this.full),
+      evals(this.lighthouse),
+    ] as uPlot.AlignedData[]);
 
     this.panels[0].setData(joined as Column[], range);
-    const rest: Column[][] = (['lr', 'grad_norm', 'tokens_per_s'] as const).map((n) => [this.xs, col(`${n}_min`), col(`${n}_max`), col(`${n}_mean`)]);
+    const rest: Column[][] = (['lr', 'grad_norm', 'tokens_per_s'] as const).map((n) => [
+      this.xs,
+      col(`${n}_min`),
+      col(`${n}_max`),
+      col(`${n}_mean`),
+    ]);
     if (this.panels.length > 4) {
       const g = gaps(this.full, this.lighthouse).filter(inside);
-      rest.unshift([g.map((e) => (this.mode === 'time' ? e.time_ms : this.x(e.step))), g.map((e) => e.gap)]);
+      rest.unshift([
+        g.map((e) => (this.mode === 'time' ? e.time_ms : this.x(e.step))),
+        g.map((e) => e.gap),
+      ]);
     }
     rest.forEach((data, i) => this.panels[i + 1].setData(data, range));
     this.told(null);
@@ -225,7 +363,8 @@ export class JobCharts {
   }
 
   private told(x: number | null): void {
-    if (x === null && this.panels[0].u.cursor.left! >= 0) x = this.panels[0].u.posToVal(this.panels[0].u.cursor.left!, 'x');
+    if (x === null && this.panels[0].u.cursor.left! >= 0)
+      x = this.panels[0].u.posToVal(this.panels[0].u.cursor.left!, 'x');
     this.readout.set(this.curve, this.xs, this.smoothed, this.full, this.lighthouse, x);
   }
 
@@ -244,9 +383,14 @@ export class JobCharts {
       const x1 = u.valToPos(this.x(b.to_step), 'x', true);
       ctx.fillStyle = colour(phase?.attention === 'lighthouse' ? 'band-lighthouse' : 'band-full');
       ctx.fillRect(x0, bbox.top, x1 - x0, bbox.height);
-      if (u !== this.panels[0]?.u || !phase || x1 - x0 < ctx.measureText(phase.name).width + 16) continue;
+      if (u !== this.panels[0]?.u || !phase || x1 - x0 < ctx.measureText(phase.name).width + 16)
+        continue;
       ctx.fillStyle = colour('muted');
-      ctx.fillText(phase.name, Math.max(x0, bbox.left) + 6 * devicePixelRatio, bbox.top + 14 * devicePixelRatio);
+      ctx.fillText(
+        phase.name,
+        Math.max(x0, bbox.left) + 6 * devicePixelRatio,
+        bbox.top + 14 * devicePixelRatio,
+      );
     }
     ctx.restore();
   }
@@ -268,7 +412,8 @@ export class JobCharts {
       const xs = xOf(b.points, this.mode, before);
       ctx.beginPath();
       b.points.forEach((p, i) => {
-        if (p.loss_mean !== null) ctx.lineTo(u.valToPos(xs[i], 'x', true), u.valToPos(p.loss_mean, 'y', true));
+        if (p.loss_mean !== null)
+          ctx.lineTo(u.valToPos(xs[i], 'x', true), u.valToPos(p.loss_mean, 'y', true));
       });
       ctx.stroke();
     }
@@ -287,10 +432,17 @@ export class JobCharts {
     ctx.restore();
   }
 
-  private markX(m: Mark): number { return this.mode === 'time' ? m.time_ms : this.x(m.step); }
+  private markX(m: Mark): number {
+    return this.mode === 'time' ? m.time_ms : this.x(m.step);
+  }
 
   private placeMarks(u: uPlot): void {
     if (!this.curve.points.length) return;
-    this.lane.place(this.marks, (m) => u.valToPos(this.markX(m), 'x'), u.over.offsetLeft, u.over.clientWidth);
+    this.lane.place(
+      this.marks,
+      (m) => u.valToPos(this.markX(m), 'x'),
+      u.over.offsetLeft,
+      u.over.clientWidth,
+    );
   }
 }

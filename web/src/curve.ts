@@ -9,7 +9,9 @@ const RECENT_MAX = 8192;
 const BRANCH_POINTS = 300;
 const BRANCHES_MAX = 12;
 
-export interface LoadedBranch extends Branch { points: Point[] }
+export interface LoadedBranch extends Branch {
+  points: Point[];
+}
 
 export class Curve {
   points: Point[] = [];
@@ -27,26 +29,43 @@ export class Curve {
 
   constructor(readonly job: number) {}
 
-  get lastStep(): number { return this.points.length ? this.points[this.points.length - 1].last_step : 0; }
+  get lastStep(): number {
+    return this.points.length ? this.points[this.points.length - 1].last_step : 0;
+  }
 
   /** Groups of the steps from..to in about `wanted` points; `open`: `to` is the newest
    * step, and more may come. False when a newer load took its place. */
-  async load(from: number, to: number, open: boolean, wanted: number, branches: readonly Branch[]): Promise<boolean> {
+  async load(
+    from: number,
+    to: number,
+    open: boolean,
+    wanted: number,
+    branches: readonly Branch[],
+  ): Promise<boolean> {
     const mine = ++this.loads;
     const seen = branches.filter((b) => b.to_step >= from && b.from_step <= to).slice(0, BRANCHES_MAX);
-    const get = (params: Record<string, number>) => rpc<{ points: Point[] }>('job.curve', { job: this.job, ...params }).then((r) => r.points);
+    const get = (params: Record<string, number>) =>
+      rpc<{ points: Point[] }>('job.curve', { job: this.job, ...params }).then((r) => r.points);
     const first = Math.max(0, Math.floor(from));
     const last = Math.max(first, Math.ceil(to));
 
     const [points, before, ...sides] = await Promise.all([
       get({ from_step: first, to_step: last, points: wanted }),
       this.tokensUntil(first - 1, get),
-      ...seen.map((b) => get({ attempt: b.attempt, from_step: Math.max(first, b.from_step), to_step: Math.min(last, b.to_step), points: BRANCH_POINTS })),
+      ...seen.map((b) =>
+        get({
+          attempt: b.attempt,
+          from_step: Math.max(first, b.from_step),
+          to_step: Math.min(last, b.to_step),
+          points: BRANCH_POINTS,
+        }),
+      ),
     ]);
     if (mine !== this.loads) return false;
     this.points = points;
     this.tokensBefore = before;
-    if (first <= 1) this.totals = { ends: points.map((p) => p.last_step), sums: tokensAfter(points, 0) };
+    if (first <= 1)
+      this.totals = { ends: points.map((p) => p.last_step), sums: tokensAfter(points, 0) };
     this.branches = seen.map((b, i) => ({ ...b, points: sides[i] })).filter((b) => b.points.length > 0);
     this.width = Math.max(1, points[0]?.steps ?? 1);
     this.wanted = wanted;
@@ -55,7 +74,10 @@ export class Curve {
     return true;
   }
 
-  private async tokensUntil(step: number, get: (params: Record<string, number>) => Promise<Point[]>): Promise<number> {
+  private async tokensUntil(
+    step: number,
+    get: (params: Record<string, number>) => Promise<Point[]>,
+  ): Promise<number> {
     if (step < 1) return 0;
     const i = lastAtOrBelow(this.totals.ends, step);
     const from = i < 0 ? 0 : this.totals.ends[i] + 1;
@@ -77,6 +99,8 @@ export class Curve {
     this.recent.push(s);
     if (this.recent.length > RECENT_MAX) this.recent.splice(0, RECENT_MAX / 2);
     if (!this.open) return true;
-    return appendStep(this.points, s, this.width) && this.points.length <= 2 * Math.max(this.wanted, 50);
+    return (
+      appendStep(this.points, s, this.width) && this.points.length <= 2 * Math.max(this.wanted, 50)
+    );
   }
 }

@@ -6,7 +6,11 @@ type Props = Record<string, unknown>;
 
 /** An element. `on*` members are listeners, `class`, `aria-*` and the like are
  * attributes; null, undefined and false are left out. */
-export function h<K extends keyof HTMLElementTagNameMap>(tag: K, props: Props = {}, ...children: Child[]): HTMLElementTagNameMap[K] {
+export function h<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  props: Props = {},
+  ...children: Child[]
+): HTMLElementTagNameMap[K] {
   const el = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
     if (value === null || value === undefined || value === false) continue;
@@ -46,7 +50,10 @@ export function toast(text: string, kind: 'ok' | 'bad' = 'ok'): void {
 /** Calls `run` once, `ms` after the last of a burst of calls. */
 export function debounce(ms: number, run: () => void): { (): void; cancel(): void } {
   let timer = 0;
-  const call = () => { clearTimeout(timer); timer = window.setTimeout(run, ms); };
+  const call = () => {
+    clearTimeout(timer);
+    timer = window.setTimeout(run, ms);
+  };
   call.cancel = () => clearTimeout(timer);
   return call;
 }
@@ -55,11 +62,18 @@ export function debounce(ms: number, run: () => void): { (): void; cancel(): voi
 export function throttle(ms: number, run: () => void): { (): void; cancel(): void } {
   let timer = 0;
   let last = -Infinity;
-  const go = () => { timer = 0; last = performance.now(); run(); };
+  const go = () => {
+    timer = 0;
+    last = performance.now();
+    run();
+  };
   const call = () => {
     if (timer) return;
     timer = window.setTimeout(go, Math.max(0, last + ms - performance.now()));
   };
-  call.cancel = () => { clearTimeout(timer); timer = 0; };
+  call.cancel = () => {
+    clearTimeout(timer);
+    timer = 0;
+  };
   return call;
 }

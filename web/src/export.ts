@@ -21,13 +21,19 @@ export function csv(rows: readonly object[]): string {
   return `${names.join(',')}\n${rows.map((r) => names.map((n) => (r as Record<string, unknown>)[n] ?? '').join(',')).join('\n')}\n`;
 }
 
-export const saveGroups = (name: string, points: readonly Point[]): void => save(name, new Blob([csv(points)], { type: 'text/csv' }));
+export const saveGroups = (name: string, points: readonly Point[]): void =>
+  save(name, new Blob([csv(points)], { type: 'text/csv' }));
 
 /** Every step from..to, a piece at a time. */
 export async function saveSteps(name: string, job: number, from: number, to: number): Promise<void> {
   const parts: string[] = [];
   for (let next = Math.max(0, Math.floor(from)); next <= to;) {
-    const { steps } = await rpc<{ steps: Step[] }>('job.steps', { job, from_step: next, to_step: Math.ceil(to), limit: STEPS_A_CALL });
+    const { steps } = await rpc<{ steps: Step[] }>('job.steps', {
+      job,
+      from_step: next,
+      to_step: Math.ceil(to),
+      limit: STEPS_A_CALL,
+    });
     if (!steps.length) break;
     const text = csv(steps);
     parts.push(parts.length ? text.slice(text.indexOf('\n') + 1) : text);
@@ -59,5 +65,7 @@ export function savePicture(name: string, title: string, panels: readonly Panel[
     c.drawImage(canvases[i], 0, y + label);
     y += canvases[i].height + label;
   });
-  out.toBlob((blob) => { if (blob) save(name, blob); });
+  out.toBlob((blob) => {
+    if (blob) save(name, blob);
+  });
 }

@@ -3,11 +3,16 @@
 const NONE = '–';
 const whole = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 });
 
-export const count = (n: number | null | undefined): string => (n === null || n === undefined ? NONE : whole.format(n));
+export const count = (n: number | null | undefined): string =>
+  n === null || n === undefined ? NONE : whole.format(n);
 
 /** Nats a token, or anything of that size. */
 export const loss = (x: number | null | undefined): string =>
-  x === null || x === undefined || !Number.isFinite(x) ? NONE : Math.abs(x) < 1e-3 && x !== 0 ? x.toExponential(2) : x.toFixed(4);
+  x === null || x === undefined || !Number.isFinite(x)
+    ? NONE
+    : Math.abs(x) < 1e-3 && x !== 0
+      ? x.toExponential(2)
+      : x.toFixed(4);
 
 /** Four significant digits, an exponent where the plain form is long. */
 export function real(x: number | null | undefined): string {
@@ -21,7 +26,16 @@ export function real(x: number | null | undefined): string {
 export function short(x: number | null | undefined): string {
   if (x === null || x === undefined || !Number.isFinite(x)) return NONE;
   const a = Math.abs(x);
-  const [div, unit] = a >= 999.5e9 ? [1e12, ' T'] : a >= 999.5e6 ? [1e9, ' G'] : a >= 999.5e3 ? [1e6, ' M'] : a >= 999.5 ? [1e3, ' k'] : [1, ''];
+  const [div, unit] =
+    a >= 999.5e9
+      ? [1e12, ' T']
+      : a >= 999.5e6
+        ? [1e9, ' G']
+        : a >= 999.5e3
+          ? [1e6, ' M']
+          : a >= 999.5
+            ? [1e3, ' k']
+            : [1, ''];
   const v = x / div;
   return `${Math.abs(v) >= 100 ? Math.round(v) : Number(v.toPrecision(3))}${unit}`;
 }
@@ -30,7 +44,10 @@ export function bytes(n: number | null | undefined): string {
   if (n === null || n === undefined) return NONE;
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
   let i = 0;
-  while (n >= 1024 && i < units.length - 1) { n /= 1024; i++; }
+  while (n >= 1024 && i < units.length - 1) {
+    n /= 1024;
+    i++;
+  }
   return `${i && n < 100 ? n.toFixed(1) : Math.round(n)} ${units[i]}`;
 }
 
@@ -47,7 +64,9 @@ export function duration(s: number | null | undefined): string {
 
 export function clock(ms: number): string {
   const d = new Date(ms);
-  return [d.getHours(), d.getMinutes(), d.getSeconds()].map((n) => String(n).padStart(2, '0')).join(':');
+  return [d.getHours(), d.getMinutes(), d.getSeconds()]
+    .map((n) => String(n).padStart(2, '0'))
+    .join(':');
 }
 
 /** Clock time, with the date when it is not today's. */
@@ -63,13 +82,21 @@ export function when(ms: number | null | undefined, now = Date.now()): string {
 export function yaml(value: unknown, indent = ''): string {
   if (Array.isArray(value)) {
     if (!value.length) return ' []\n';
-    if (value.every((v) => typeof v !== 'object' || v === null)) return ` [${value.map(scalar).join(', ')}]\n`;
-    return '\n' + value.map((v) => `${indent}-${yaml(v, indent + '  ').replace(/^\n\s*/, ' ')}`).join('');
+    if (value.every((v) => typeof v !== 'object' || v === null))
+      return ` [${value.map(scalar).join(', ')}]\n`;
+    return (
+      '\n' + value.map((v) => `${indent}-${yaml(v, indent + '  ').replace(/^\n\s*/, ' ')}`).join('')
+    );
   }
   if (typeof value === 'object' && value !== null) {
     const rows = Object.entries(value);
     if (!rows.length) return ' {}\n';
-    return '\n' + rows.map(([k, v]) => `${indent}${k}:${yaml(v, typeof v === 'object' ? indent + '  ' : indent)}`).join('');
+    return (
+      '\n' +
+      rows
+        .map(([k, v]) => `${indent}${k}:${yaml(v, typeof v === 'object' ? indent + '  ' : indent)}`)
+        .join('')
+    );
   }
   return ` ${scalar(value)}\n`;
 }

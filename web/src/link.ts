@@ -34,6 +34,10 @@ function show(): void {
   banner.hidden = !stale;
   document.body.classList.toggle('is-stale', stale);
   if (stale)
-    replace(banner, h('strong', {}, `Stale since ${clock(staleSince!)}`), ' lhd does not answer; its workers train on without it. Trying again.');
+    replace(
+      banner,
+      h('strong', {}, `Stale since ${clock(staleSince!)}`),
+      ' lhd does not answer; its workers train on without it. Trying again.',
+    );
   for (const run of listeners) run(!stale);
 }

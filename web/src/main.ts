@@ -3,16 +3,27 @@
 //   #/job/7       one
 //   #/compare/3,7 up to eight over each other
 import './style.css';
-import { canSteer, closeSession, NoSession, openSession, RpcError, takeToken, Unreachable } from './api';
-import { compare } from './compare';
+import {
+  canSteer,
+  closeSession,
+  NoSession,
+  openSession,
+  RpcError,
+  takeToken,
+  Unreachable,
+} from './api';
+import { Compare } from './compare';
 import { h, replace, toast } from './dom';
-import { jobPage } from './job';
+import { JobPage } from './job';
 import { isStale, linkDown, linkUp, onLink } from './link';
-import { overview } from './overview';
+import { Overview } from './overview';
 import type { StreamListener } from './stream';
 import type { JobEvent, Step } from './types';
 
-export interface Page { root: HTMLElement; close(): void }
+export interface Page {
+  root: HTMLElement;
+  close(): void;
+}
 
 export interface Listening {
   up(again: boolean): void;
@@ -29,12 +40,16 @@ export interface Shell {
   listener(l: Listening): StreamListener;
 }
 
+const COMPARE_MAX = 8;
+
 let page: Page | null = null;
 let heardMs = Date.now();
 
 const shell: Shell = {
   guard(call) {
-    call.then(() => { heardMs = Date.now(); }, failed);
+    call.then(() => {
+      heardMs = Date.now();
+    }, failed);
   },
   listener: (l) => ({
     message(event, data) {
@@ -43,7 +58,10 @@ const shell: Shell = {
       else if (event === 'event') l.event(data as JobEvent);
       else if (event === 'lost') l.lost();
     },
-    up: (again) => { linkUp(); l.up(again); },
+    up: (again) => {
+      linkUp();
+      l.up(again);
+    },
     down: (ms) => linkDown(ms),
     denied: () => signIn('The session has ended.'),
   }),
@@ -65,9 +83,14 @@ function show(next: Page | null, ...instead: Node[]): void {
 
 function route(): void {
   const [, kind, rest] = /^#\/(\w*)\/?([\d,]*)$/.exec(location.hash) ?? [];
-  if (kind === 'job' && rest) show(jobPage(shell, Number(rest)));
-  else if (kind === 'compare' && rest) show(compare(shell, rest.split(',').map(Number).filter((n) => n > 0).slice(0, 8)));
-  else show(overview(shell));
+  const ids = (rest ?? '')
+    .split(',')
+    .map(Number)
+    .filter((n) => n > 0);
+
+  if (kind === 'job' && ids.length) show(new JobPage(shell, ids[0]));
+  else if (kind === 'compare' && ids.length) show(new Compare(shell, ids.slice(0, COMPARE_MAX)));
+  else show(new Overview(shell));
 }
 
 /** A page for who has no key: what to do about it. */
@@ -76,29 +99,61 @@ function signIn(why: string): void {
   linkUp();
   document.title = 'Lighthouse';
   frame(false);
-  const address = h('input', { type: 'text', id: 'address', autocomplete: 'off', spellcheck: 'false', placeholder: 'http://127.0.0.1:PORT/#token=…' });
-  const form = h('form', { onsubmit: (e: Event) => {
-    e.preventDefault();
-    const token = /(?:#token=)?([\w.~-]+)$/.exec(address.value.trim())?.[1];
-    if (token) void start(token);
-  } }, h('label', { for: 'address' }, 'Address'), h('div', { class: 'row' }, address, h('button', { type: 'submit', class: 'primary' }, 'Open')));
-  show(null, h('section', { class: 'empty' }, h('h1', {}, why),
-    h('p', {}, 'On the machine where lhd runs, this prints an address that opens the page once:'),
-    h('pre', {}, 'lhctl dashboard            # to look\nlhctl dashboard --steer    # to steer, too'),
-    h('p', {}, 'Open it here, or paste it:'), form));
+  const address = h('input', {
+    type: 'text',
+    id: 'address',
+    autocomplete: 'off',
+    spellcheck: 'false',
+    placeholder: 'http://127.0.0.1:PORT/#token=…',
+  });
+  const form = h(
+    'form',
+    {
+      onsubmit: (e: Event) => {
+        e.preventDefault();
+        const token = /(?:#token=)?([\w.~-]+)$/.exec(address.value.trim())?.[1];
+        if (token) void start(token);
+      },
+    },
+    h('label', { for: 'address' }, 'Address'),
+    h('div', { class: 'row' }, address, h('button', { type: 'submit', class: 'primary' }, 'Open')),
+  );
+  show(
+    null,
+    h(
+      'section',
+      { class: 'empty' },
+      h('h1', {}, why),
+      h('p', {}, 'On the machine where lhd runs, this prints an address that opens the page once:'),
+      h('pre', {}, 'lhctl dashboard            # to look\nlhctl dashboard --steer    # to steer, too'),
+      h('p', {}, 'Open it here, or paste it:'),
+      form,
+    ),
+  );
 }
 
 function frame(open: boolean): void {
   const dot = h('span', { class: 'dot', 'aria-hidden': 'true' });
   const said = h('span', {}, 'live');
   const role = h('span', { class: 'role' }, canSteer() ? 'steering' : 'read-only');
-  const mark = h('img', { src: new URL('./icon.svg', import.meta.url).href, alt: '', width: 20, height: 20 });
+  const mark = h('img', {
+    src: new URL('./icon.svg', import.meta.url).href,
+    alt: '',
+    width: 20,
+    height: 20,
+  });
 
   endLink();
-  endLink = onLink((up) => { said.textContent = up ? 'live' : 'stale'; });
+  endLink = onLink((up) => {
+    said.textContent = up ? 'live' : 'stale';
+  });
   if (isStale()) said.textContent = 'stale';
-  replace(document.getElementById('top')!, h('a', { class: 'brand', href: '#/' }, mark, h('span', {}, 'Lighthouse')),
-    open ? h('span', { class: 'link' }, dot, said) : null, open ? role : null);
+  replace(
+    document.getElementById('top')!,
+    h('a', { class: 'brand', href: '#/' }, mark, h('span', {}, 'Lighthouse')),
+    open ? h('span', { class: 'link' }, dot, said) : null,
+    open ? role : null,
+  );
 }
 let endLink = (): void => {};
 
@@ -107,7 +162,8 @@ async function start(token: string | null): Promise<void> {
     if (!(await openSession(token))) return signIn('This page needs an address of its own');
   } catch (e) {
     // An address that was opened before, in the tab that opened it: its key is here.
-    if (e instanceof NoSession && !(await openSession(null))) return signIn(`Not opened: ${e.message}.`);
+    if (e instanceof NoSession && !(await openSession(null)))
+      return signIn(`Not opened: ${e.message}.`);
     if (e instanceof NoSession) return opened();
     if (!(e instanceof Unreachable)) throw e;
     return signIn('lhd does not answer.');

@@ -5,9 +5,20 @@
 // a number that counts it cannot be compared across a switch.
 
 /** Dense bf16 with fp32 accumulation, FLOP/s, as the vendor states it. */
-const PEAKS: [RegExp, string, number][] = [[/\bH[12]00\b(?!.*(PCIe|NVL))/, 'H100/H200 SXM', 989.4e12], [/\bA100\b/, 'A100', 312e12]];
+const PEAKS: [RegExp, string, number][] = [
+  [/\bH[12]00\b(?!.*(PCIe|NVL))/, 'H100/H200 SXM', 989.4e12],
+  [/\bA100\b/, 'A100', 312e12],
+];
 
-interface Model { vocab: number; dim: number; layers: number; heads: number; kv_heads: number; head_dim: number; ffn_dim: number }
+interface Model {
+  vocab: number;
+  dim: number;
+  layers: number;
+  heads: number;
+  kv_heads: number;
+  head_dim: number;
+  ffn_dim: number;
+}
 
 /** Parameters that are multiplied with each token: layers and the output, no embedding. */
 export function matrixParameters(m: Model): number {
@@ -16,7 +27,11 @@ export function matrixParameters(m: Model): number {
 }
 
 /** A share and how it came about; null where the device's peak is not known. */
-export function mfu(spec: Record<string, unknown>, gpu: string, tokensPerS: number | null): { share: number; how: string } | null {
+export function mfu(
+  spec: Record<string, unknown>,
+  gpu: string,
+  tokensPerS: number | null,
+): { share: number; how: string } | null {
   const peak = PEAKS.find(([name]) => name.test(gpu));
   const model = spec.model as Model | undefined;
 

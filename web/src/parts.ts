@@ -4,8 +4,16 @@ import { count } from './format';
 import type { JobSummary, Phase } from './types';
 
 const TONE: Record<string, string> = {
-  RUNNING: 'good', STARTING: 'good', SWITCHING: 'good', DONE: 'done', PAUSED: 'warn', RESTARTING: 'warn', STOPPING: 'warn',
-  QUEUED: 'idle', FAILED: 'bad', CANCELLED: 'idle',
+  RUNNING: 'good',
+  STARTING: 'good',
+  SWITCHING: 'good',
+  DONE: 'done',
+  PAUSED: 'warn',
+  RESTARTING: 'warn',
+  STOPPING: 'warn',
+  QUEUED: 'idle',
+  FAILED: 'bad',
+  CANCELLED: 'idle',
 };
 
 export class StatePill {
@@ -31,20 +39,40 @@ export class PhaseBar {
     if (key !== this.key) {
       this.key = key;
       this.fills = phases.map(() => h('i', {}));
-      replace(this.el, ...phases.map((p, i) => {
-        const part = h('span', { class: 'part', 'data-attention': p.attention, title: `${p.name}: ${p.attention} attention, ${p.steps === null ? 'open end' : `${count(p.steps)} steps`}` },
-          this.fills[i]);
-        part.style.flexGrow = String(known ? p.steps : 1);
-        return part;
-      }));
+      replace(
+        this.el,
+        ...phases.map((p, i) => {
+          const part = h(
+            'span',
+            {
+              class: 'part',
+              'data-attention': p.attention,
+              title: `${p.name}: ${p.attention} attention, ${p.steps === null ? 'open end' : `${count(p.steps)} steps`}`,
+            },
+            this.fills[i],
+          );
+          part.style.flexGrow = String(known ? p.steps : 1);
+          return part;
+        }),
+      );
     }
     phases.forEach((p, i) => {
       const begun = p.first_step ?? 0;
       const end = begun + (p.steps ?? 0);
-      const share = i < s.phase || s.state === 'DONE' ? 1 : i > s.phase ? 0 : p.steps ? (s.step - begun) / (end - begun) : 0.5;
+      const share =
+        i < s.phase || s.state === 'DONE'
+          ? 1
+          : i > s.phase
+            ? 0
+            : p.steps
+              ? (s.step - begun) / (end - begun)
+              : 0.5;
       this.fills[i].style.width = `${Math.max(0, Math.min(1, share)) * 100}%`;
     });
-    this.el.setAttribute('aria-label', `phase ${s.phase + 1} of ${phases.length || '?'}, ${s.phase_name}, step ${s.step}${s.total_steps === null ? '' : ` of ${s.total_steps}`}`);
+    this.el.setAttribute(
+      'aria-label',
+      `phase ${s.phase + 1} of ${phases.length || '?'}, ${s.phase_name}, step ${s.step}${s.total_steps === null ? '' : ` of ${s.total_steps}`}`,
+    );
   }
 }
 
@@ -56,7 +84,12 @@ export class Stat {
 
   constructor(name: string, unit = '') {
     this.name = h('span', { class: 'name' }, name);
-    this.el = h('div', { class: 'stat', 'data-stat': name }, this.name, h('span', { class: 'val' }, this.value, unit ? h('span', { class: 'unit' }, unit) : null));
+    this.el = h(
+      'div',
+      { class: 'stat', 'data-stat': name },
+      this.name,
+      h('span', { class: 'val' }, this.value, unit ? h('span', { class: 'unit' }, unit) : null),
+    );
   }
 
   set(text: string, title = '', name = ''): void {

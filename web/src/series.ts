@@ -14,11 +14,24 @@ export function appendStep(points: Point[], s: Step, width: number): boolean {
   if (s.step !== (last ? last.last_step : 0) + 1) return false;
   if (!last || last.steps >= width || last.phase !== s.phase) {
     points.push({
-      first_step: s.step, last_step: s.step, steps: 1, phase: s.phase, time_ms: s.time_ms, tokens: s.tokens,
-      loss_min: s.loss, loss_mean: s.loss, loss_max: s.loss,
-      grad_norm_min: s.grad_norm, grad_norm_mean: s.grad_norm, grad_norm_max: s.grad_norm,
-      lr_min: s.lr, lr_mean: s.lr, lr_max: s.lr,
-      tokens_per_s_min: s.tokens_per_s, tokens_per_s_mean: s.tokens_per_s, tokens_per_s_max: s.tokens_per_s,
+      first_step: s.step,
+      last_step: s.step,
+      steps: 1,
+      phase: s.phase,
+      time_ms: s.time_ms,
+      tokens: s.tokens,
+      loss_min: s.loss,
+      loss_mean: s.loss,
+      loss_max: s.loss,
+      grad_norm_min: s.grad_norm,
+      grad_norm_mean: s.grad_norm,
+      grad_norm_max: s.grad_norm,
+      lr_min: s.lr,
+      lr_mean: s.lr,
+      lr_max: s.lr,
+      tokens_per_s_min: s.tokens_per_s,
+      tokens_per_s_mean: s.tokens_per_s,
+      tokens_per_s_max: s.tokens_per_s,
     });
     return true;
   }
@@ -64,7 +77,12 @@ export function tokensAfter(points: readonly Point[], before: number): number[] 
 }
 
 /** Where each group lies on the x axis; `origin` is taken off (a job's start). */
-export function xOf(points: readonly Point[], mode: XMode, tokensBefore: number, originMs = 0): number[] {
+export function xOf(
+  points: readonly Point[],
+  mode: XMode,
+  tokensBefore: number,
+  originMs = 0,
+): number[] {
   if (mode === 'tokens') return tokensAfter(points, tokensBefore);
   return points.map((p) => (mode === 'time' ? p.time_ms - originMs : p.last_step));
 }
@@ -78,7 +96,8 @@ export function interpolate(from: readonly number[], to: readonly number[], v: n
   let hi = n - 1;
   while (hi - lo > 1) {
     const mid = (lo + hi) >> 1;
-    if (from[mid] <= v) lo = mid; else hi = mid;
+    if (from[mid] <= v) lo = mid;
+    else hi = mid;
   }
   const span = from[hi] - from[lo];
   return span ? to[lo] + ((v - from[lo]) * (to[hi] - to[lo])) / span : to[lo];
@@ -90,16 +109,23 @@ export function lastAtOrBelow(values: readonly number[], v: number): number {
   let hi = values.length;
   while (hi - lo > 1) {
     const mid = (lo + hi) >> 1;
-    if (values[mid] <= v) lo = mid; else hi = mid;
+    if (values[mid] <= v) lo = mid;
+    else hi = mid;
   }
   return lo;
 }
 
-export interface Branch { attempt: number; from_step: number; to_step: number }
+export interface Branch {
+  attempt: number;
+  from_step: number;
+  to_step: number;
+}
 
 /** What attempts did that a later one did again: attempt n went on to its last step,
  * but a later one began before that. Newest first. */
-export function abandoned(attempts: readonly { attempt: number; first_step: number | null; last_step: number | null }[]): Branch[] {
+export function abandoned(
+  attempts: readonly { attempt: number; first_step: number | null; last_step: number | null }[],
+): Branch[] {
   const out: Branch[] = [];
   let begun = Infinity; // the earliest step that a later attempt resumed from
   for (let i = attempts.length - 1; i >= 0; i--) {
@@ -114,7 +140,11 @@ export function abandoned(attempts: readonly { attempt: number; first_step: numb
 }
 
 /** Evaluations on the line that counts, one a step and attention: the newest. */
-export function finalEvaluations(evaluations: readonly Evaluation[], branches: readonly Branch[], attention: string): Evaluation[] {
+export function finalEvaluations(
+  evaluations: readonly Evaluation[],
+  branches: readonly Branch[],
+  attention: string,
+): Evaluation[] {
   const byStep = new Map<number, Evaluation>();
   for (const e of evaluations) {
     if (e.attention !== attention || e.loss === null) continue;
@@ -125,12 +155,21 @@ export function finalEvaluations(evaluations: readonly Evaluation[], branches: r
 }
 
 /** Full less Lighthouse validation loss, where both were measured at a step. */
-export function gaps(full: readonly Evaluation[], lighthouse: readonly Evaluation[]): { step: number; gap: number; time_ms: number }[] {
+export function gaps(
+  full: readonly Evaluation[],
+  lighthouse: readonly Evaluation[],
+): { step: number; gap: number; time_ms: number }[] {
   const other = new Map(lighthouse.map((e) => [e.step, e.loss!]));
-  return full.filter((e) => other.has(e.step)).map((e) => ({ step: e.step, gap: e.loss! - other.get(e.step)!, time_ms: e.time_ms }));
+  return full
+    .filter((e) => other.has(e.step))
+    .map((e) => ({ step: e.step, gap: e.loss! - other.get(e.step)!, time_ms: e.time_ms }));
 }
 
-export interface Band { phase: number; from_step: number; to_step: number }
+export interface Band {
+  phase: number;
+  from_step: number;
+  to_step: number;
+}
 
 /** Runs of groups of one phase. */
 export function bands(points: readonly Point[]): Band[] {

@@ -8,7 +8,12 @@ const WIDTH = 168;
 const HEIGHT = 34;
 
 export class Spark {
-  readonly el = h('canvas', { class: 'spark', 'aria-hidden': 'true', width: WIDTH * 2, height: HEIGHT * 2 });
+  readonly el = h('canvas', {
+    class: 'spark',
+    'aria-hidden': 'true',
+    width: WIDTH * 2,
+    height: HEIGHT * 2,
+  });
 
   draw(points: readonly Point[]): void {
     const c = this.el.getContext('2d')!;
@@ -23,7 +28,8 @@ export class Spark {
     const low = sorted[0];
     const high = Math.max(sorted[Math.floor(sorted.length * 0.95)], low + 1e-9);
     const x = (p: Point) => 4 + ((p.last_step - from) / span) * (this.el.width - 10);
-    const y = (p: Point) => 6 + (1 - Math.min(1, (p.loss_mean! - low) / (high - low))) * (this.el.height - 12);
+    const y = (p: Point) =>
+      6 + (1 - Math.min(1, (p.loss_mean! - low) / (high - low))) * (this.el.height - 12);
     c.strokeStyle = colour('train');
     c.lineWidth = 3;
     c.lineJoin = 'round';

@@ -1,6 +1,10 @@
 // sse.ts: the text/event-stream format, from chunks that end anywhere. Pure.
 
-export interface SseMessage { event: string; data: string; id: string | null }
+export interface SseMessage {
+  event: string;
+  data: string;
+  id: string | null;
+}
 
 export class SseParser {
   private rest = '';
@@ -16,7 +20,8 @@ export class SseParser {
     this.rest = lines.pop()!;
     for (const line of lines) {
       if (line === '') {
-        if (this.data.length) whole.push({ event: this.event || 'message', data: this.data.join('\n'), id: this.id });
+        if (this.data.length)
+          whole.push({ event: this.event || 'message', data: this.data.join('\n'), id: this.id });
         this.event = '';
         this.data = [];
         this.id = null;

@@ -51,7 +51,12 @@ export function openStream(query: string, listener: StreamListener): () => void 
     try {
       const headers = { ...authorization(), ...(cursor === null ? {} : { 'Last-Event-ID': cursor }) };
       watch = window.setTimeout(() => abort.abort(), BEATS_MISSED * beatMs);
-      const res = await fetch(`/events?${query}`, { headers, signal: abort.signal, cache: 'no-store', credentials: 'omit' });
+      const res = await fetch(`/events?${query}`, {
+        headers,
+        signal: abort.signal,
+        cache: 'no-store',
+        credentials: 'omit',
+      });
       if (res.status === 401) throw new NoSession();
       if (res.status >= 400 && res.status < 500) throw new Refused();
       if (!res.ok || !res.body) throw new Error(`HTTP status ${res.status}`);
@@ -87,7 +92,9 @@ export function openStream(query: string, listener: StreamListener): () => void 
       }
       if (closed) return;
       if (document.hidden) {
-        await new Promise<void>((r) => { seen = r; });
+        await new Promise<void>((r) => {
+          seen = r;
+        });
         continue;
       }
       listener.down(heardMs);

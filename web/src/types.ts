@@ -21,7 +21,12 @@ export interface JobSummary {
   ended_ms: number | null;
 }
 
-export interface Phase { name: string; attention: string; steps: number | null; first_step: number | null }
+export interface Phase {
+  name: string;
+  attention: string;
+  steps: number | null;
+  first_step: number | null;
+}
 
 export interface Attempt {
   attempt: number;
@@ -64,7 +69,13 @@ export interface JobShow {
   attempts: Attempt[];
   evaluations: Evaluation[];
   checkpoints: Checkpoint[];
-  trial: { phase: number; from_step: number; steps: number; of: number; loss_ceiling: number | null } | null;
+  trial: {
+    phase: number;
+    from_step: number;
+    steps: number;
+    of: number;
+    loss_ceiling: number | null;
+  } | null;
   last_switch: { verdict: string; phase: number; from_step: number; why: string } | null;
   instability: { cause: string; count: number; step: number; action: string }[];
   spec: Record<string, unknown>;
@@ -133,7 +144,15 @@ export interface Command {
   text: string;
 }
 
-export interface Logs { attempt: number; live: boolean; bytes: number; offset: number; next_offset: number; more: boolean; text: string }
+export interface Logs {
+  attempt: number;
+  live: boolean;
+  bytes: number;
+  offset: number;
+  next_offset: number;
+  more: boolean;
+  text: string;
+}
 
 export interface DaemonInfo {
   version: string;
@@ -153,7 +172,13 @@ export interface Forecast {
   gap: { step: number; gap: number | null } | null;
 }
 
-export interface Preflight { phase: string; need_bytes: number; have_bytes: number; fits: boolean; step_s: number | null }
+export interface Preflight {
+  phase: string;
+  need_bytes: number;
+  have_bytes: number;
+  fits: boolean;
+  step_s: number | null;
+}
 
 export const LIVE_STATES = ['STARTING', 'RUNNING', 'PAUSED', 'SWITCHING', 'STOPPING', 'RESTARTING'];
 export const isLive = (state: string): boolean => LIVE_STATES.includes(state);
