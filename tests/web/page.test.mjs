@@ -206,6 +206,23 @@ test('the page in a browser', async (t) => {
     quiet(page);
   });
 
+  await t.test('a job that waits and one that failed say why', async (t) => {
+    const lhd = await start(t);
+    const running = await submit(lhd, { ...SLOW, phases: PHASES(100_000, 10), restarts: 0 });
+    const waiting = await submit(lhd, { name: 'waits' });
+    await lhd.jobUntil(running, 'it trains', (j) => j.step > 3);
+    const page = await openPage(t, b, lhd, { hash: `#/job/${waiting}` });
+    await pageUntil('it is queued', async () => (await page.locator('.head .pill').textContent()) === 'queued');
+    process.kill(await lhd.workerPid(running), 'SIGKILL');
+    await lhd.jobUntil(waiting, 'it begins by itself', (j) => j.step > 3);
+    await pageUntil('its first steps are shown', async () => number(await page.locator('.readout [data-stat="step"] b').textContent()) > 3);
+    await go(page, '#/');
+    await page.locator('[data-group="ended"]').getByText('failed', { exact: true }).waitFor();
+    await go(page, `#/job/${running}`);
+    await page.locator('.notice[data-tone="bad"]').getByText(/signal 9|killed/).waitFor();
+    quiet(page);
+  });
+
   await t.test('an abandoned branch and a restart are shown', async (t) => {
     const lhd = await start(t);
     const job = await submit(lhd, { ...SLOW, phases: PHASES(100_000, 10), checkpoint: { every_steps: 10, keep: 2 } });

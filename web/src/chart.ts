@@ -3,9 +3,8 @@
 // wish (`Move`) and sets it on each panel.
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
+import { axisX, axisY, rangeY } from './axis';
 import { h } from './dom';
-import { short } from './format';
-import { colour } from './theme';
 import type { Column, XMode } from './series';
 
 export interface Line {
@@ -40,40 +39,6 @@ export interface PanelOptions {
   onMove: (m: Move) => void;
   onCursor?: (x: number | null) => void;
   onDrawn?: (u: uPlot) => void;
-}
-
-const FONT = '11px ui-sans-serif, system-ui, sans-serif';
-
-function axisX(mode: XMode, relative: boolean): uPlot.Axis {
-  const base = {
-    stroke: colour('muted'),
-    font: FONT,
-    size: 26,
-    gap: 4,
-    grid: { show: false },
-    ticks: { stroke: colour('line'), width: 1, size: 4 },
-  };
-  if (mode === 'time' && !relative) return base;
-  const text = mode === 'time' ? (v: number) => elapsed(v) : (v: number) => short(v);
-  return {
-    ...base,
-    values: (_u, splits) => splits.map(text),
-    incrs: mode === 'time' ? TIME_STEPS_MS : WHOLE_STEPS,
-  };
-}
-
-const WHOLE_STEPS = Array.from({ length: 14 }, (_, i) => 10 ** i).flatMap((p) => [p, 2 * p, 5 * p]);
-
-const TIME_STEPS_MS = [
-  1e2, 2e2, 5e2, 1e3, 2e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5, 6e5, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5,
-  1728e5, 6048e5,
-];
-
-function elapsed(ms: number): string {
-  const s = ms / 1000;
-  if (s < 60) return `${Number(s.toFixed(1))} s`;
-  if (s < 3600) return `${Number((s / 60).toFixed(1))} min`;
-  return s < 172_800 ? `${Number((s / 3600).toFixed(1))} h` : `${Number((s / 86_400).toFixed(1))} d`;
 }
 
 export class Panel {
@@ -139,21 +104,10 @@ export class Panel {
         x: { time: o.mode === 'time' && !o.relative, auto: false },
         y: {
           distr: o.log ? 3 : 1,
-          range: o.log ? undefined : (u, lo, hi) => around(lo, o.robust ? bulk(u, hi) : hi),
+          range: (u, lo, hi) => rangeY(lo, o.robust ? bulk(u, hi) : hi, o.log ?? false),
         },
       },
-      axes: [
-        axisX(o.mode, o.relative ?? false),
-        {
-          stroke: colour('muted'),
-          font: FONT,
-          size: 52,
-          gap: 6,
-          grid: { stroke: colour('grid'), width: 1 },
-          ticks: { show: false },
-          values: (_u, splits) => splits.map((v) => (v === null ? '' : o.format(v))),
-        },
-      ],
+      axes: [axisX(o.mode, o.relative ?? false), axisY(o.format, o.log ?? false)],
       series: [
         {},
         ...o.lines.map((l): uPlot.Series => ({
@@ -169,7 +123,7 @@ export class Panel {
       cursor: {
         sync: { key: o.sync, setSeries: false, scales: ['x', null] },
         drag: { x: true, y: false, setScale: false },
-        points: { size: 6 },
+        points: { size: (_u, series) => (o.lines[series - 1]?.hidden ? 0 : 6) },
         y: false,
       },
       hooks: {
@@ -284,11 +238,4 @@ function bulk(u: uPlot, highest: number | null): number | null {
   seen.sort((a, b) => a - b);
   const low = seen[0];
   return low + (seen[Math.floor(seen.length * 0.98)] - low) * 1.15;
-}
-
-/** A little room above and below. */
-function around(lo: number | null, hi: number | null): [number, number] {
-  if (lo === null || hi === null || !Number.isFinite(lo) || !Number.isFinite(hi)) return [0, 1];
-  const room = hi > lo ? (hi - lo) * 0.06 : Math.abs(hi) * 0.1 || 1;
-  return [lo >= 0 ? Math.max(0, lo - room) : lo - room, hi + room];
 }

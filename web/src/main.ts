@@ -44,11 +44,13 @@ const COMPARE_MAX = 8;
 
 let page: Page | null = null;
 let heardMs = Date.now();
+let streaming = false; // a stream is open: only then is what is shown kept true
 
 const shell: Shell = {
   guard(call) {
     call.then(() => {
       heardMs = Date.now();
+      if (streaming) linkUp();
     }, failed);
   },
   listener: (l) => ({
@@ -59,10 +61,14 @@ const shell: Shell = {
       else if (event === 'lost') l.lost();
     },
     up: (again) => {
+      streaming = true;
       linkUp();
       l.up(again);
     },
-    down: (ms) => linkDown(ms),
+    down: (ms) => {
+      streaming = false;
+      linkDown(ms);
+    },
     denied: () => signIn('The session has ended.'),
   }),
 };

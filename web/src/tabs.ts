@@ -102,7 +102,7 @@ export class Tabs {
 
   private fill(): void {
     if (!this.show) return;
-    const make: Record<Exclude<Name, 'Log'>, () => Node> = {
+    const make: Record<Exclude<Name, 'Log'>, () => HTMLElement> = {
       Events: () =>
         table(
           ['time', 'step', 'event', 'what'],
@@ -159,9 +159,20 @@ export class Tabs {
           fmt.yaml(this.show!.spec).trimStart(),
         ),
     };
-    const at = this.body.firstElementChild?.scrollTop ?? 0; // who reads further down stays there
-    replace(this.body, make[this.open as Exclude<Name, 'Log'>]());
-    this.body.firstElementChild!.scrollTop = at;
+    this.put(make[this.open as Exclude<Name, 'Log'>]());
+  }
+
+  /** Who reads further down, or has the focus there, stays; who marks a text keeps it. */
+  private put(next: HTMLElement): void {
+    const before = this.body.firstElementChild;
+    const marked = getSelection();
+    const at = before?.scrollTop ?? 0;
+    const focused = before !== null && before === document.activeElement;
+
+    if (before && marked && !marked.isCollapsed && before.contains(marked.anchorNode)) return;
+    replace(this.body, next);
+    next.scrollTop = at;
+    if (focused) next.focus();
   }
 
   /** The log's end, then what is added to it. */
@@ -194,7 +205,7 @@ export class Tabs {
   }
 }
 
-function table(heads: string[], rows: string[][], none: string): Node {
+function table(heads: string[], rows: string[][], none: string): HTMLElement {
   if (!rows.length) return h('p', { class: 'none' }, none);
   return h(
     'div',
