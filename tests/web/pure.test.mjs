@@ -1,6 +1,7 @@
 // The page's arithmetic, without a browser: what is drawn of which steps.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
@@ -65,7 +66,7 @@ test('the gap is full less Lighthouse, at steps that have both', async () => {
   const branches = [{ attempt: 1, from_step: 15, to_step: 20 }];
   const full = finalEvaluations(all, branches, 'full');
   assert.deepEqual(full.map((x) => x.loss), [3, 2]);
-  assert.deepEqual(gaps(full, finalEvaluations(all, branches, 'lighthouse')), [{ step: 10, gap: 0.5, time_ms: 10 }]);
+  assert.deepEqual(gaps(full, finalEvaluations(all, branches, 'lighthouse')), [{ step: 10, loss: 0.5, time_ms: 10 }]);
 });
 
 test('marks near each other become one with the more telling sign', async () => {
@@ -109,4 +110,10 @@ test('utilisation says what it counts, and is silent where the peak is not known
   assert.ok(Math.abs(used.share - 0.5) < 1e-9);
   assert.match(used.how, /989\.4 TFLOP\/s, H100\/H200 SXM dense bf16/);
   for (const [device, gpu] of [['cpu', 'H100'], ['cuda', 'NVIDIA H100 PCIe'], ['cuda', 'some other GPU'], ['cuda', '']]) assert.equal(mfu({ device, model }, gpu, 1000), null);
+});
+
+test('the sources are well typed', () => {
+  const r = spawnSync(process.execPath, ['node_modules/typescript/bin/tsc', '--noEmit'], { cwd: 'web', encoding: 'utf8' });
+  assert.equal(r.stdout, '');
+  assert.equal(r.status, 0);
 });

@@ -47,10 +47,7 @@ export class Panel {
   u: uPlot;
   private watch: ResizeObserver;
 
-  constructor(
-    private readonly o: PanelOptions,
-    data: Column[],
-  ) {
+  constructor(private readonly o: PanelOptions) {
     this.plot = h('div', {
       class: 'plot',
       tabindex: '0',
@@ -65,7 +62,8 @@ export class Panel {
       h('h3', {}, o.title, ' ', h('span', { class: 'unit' }, o.unit)),
       this.plot,
     );
-    this.u = new uPlot(this.options(600), data as uPlot.AlignedData, this.plot);
+    const none = [[], ...o.lines.map(() => [])];
+    this.u = new uPlot(this.options(600), none as unknown as uPlot.AlignedData, this.plot);
     this.gestures();
     this.watch = new ResizeObserver(() => {
       const width = Math.floor(this.plot.clientWidth);

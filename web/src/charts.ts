@@ -2,17 +2,18 @@
 // range of steps for all of them; the axis may count steps, tokens or time. Moving
 // redraws at once what is loaded, then loads what the new range deserves.
 import uPlot from 'uplot';
-import { Panel, type Move } from './chart';
+import { Panel, type Move, type PanelOptions } from './chart';
 import { Curve } from './curve';
 import { debounce, h, throttle } from './dom';
 import * as fmt from './format';
 import { Lane } from './lane';
+import { gapLine, lossLines, soft, spread } from './lines';
 import type { Shell } from './main';
 import type { Mark } from './marks';
+import { paintBands, paintBranches, paintMarks } from './paint';
 import { Readout } from './readout';
 import {
   abandoned,
-  bands,
   finalEvaluations,
   gaps,
   interpolate,
@@ -22,7 +23,7 @@ import {
   type Column,
   type XMode,
 } from './series';
-import { colour, onScheme } from './theme';
+import { onScheme } from './theme';
 import type { Evaluation, JobShow, Point, Step } from './types';
 
 const DRAW_EVERY_MS = 200;
@@ -31,6 +32,8 @@ const RELOAD_EVERY_MS = 1_000;
 /** Loaded on either side of what is seen, in spans. */
 const MARGIN = 0.5;
 const POINTS_MAX = 2_400;
+/** Kinds of marks that have no line: there may be hundreds. */
+const MANY: readonly string[] = ['checkpoint', 'trouble'];
 
 type Range = { from: number; to: number | null }; // to null: the newest step, followed
 
@@ -71,7 +74,8 @@ export class JobCharts {
 
   /** What is known of the job besides its steps. */
   setShow(show: JobShow, marks: Mark[]): void {
-    const shape = this.panelShape();
+    const shape = this.shape();
+    const sameAttempt = show.summary.attempt === this.show?.summary.attempt;
 
     this.show = show;
     this.marks = marks;
@@ -82,10 +86,11 @@ export class JobCharts {
           : a,
       ),
     );
-    this.end = show.summary.step;
+    // Steps are pushed before a call tells of them; another attempt begins further back.
+    this.end = sameAttempt ? Math.max(this.end, show.summary.step) : show.summary.step;
     this.full = finalEvaluations(show.evaluations, this.branches, 'full');
     this.lighthouse = finalEvaluations(show.evaluations, this.branches, 'lighthouse');
-    if (!this.panels.length || shape !== this.panelShape()) this.build();
+    if (!this.panels.length || shape !== this.shape()) this.build();
     else this.draw();
   }
 
@@ -191,8 +196,13 @@ export class JobCharts {
     return this.mode === 'step' ? step : interpolate(this.ends, this.xs, step);
   }
 
-  private panelShape(): string {
-    return String(gaps(this.full, this.lighthouse).length > 0);
+  private get hasGap(): boolean {
+    return gaps(this.full, this.lighthouse).length > 0;
+  }
+
+  /** What the panels and the legend depend on. */
+  private shape(): string {
+    return [this.hasGap, this.lighthouse.length > 0, this.branches.length > 0].join();
   }
 
   private build(): void {
@@ -202,103 +212,33 @@ export class JobCharts {
       onMove: (m: Move) => this.move(m),
       behind: (u: uPlot) => this.drawBands(u),
     };
-    const line = (label: string, edge = false) => ({
-      label,
-      stroke: colour('train'),
-      width: 1.25,
-      hidden: edge,
-    });
-    const three = (name: string) => [
-      line(`${name} smallest`, true),
-      line(`${name} largest`, true),
-      line(name),
-    ];
-    const soft = { upper: 2, lower: 1, colour: colour('raw') };
+    const small = (title: string, unit: string, over: Partial<PanelOptions>) =>
+      new Panel({ ...common, title, unit, height: 150, format: fmt.real, ...spread(title), ...over });
 
     for (const p of this.panels) p.destroy();
-    const main = new Panel(
-      {
-        ...common,
-        title: 'Loss',
-        unit: 'nats a token',
-        height: 340,
-        log: this.log,
-        robust: this.robust,
-        format: (v) => fmt.real(v),
-        lines: [
-          line('smallest', true),
-          line('largest', true),
-          { label: 'train', stroke: colour('raw'), width: 1 },
-          { label: 'train, smoothed', stroke: colour('train'), width: 1.75 },
-          { label: 'validation, full attention', stroke: colour('full'), width: 1.5, points: true },
-          {
-            label: 'validation, Lighthouse',
-            stroke: colour('lighthouse'),
-            width: 1.5,
-            points: true,
-            dash: [4, 3],
-          },
-        ],
-        fill: soft,
-        above: (u) => this.drawAbove(u),
-        onDrawn: (u) => this.placeMarks(u),
-        onCursor: (x) => this.told(x),
-      },
-      [[], [], [], [], [], [], []],
-    );
+    const main = new Panel({
+      ...common,
+      title: 'Loss',
+      unit: 'nats a token',
+      height: 340,
+      log: this.log,
+      robust: this.robust,
+      format: fmt.real,
+      lines: lossLines(),
+      fill: soft(),
+      above: (u) => this.drawAbove(u),
+      onDrawn: (u) => this.placeMarks(u),
+      onCursor: (x) => this.told(x),
+    });
     main.root.querySelector('h3')!.after(this.legend(), this.readout.el, this.lane.el);
     main.root.classList.add('wide');
     this.panels = [main];
-    if (this.panelShape() === 'true')
-      this.panels.push(
-        new Panel(
-          {
-            ...common,
-            title: 'Recovery gap',
-            unit: 'full − Lighthouse, nats a token',
-            height: 150,
-            format: fmt.real,
-            lines: [{ label: 'gap', stroke: colour('full'), width: 1.5, points: true }],
-          },
-          [[], []],
-        ),
-      );
-    const small = { ...common, height: 150 };
+    if (this.hasGap)
+      this.panels.push(small('Recovery gap', 'full − Lighthouse, nats a token', gapLine()));
     this.panels.push(
-      new Panel(
-        {
-          ...small,
-          title: 'Learning rate',
-          unit: '',
-          format: fmt.real,
-          lines: three('learning rate'),
-          fill: soft,
-        },
-        [[], [], [], []],
-      ),
-      new Panel(
-        {
-          ...small,
-          title: 'Gradient norm',
-          unit: 'before clipping',
-          format: fmt.real,
-          log: this.log,
-          lines: three('gradient norm'),
-          fill: soft,
-        },
-        [[], [], [], []],
-      ),
-      new Panel(
-        {
-          ...small,
-          title: 'Pace',
-          unit: 'tokens/s',
-          format: fmt.short,
-          lines: three('tokens/s'),
-          fill: soft,
-        },
-        [[], [], [], []],
-      ),
+      small('Learning rate', '', {}),
+      small('Gradient norm', 'before clipping', { log: this.log }),
+      small('Pace', 'tokens/s', { format: fmt.short }),
     );
     this.root.dataset.small = String(this.panels.length - 1);
     this.root.replaceChildren(...this.panels.map((p) => p.root));
@@ -321,45 +261,40 @@ export class JobCharts {
   /** Values into the panels. */
   private fill(): void {
     if (!this.panels.length) return;
-    const pts = this.curve.points;
-    const col = (name: keyof Point): Column => pts.map((p) => p[name] as number | null);
+    const { points, tokensBefore } = this.curve;
+    const col = (name: keyof Point): Column => points.map((p) => p[name] as number | null);
 
-    this.xs = xOf(pts, this.mode, this.curve.tokensBefore);
-    this.ends = pts.map((p) => p.last_step);
-    this.smoothed = smooth(pts, this.tau);
-    const inside = (e: { step: number }) =>
-      pts.length > 0 && e.step >= pts[0].first_step - 1 && e.step <= this.end;
-    const evals = (list: Evaluation[]): uPlot.AlignedData => {
-      const kept = list.filter(inside);
-      return [
-        kept.map((e) => (this.mode === 'time' ? e.time_ms : this.x(e.step))),
-        kept.map((e) => e.loss),
-      ];
-    };
-    const range = this.rangeX();
-    const joined = uPlot.join([
-      [this.xs, col('loss_min'), col('loss_max'), col('loss_mean'), this.smoothed],
-      evals(this.full),
-      evals(this.lighthouse),
-    ] as uPlot.AlignedData[]);
-
-    this.panels[0].setData(joined as Column[], range);
-    const rest: Column[][] = (['lr', 'grad_norm', 'tokens_per_s'] as const).map((n) => [
+    this.xs = xOf(points, this.mode, tokensBefore);
+    this.ends = points.map((p) => p.last_step);
+    this.smoothed = smooth(points, this.tau);
+    const spreads = (['lr', 'grad_norm', 'tokens_per_s'] as const).map((n): Column[] => [
       this.xs,
-      col(`${n}_min`),
-      col(`${n}_max`),
-      col(`${n}_mean`),
+      ...[`${n}_min`, `${n}_max`, `${n}_mean`].map((name) => col(name as keyof Point)),
     ]);
-    if (this.panels.length > 4) {
-      const g = gaps(this.full, this.lighthouse).filter(inside);
-      rest.unshift([
-        g.map((e) => (this.mode === 'time' ? e.time_ms : this.x(e.step))),
-        g.map((e) => e.gap),
-      ]);
-    }
-    rest.forEach((data, i) => this.panels[i + 1].setData(data, range));
+    const loss = [this.xs, col('loss_min'), col('loss_max'), col('loss_mean'), this.smoothed];
+    const all = [
+      uPlot.join([
+        loss,
+        this.dots(this.full),
+        this.dots(this.lighthouse),
+      ] as uPlot.AlignedData[]) as Column[],
+      ...(this.hasGap ? [this.dots(gaps(this.full, this.lighthouse))] : []),
+      ...spreads,
+    ];
+    const range = this.rangeX();
+    all.forEach((data, i) => this.panels[i].setData(data, range));
     this.told(null);
     this.onRange();
+  }
+
+  /** Values measured at steps, those among what is loaded. */
+  private dots(list: readonly { step: number; time_ms: number; loss: number | null }[]): Column[] {
+    const first = this.curve.points[0]?.first_step ?? Infinity;
+    const kept = list.filter((e) => e.step >= first - 1 && e.step <= this.end);
+    return [
+      kept.map((e) => (this.mode === 'time' ? e.time_ms : this.x(e.step))),
+      kept.map((e) => e.loss),
+    ];
   }
 
   private told(x: number | null): void {
@@ -370,66 +305,16 @@ export class JobCharts {
 
   private drawBands(u: uPlot): void {
     if (!this.show) return;
-    const { ctx, bbox } = u;
-    ctx.save();
-    ctx.beginPath();
-    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
-    ctx.clip();
-    ctx.textAlign = 'left';
-    ctx.font = `${11 * devicePixelRatio}px ui-sans-serif, system-ui, sans-serif`;
-    for (const b of bands(this.curve.points)) {
-      const phase = this.show.phases[b.phase];
-      const x0 = u.valToPos(this.x(b.from_step), 'x', true);
-      const x1 = u.valToPos(this.x(b.to_step), 'x', true);
-      ctx.fillStyle = colour(phase?.attention === 'lighthouse' ? 'band-lighthouse' : 'band-full');
-      ctx.fillRect(x0, bbox.top, x1 - x0, bbox.height);
-      if (u !== this.panels[0]?.u || !phase || x1 - x0 < ctx.measureText(phase.name).width + 16)
-        continue;
-      ctx.fillStyle = colour('muted');
-      ctx.fillText(
-        phase.name,
-        Math.max(x0, bbox.left) + 6 * devicePixelRatio,
-        bbox.top + 14 * devicePixelRatio,
-      );
-    }
-    ctx.restore();
+    paintBands(u, this.curve.points, this.show.phases, (step) => this.x(step), u === this.panels[0]?.u);
   }
 
-  /** Abandoned branches, faded, and a line for each mark that is not one of many. */
   private drawAbove(u: uPlot): void {
-    const { ctx, bbox } = u;
-    const px = devicePixelRatio;
-    ctx.save();
-    ctx.beginPath();
-    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
-    ctx.clip();
-    ctx.strokeStyle = colour('muted');
-    ctx.globalAlpha = 0.55;
-    ctx.lineWidth = 1.25 * px;
-    ctx.setLineDash([3 * px, 3 * px]);
-    for (const b of this.curve.branches) {
-      const before = this.mode === 'tokens' ? this.x(b.points[0].first_step - 1) : 0;
-      const xs = xOf(b.points, this.mode, before);
-      ctx.beginPath();
-      b.points.forEach((p, i) => {
-        if (p.loss_mean !== null)
-          ctx.lineTo(u.valToPos(xs[i], 'x', true), u.valToPos(p.loss_mean, 'y', true));
-      });
-      ctx.stroke();
-    }
-    ctx.globalAlpha = 0.5;
-    ctx.setLineDash([2 * px, 3 * px]);
-    ctx.lineWidth = px;
-    for (const m of this.marks) {
-      if (m.kind === 'checkpoint' || m.kind === 'trouble') continue;
-      const x = Math.round(u.valToPos(this.markX(m), 'x', true)) + 0.5;
-      if (x < bbox.left || x > bbox.left + bbox.width) continue;
-      ctx.beginPath();
-      ctx.moveTo(x, bbox.top);
-      ctx.lineTo(x, bbox.top + bbox.height);
-      ctx.stroke();
-    }
-    ctx.restore();
+    const telling = this.marks.filter((m) => !MANY.includes(m.kind));
+    paintBranches(u, this.curve.branches, this.mode, (step) => this.x(step));
+    paintMarks(
+      u,
+      telling.map((m) => this.markX(m)),
+    );
   }
 
   private markX(m: Mark): number {

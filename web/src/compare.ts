@@ -145,46 +145,36 @@ export class Compare implements Page {
         width: 1.5,
         points,
       }));
-    const none = (): Column[] => [[], ...this.jobs.map(() => [])];
 
     for (const p of this.panels) p.destroy();
     this.panels = [
-      new Panel(
-        {
-          ...common,
-          title: 'Training loss',
-          unit: 'nats a token, smoothed',
-          height: 340,
-          log: this.log,
-          format: fmt.real,
-          lines: lines(false),
-          onCursor: (x) => this.fillTable(x),
-        },
-        none(),
-      ),
-      new Panel(
-        {
-          ...common,
-          title: 'Validation loss',
-          unit: 'full attention, nats a token',
-          height: 220,
-          log: this.log,
-          format: fmt.real,
-          lines: lines(true),
-        },
-        none(),
-      ),
-      new Panel(
-        {
-          ...common,
-          title: 'Pace',
-          unit: 'tokens/s',
-          height: 220,
-          format: fmt.short,
-          lines: lines(false),
-        },
-        none(),
-      ),
+      new Panel({
+        ...common,
+        title: 'Training loss',
+        unit: 'nats a token, smoothed',
+        height: 340,
+        log: this.log,
+        format: fmt.real,
+        lines: lines(false),
+        onCursor: (x) => this.fillTable(x),
+      }),
+      new Panel({
+        ...common,
+        title: 'Validation loss',
+        unit: 'full attention, nats a token',
+        height: 220,
+        log: this.log,
+        format: fmt.real,
+        lines: lines(true),
+      }),
+      new Panel({
+        ...common,
+        title: 'Pace',
+        unit: 'tokens/s',
+        height: 220,
+        format: fmt.short,
+        lines: lines(false),
+      }),
     ];
     this.panels[0].root.classList.add('wide');
     replace(this.plots, ...this.panels.map((p) => p.root));

@@ -82,7 +82,7 @@ export class Head {
     stats.loss.set(fmt.loss(s.loss));
     stats.full.set(fmt.loss(val?.loss), val ? `full attention, at step ${val.step}` : '');
     stats.gap.set(
-      fmt.loss(both[both.length - 1]?.gap),
+      fmt.loss(both[both.length - 1]?.loss),
       'validation loss with full attention less that with Lighthouse attention',
     );
     stats.gap.el.hidden = !both.length;

@@ -154,15 +154,15 @@ export function finalEvaluations(
   return [...byStep.values()].sort((a, b) => a.step - b.step);
 }
 
-/** Full less Lighthouse validation loss, where both were measured at a step. */
+/** Full less Lighthouse validation loss as `loss`, where both were measured at a step. */
 export function gaps(
   full: readonly Evaluation[],
   lighthouse: readonly Evaluation[],
-): { step: number; gap: number; time_ms: number }[] {
+): { step: number; loss: number; time_ms: number }[] {
   const other = new Map(lighthouse.map((e) => [e.step, e.loss!]));
   return full
     .filter((e) => other.has(e.step))
-    .map((e) => ({ step: e.step, gap: e.loss! - other.get(e.step)!, time_ms: e.time_ms }));
+    .map((e) => ({ step: e.step, loss: e.loss! - other.get(e.step)!, time_ms: e.time_ms }));
 }
 
 export interface Band {
