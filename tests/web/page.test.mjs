@@ -33,6 +33,7 @@ test('the page in a browser', async (t) => {
     await page.getByText('No job yet').waitFor();
     assert.match(await page.locator('.empty').textContent(), /lhctl submit job\.yaml/);
     assert.ok(!page.url().includes('token'), 'the token has left the address');
+    assert.deepEqual(await serious(page), []);
     await keep(page, 'empty-1280-light');
     quiet(page);
   });
@@ -48,6 +49,7 @@ test('the page in a browser', async (t) => {
     const first = await tab();
     await first.goto(new URL('/', url).href);
     await first.getByText('lhctl dashboard').first().waitFor();
+    assert.deepEqual(await serious(first), []);
     await first.getByLabel('Address').fill(url);
     await first.getByRole('button', { name: 'Open' }).click();
     await first.waitForSelector('.overview');
@@ -123,6 +125,22 @@ test('the page in a browser', async (t) => {
     quiet(page);
   });
 
+  await t.test('jobs are laid over each other', async (t) => {
+    const lhd = await start(t);
+    const jobs = [await submit(lhd, { name: 'one', phases: PHASES(40, 20) }), await submit(lhd, { name: 'two', seed: 2, phases: PHASES(30, 20) })];
+    for (const job of jobs) await lhd.jobUntil(job, 'it is done', (j) => j.state === 'DONE');
+    const page = await openPage(t, b, lhd);
+    for (const job of jobs) await page.getByLabel(`compare job ${job}`).check();
+    await page.getByText('Compare 2 jobs').click();
+    await page.locator('.compared tbody tr').nth(1).waitFor();
+    const shown = await page.locator('.compared tbody tr').evaluateAll((rows) => rows.map((r) => [...r.cells].map((c) => c.textContent)));
+    const stored = jobs.map((job) => lhd.sql(`select step, loss from steps where job=${job} order by step desc limit 1`)[0]);
+    assert.deepEqual(shown.map((r) => [r[0], r[2], r[4]]),
+      [[`one #${jobs[0]}`, '60', stored[0].loss.toFixed(4)], [`two #${jobs[1]}`, '50', stored[1].loss.toFixed(4)]]);
+    for (const mode of ['Tokens', 'Elapsed']) await page.getByText(mode, { exact: true }).click();
+    quiet(page);
+  });
+
   await t.test('a live switch is asked for, journalled, and drawn as a band and a mark', async (t) => {
     const lhd = await start(t);
     const job = await submit(lhd, { ...SLOW, phases: PHASES(100_000, 100_000) });
@@ -175,6 +193,33 @@ test('the page in a browser', async (t) => {
     quiet(page);
   });
 
+  await t.test('commands that lhd does not know are not offered', async (t) => {
+    const lhd = await start(t);
+    const job = await submit(lhd, { ...SLOW, phases: PHASES(100_000, 10) });
+    let known = false;
+    const notes = [];
+    const prepare = (page) => page.route('**/rpc', async (route) => {
+      const { id, method, params } = route.request().postDataJSON();
+      if (method !== 'job.annotate') return route.continue();
+      if (params.text) notes.push(params);
+      const refused = { code: known ? -32602 : -32601, message: known ? "'job' is missing" : 'no such method' };
+      return route.fulfill({ json: { jsonrpc: '2.0', id, ...(params.text ? { result: { command: 1, job, state: 'accepted' } } : { error: refused }) } });
+    });
+    const offers = (page) => page.getByRole('group', { name: 'steering' });
+    const page = await openPage(t, b, lhd, { prepare, steer: true, hash: `#/job/${job}` });
+    await offers(page).getByText('Pause…').waitFor();
+    assert.ok(await offers(page).getByText('Annotate…').isHidden());
+
+    known = true;
+    await page.reload();
+    await offers(page).getByText('Annotate…').click();
+    await page.getByLabel('Note').fill('the disk was slow');
+    await page.keyboard.press('Enter');
+    await page.getByText('annotate: accepted').waitFor();
+    assert.deepEqual(notes.map((n) => [n.job, n.text]), [[job, 'the disk was slow']]);
+    quiet(page);
+  });
+
   await t.test('when lhd is killed it says since when, and goes on without a gap', async (t) => {
     const lhd = await start(t);
     const job = await submit(lhd, { ...SLOW, phases: PHASES(100_000, 10) });
@@ -183,6 +228,7 @@ test('the page in a browser', async (t) => {
     await pageUntil('it follows', async () => number(await stat(page, 'step')) > 5);
     await lhd.end('SIGKILL');
     await page.getByText(/Stale since \d\d:\d\d:\d\d/).waitFor();
+    assert.deepEqual(await serious(page), []);
     await keep(page, 'stale-1280-light');
     const stopped = number(await stat(page, 'step'));
     await lhd.boot();

@@ -105,7 +105,7 @@ export class Row {
     this.phases = show.phases;
     this.points = curve.points;
     this.bar.set(this.summary, this.phases);
-    this.spark.el.hidden = this.points.length < 2;
+    this.spark.el.classList.toggle('none', this.points.length < 2);
     this.spark.draw(this.points);
   }
 
