@@ -5,8 +5,9 @@
  * One sequence a step, random tokens; seconds are medians over host clocks around
  * whole steps (the loss is fetched, so the GPU has finished). SDPA of the same
  * length is timed in the same run. "used" is what the device has lost against an
- * empty one; "planned" what lh_layout_measure promised. The closing table has
- * measured / limit, and for a deterministic row its time over the same step without.
+ * empty one; "planned" what `lhctl estimate` tells. The closing table has measured /
+ * limit, measured / planned, and for a deterministic row its time over the same step
+ * without.
  *
  * --profile times every op of PROFILE_STEPS steps and says how long the GPU stood
  * idle between ops and steps. --plan prints planned bytes and bars, and needs no
@@ -23,6 +24,7 @@
 
 extern "C" {
 #include "base/fs.h"
+#include "train/estimate.h"
 #include "train/layout.h"
 #include "train/model.h"
 }
@@ -37,16 +39,21 @@ struct config {
 	double extra_s;
 	double gib; /* at most */
 	const char *without = NULL; /* of a deterministic row: the default; no bars */
+	enum lh_scorer scorer = LH_SCORER_NORM;
 };
 
 static const int PROFILE_STEPS = 20;
 static const double IDLE_SHARE = 0.01; /* at most, of a profile */
+/* What was planned and what came, at most apart; of an H100, whose rates are known. */
+static const double STEP_OFF = 0.15, BYTES_OFF = 0.05;
 
 /* 30 layers of width 1024, 8 heads of 128, FFN 1536. */
 static const struct config configs[] = {
 	{ "268m", 512, 98304, 1536, true, true, LH_RECOMPUTE_CHEAP, 5, 90000, 0, 45 },
 	{ "268m-layer", 512, 98304, 1536, true, true, LH_RECOMPUTE_LAYER, 5, 75000, 0, 18 },
 	{ "268m-fixed", 512, 98304, 1536, true, true, LH_RECOMPUTE_CHEAP, 5, 0, 0, 0, "268m" },
+	{ "268m-dilated", 512, 98304, 1536, true, true, LH_RECOMPUTE_CHEAP, 5, 0, 0, 0, NULL,
+	  LH_SCORER_DILATED },
 	{ "268m-sparse", 512, 98304, 1536, true, false, LH_RECOMPUTE_CHEAP, 5, 165000, 0, 45 },
 	{ "268m-full", 512, 98304, 1536, false, true, LH_RECOMPUTE_CHEAP, 3, 0, 0.38, 65 },
 	{ "530m", 128256, 98304, 1536, true, true, LH_RECOMPUTE_CHEAP, 5, 78000, 0, 50 },
@@ -76,30 +83,48 @@ static struct lh_job_model model_of(const struct config *c)
 	return m;
 }
 
+/* Points to names of its own: not to be released. */
+static struct lh_job job_of(const struct config *c)
+{
+	static char name[] = "all";
+	struct lh_job job = { };
+	struct lh_job_phase *p = &job.phases[0];
+
+	job.model = model_of(c), job.recompute = c->recompute;
+	job.deterministic = c->without != NULL;
+	job.data.seq_len = c->tokens, job.batch.sequences = 1;
+	job.phase_count = 1;
+	p->name = name, p->lr_factor = 1;
+	p->attention = c->lighthouse ? LH_ATTENTION_LIGHTHOUSE : LH_ATTENTION_FULL;
+	p->lighthouse.tokens = c->tokens, p->lighthouse.levels = 3, p->lighthouse.pool = 4;
+	p->lighthouse.topk = c->topk, p->lighthouse.tile = 128;
+	p->lighthouse.scorer = c->scorer, p->lighthouse.dilation = 4;
+	for (int layer : { 0, 1, 28, 29 })
+		if (c->dense)
+			p->dense_layers[p->dense_count++] = layer;
+	return job;
+}
+
 static struct lh_attention_mode mode_of(const struct config *c)
 {
-	struct lh_attention_mode m = { };
+	struct lh_job job = job_of(c);
+	struct lh_attention_mode m;
 
-	m.attention = c->lighthouse ? LH_ATTENTION_LIGHTHOUSE : LH_ATTENTION_FULL;
-	m.recompute = c->recompute;
-	m.geometry.tokens = c->tokens, m.geometry.levels = 3, m.geometry.pool = 4;
-	m.geometry.topk = c->topk, m.geometry.tile = 128;
-	m.dense[0] = m.dense[1] = m.dense[28] = m.dense[29] = c->dense;
+	lh_attention_mode_of(&m, &job, 0);
 	return m;
 }
 
-static struct lh_layout_bytes plan_of(const struct config *c)
+/* Bytes and seconds, as `lhctl estimate` tells them. */
+static struct lh_estimate_phase plan_of(const struct config *c)
 {
-	struct lh_job_model shape = model_of(c);
-	struct lh_attention_mode mode = mode_of(c);
-	struct lh_layout layout = { };
-	struct lh_layout_bytes plan;
+	const struct lh_chip *chip = lh_chip_find("h100");
+	struct lh_job job = job_of(c);
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_estimate plan;
 
-	layout.model = &shape, layout.sizes = &lh_sizes_cuda, layout.mode = &mode;
-	layout.B = 1, layout.T = c->tokens, layout.train = true;
-	layout.deterministic = c->without != NULL;
-	lh_layout_measure(&layout, &plan);
-	return plan;
+	if (lh_estimate_job(&plan, &job, &lh_sizes_cuda, chip, chip->memory_bytes, &err))
+		die(&err);
+	return plan.phase[0];
 }
 
 static double step_s(struct lh_model *m, const struct lh_attention_mode *mode,
@@ -169,7 +194,7 @@ static double used_bytes(void)
 
 struct result {
 	const struct config *c;
-	struct lh_layout_bytes plan;
+	struct lh_estimate_phase plan;
 	double step_s, bar_s, sdpa_s, used_bytes;
 	double idle; /* share of a profile, else -1 */
 };
@@ -223,10 +248,10 @@ static void measure(struct result *r, bool profile)
 		die(&err);
 	if (c->without)
 		ops.set_deterministic(dev);
-	else if (!c->tokens_per_s)
+	if (c->extra_s)
 		r->sdpa_s = sdpa_s(dev, c->tokens);
 	r->bar_s = c->tokens_per_s ? (double)c->tokens / c->tokens_per_s :
-		   c->without	   ? 0 : 30 * r->sdpa_s + c->extra_s;
+		   c->extra_s	   ? 30 * r->sdpa_s + c->extra_s : 0;
 	time_steps(r, &ops, dev, profile);
 	if (profile)
 		trace_print(stdout);
@@ -238,11 +263,11 @@ static void measure(struct result *r, bool profile)
 
 static void print_result(const struct result *r)
 {
-	const struct lh_layout_bytes *p = &r->plan;
+	const struct lh_layout_bytes *p = &r->plan.bytes;
 
-	printf("%-12s %8lld | %8.4f s bar %8.4f | %8.0f tokens/s | used %6.2f GiB bar %5.1f "
+	printf("%-12s %8lld | %8.4f s bar %8.4f planned %8.4f | %8.0f tokens/s | used %6.2f GiB bar %5.1f "
 	       "planned %6.2f (state %.2f kept %.2f scratch %.2f logits %.2f device %.2f)\n",
-	       r->c->name, (long long)r->c->tokens, r->step_s, r->bar_s,
+	       r->c->name, (long long)r->c->tokens, r->step_s, r->bar_s, r->plan.step_s,
 	       (double)r->c->tokens / r->step_s, gib(r->used_bytes), r->c->gib,
 	       gib((double)p->total), gib((double)p->state), gib((double)p->kept),
 	       gib((double)p->scratch), gib((double)p->loss), gib((double)p->device));
@@ -251,21 +276,30 @@ static void print_result(const struct result *r)
 
 static void print_plan(const struct config *c)
 {
-	struct lh_layout_bytes p = plan_of(c);
+	struct lh_estimate_phase plan = plan_of(c);
+	struct lh_layout_bytes p = plan.bytes;
 	char bar[60] = "none";
 
 	if (c->tokens_per_s)
 		snprintf(bar, sizeof(bar), "%.4f s", (double)c->tokens / c->tokens_per_s);
-	else if (!c->without)
+	else if (c->extra_s)
 		snprintf(bar, sizeof(bar), "30 x SDPA + %.2f s", c->extra_s);
-	printf("%-12s %8lld | bar %-20s | planned %6.2f GiB bar %5.1f (state %.2f kept %.2f "
-	       "scratch %.2f logits %.2f device %.2f)\n", c->name, (long long)c->tokens, bar,
+	printf("%-12s %8lld | bar %-20s planned %8.4f s | planned %6.2f GiB bar %5.1f (state %.2f kept %.2f "
+	       "scratch %.2f logits %.2f device %.2f)\n", c->name, (long long)c->tokens, bar, plan.step_s,
 	       gib((double)p.total), c->gib, gib((double)p.state), gib((double)p.kept),
 	       gib((double)p.scratch), gib((double)p.loss), gib((double)p.device));
 }
 
+static bool is_off(double have, double planned, double most)
+{
+	return fabs(have / planned - 1) > most;
+}
+
 static bool is_missed(const struct result *r)
 {
+	if (is_off(r->used_bytes, (double)r->plan.bytes.total, BYTES_OFF) ||
+	    is_off(r->step_s, r->plan.step_s, STEP_OFF))
+		return true;
 	return (r->bar_s > 0 && r->step_s > r->bar_s) ||
 	       (r->c->gib > 0 && gib(r->used_bytes) > r->c->gib) || r->idle > IDLE_SHARE;
 }
@@ -286,15 +320,19 @@ static bool print_table(const std::vector<result> &all)
 	bool missed = false;
 	char a[16], b[16], c[16], d[16];
 
-	printf("\nmeasured / limit\n%-12s |   step | memory | idle / %.0f %% | deterministic "
-	       "/ default\n", "", 100 * IDLE_SHARE);
+	printf("\nmeasured / limit; measured / planned (%.0f %% and %.0f %% apart at most)\n"
+	       "%-12s |   step | memory | idle / %.0f %% | step planned | memory planned | "
+	       "deterministic / default\n", 100 * STEP_OFF, 100 * BYTES_OFF, "",
+	       100 * IDLE_SHARE);
 	for (const result &r : all) {
 		const result *other = r.c->without ? result_named(all, r.c->without) : NULL;
 
-		printf("%-12s | %6s | %6s | %10s | %s%s\n", r.c->name,
+		printf("%-12s | %6s | %6s | %10s | %12.3f | %14.3f | %s%s\n", r.c->name,
 		       over(a, sizeof(a), r.step_s, r.bar_s),
 		       over(b, sizeof(b), gib(r.used_bytes), r.c->gib),
 		       over(c, sizeof(c), r.idle, r.idle < 0 ? 0 : IDLE_SHARE),
+		       r.step_s / r.plan.step_s,
+		       r.used_bytes / (double)r.plan.bytes.total,
 		       over(d, sizeof(d), r.step_s, other ? other->step_s : 0),
 		       is_missed(&r) ? "  MISSED" : "");
 		missed |= is_missed(&r);
@@ -311,10 +349,10 @@ static void write_json(FILE *f, const std::vector<result> &all)
 		snprintf(idle, sizeof(idle), r.idle < 0 ? "null" : "%.6f", r.idle);
 		fprintf(f, "%s\n  {\"name\": \"%s\", \"tokens\": %lld, \"step_s\": %.6f, "
 			"\"bar_s\": %.6f, \"sdpa_s\": %.6f, \"used_bytes\": %.0f, "
-			"\"planned_bytes\": %lld, \"bar_gib\": %.1f, \"idle\": %s, "
+			"\"planned_bytes\": %lld, \"planned_s\": %.6f, \"bar_gib\": %.1f, \"idle\": %s, "
 			"\"deterministic\": %s}", &r == &all[0] ? "" : ",", r.c->name,
 			(long long)r.c->tokens, r.step_s, r.bar_s, r.sdpa_s, r.used_bytes,
-			(long long)r.plan.total, r.c->gib, idle,
+			(long long)r.plan.bytes.total, r.plan.step_s, r.c->gib, idle,
 			r.c->without ? "true" : "false");
 	}
 	fprintf(f, "\n]\n");
