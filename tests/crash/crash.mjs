@@ -42,12 +42,13 @@ export const ALLOCATIONS = [1, 60, 300, 1000, 3000, 8000, 20000, 50000];
 const VICTIMS = [['lhd'], ['lhworker'], ['lhkeeper'], ['lhd', 'lhworker'], ['lhkeeper', 'lhworker'], ['lhd', 'lhkeeper', 'lhworker']];
 
 /** The point that case `i` is for, and at which time: every one twice, every
- * allocation, then any. */
+ * allocation, then round and round. */
 function pointOf(r, i, points) {
-  const alloc = points.find((p) => p.name === 'alloc');
-  if (i < 2 * points.length) return { point: points[i % points.length], at: i < points.length ? 1 : r.int(1, 3) };
-  if (i < 2 * points.length + ALLOCATIONS.length) return { point: alloc, at: ALLOCATIONS[i - 2 * points.length] };
-  return { point: r.pick(points), at: r.int(1, 3) };
+  const alloc = points.find((p) => p.name === 'alloc'), late = i - 2 * points.length;
+  if (late >= 0 && late < ALLOCATIONS.length) return { point: alloc, at: ALLOCATIONS[late] };
+  const nth = late < 0 ? i : i - ALLOCATIONS.length;
+  // Some are come to but once in a process.
+  return { point: points[nth % points.length], at: Math.floor(nth / points.length) % 2 ? r.int(1, 3) : 1 };
 }
 
 /** What case `i` of a seed does: the kind of job, orders for failpoints, a script. */
