@@ -441,6 +441,7 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 \
+	  $(DESTDIR)$(PREFIX)/share/doc/lighthouse/examples \
 	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
@@ -450,6 +451,9 @@ install: all
 	$$ctl completion bash >$$share/bash-completion/completions/lhctl; \
 	$$ctl completion zsh >$$share/zsh/site-functions/_lhctl; \
 	$$ctl completion fish >$$share/fish/vendor_completions.d/lhctl.fish
+	install -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/lighthouse
+	install -m 755 ctl/examples/*.sh $(DESTDIR)$(PREFIX)/share/doc/lighthouse/examples
+	install -m 644 ctl/examples/*.yaml $(DESTDIR)$(PREFIX)/share/doc/lighthouse/examples
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@PREFIX@|$(PREFIX)|g' daemon/lhd.service \
 	  >$(DESTDIR)$(PREFIX)/lib/systemd/system/lhd.service
