@@ -6,9 +6,9 @@
  * spans in w->spans.
  *
  * The worker is told (ack) of what a power cut cannot take back: of a durable
- * commit, which makes those before it durable too. A batch with an event is; one
- * of steps alone is once a second, and those between wait in the worker's spool,
- * which is synced before a checkpoint of its steps becomes visible. */
+ * commit, which makes those before it durable too. A batch with an event is, and the
+ * last one; one of steps alone is once a second, and those between wait in the worker's
+ * spool, which is synced before a checkpoint of its steps becomes visible. */
 #include "jobs/jobs_int.h"
 
 #include <inttypes.h>
@@ -454,7 +454,9 @@ static void commit(struct lh_worker *w, struct lh_batch *b, int64_t first)
 
 	span->first = first;
 	span->last = w->received_seq;
-	span->durable = lh_batch_has_event(b) || now_ms - w->safe_at_ms >= LH_SAFE_MS;
+	/* After the end nothing comes: the worker lingers until it is acknowledged. */
+	span->durable = lh_batch_has_event(b) || *w->outcome ||
+			now_ms - w->safe_at_ms >= LH_SAFE_MS;
 	if (span->durable)
 		w->safe_at_ms = now_ms;
 	*w->spans_end = span;

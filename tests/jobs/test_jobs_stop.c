@@ -73,6 +73,20 @@ static void draining_puts_jobs_back_and_the_next_lhd_goes_on(void **state)
 			   "outcome = 'applied' AND program = 'lhd'") == 1);
 }
 
+/* Else it would linger for it. */
+static void the_end_of_a_worker_is_acknowledged(void **state)
+{
+	int64_t job = start_running();
+
+	(void)state;
+	run_to_step(job, "6");
+	drain();
+	close_all(); /* commits what is queued */
+	open_all();
+	assert_int_equal(fake_number(attempt_dir(job, 1), "acked", 0),
+			 query_db("SELECT last_seq FROM attempts WHERE attempt = 1"));
+}
+
 static void a_worker_that_has_not_dialled_is_told_when_it_does(void **state)
 {
 	int64_t job;
@@ -289,6 +303,7 @@ static void a_request_that_waits_for_the_store_is_answered(void **state)
 }
 
 MANAGER_TESTS(T(draining_puts_jobs_back_and_the_next_lhd_goes_on),
+	      T(the_end_of_a_worker_is_acknowledged),
 	      T(a_worker_that_has_not_dialled_is_told_when_it_does),
 	      T(a_start_that_has_not_come_to_a_process_comes_to_none),
 	      T(a_paused_job_is_paused_again_once_it_is_resumed),
