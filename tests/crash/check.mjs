@@ -7,7 +7,7 @@ import { bin, processesOf, until } from '../e2e/lib/lhd.mjs';
 
 /** The arrows of daemon/jobs/job.c, written down a second time. */
 const LIVE = ['STARTING', 'RUNNING', 'PAUSED', 'SWITCHING'];
-const LEGAL = {
+export const LEGAL = {
   QUEUED: ['STARTING', 'CANCELLED'],
   STARTING: ['RUNNING', 'PAUSED', 'STOPPING', 'RESTARTING'],
   RUNNING: ['PAUSED', 'SWITCHING', 'STOPPING', 'RESTARTING'],
@@ -39,7 +39,7 @@ function lineOf(db) {
 
 export const lossesOf = (db) => new Map([...lineOf(db)].map(([step, s]) => [step, s.loss]));
 
-function checkStates(db, bad) {
+export function checkStates(db, bad) {
   let now = null;
   for (const { id, data_json: data } of sql(db, "select id, data_json from events where kind='job.state' order by id")) {
     const { from, to } = JSON.parse(data);
@@ -52,7 +52,7 @@ function checkStates(db, bad) {
   if (LIVE.includes(now)) bad.push(`the job ended as ${now}`);
 }
 
-function checkSteps(db, bad) {
+export function checkSteps(db, bad) {
   let saved = 0, back = false;
   for (const a of sql(db, 'select attempt, first_step, outcome, ended_ms from attempts order by attempt')) {
     const [s] = sql(db, `select count(*) n, min(step) lo, max(step) hi from steps where attempt=${a.attempt}`);
@@ -67,8 +67,8 @@ function checkSteps(db, bad) {
   }
 }
 
-function checkCommands(db, accepted, bad) {
-  const rows = sql(db, "select id, method, outcome from commands where method <> 'job.submit' and method like 'job.%'");
+export function checkCommands(db, accepted, bad) {
+  const rows = sql(db, "select id, method, outcome from commands where method not in ('job.submit', 'job.replay') and method like 'job.%'");
   const told = sql(db, "select json_extract(data_json, '$.command') id, count(*) n from events where kind in ('command.applied', 'command.refused') group by 1");
   for (const r of rows) {
     if (!r.outcome) bad.push(`command ${r.id} (${r.method}) has no outcome`);

@@ -15,18 +15,7 @@ process.env.LH_BUILD = join(resolve(process.env.LH_BUILD ?? 'build'), 'fail');
 const { Case, jobOf } = await import('./case.mjs');
 const { check, lossesOf } = await import('./check.mjs');
 const { packText } = await import('../e2e/lib/lhd.mjs');
-
-/** The same numbers from the same seed: mulberry32. */
-function random(seed) {
-  let a = seed >>> 0;
-  const next = () => {
-    a = (a + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(a ^ (a >>> 15), a | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-  return { int: (lo, hi) => lo + Math.floor(next() * (hi - lo + 1)), pick: (list) => list[Math.floor(next() * list.length)], chance: (p) => next() < p };
-}
+const { random } = await import('../e2e/lib/random.mjs');
 
 /** Every failpoint in the sources: {name, fails: it can also make a call fail}. */
 export function failpoints() {

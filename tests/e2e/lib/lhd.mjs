@@ -13,7 +13,8 @@ import assert from 'node:assert/strict';
 export const build = resolve(process.env.LH_BUILD ?? 'build');
 export const bin = (name) => join(build, 'bin', name);
 
-const schemas = new Map(readdirSync('schema/rpc').map((f) => {
+/** Every method of schema/rpc/ by its name. */
+export const schemas = new Map(readdirSync('schema/rpc').map((f) => {
   const s = JSON.parse(readFileSync(join('schema/rpc', f)));
   return [s.method, s];
 }));
@@ -153,9 +154,18 @@ export class Lhd {
     this.spawn();
     let ended = null;
     this.exited.then((e) => { ended = e; });
+    await this.answers(() => assert.equal(ended, null, `lhd ended early: ${this.log()}`));
+  }
+
+  /** Until it does: a child of one that was killed may have its socket for a moment. */
+  async answers(look = () => {}) {
     this.client = await until('lhd answers', async () => {
-      assert.equal(ended, null, `lhd ended early: ${this.log()}`);
-      try { return await this.connect(); } catch { return null; }
+      look();
+      try {
+        const c = await this.connect();
+        await c.call('daemon.info', {});
+        return c;
+      } catch { return null; }
     });
   }
 
