@@ -235,6 +235,9 @@ static void preflight(struct lh_call *call)
 	s = begin(call, &job, &args);
 	if (!s)
 		return;
+	/* When it would be done: a worker would wait for it, or leave off what it does. */
+	json_object_del(args, "at_step");
+	json_object_del(args, "now");
 	s->handle = lh_jobs_preflight(lh_control_of(call)->jobs, job, args, on_preflight, s);
 	json_decref(args);
 	started(s);

@@ -3,7 +3,7 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
-import { Lhd, bin, packText, scratch, submit } from './lib/lhd.mjs';
+import { Lhd, bin, packText, scratch, submit, until } from './lib/lhd.mjs';
 import { quietRun, steps } from './lib/quiet.mjs';
 
 async function fresh(t) {
@@ -101,6 +101,9 @@ test('--dry-run tells what a switch would meet, and changes nothing', async (t) 
   assert.ok(data.preflight.need_bytes > 0 && data.preflight.have_bytes >= data.preflight.need_bytes);
   assert.match(ctl(lhd, 'switch', 'tiny', 'nowhere', '--dry-run').stderr, /there is no phase 'nowhere'/);
   assert.match(ctl(lhd, 'switch', 'tiny', 'lighthouse', '--dry-run').stderr, /in phase 'lighthouse' already/);
+  let later = null; // a worker would hold it until then
+  lhd.call('job.switch', { job, dry_run: true, at_step: 1_000_000 }).then((answer) => { later = answer; });
+  assert.equal((await until('it is answered', () => later, 20_000)).state, 'checked');
   await lhd.call('job.pause', { job, release: true });
   await lhd.jobUntil(job, 'released', (j) => j.state === 'QUEUED');
   assert.match(ctl(lhd, 'switch', 'tiny', '--dry-run').stderr, /is QUEUED: no worker can say/);
