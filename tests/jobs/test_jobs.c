@@ -108,7 +108,7 @@ static void a_worker_that_waits_for_its_gpu_says_why(void **state)
 	RUN_UNTIL(query_db("SELECT count(*) FROM jobs WHERE reason LIKE 'waits: %'") == 1);
 	unset_ctl("waits");
 	RUN_UNTIL(is_in(job, "RUNNING"));
-	assert_int_equal(query_db("SELECT first_step FROM attempts WHERE attempt = 2"), 8);
+	RUN_UNTIL(query_db("SELECT first_step FROM attempts WHERE attempt = 2") == 8);
 
 	set_ctl("waits", "waits: another has it");
 	kill_worker(job, 2);
