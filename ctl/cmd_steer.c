@@ -58,6 +58,8 @@ const struct ctl_command ctl_cmd_pause = {
 const struct ctl_command ctl_cmd_resume = {
 	"resume", "JOB",
 	"Let a paused job go on.\n"
+	"One whose worker is being released goes on once that has ended. One in the queue\n"
+	"waits no longer for its time or another job.\n"
 	"One that was released may get other micro-batches, e.g. for a device with less\n"
 	"memory: weights, optimizer and data go on as they were, and losses are equal in\n"
 	"exact arithmetic, not bit for bit.",

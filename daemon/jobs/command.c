@@ -4,10 +4,11 @@
  *        -> row durable -> answer: accepted -> act: here, or by the worker
  *        -> outcome: row, event, gone from run->commands
  *
- * A pending command outlives its worker: the next attempt gets it. One that is
- * still pending when the job ends is refused then. What a pause or resume asks is
- * `wanted` only once it was applied; a cancel is wanted from the start, so that a
- * worker lost on the way is not replaced.
+ * A pending command outlives its worker: the next attempt gets it, but a pause or
+ * resume of a job that is back in the queue is done there. One that is still pending
+ * when the job ends is refused then. What a pause or resume asks is `wanted` only once
+ * it was applied; a cancel is wanted from the start, so that a worker lost on the way is
+ * not replaced.
  *
  * lhd's own stop is another matter: it must come through while the store takes
  * nothing. So the worker is told first, without the id of a row that may never be
@@ -120,7 +121,9 @@ void lh_command_deliver(struct lh_job_run *run)
 	if (wire)
 		refuse_too_old(run);
 	for (struct lh_command *c = run->commands; wire && c; c = c->next) {
-		if (c->sent || is(c->verb, "stop"))
+		/* A resume of one that stops is for the queue, or the next worker. */
+		if (c->sent || is(c->verb, "stop") ||
+		    (run->state == LH_JOB_STOPPING && is(c->verb, "resume")))
 			continue;
 		c->sent = true;
 		lh_wire_send_take(wire, json_pack("{s:s, s:I, s:s, s:O}", "m", "command",
@@ -242,13 +245,43 @@ static void set_micro(struct lh_job_run *run, struct lh_batch *b, int64_t n)
 	free(text);
 }
 
+/* There is no worker to ask: a pause holds the job, a resume lets it go, or one that is
+ * not held no longer wait. */
+static void do_queued(struct lh_job_run *run, struct lh_batch *b, const struct lh_command *c)
+{
+	const json_t *micro = json_object_get(c->args, "micro_sequences");
+	const char *text = is(c->verb, "pause") ? "held in the queue" : "free to start";
+
+	if (micro)
+		set_micro(run, b, json_integer_value(micro));
+	if (is(c->verb, "resume") && run->wanted != LH_WANT_PAUSE && lh_wait_end(run, b))
+		text = "free to start, waits no longer";
+	lh_command_outcome(run, b, c->id, true, run->step, text, "");
+	lh_job_store(run, b);
+}
+
+void lh_command_do_queued(struct lh_job_run *run)
+{
+	struct lh_command *c = run->commands, *next;
+	struct lh_batch *b = NULL;
+
+	for (; c; c = next) {
+		next = c->next;
+		if (!is(c->verb, "pause") && !is(c->verb, "resume"))
+			continue;
+		if (!b)
+			b = lh_batch_new(run->journal);
+		do_queued(run, b, c);
+	}
+	if (b)
+		lh_batch_commit(b, false, NULL, NULL);
+}
+
 /* What needs no worker is done here, in `b`. */
 static void act(struct lh_request *r, struct lh_job_run *run, struct lh_batch *b,
 		const char *why)
 {
-	const char *verb = verb_of(r);
-	const json_t *micro = json_object_get(r->stored, "micro_sequences");
-	bool cancel = is(verb, "cancel");
+	bool cancel = is(verb_of(r), "cancel");
 
 	if (lh_job_has_ended(run->state)) {
 		lh_command_end_all(run, b);
@@ -258,13 +291,6 @@ static void act(struct lh_request *r, struct lh_job_run *run, struct lh_batch *b
 		lh_command_end_all(run, b);
 	} else if (cancel) {
 		cancel_worker(run, b, why);
-	} else if (run->state == LH_JOB_QUEUED && (is(verb, "pause") || is(verb, "resume"))) {
-		if (micro)
-			set_micro(run, b, json_integer_value(micro));
-		lh_command_outcome(run, b, r->command, true, run->step,
-				   is(verb, "pause") ? "held in the queue" :
-						       "free to start", "");
-		lh_job_store(run, b);
 	}
 }
 

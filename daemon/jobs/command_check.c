@@ -38,6 +38,11 @@ static bool may_release(const struct lh_job_run *run, const json_t *args)
 	return json_is_true(json_object_get(args, "release")) && run->worker;
 }
 
+static bool still_waits(const struct lh_job_run *run)
+{
+	return run->state == LH_JOB_QUEUED && !lh_wait_is_over(run);
+}
+
 /* At the next step boundary. */
 static int phase_to_be(const struct lh_job_run *run)
 {
@@ -131,7 +136,7 @@ static int check_micro(const struct lh_job_run *run, const json_t *args,
 
 	if (!json_object_get(args, "micro_sequences"))
 		return 0;
-	if (run->state != LH_JOB_QUEUED)
+	if (run->state != LH_JOB_QUEUED && run->state != LH_JOB_STOPPING)
 		return refuse(err, run, "has a worker, whose micro-batches are fixed",
 			      "pause it with release first");
 	if (n && job.batch.sequences % n) {
@@ -189,12 +194,14 @@ int lh_command_check(const struct lh_job_run *run, const char *verb, const json_
 		       "wait until its worker has come to them");
 		return err->code = LH_EBUSY;
 	}
-	if (run->state == LH_JOB_STOPPING && !is(verb, "cancel"))
+	/* One that is paused goes back into the queue. */
+	if (run->state == LH_JOB_STOPPING && !is(verb, "cancel") &&
+	    !(is(verb, "resume") && paused && run->wanted != LH_WANT_CANCEL))
 		return refuse(err, run, "is stopping", "wait for it to end");
 	if (is(verb, "pause") && paused && !may_release(run, args))
 		return refuse(err, run, "is paused already, or about to be",
 			      "resume makes it go on");
-	if (is(verb, "resume") && !paused)
+	if (is(verb, "resume") && !paused && !still_waits(run))
 		return refuse(err, run, "is not paused", "pause it first");
 	if (is(verb, "checkpoint") && run->state == LH_JOB_QUEUED)
 		return refuse(err, run, "waits in the queue; there is nothing to save",

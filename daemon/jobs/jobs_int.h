@@ -269,6 +269,8 @@ bool lh_command_outcome(struct lh_job_run *run, struct lh_batch *batch, int64_t 
 void lh_command_add_outcome(const struct lh_job_run *run, struct lh_batch *batch, int64_t id,
 			    const char *verb, const char *outcome, int64_t step,
 			    const char *text, const char *hint);
+/* The job is in the queue: its pauses and resumes that are pending are done there. */
+void lh_command_do_queued(struct lh_job_run *run);
 /* The job has ended: cancel was applied if that is how, all else is refused. */
 void lh_command_end_all(struct lh_job_run *run, struct lh_batch *batch);
 /* lh_jobs_command for a rule that fires: takes the firing, which is journalled
@@ -322,6 +324,8 @@ bool lh_wait_is_over(const struct lh_job_run *run);
 int64_t lh_wait_look(struct lh_jobs *jobs);
 /* A new job may come after that one; 0 is none. LH_ENOTFOUND, LH_ESTATE. */
 int lh_wait_check(struct lh_jobs *jobs, int64_t after_job, struct lh_err *err);
+/* It waits for nothing any more; false: it did not. Row into the batch. */
+bool lh_wait_end(struct lh_job_run *run, struct lh_batch *b);
 /* Why a new job is in the queue. */
 void lh_wait_describe(struct lh_jobs *jobs, const struct lh_submission *how, char *text,
 		      size_t text_bytes);

@@ -329,12 +329,21 @@ static void run_due(struct lh_jobs *jobs)
 		uv_timer_stop(&jobs->timer);
 }
 
+/* Some may be of a worker that ended before it came to them. */
+static void do_commands(struct lh_jobs *jobs)
+{
+	for (int i = 0; i < jobs->count; i++)
+		if (jobs->run[i]->state == LH_JOB_QUEUED)
+			lh_command_do_queued(jobs->run[i]);
+}
+
 void lh_queue_run(struct lh_jobs *jobs)
 {
 	struct lh_job_run *run;
 
 	if (jobs->closing || jobs->draining)
 		return;
+	do_commands(jobs);
 	run_due(jobs);
 	do {
 		while ((run = next_queued(jobs)))

@@ -2,7 +2,8 @@
  *
  * Both are in its row until they have come, so nothing is missed that happened while
  * no lhd ran: the first look finds it. A job whose forerunner did not end well is held
- * as by a pause, and its reason says so; a resume starts it all the same. */
+ * as by a pause, and its reason says so; a resume starts it all the same, and so does one
+ * of a job that still waits. */
 #include "jobs/jobs_int.h"
 
 #include <inttypes.h>
@@ -16,8 +17,7 @@ bool lh_wait_is_over(const struct lh_job_run *run)
 	return !run->not_before_ms && !run->after_job;
 }
 
-/* The row, and an event of `kind` with the reason that the job has now. */
-static void tell(struct lh_job_run *run, struct lh_batch *b, const char *kind)
+static void store(const struct lh_job_run *run, struct lh_batch *b)
 {
 	lh_batch_add(b, LH_STMT_JOB_WAIT,
 		     (struct lh_bind[]){ LH_INT(run->id),
@@ -25,6 +25,12 @@ static void tell(struct lh_job_run *run, struct lh_batch *b, const char *kind)
 							      LH_NULL,
 					 run->after_job ? LH_INT(run->after_job) : LH_NULL },
 		     3);
+}
+
+/* The row, and an event of `kind` with the reason that the job has now. */
+static void tell(struct lh_job_run *run, struct lh_batch *b, const char *kind)
+{
+	store(run, b);
 	lh_job_store(run, b);
 	lh_batch_event_take(b, run->id, run->attempt, run->step, kind, NULL, "%s",
 			    run->reason);
@@ -81,6 +87,16 @@ int64_t lh_wait_look(struct lh_jobs *jobs)
 			next_ms = left_ms;
 	}
 	return next_ms < LOOK_MS ? next_ms : LOOK_MS;
+}
+
+bool lh_wait_end(struct lh_job_run *run, struct lh_batch *b)
+{
+	if (lh_wait_is_over(run))
+		return false;
+	run->not_before_ms = run->after_job = 0;
+	lh_job_set_reason(run, "resumed before what it waited for");
+	store(run, b);
+	return true;
 }
 
 int lh_wait_check(struct lh_jobs *jobs, int64_t after_job, struct lh_err *err)

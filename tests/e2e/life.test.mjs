@@ -184,6 +184,20 @@ test('pause --release frees the slot, and resume goes on with the same losses', 
   assert.deepEqual(await losses(lhd, job), await losses(lhd, quiet));
 });
 
+test('a job resumed while its worker is released goes on with the same losses', async (t) => {
+  const lhd = await fresh(t);
+  const quiet = await submit(lhd, {});
+  await lhd.jobUntil(quiet, 'DONE', done);
+  const job = await submit(lhd, { name: 'hasty' });
+  await lhd.jobUntil(job, 'some steps', (j) => j.step >= 10);
+  const pause = await lhd.call('job.pause', { job, release: true }), resume = await lhd.call('job.resume', { job });
+  await lhd.jobUntil(job, 'DONE', done);
+  assert.deepEqual(await losses(lhd, job), await losses(lhd, quiet));
+  const outcomes = lhd.sql(`select id, outcome from commands where id in (${pause.command}, ${resume.command}) order by id`);
+  assert.deepEqual(outcomes, [{ id: pause.command, outcome: 'applied' }, { id: resume.command, outcome: 'applied' }]);
+  assert.equal((await lhd.call('job.get', { job })).attempt, 2);
+});
+
 test('a pinned checkpoint is there when the job has long gone on', async (t) => {
   const lhd = await fresh(t);
   const job = await submit(lhd, { ...LONG, checkpoint: { every_steps: 10, keep: 1 } });

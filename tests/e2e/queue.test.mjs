@@ -64,6 +64,8 @@ test('--at: not before that time; what was given is kept and shown', async (t) =
   const due = await submit(lhd, { name: 'soon' }, { not_before_ms: soon });
   await lhd.jobUntil(due, 'DONE', (j) => j.state === 'DONE');
   assert.ok(lhd.sql(`select started_ms from jobs where id=${due}`)[0].started_ms >= soon);
+  assert.equal(ctl(lhd, 'resume', '1').stdout, 'applied: resume applied at step 0: free to start, waits no longer\n');
+  await lhd.jobUntil(1, 'DONE', (j) => j.state === 'DONE');
   assert.equal(ctl(lhd, 'submit', file(lhd), '--at', '08:00').status, 0);
   const next = new Date((await get(lhd, 4)).not_before_ms);
   assert.equal(next.toISOString().slice(11), '08:00:00.000Z');

@@ -194,7 +194,33 @@ static void a_gpu_is_one_jobs(void **state)
 	assert_true(is_in(next, "QUEUED"));
 }
 
-MANAGER_TESTS(T(a_higher_one_takes_the_place_and_gives_it_back),
+static void a_resume_of_one_that_stops_is_done_in_the_queue(void **state)
+{
+	int64_t job = start_running(), other;
+
+	(void)state;
+	command(job, "pause");
+	RUN_UNTIL(query_db("SELECT count(*) FROM commands WHERE method = 'job.pause' AND "
+			   "outcome = 'applied'") == 1);
+	set_ctl("slow", "");
+	other = submit_with("other", 0, 5);
+	RUN_UNTIL(is_in(job, "STOPPING"));
+	refused(job, "pause", "is stopping");
+	command(job, "resume");
+	refused(job, "resume", "is stopping");
+	close_all();
+	open_all();
+	assert_true(is_in(job, "STOPPING"));
+	unset_ctl("slow");
+	RUN_UNTIL(is_in(other, "RUNNING"));
+	RUN_UNTIL(query_db("SELECT count(*) FROM commands WHERE method = 'job.resume' AND "
+			   "outcome = 'applied' AND text = 'free to start'") == 1);
+	command(other, "cancel");
+	RUN_UNTIL(is_in(job, "RUNNING"));
+}
+
+MANAGER_TESTS(T(a_resume_of_one_that_stops_is_done_in_the_queue),
+	      T(a_higher_one_takes_the_place_and_gives_it_back),
 	      T(equals_wait_for_each_other),
 	      T(one_that_does_not_let_it_keeps_its_place),
 	      T(the_lowest_goes_first_and_only_as_many_as_must),

@@ -145,9 +145,32 @@ static void a_forerunner_that_cannot_end_well_is_refused(void **state)
 	assert_int_equal(query_db("SELECT count(*) FROM jobs"), 1);
 }
 
+static void a_resume_ends_the_waiting(void **state)
+{
+	int64_t first = start_running(), second, far = lh_time_ms() + FAR_MS;
+
+	(void)state;
+	second = submit_how("second", (struct lh_submission){ .after_job = first,
+							      .not_before_ms = far });
+	command(second, "pause");
+	command(second, "resume"); /* lets go of it only */
+	RUN_UNTIL(query_db("SELECT count(*) FROM commands WHERE outcome IS NULL") == 0);
+	assert_int_equal(number(second, "not_before_ms"), far);
+	command(second, "resume");
+	RUN_UNTIL(reason_has(second, "resumed before what it waited for"));
+	refused(second, "resume", "not paused");
+	close_all();
+	open_all();
+	command(first, "cancel");
+	RUN_UNTIL(is_in(second, "RUNNING"));
+	assert_int_equal(query_db("SELECT count(*) FROM jobs WHERE not_before_ms IS NOT NULL "
+				  "OR after_job IS NOT NULL"), 0);
+}
+
 MANAGER_TESTS(T(a_job_starts_once_its_forerunner_is_done),
 	      T(one_whose_forerunner_ends_otherwise_is_held_until_it_is_resumed),
 	      T(an_end_that_nobody_told_of_is_found_at_the_next_start),
 	      T(a_time_is_waited_for_through_a_restart),
 	      T(a_time_that_comes_starts_the_job),
-	      T(a_forerunner_that_cannot_end_well_is_refused))
+	      T(a_forerunner_that_cannot_end_well_is_refused),
+	      T(a_resume_ends_the_waiting))
