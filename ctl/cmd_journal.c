@@ -8,7 +8,7 @@
 
 static const struct ctl_option options[] = {
 	{ "method", 0, "METHOD", false, "only of this method, with or without 'job.'" },
-	{ "outcome", 0, "OUTCOME", false, "only pending, applied or refused ones" },
+	{ "outcome", 0, "OUTCOME", false, "only pending, applied, refused, reverted or denied ones" },
 	{ "uid", 0, "UID", false, "only of this user" },
 	{ "since", 0, "TIME", false, "accepted from a time, or 10m, 2h, 3d ago on" },
 	{ "limit", 0, "N", false, "the newest N (1000)" },
@@ -86,4 +86,5 @@ const struct ctl_command ctl_cmd_journal = {
 	"journal", "[JOB]", "Print who asked for what, why, and what became of it.",
 	"  lhctl journal my-job\n"
 	"  lhctl journal --outcome refused --since 1d\n"
+	"  lhctl journal --outcome denied\n"
 	"  lhctl journal --method switch --json\n", 0, 1, options, run };

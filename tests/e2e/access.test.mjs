@@ -51,6 +51,8 @@ test('a role may what its methods say, and no more', ROOT, async (t) => {
     return r.length >= 2 && r;
   });
   assert.deepEqual(rows.map((r) => [r.uid, r.method]), [[NOBODY, 'job.pause'], [STRANGER, 'job.submit']], 'more than one a user in ten seconds');
+  const listed = as(lhd, NOBODY, 'journal', '--outcome', 'denied').stdout.trim().split('\n').map((l) => l.split('\t'));
+  assert.deepEqual(listed.map((l) => [l[3], l[4], l[6]]), [['job.pause', `${NOBODY}`, 'denied'], ['job.submit', `${STRANGER}`, 'denied']]);
   const [pause] = lhd.sql("select uid, outcome from commands where method='job.pause' and outcome <> 'denied'");
   assert.deepEqual(pause, { uid: STRANGER, outcome: 'applied' });
 });
