@@ -1,4 +1,5 @@
-/* statements.c: every statement that writes, with the meaning of its binds.
+/* statements.c: every statement that writes, with the meaning of its binds, but for
+ * rollups, which follow from steps (rollup.c).
  *
  * Columns are bound in the order they stand in the statement. Inserts of records
  * are OR IGNORE on their primary key: storing one twice changes nothing. Ids of

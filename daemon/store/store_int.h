@@ -1,12 +1,13 @@
 /* store_int.h: what the files of daemon/store share. For that folder only.
  *
- * The writer thread owns `writer` and `stmt`; the mutex guards what both threads
+ * The writer thread owns `writer`, `stmt` and `rollup`; the mutex guards what both threads
  * touch; the rest belongs to the loop thread. */
 #ifndef LIGHTHOUSE_STORE_INT_H
 #define LIGHTHOUSE_STORE_INT_H
 
 #include <pthread.h>
 
+#include "store/rollup.h"
 #include "store/store.h"
 
 enum {
@@ -68,6 +69,7 @@ struct lh_store {
 	/* writer thread */
 	sqlite3 *writer;
 	sqlite3_stmt *stmt[LH_STMT_COUNT];
+	struct lh_rollup rollup;
 	bool synchronous_full;
 
 	/* loop thread */

@@ -3,9 +3,10 @@
  * A group is what was queued by the time it starts: LH_STORE_GROUP_MS after its
  * first write, or at once when one of them is durable. Each write runs inside a
  * savepoint, so that one the database refuses for good (a constraint) fails
- * alone. What may pass (a foreign lock, a full disk, an I/O error) rolls the
- * whole group back, is told in `trouble`, and is tried again until it works, less
- * the writes that may fail, unless it is but a lock. */
+ * alone; the rollups of the steps that were inserted come last. What may pass (a
+ * foreign lock, a full disk, an I/O error) rolls the whole group back, is told in
+ * `trouble`, and is tried again until it works, less the writes that may fail, unless
+ * it is but a lock. */
 #include "store/store_int.h"
 
 #include <errno.h>
@@ -88,6 +89,8 @@ static int run_op(struct lh_store *s, const struct lh_write_op *op)
 		sqlite3_reset(st);
 		sqlite3_clear_bindings(st);
 	}
+	if (op->stmt == LH_STMT_STEP_INSERT)
+		lh_rollup_note(&s->rollup, op->binds[0].i, op->binds[1].i, op->binds[2].i);
 	return rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
@@ -136,8 +139,11 @@ static int try_group(struct lh_store *s, struct lh_write_list *group)
 	rc = set_synchronous(s, durable);
 	if (rc == SQLITE_OK)
 		rc = exec(s, "BEGIN IMMEDIATE");
+	lh_rollup_reset(&s->rollup);
 	for (struct lh_write *w = group->first; rc == SQLITE_OK && w; w = w->next)
 		rc = run_write(s, w);
+	if (rc == SQLITE_OK)
+		rc = lh_rollup_write(&s->rollup, s->writer);
 	LH_FAILPOINT("store.commit");
 	if (rc == SQLITE_OK)
 		rc = exec(s, "COMMIT");
@@ -319,6 +325,7 @@ void *lh_store_writer_main(void *arg)
 	}
 	for (int i = 0; i < LH_STMT_COUNT; i++)
 		sqlite3_finalize(s->stmt[i]);
+	lh_rollup_release(&s->rollup);
 	sqlite3_close(s->writer);
 	pthread_mutex_lock(&s->mutex);
 	s->ended = true;

@@ -19,7 +19,7 @@ export const LEGAL = {
 
 /** `db`: {file, job}. A query sees the rows of that job alone. */
 const sql = ({ file, job }, query) => {
-  const rows = ['attempts', 'steps', 'events', 'checkpoints', 'commands'].map((t) => `${t} as (select * from main.${t} where job=${job})`);
+  const rows = ['attempts', 'steps', 'rollups', 'events', 'checkpoints', 'commands'].map((t) => `${t} as (select * from main.${t} where job=${job})`);
   const text = execFileSync('sqlite3', ['-readonly', '-json', file, `with jobs as (select * from main.jobs where id=${job}), ${rows.join(', ')} ${query}`], { encoding: 'utf8', maxBuffer: 64 << 20 });
   return text.trim() ? JSON.parse(text) : [];
 };
@@ -64,6 +64,16 @@ export function checkSteps(db, bad) {
     if (s.n || a.outcome === 'rewound') back = a.outcome === 'rewound';
     const [c] = sql(db, `select max(step) step from checkpoints where attempt=${a.attempt}`);
     saved = back || undid ? c.step ?? 0 : Math.max(saved, c.step ?? 0);
+  }
+}
+
+/** Steps and their rollups were committed together, whatever was cut off. */
+function checkRollups(db, bad) {
+  const kept = 'select attempt, block, steps, first_step, last_step, tokens, loss_count, loss_min, loss_max from rollups where level=';
+  for (let level = 1; level <= 5; level++) {
+    const made = `select attempt, step >> ${4 * level}, count(*), min(step), max(step), sum(tokens), count(loss), min(loss), max(loss) from steps group by 1, 2`;
+    const [{ n }] = sql(db, `select (select count(*) from (${made} except ${kept}${level})) + (select count(*) from (${kept}${level} except ${made})) n`);
+    if (n) bad.push(`${n} rollups of level ${level} are not what the steps make`);
   }
 }
 
@@ -127,6 +137,7 @@ async function checkJob(c, last, reference, bad) {
   if (last.state !== want) bad.push(`job ${last.job} is ${last.state}: ${last.reason}`);
   checkStates(db, bad);
   checkSteps(db, bad);
+  checkRollups(db, bad);
   checkCommands(db, c.accepted.filter((a) => a.job === last.job).map((a) => a.command), bad);
   checkPhases(db, bad);
   checkSaves(db, bad);
