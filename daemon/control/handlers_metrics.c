@@ -15,6 +15,7 @@
 #include "control/control.h"
 #include "control/reading.h"
 #include "rpc_table.h"
+#include "store/curve.h"
 
 /* Whether a row of table `t` is among those asked for. Of the binds ?1 is the job,
  * ?2 and ?3 the steps wanted, ?4 whether it is the line that counts, ?5 the attempt
@@ -90,31 +91,31 @@ void rpc_job_evaluations(struct lh_call *call)
 
 /* ---- job.curve ------------------------------------------------------------- */
 
-#define SPREAD(column)                                                        \
-	"min(s." column ") AS " column "_min, avg(s." column ") AS " column   \
-	"_mean, max(s." column ") AS " column "_max"
+static json_t *read_curve(sqlite3 *db, const struct lh_bind *binds, struct lh_err *err)
+{
+	struct lh_curve_want want = { .job = binds[0].i,
+				      .from_step = binds[1].i,
+				      .to_step = binds[2].i,
+				      .attempt = binds[3].i,
+				      .points = binds[4].i };
 
-/* A group is what falls on the same of ?6 equal stretches of steps. */
-static const char curve_sql[] =
-	"SELECT min(s.step) AS first_step, max(s.step) AS last_step, count(*) AS steps,"
-	" max(s.phase) AS phase, max(s.time_ms) AS time_ms, sum(s.tokens) AS tokens, "
-	SPREAD("loss") ", " SPREAD("grad_norm") ", " SPREAD("lr") ", " SPREAD("step_ms")
-	", " SPREAD("tokens_per_s")
-	" FROM (SELECT min(s.step) AS lo, max(s.step) AS hi FROM steps s WHERE "
-	CHOSEN("s") ") e CROSS JOIN steps s WHERE " CHOSEN("s")
-	"GROUP BY (s.step - e.lo) * ?6 / (e.hi - e.lo + 1) ORDER BY 1";
+	return lh_curve_read(db, &want, err);
+}
 
 void rpc_job_curve(struct lh_call *call)
 {
-	int64_t points = lh_call_int(call, "points", LH_READING_DEFAULT_ROWS), job;
 	struct lh_reading *r;
 	struct lh_query *q;
+	int64_t job;
 
 	if (!lh_control_find_job(call, &job))
 		return;
 	r = lh_reading_new(call);
-	q = lh_reading_query(r, "points", curve_sql, points);
-	bind_chosen(q, call, job);
-	lh_query_bind(q, LH_INT(points));
+	q = lh_reading_query_by(r, "points", read_curve);
+	lh_query_bind(q, LH_INT(job));
+	lh_query_bind(q, LH_INT(lh_call_int(call, "from_step", 0)));
+	lh_query_bind(q, LH_INT(lh_call_int(call, "to_step", INT64_MAX)));
+	lh_query_bind(q, LH_INT(lh_call_int(call, "attempt", 0)));
+	lh_query_bind(q, LH_INT(lh_call_int(call, "points", LH_READING_DEFAULT_ROWS)));
 	lh_reading_start(r);
 }

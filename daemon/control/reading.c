@@ -9,6 +9,7 @@ enum { MAX_QUERIES = 6, MAX_BINDS = 8 };
 
 struct lh_query {
 	const char *key, *sql;
+	lh_query_read read; /* instead of sql, or NULL */
 	struct lh_bind binds[MAX_BINDS];
 	int bind_count;
 	int64_t limit;
@@ -49,6 +50,15 @@ struct lh_query *lh_reading_query(struct lh_reading *r, const char *key, const c
 	return q;
 }
 
+struct lh_query *lh_reading_query_by(struct lh_reading *r, const char *key,
+				     lh_query_read read)
+{
+	struct lh_query *q = lh_reading_query(r, key, NULL, INT64_MAX);
+
+	q->read = read;
+	return q;
+}
+
 void lh_query_bind(struct lh_query *q, struct lh_bind value)
 {
 	LH_ASSERT(q->bind_count < MAX_BINDS);
@@ -79,8 +89,11 @@ static json_t *run_query(sqlite3 *db, const struct lh_query *q, bool *more,
 			 struct lh_err *err)
 {
 	int64_t limit = q->newest ? INT64_MAX : q->limit;
-	json_t *rows = lh_store_rows(db, q->sql, q->binds, q->bind_count, limit, more, err);
+	json_t *rows;
 
+	if (q->read)
+		return q->read(db, q->binds, err);
+	rows = lh_store_rows(db, q->sql, q->binds, q->bind_count, limit, more, err);
 	if (rows && q->newest && (int64_t)json_array_size(rows) > q->limit) {
 		json_array_remove(rows, 0);
 		*more = true;
@@ -105,7 +118,7 @@ static int run(sqlite3 *db, void *arg, struct lh_err *err)
 
 	for (int i = 0; i < r->query_count; i++) {
 		struct lh_query *q = &r->queries[i];
-		bool more;
+		bool more = false;
 		json_t *rows = run_query(db, q, &more, err);
 
 		if (!rows)

@@ -36,6 +36,12 @@ json_t *lh_reading_result(struct lh_reading *r);
  * one above it, which is how one knows that there are more. */
 struct lh_query *lh_reading_query(struct lh_reading *r, const char *key, const char *sql,
 				  int64_t limit);
+/* The same, its rows made by `read` of as many statements as it takes, on a pool
+ * thread. New reference, or NULL and an error. */
+typedef json_t *(*lh_query_read)(sqlite3 *db, const struct lh_bind *binds,
+				 struct lh_err *err);
+struct lh_query *lh_reading_query_by(struct lh_reading *r, const char *key,
+				     lh_query_read read);
 /* Binds the next value. Text is borrowed: the call's own lives long enough. */
 void lh_query_bind(struct lh_query *q, struct lh_bind value);
 /* The rows are the newest, in order: one too many is the first, not the last. */

@@ -67,7 +67,8 @@ export class Curve {
     if (first <= 1)
       this.totals = { ends: points.map((p) => p.last_step), sums: tokensAfter(points, 0) };
     this.branches = seen.map((b, i) => ({ ...b, points: sides[i] })).filter((b) => b.points.length > 0);
-    this.width = Math.max(1, points[0]?.steps ?? 1);
+    // The first and the last may be cut.
+    this.width = Math.max(1, ...points.map((p) => p.steps));
     this.wanted = wanted;
     this.open = open;
     if (open) for (const s of this.recent) if (!appendStep(this.points, s, this.width)) break;
