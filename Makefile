@@ -1,6 +1,6 @@
 # Makefile: builds what this machine can build.
 #
-#   make            lhd, lhctl, lhkeeper, lhworker-cpu under build/bin
+#   make            lhd, lhctl, lhkeeper, lhgpus, lhworker-cpu under build/bin
 #   make demo       the whole thing on real text, in a few minutes
 #   make test       everything that needs no GPU; what .ci/run runs
 #   make soak HOURS=1  random faults for so long; see tests/crash
@@ -146,9 +146,9 @@ GEN_OUT  := $(addprefix $(GEN)/,lighthouse/err_codes.h err_codes.c \
               migrations.c rpc_table.h rpc_table.c job_table.c)
 
 SRC := $(sort $(wildcard daemon/base/*.c daemon/data/*.c daemon/control/*.c \
-         daemon/http/*.c daemon/jobs/*.c daemon/store/*.c daemon/train/*.c \
+         daemon/devices/*.c daemon/http/*.c daemon/jobs/*.c daemon/store/*.c daemon/train/*.c \
          kernels/*.c kernels/cpu/*.c ctl/*.c) kernels/cuda/sizes.c)
-MAINS := daemon/train/main.c ctl/main.c
+MAINS := daemon/train/main.c daemon/devices/main.c ctl/main.c
 LIB_SRC := $(filter-out $(MAINS),$(SRC))
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) \
            $(patsubst %.c,$(BUILD)/obj/gen/%.o,err_codes.c migrations.c \
@@ -164,7 +164,7 @@ LIBS_test     = $(shell pkg-config --libs $(PKGS) cmocka) -lm -lpthread
 LIBS_cuda = -L$(CUDA_HOME)/lib64 -Wl,-rpath,/usr/local/cuda/lib64 -lcublasLt \
             -lcudart_static -lstdc++ -ldl -lrt -lpthread
 
-PROGRAMS := $(addprefix $(BUILD)/bin/,lhd lhctl lhkeeper lhworker-cpu \
+PROGRAMS := $(addprefix $(BUILD)/bin/,lhd lhctl lhkeeper lhgpus lhworker-cpu \
               $(if $(HAVE_CUDA),lhworker-cuda))
 
 # Unit tests: tests/DIR/test_*.c, a cmocka program each. Other programs of the
@@ -270,6 +270,11 @@ $(BUILD)/bin/lhkeeper: $(BUILD)/obj/daemon/keeper/main.o $(LIB_BASE)
 	$(link)
 	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -o $@ $^ -ljansson
 
+$(BUILD)/bin/lhgpus: $(BUILD)/obj/daemon/devices/main.o $(LIB_BASE)
+	@mkdir -p $(@D)
+	$(link)
+	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -o $@ $^ -ljansson -ldl
+
 $(BUILD)/bin/lhctl: $(BUILD)/obj/ctl/main.o $(LIB_BASE)
 	@mkdir -p $(@D)
 	$(link)
@@ -317,7 +322,14 @@ $(SHIM): tests/e2e/lib/clock.c
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -shared -fPIC -o $@ $<
 
-units: $(UNITS) $(CHECKERS) $(FUZZERS) $(SHIM) $(if $(HAVE_CUDA),$(GPU_TESTS))
+# NVIDIA's library without a GPU; a test says what it is to do.
+STUB_NVML := $(BUILD)/tests/devices/libnvidia-ml.so.1
+$(STUB_NVML): tests/devices/stub_nvml.c
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -shared -fPIC -o $@ $<
+
+units: $(UNITS) $(CHECKERS) $(FUZZERS) $(SHIM) $(STUB_NVML) $(if $(HAVE_CUDA),$(GPU_TESTS))
 
 # ---- CUDA --------------------------------------------------------------------
 ifdef HAVE_CUDA

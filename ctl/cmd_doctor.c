@@ -112,7 +112,8 @@ static void find_bin_dir(char out[PATH_MAX])
 
 static void check_programs(struct doctor *d, const char *bin)
 {
-	static const char *const names[] = { "lhd", "lhkeeper", "lhworker-cpu" };
+	static const char *const names[] = { "lhd", "lhkeeper", "lhgpus",
+					     "lhworker-cpu" };
 	char text[PATH_MAX + 64] = "";
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {

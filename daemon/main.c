@@ -411,8 +411,11 @@ static int open_state(struct lhd *d, const struct options *o, struct lh_err *err
 
 static int open_parts(struct lhd *d, const struct options *o, struct lh_err *err)
 {
+	int rc = find_program(d->program, sizeof(d->program), err);
+	char *bin_dir = lh_strdup(d->program), *db, *oom_file = lh_oom_find();
 	struct lh_control_config control = {
 		.state_dir = d->dir.path,
+		.bin_dir = bin_dir,
 		.generation = d->dir.generation,
 		.access = &o->access,
 		.page_port = o->page_port,
@@ -420,8 +423,6 @@ static int open_parts(struct lhd *d, const struct options *o, struct lh_err *err
 		.restart = restart,
 		.arg = d,
 	};
-	int rc = find_program(d->program, sizeof(d->program), err);
-	char *bin_dir = lh_strdup(d->program), *db, *oom_file = lh_oom_find();
 	struct lh_jobs_config jobs = {
 		.state_dir = d->dir.path,
 		.bin_dir = bin_dir,

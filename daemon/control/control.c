@@ -6,6 +6,7 @@
 
 #include "base/fs.h"
 #include "base/log.h"
+#include "devices/devices.h"
 #include "http/http.h"
 #include "lighthouse/proto.h"
 #include "rpc_table.h"
@@ -56,6 +57,7 @@ static int open_page(struct lh_control *c, struct lh_err *err)
 		.server = c->server,
 		.jobs = c->jobs,
 		.store = c->store,
+		.devices = c->devices,
 	};
 	int rc = lh_http_open(&c->http, &page, err);
 
@@ -89,6 +91,7 @@ int lh_control_open(struct lh_control **control, uv_loop_t *loop,
 		free(c);
 		return rc;
 	}
+	c->devices = lh_devices_new(loop, jobs, config->state_dir, config->bin_dir);
 	*control = c;
 	return config->page_port == LH_CONTROL_NO_PAGE ? 0 : open_page(c, err);
 }
@@ -105,7 +108,7 @@ void lh_control_stop_accepting(struct lh_control *c)
 		lh_http_stop_accepting(c->http);
 }
 
-static void on_server_closed(void *arg)
+static void on_devices_closed(void *arg)
 {
 	struct lh_control *c = arg;
 	void (*closed)(void *arg) = c->closed_cb;
@@ -113,6 +116,14 @@ static void on_server_closed(void *arg)
 
 	free(c);
 	closed(closed_arg);
+}
+
+/* No call waits any more. */
+static void on_server_closed(void *arg)
+{
+	struct lh_control *c = arg;
+
+	lh_devices_close(c->devices, on_devices_closed, c);
 }
 
 static void on_page_closed(void *arg)

@@ -25,6 +25,7 @@ enum { LH_CONTROL_NO_PAGE = -1 };
 
 struct lh_control_config {
 	const char *state_dir;      /* absolute; borrowed while it is open */
+	const char *bin_dir;        /* where lhgpus lies; borrowed while it is opened */
 	int64_t generation;         /* of this lhd */
 	const struct lh_access *access; /* borrowed while it is open */
 	int page_port;              /* of http/http.h; LH_CONTROL_NO_PAGE: none is served */
@@ -33,6 +34,7 @@ struct lh_control_config {
 	void *arg;
 };
 
+struct lh_devices;
 struct lh_http;
 
 /* What was refused lately, so that asking again and again fills no disk. */
@@ -53,6 +55,7 @@ struct lh_control {
 	struct lh_rpc rpc;
 	struct lh_denials denials;
 	struct lh_server *server;
+	struct lh_devices *devices;
 	struct lh_http *http;       /* NULL: no page is served */
 	void (*closed_cb)(void *arg);
 	void *closed_arg;

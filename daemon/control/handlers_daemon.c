@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "control/access.h"
 #include "control/control.h"
+#include "devices/devices.h"
 #include "http/http.h"
 #include "lighthouse/proto.h"
 #include "lighthouse/version.h"
@@ -34,6 +35,16 @@ void rpc_daemon_info(struct lh_call *call)
 						 json_null());
 	json_object_set_new(r, "foreign_workers", lh_jobs_foreign_workers(c->jobs));
 	lh_reply_ok(call, r);
+}
+
+static void on_devices(void *arg, json_t *devices)
+{
+	lh_reply_ok(arg, json_incref(devices));
+}
+
+void rpc_daemon_devices(struct lh_call *call)
+{
+	lh_devices_ask(lh_control_of(call)->devices, on_devices, call);
 }
 
 void rpc_daemon_dashboard(struct lh_call *call)

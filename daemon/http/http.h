@@ -33,6 +33,7 @@
 
 #include "control/rpc.h"
 #include "control/server.h"
+#include "devices/devices.h"
 #include "jobs/jobs.h"
 #include "lighthouse/err.h"
 #include "store/store.h"
@@ -55,6 +56,7 @@ struct lh_http_config {
 	struct lh_server *server; /* of the control socket: its hub, its clients */
 	struct lh_jobs *jobs;
 	struct lh_store *store;
+	struct lh_devices *devices;
 };
 
 struct lh_http;

@@ -1,5 +1,5 @@
-/* metrics.c: GET /metrics: what memory knows is taken at once, the rest is read and
- * written out on the thread pool; the form is prom.c's. */
+/* metrics.c: GET /metrics: what memory knows is taken at once, then devices are asked,
+ * then the rest is read and written out on the thread pool; the form is prom.c's. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +10,7 @@
 
 struct scrape {
 	struct lh_request *request;
-	json_t *daemon, *jobs;
+	json_t *daemon, *devices, *jobs;
 	int64_t ended_after_ms;
 	struct lh_buf text;
 };
@@ -78,26 +78,33 @@ static json_t *job_of(const json_t *jobs, const json_t *id)
 	return NULL;
 }
 
+static void update_jobs(json_t *jobs, const json_t *rows)
+{
+	json_t *row, *job;
+	size_t i;
+
+	json_array_foreach (rows, i, row) {
+		job = job_of(jobs, json_object_get(row, "job"));
+		if (job)
+			json_object_update(job, row);
+	}
+}
+
 /* On a pool thread. */
 static int work(sqlite3 *db, void *arg, struct lh_err *err)
 {
 	struct scrape *s = arg;
 	struct lh_bind after = LH_INT(s->ended_after_ms);
 	bool more;
-	json_t *rows = lh_store_rows(db, jobs_sql, &after, 1, INT64_MAX, &more, err), *row;
+	json_t *rows = lh_store_rows(db, jobs_sql, &after, 1, INT64_MAX, &more, err);
 	json_t *size = rows ? lh_store_rows(db, size_sql, NULL, 0, 1, &more, err) : NULL;
-	size_t i;
 
-	json_array_foreach (rows, i, row) {
-		json_t *job = job_of(s->jobs, json_object_get(row, "job"));
-
-		if (job)
-			json_object_update(job, row);
-	}
+	update_jobs(s->jobs, rows);
+	update_jobs(s->jobs, json_object_get(s->devices, "workers"));
 	if (size) {
 		json_object_set(s->daemon, "database_bytes",
 				json_object_get(json_array_get(size, 0), "bytes"));
-		lh_prom_write(&s->text, s->daemon, s->jobs);
+		lh_prom_write(&s->text, s->daemon, s->devices, s->jobs);
 	}
 	json_decref(rows);
 	json_decref(size);
@@ -117,11 +124,20 @@ static void on_done(void *arg, int rc, const struct lh_err *err)
 		lh__request_answer(r, MHD_HTTP_OK, LH_PROM_TYPE);
 	}
 	json_decref(s->daemon);
+	json_decref(s->devices);
 	json_decref(s->jobs);
 	lh_buf_release(&s->text);
 	free(s);
 	r->pending--;
 	lh__request_settle(r);
+}
+
+static void on_devices(void *arg, json_t *devices)
+{
+	struct scrape *s = arg;
+
+	s->devices = json_deep_copy(devices); /* others read the same one, here */
+	lh_store_read(s->request->http->config.store, work, on_done, s);
 }
 
 void lh__metrics_start(struct lh_request *r)
@@ -134,5 +150,5 @@ void lh__metrics_start(struct lh_request *r)
 	s->daemon = ask_memory(h);
 	s->jobs = recent_take(lh_jobs_list(h->config.jobs, NULL), s->ended_after_ms);
 	r->pending++;
-	lh_store_read(h->config.store, work, on_done, s);
+	lh_devices_ask(h->config.devices, on_devices, s);
 }

@@ -32,6 +32,35 @@ static const struct metric of_daemon[] = {
 	  1, false },
 };
 
+static const struct metric of_host[] = {
+	{ "lighthouse_cpu_utilisation_ratio", "gauge",
+	  "Share of the CPUs' time that was used since they were last asked.", "utilisation", 1,
+	  false },
+	{ "lighthouse_cpu_load", "gauge", "Load average of one minute.", "load", 1, false },
+	{ "lighthouse_host_memory_used_bytes", "gauge", "RAM that a new process could not have.",
+	  "memory_used_bytes", 1, false },
+	{ "lighthouse_host_memory_total_bytes", "gauge", "RAM.", "memory_total_bytes", 1, false },
+	{ "lighthouse_disk_free_bytes", "gauge",
+	  "Free on the disk of the state directory, for lhd.", "disk_free_bytes", 1, false },
+	{ "lighthouse_disk_total_bytes", "gauge", "Size of the disk of the state directory.",
+	  "disk_total_bytes", 1, false },
+};
+
+static const struct metric of_gpus[] = {
+	{ "lighthouse_gpu_memory_used_bytes", "gauge", "GPU memory in use, by whomever.",
+	  "memory_used_bytes", 1, false },
+	{ "lighthouse_gpu_memory_total_bytes", "gauge", "GPU memory.", "memory_total_bytes", 1,
+	  false },
+	{ "lighthouse_gpu_utilisation_ratio", "gauge",
+	  "Share of the time in which any kernel ran.", "utilisation", 1, false },
+	{ "lighthouse_gpu_power_watts", "gauge", "Power that the GPU draws.", "power_watts", 1,
+	  false },
+	{ "lighthouse_gpu_power_limit_watts", "gauge", "Power that the GPU may draw.",
+	  "power_limit_watts", 1, false },
+	{ "lighthouse_gpu_temperature_celsius", "gauge", "Temperature of the chip.",
+	  "temperature_celsius", 1, false },
+};
+
 static const struct metric of_jobs[] = {
 	{ "lighthouse_job_step", "gauge", "Optimizer steps completed.", "step", 1, false },
 	{ "lighthouse_job_planned_steps", "gauge", "Optimizer steps planned, where known.",
@@ -52,6 +81,11 @@ static const struct metric of_jobs[] = {
 	  false },
 	{ "lighthouse_job_checkpoints_total", "counter", "Checkpoints written.", "checkpoints",
 	  1, false },
+	{ "lighthouse_worker_memory_bytes", "gauge", "RAM that the job's worker has.",
+	  "host_bytes", 1, false },
+	{ "lighthouse_worker_gpu_memory_bytes", "gauge",
+	  "GPU memory that the job's worker has, where the driver tells.", "gpu_bytes", 1,
+	  false },
 	{ "lighthouse_worker_restarts_total", "counter", "Workers started after the first one.",
 	  "later_attempts", 1, false },
 };
@@ -95,9 +129,20 @@ static void put_value(struct lh_buf *out, const struct metric *m, const json_t *
 		      json_number_value(v) * m->scale);
 }
 
-static void put_daemon(struct lh_buf *out, const struct metric *m, const json_t *daemon)
+static void put_gpu_labels(struct lh_buf *out, const char *name, const json_t *gpu)
 {
-	const json_t *v = json_object_get(daemon, m->key);
+	lh_buf_printf(out, "%s{gpu=\"%" JSON_INTEGER_FORMAT "\",uuid=\"", name,
+		      json_integer_value(json_object_get(gpu, "index")));
+	put_escaped(out, text_of(gpu, "uuid"));
+	lh_buf_printf(out, "\",model=\"");
+	put_escaped(out, text_of(gpu, "name"));
+	lh_buf_append(out, "\"", 1);
+}
+
+/* One without labels. */
+static void put_single(struct lh_buf *out, const struct metric *m, const json_t *from)
+{
+	const json_t *v = json_object_get(from, m->key);
 
 	if (!json_is_number(v))
 		return;
@@ -106,17 +151,19 @@ static void put_daemon(struct lh_buf *out, const struct metric *m, const json_t 
 	put_value(out, m, v);
 }
 
-static void put_jobs(struct lh_buf *out, const struct metric *m, const json_t *jobs)
+/* One of each row, with its labels. */
+static void put_rows(struct lh_buf *out, const struct metric *m, const json_t *rows,
+		     void (*put_labels)(struct lh_buf *out, const char *name, const json_t *row))
 {
-	const json_t *job, *v;
+	const json_t *row, *v;
 	size_t i;
 
 	put_head(out, m->name, m->type, m->help);
-	json_array_foreach (jobs, i, job) {
-		v = json_object_get(job, m->key);
+	json_array_foreach (rows, i, row) {
+		v = json_object_get(row, m->key);
 		if (!json_is_number(v) && !m->nan)
 			continue;
-		put_job_labels(out, m->name, job);
+		put_labels(out, m->name, row);
 		lh_buf_append(out, "}", 1);
 		if (json_is_number(v))
 			put_value(out, m, v);
@@ -142,15 +189,25 @@ static void put_states(struct lh_buf *out, const json_t *jobs)
 		}
 }
 
-void lh_prom_write(struct lh_buf *out, const json_t *daemon, const json_t *jobs)
+#define EACH(i, table) size_t i = 0; i < sizeof(table) / sizeof(*(table)); i++
+
+void lh_prom_write(struct lh_buf *out, const json_t *daemon, const json_t *devices,
+		   const json_t *jobs)
 {
+	const json_t *host = json_object_get(devices, "host");
+	const json_t *gpus = json_object_get(devices, "gpus");
+
 	put_head(out, "lighthouse_build_info", "gauge", "1; its label is the version of lhd.");
 	lh_buf_printf(out, "lighthouse_build_info{version=\"");
 	put_escaped(out, text_of(daemon, "version"));
 	lh_buf_printf(out, "\"} 1\n");
-	for (size_t i = 0; i < sizeof(of_daemon) / sizeof(*of_daemon); i++)
-		put_daemon(out, &of_daemon[i], daemon);
+	for (EACH(i, of_daemon))
+		put_single(out, &of_daemon[i], daemon);
+	for (EACH(i, of_host))
+		put_single(out, &of_host[i], host);
+	for (EACH(i, of_gpus))
+		put_rows(out, &of_gpus[i], gpus, put_gpu_labels);
 	put_states(out, jobs);
-	for (size_t i = 0; i < sizeof(of_jobs) / sizeof(*of_jobs); i++)
-		put_jobs(out, &of_jobs[i], jobs);
+	for (EACH(i, of_jobs))
+		put_rows(out, &of_jobs[i], jobs, put_job_labels);
 }

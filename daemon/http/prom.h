@@ -13,9 +13,10 @@
 #define LH_PROM_TYPE "text/plain; version=0.0.4; charset=utf-8"
 #define LH_PROM_ENDED_MS 86400000
 
-/* `daemon`: numbers by the keys of the table, and "version". `jobs`: summaries as
- * job.get gives them, with more numbers by the keys of the table. What is missing or
- * null is left out; of a loss it is NaN. */
-void lh_prom_write(struct lh_buf *out, const json_t *daemon, const json_t *jobs);
+/* `daemon`: numbers by the keys of the table, and "version". `devices`: as
+ * daemon.devices tells. `jobs`: summaries as job.get gives them, with more numbers by the
+ * keys of the table. What is missing or null is left out; of a loss it is NaN. */
+void lh_prom_write(struct lh_buf *out, const json_t *daemon, const json_t *devices,
+		   const json_t *jobs);
 
 #endif

@@ -129,6 +129,8 @@ char *lh_jobs_dir(struct lh_jobs *jobs, int64_t job); /* heap, or NULL */
 bool lh_jobs_exists(struct lh_jobs *jobs, int64_t job);
 int lh_jobs_count(const struct lh_jobs *jobs);
 int lh_jobs_workers(const struct lh_jobs *jobs);   /* connected */
+/* The processes of those: [{job, name, pid}]. */
+json_t *lh_jobs_processes(const struct lh_jobs *jobs);
 /* Connected and left alone; as foreign_workers of daemon.info. */
 json_t *lh_jobs_foreign_workers(const struct lh_jobs *jobs);
 const struct lh_gpu *lh_jobs_gpu(const struct lh_jobs *jobs); /* any thread */

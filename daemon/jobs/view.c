@@ -124,6 +124,22 @@ int lh_jobs_workers(const struct lh_jobs *jobs)
 	return n;
 }
 
+json_t *lh_jobs_processes(const struct lh_jobs *jobs)
+{
+	json_t *list = json_array();
+
+	for (int i = 0; i < jobs->count; i++) {
+		const struct lh_job_run *run = jobs->run[i];
+
+		if (run->worker && run->worker->wire && run->worker->pid)
+			json_array_append_new(list, json_pack("{s:I, s:s, s:i}", "job",
+							      (json_int_t)run->id, "name",
+							      run->spec.name, "pid",
+							      run->worker->pid));
+	}
+	return list;
+}
+
 int64_t lh_jobs_last_event(const struct lh_jobs *jobs)
 {
 	return lh_journal_last_event(jobs->journal);

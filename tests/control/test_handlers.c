@@ -249,6 +249,12 @@ json_t *lh_jobs_foreign_workers(const struct lh_jobs *j)
 	return json_array();
 }
 
+json_t *lh_jobs_processes(const struct lh_jobs *j)
+{
+	(void)j;
+	return json_array();
+}
+
 int64_t lh_jobs_last_event(const struct lh_jobs *j)
 {
 	(void)j;

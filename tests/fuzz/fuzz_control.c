@@ -43,7 +43,8 @@ static void publish(void *control, const struct lh_event *ev)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-	struct lh_control_config c = { .state_dir = lhd.state, .generation = 7,
+	struct lh_control_config c = { .state_dir = lhd.state,
+					.bin_dir = lhd.state, .generation = 7,
 				       .page_port = LH_CONTROL_NO_PAGE,
 				       .stop = on_stop };
 	struct lh_control *control;

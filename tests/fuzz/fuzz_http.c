@@ -68,7 +68,8 @@ static void talk(int fd, const uint8_t *at, size_t n)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-	struct lh_control_config c = { .state_dir = lhd.state, .generation = 7,
+	struct lh_control_config c = { .state_dir = lhd.state,
+					.bin_dir = lhd.state, .generation = 7,
 				       .stop = on_stop };
 	struct lh_control *control;
 	bool closed = false;

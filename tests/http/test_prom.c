@@ -12,18 +12,26 @@
 #include "lighthouse/err.h"
 
 /* The whole text for these facts; heap. */
-static char *written(const char *daemon, const char *jobs)
+static char *written_of(const char *daemon, const char *devices, const char *jobs)
 {
 	json_t *d = json_loads(daemon, 0, NULL), *j = json_loads(jobs, 0, NULL);
+	json_t *v = json_loads(devices, 0, NULL);
 	struct lh_buf out = { 0 };
 
 	assert_non_null(d);
 	assert_non_null(j);
-	lh_prom_write(&out, d, j);
+	assert_non_null(v);
+	lh_prom_write(&out, d, v, j);
 	lh_buf_append(&out, "", 1);
 	json_decref(d);
 	json_decref(j);
+	json_decref(v);
 	return out.data;
+}
+
+static char *written(const char *daemon, const char *jobs)
+{
+	return written_of(daemon, "{}", jobs);
 }
 
 /* Each of `lines` is one of the text's. */
@@ -90,6 +98,32 @@ static void what_is_not_known_is_left_out_but_a_loss_is_nan(void **state)
 	expect_lines(text, lines);
 }
 
+static void devices_are_told_with_their_labels_and_what_is_null_is_not(void **state)
+{
+	char *text = written_of("{}", "{\"host\":{\"load\":1.5,\"utilisation\":null,"
+				"\"disk_free_bytes\":5},\"gpus\":[{\"index\":0,\"name\":\"A \\\"B\","
+				"\"uuid\":\"GPU-1\",\"memory_used_bytes\":7,"
+				"\"utilisation\":0.5,\"power_watts\":512.25,"
+				"\"temperature_celsius\":null}]}",
+				"[{\"job\":1,\"name\":\"x\",\"state\":\"RUNNING\","
+				"\"host_bytes\":9,\"gpu_bytes\":null}]");
+	static const char *const lines[] = {
+		"lighthouse_cpu_load 1.5",
+		"lighthouse_disk_free_bytes 5",
+#define GPU "{gpu=\"0\",uuid=\"GPU-1\",model=\"A \\\"B\"}"
+		"lighthouse_gpu_memory_used_bytes" GPU " 7",
+		"lighthouse_gpu_utilisation_ratio" GPU " 0.5",
+		"lighthouse_gpu_power_watts" GPU " 512.25",
+		"lighthouse_worker_memory_bytes{job_id=\"1\",name=\"x\"} 9",
+		NULL };
+
+	(void)state;
+	assert_null(strstr(text, "\nlighthouse_cpu_utilisation_ratio "));
+	assert_null(strstr(text, "\nlighthouse_gpu_temperature_celsius{"));
+	assert_null(strstr(text, "\nlighthouse_worker_gpu_memory_bytes{"));
+	expect_lines(text, lines);
+}
+
 /* Each sample stands below the HELP and TYPE of its name. */
 static void every_sample_has_its_help_and_type(void **state)
 {
@@ -120,6 +154,7 @@ int main(void)
 		cmocka_unit_test(numbers_of_lhd_are_told_once_with_their_units),
 		cmocka_unit_test(a_job_is_labelled_and_is_in_one_state),
 		cmocka_unit_test(what_is_not_known_is_left_out_but_a_loss_is_nan),
+		cmocka_unit_test(devices_are_told_with_their_labels_and_what_is_null_is_not),
 		cmocka_unit_test(every_sample_has_its_help_and_type),
 	};
 

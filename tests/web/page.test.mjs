@@ -3,7 +3,8 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { atEnd, Lhd, packText, scratch, submit, until } from '../e2e/lib/lhd.mjs';
+import { join } from 'node:path';
+import { atEnd, build, Lhd, packText, scratch, submit, until } from '../e2e/lib/lhd.mjs';
 import { browser, go, keep, openPage, pageUntil, serious, stat, watched } from './lib/browser.mjs';
 
 const PHASES = (first, second) => [
@@ -15,11 +16,14 @@ const SLOW = { model: { vocab: 257, dim: 128, layers: 2, heads: 4, ffn_dim: 512 
 
 const number = (text) => Number(text.replaceAll(',', '').split(' ')[0]);
 
-async function start(t) {
+async function start(t, env = {}) {
   const dir = scratch(t);
   packText(dir);
-  return Lhd.start(t, dir);
+  return Lhd.start(t, dir, [], { env });
 }
+
+/** Two GPUs that are not there (tests/devices/stub_nvml.c). */
+const GPUS = { LD_LIBRARY_PATH: join(build, 'tests/devices') };
 
 /** Nothing was thrown, logged or refused by the page's policy. */
 const quiet = (page) => assert.deepEqual(page.complaints, []);
@@ -97,6 +101,27 @@ test('the page in a browser', async (t) => {
     const [picture] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'PNG' }).click()]);
     assert.equal(readFileSync(await picture.path()).subarray(1, 4).toString(), 'PNG');
     quiet(page);
+  });
+
+  await t.test('devices are told of as the driver tells, or why it does not', async (t) => {
+    const lhd = await start(t, GPUS);
+    const job = await submit(lhd, { ...SLOW, phases: PHASES(100_000, 10) });
+    await lhd.jobUntil(job, 'it trains', (j) => j.step > 0);
+    const page = await openPage(t, b, lhd);
+    const gpu = page.locator('.device').first();
+    await gpu.getByText('GPU 0 · NVIDIA Stub 0').waitFor();
+    assert.deepEqual(await gpu.locator('.meter b').allTextContents(), ['10.0 of 80.0 GiB', '97 %', '512 of 700 W', '61 °C']);
+    assert.match(await page.locator('.device').last().textContent(), /^CPU · \d+ × /);
+    await page.locator('.devicepanel .facts').getByText(/^tiny · [\d.]+ [MG]iB of RAM · process \d+$/).waitFor();
+    await go(page, `#/job/${job}`);
+    await pageUntil('the memory of its worker', async () => /^[\d.]+ [MG]iB$/.test(await stat(page, 'memory')));
+    quiet(page);
+
+    const broken = await start(t, { ...GPUS, LH_STUB_NVML: 'fails' });
+    const other = await openPage(t, b, broken);
+    await other.getByText("NVIDIA's driver does not start: Driver Not Loaded").waitFor();
+    assert.equal(await other.locator('.device').count(), 1);
+    quiet(other);
   });
 
   await t.test('the keyboard moves the cursor and zooms', async (t) => {
@@ -312,7 +337,7 @@ test('the page in a browser', async (t) => {
   });
 
   await t.test('nothing keeps somebody out, at both widths and in both schemes', async (t) => {
-    const lhd = await start(t);
+    const lhd = await start(t, GPUS);
     const done = await submit(lhd, { name: 'first', phases: PHASES(300, 200), evaluation: { every_steps: 25, sequences: 2 } });
     await lhd.jobUntil(done, 'it is done', (j) => j.state === 'DONE');
     const job = await submit(lhd, { ...SLOW, name: 'second', phases: PHASES(100_000, 50_000) });

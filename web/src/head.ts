@@ -4,7 +4,9 @@ import * as fmt from './format';
 import { mfu } from './mfu';
 import { PhaseBar, Stat, StatePill } from './parts';
 import { gaps } from './series';
-import type { JobShow, JobSummary } from './types';
+import type { Devices, JobShow, JobSummary } from './types';
+
+type Worker = Devices['workers'][number];
 
 export class Head {
   private readonly name = h('h1', {});
@@ -20,12 +22,14 @@ export class Head {
     gap: new Stat('recovery gap', 'nats'),
     pace: new Stat('pace', 'tokens/s'),
     mfu: new Stat('MFU', '%'),
+    memory: new Stat('memory'),
     left: new Stat('time left'),
     took: new Stat('elapsed'),
     attempt: new Stat('attempt'),
   };
   readonly el: HTMLElement;
   gpu = ''; // as daemon.info names it
+  worker: Worker | null = null; // as daemon.devices knows it
 
   constructor(job: number, steering: Node) {
     this.el = h(
@@ -89,12 +93,22 @@ export class Head {
     stats.pace.set(fmt.short(s.tokens_per_s));
     stats.mfu.el.hidden = !used;
     if (used) stats.mfu.set((used.share * 100).toFixed(1), used.how);
+    this.setMemory(ended ? null : this.worker);
     stats.left.set(fmt.duration(s.eta_s));
     stats.left.el.hidden = ended;
     stats.took.set(
       s.started_ms === null ? '–' : fmt.duration(((s.ended_ms ?? Date.now()) - s.started_ms) / 1000),
     );
     stats.attempt.set(`${s.attempt}${s.restarts ? ` (${s.restarts} restarts)` : ''}`);
+  }
+
+  private setMemory(w: Worker | null): void {
+    const { memory } = this.stats;
+
+    memory.el.hidden = !w || (w.gpu_bytes ?? w.host_bytes) === null;
+    if (w?.gpu_bytes)
+      memory.set(fmt.bytes(w.gpu_bytes), `GPU memory of its worker; ${fmt.bytes(w.host_bytes)} of RAM`);
+    else if (w) memory.set(fmt.bytes(w.host_bytes), 'RAM of its worker');
   }
 
   /** What needs attention, a sentence each. */

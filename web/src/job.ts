@@ -1,6 +1,6 @@
 // job.ts: the page of one job: what is known of it, kept up to date. It hands that to
 // its parts: head, charts, words, steering.
-import { NOT_FOUND, rpc, RpcError } from './api';
+import { NOT_FOUND, rpc, RpcError, rpcIfKnown } from './api';
 import { JobCharts } from './charts';
 import { debounce, h, replace, throttle } from './dom';
 import { saveGroups, savePicture, saveSteps } from './export';
@@ -12,7 +12,15 @@ import { Steering } from './steer';
 import { openStream } from './stream';
 import { Tabs } from './tabs';
 import { axisChoice, button, buttons, check, signButton, Smoothing, toolbar } from './toolbar';
-import { isLive, type Command, type DaemonInfo, type JobEvent, type JobShow, type Step } from './types';
+import {
+  isLive,
+  type Command,
+  type DaemonInfo,
+  type Devices,
+  type JobEvent,
+  type JobShow,
+  type Step,
+} from './types';
 
 const EVENTS_MAX = 2_000;
 /** Events that are a row of job.show themselves; rows that one may be among. */
@@ -162,6 +170,13 @@ export class JobPage implements Page {
         this.setHead();
       }),
     );
+    this.shell.guard(this.weigh());
+  }
+
+  /** What its worker takes of the machine. */
+  private async weigh(): Promise<void> {
+    const d = await rpcIfKnown<Devices>('daemon.devices', {});
+    this.head.worker = d?.workers.find((w) => w.job === this.job) ?? null;
   }
 
   private setHead(): void {
@@ -200,8 +215,10 @@ export class JobPage implements Page {
     const steps = () =>
       saveSteps(file('steps.csv'), this.job, c.range.from, c.range.to ?? c.curve.lastStep);
 
-    c.onRange = () =>
-      smoothing.tell(c.smoothing ? `${fmt.count(Math.max(1, Math.round(c.tau)))} steps` : 'off');
+    c.onRange = () => {
+      const over = Math.max(1, Math.round(c.tau));
+      smoothing.tell(c.smoothing ? `${fmt.count(over)} step${over === 1 ? '' : 's'}` : 'off');
+    };
     return toolbar(
       axisChoice(
         [

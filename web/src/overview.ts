@@ -1,6 +1,7 @@
 // overview.ts: all jobs at a glance: what trains, what waits, what has ended, on what
 // device.
 import { rpc } from './api';
+import { DevicePanel } from './devices';
 import { debounce, h, replace, setText } from './dom';
 import * as fmt from './format';
 import type { Page, Shell } from './main';
@@ -31,7 +32,8 @@ export class Overview implements Page {
     onclick: () => this.showAll(),
   });
   private readonly empty = h('section', { class: 'empty', hidden: true });
-  private readonly device = h('dl', { class: 'facts' });
+  private readonly devices = new DevicePanel();
+  private readonly daemon = h('dl', { class: 'facts' });
   private readonly compare = h('a', { class: 'button', href: '#/', hidden: true });
   private shownEnded = SHOWN_ENDED;
   private readonly seen = new IntersectionObserver((entries) => this.came(entries), {
@@ -61,7 +63,8 @@ export class Overview implements Page {
       h('div', { class: 'titlebar' }, h('h1', {}, 'Jobs'), this.compare),
       this.empty,
       ...sections,
-      h('section', { class: 'group' }, h('h2', {}, 'Device and daemon'), this.device),
+      h('section', { class: 'group' }, h('h2', {}, 'Devices'), this.devices.el),
+      h('section', { class: 'group' }, h('h2', {}, 'Daemon'), this.daemon),
     );
     this.closeStream = openStream(
       '',
@@ -79,9 +82,12 @@ export class Overview implements Page {
     );
     // Steps are pushed for one job at a time; the numbers of all are asked for.
     this.timer = window.setInterval(() => {
-      if (!document.hidden) shell.guard(this.list());
+      if (document.hidden) return;
+      shell.guard(this.list());
+      shell.guard(this.devices.refresh());
     }, LIST_EVERY_MS);
     shell.guard(this.list());
+    shell.guard(this.devices.refresh());
   }
 
   close(): void {
@@ -172,7 +178,7 @@ export class Overview implements Page {
   private async info(): Promise<void> {
     const d = await rpc<DaemonInfo>('daemon.info');
     const facts: [string, string][] = [
-      ['Device', d.gpu],
+      ['GPU for jobs', d.gpu],
       ['Workers', fmt.count(d.workers)],
       ['lhd', `${d.version}, process ${d.pid}, since ${fmt.when(d.started_ms)}`],
       ['State', d.state_dir],
@@ -181,7 +187,7 @@ export class Overview implements Page {
         `process ${w.pid} of job ${w.job}: ${w.why}`,
       ]),
     ];
-    replace(this.device, ...facts.map(([k, v]) => h('div', {}, h('dt', {}, k), h('dd', {}, v))));
+    replace(this.daemon, ...facts.map(([k, v]) => h('div', {}, h('dt', {}, k), h('dd', {}, v))));
   }
 }
 

@@ -166,6 +166,41 @@ export interface DaemonInfo {
   foreign_workers: { pid: number; job: number; why: string }[];
 }
 
+export interface Gpu {
+  index: number;
+  name: string | null;
+  uuid: string | null;
+  memory_used_bytes: number | null;
+  memory_total_bytes: number | null;
+  utilisation: number | null;
+  power_watts: number | null;
+  power_limit_watts: number | null;
+  temperature_celsius: number | null;
+}
+
+export interface Devices {
+  time_ms: number;
+  host: {
+    cpu: string | null;
+    cpus: number;
+    utilisation: number | null;
+    load: number | null;
+    memory_used_bytes: number | null;
+    memory_total_bytes: number | null;
+    disk_free_bytes: number | null;
+    disk_total_bytes: number | null;
+  };
+  gpus: Gpu[];
+  why_no_gpus: string | null;
+  workers: {
+    job: number;
+    name: string;
+    pid: number;
+    host_bytes: number | null;
+    gpu_bytes: number | null;
+  }[];
+}
+
 export interface Forecast {
   as_planned: { seconds: number | null; end_ms: number | null };
   switched_now: { seconds: number | null; end_ms: number | null } | null;
