@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "commands.h"
+#include "tensorboard.h"
 
 static const struct ctl_option options[] = {
 	{ "kind", 0, "KIND", false, "steps or evals (steps)" },
@@ -13,6 +14,8 @@ static const struct ctl_option options[] = {
 	{ "from", 0, "STEP", false, "first step wanted" },
 	{ "to", 0, "STEP", false, "last step wanted" },
 	{ "limit", 0, "N", false, "rows at most (all)" },
+	{ "tensorboard", 0, "DIR", false, "write event files in DIR, for 'tensorboard --logdir DIR'" },
+	{ "force", 0, NULL, false, "with --tensorboard: in place of those that are there" },
 	{ "csv", 0, NULL, false, "all values, comma-separated, with a head" },
 	CTL_OPTION_JSON,
 	{ NULL },
@@ -95,22 +98,10 @@ static const char *const point_heads[] = { "FROM", "TO", "LEAST LOSS", "MEAN LOS
 					   "MOST LOSS", "MEAN NORM", "MOST NORM", "LR",
 					   "MS", "TOKENS/S" };
 
-static void behind_step(json_t *params, const json_t *last)
-{
-	json_object_set(params, "after_attempt", json_object_get(last, "attempt"));
-	json_object_set(params, "after_step", json_object_get(last, "step"));
-}
-
-static void behind_evaluation(json_t *params, const json_t *last)
-{
-	json_object_set(params, "after_attempt", json_object_get(last, "attempt"));
-	json_object_set(params, "after_seq", json_object_get(last, "seq"));
-}
-
 static const struct kind steps = { "job.steps", "steps", step_heads, 8, add_step,
-				   behind_step };
+				   ctl_behind_step };
 static const struct kind evals = { "job.evaluations", "evaluations", evaluation_heads, 6,
-				   add_evaluation, behind_evaluation };
+				   add_evaluation, ctl_behind_evaluation };
 static const struct kind points = { "job.curve", "points", point_heads, 10, add_point,
 				    NULL };
 
@@ -212,6 +203,26 @@ static int print_pages(struct ctl_client *k, struct metrics *m, json_t *params,
 	return ctl_pages_print(m->c, k, &pages, &more);
 }
 
+/* An event file has all there is, so nothing chooses among it. */
+static bool check_tensorboard(const struct ctl *c)
+{
+	static const char *const choices[] = { "kind", "points", "attempt", "all-attempts",
+					       "from", "to", "limit", "csv", "json" };
+	bool wanted = ctl_opt(c, "tensorboard") != NULL;
+
+	if (!wanted && ctl_opt(c, "force")) {
+		ctl_usage(c->command, "--force goes with --tensorboard");
+		return false;
+	}
+	for (size_t i = 0; wanted && i < sizeof(choices) / sizeof(choices[0]); i++)
+		if (ctl_opt(c, choices[i])) {
+			ctl_usage(c->command, "--tensorboard writes all there is, --%s does not "
+				  "go with it", choices[i]);
+			return false;
+		}
+	return true;
+}
+
 static int run(struct ctl *c)
 {
 	struct metrics m = { .c = c, .kind = choose(c) };
@@ -220,14 +231,17 @@ static int run(struct ctl *c)
 	json_t *params;
 	int rc;
 
-	if (!m.kind)
+	if (!m.kind || !check_tensorboard(c))
 		return CTL_USAGE;
 	params = chosen(c);
 	k = ctl_connect(c);
 	rc = k ? ctl_job(k, c->args[0], &job) : CTL_UNREACHABLE;
 	json_object_set_new(params, "job", json_integer(job));
 	m.table = ctl_table_new(m.kind->columns, m.kind->heads);
-	if (rc == CTL_DONE)
+	if (rc == CTL_DONE && ctl_opt(c, "tensorboard"))
+		rc = ctl_tensorboard_write(c, k, job, ctl_opt(c, "tensorboard"),
+					   ctl_opt(c, "force"));
+	else if (rc == CTL_DONE)
 		rc = m.kind->go_on ? print_pages(k, &m, params, limit) :
 				     print_points(k, &m, params);
 	ctl_table_free(m.table);
@@ -241,8 +255,11 @@ const struct ctl_command ctl_cmd_metrics = {
 	"metrics", "JOB",
 	"Print the numbers of a job.\n"
 	"Each step once, from the newest attempt that reached it: the line that counts.\n"
-	"With --points the smallest, mean and largest of each group of steps.",
+	"With --points the smallest, mean and largest of each group of steps.\n"
+	"With --tensorboard losses, learning rate, gradient norm and pace go to DIR/NAME-JOB;\n"
+	"attempts whose steps were done again are runs of their own below it.",
 	"  lhctl metrics my-job --from 100 --to 120\n"
 	"  lhctl metrics my-job --csv >steps.csv\n"
 	"  lhctl metrics my-job --points 200 --json\n"
-	"  lhctl metrics my-job --kind evals\n", 1, 1, options, run };
+	"  lhctl metrics my-job --kind evals\n"
+	"  lhctl metrics my-job --tensorboard runs && tensorboard --logdir runs\n", 1, 1, options, run };

@@ -145,6 +145,10 @@ struct ctl_pages {
 int ctl_pages_print(const struct ctl *c, struct ctl_client *k, struct ctl_pages *p,
 		    bool *more);
 
+/* For go_on, of job.steps and job.evaluations. */
+void ctl_behind_step(json_t *params, const json_t *last);
+void ctl_behind_evaluation(json_t *params, const json_t *last);
+
 /* ---- print.c: tables and numbers. Foreign text is escaped. */
 struct ctl_table;
 struct ctl_table *ctl_table_new(int columns, const char *const *heads);

@@ -60,3 +60,15 @@ int ctl_pages_print(const struct ctl *c, struct ctl_client *k, struct ctl_pages 
 		printf("\n], \"more\": %s}\n", *more ? "true" : "false");
 	return CTL_DONE;
 }
+
+void ctl_behind_step(json_t *params, const json_t *last)
+{
+	json_object_set(params, "after_attempt", json_object_get(last, "attempt"));
+	json_object_set(params, "after_step", json_object_get(last, "step"));
+}
+
+void ctl_behind_evaluation(json_t *params, const json_t *last)
+{
+	json_object_set(params, "after_attempt", json_object_get(last, "attempt"));
+	json_object_set(params, "after_seq", json_object_get(last, "seq"));
+}
