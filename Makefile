@@ -102,7 +102,8 @@ endif
 
 # The page is built where web/ and npm are; without it lhd serves one that says so.
 WEB_SRC := $(if $(wildcard web/package.json),$(shell find web -type f \
-             -not -path 'web/node_modules/*' -not -path 'web/dist/*'))
+             -not -path 'web/node_modules/*' -not -path 'web/dist/*' \
+             -not -path 'web/monitoring/*' -not -path 'web/screenshots/*'))
 ifdef WEB_DIST
 WEB_DONE :=
 else ifeq ($(if $(WEB_SRC),$(shell command -v npm 2>/dev/null)),)
