@@ -273,7 +273,7 @@ static json_t *measure(struct pack *p, const char *prefix)
 	double nats[NGRAM_ORDERS];
 	int32_t *ids;
 
-	if (!p->ngram || lh_shard_open(&s, path, NULL)) {
+	if (!p->ngram || lh_shard_open(&s, path, LH_SHARD_AUTO, NULL)) {
 		free(path);
 		return json_null();
 	}

@@ -1,4 +1,4 @@
-/* shard.c: see lighthouse/shard.h. */
+/* shard.c: see lighthouse/shard.h. Files of others: shard_foreign.c. */
 #include "lighthouse/shard.h"
 
 #include <errno.h>
@@ -14,10 +14,10 @@
 #include <xxhash.h>
 
 #include "base/fs.h"
+#include "data/shard_int.h"
 
 #define MAGIC "LHTOKENS"
-enum { VERSION = 1, HEADER_BYTES = 64, LLMC_MAGIC = 20240520, LLMC_HEADER_BYTES = 1024,
-       FINGERPRINT_BYTES = 64 << 10 };
+enum { VERSION = 1, HEADER_BYTES = 64, FINGERPRINT_BYTES = 64 << 10 };
 
 struct header { /* as it lies in the file; all fields aligned, little-endian */
 	char magic[8];
@@ -31,21 +31,21 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "little-endian hosts o
 
 /* ---- reading --------------------------------------------------------------- */
 
-static int bad(const struct lh_shard *s, struct lh_err *err, const char *what,
-	       const char *hint)
+int lh__shard_bad(const char *path, struct lh_err *err, const char *what,
+		  const char *hint)
 {
-	lh_err_set(err, LH_EDATA, "'%s': %s", s->path, what);
+	lh_err_set(err, LH_EDATA, "'%s': %s", path, what);
 	return lh_err_hint(err, "%s", hint);
 }
 
-static uint32_t id_at(const struct lh_shard *s, int64_t i)
+static int bad(const struct lh_shard *s, struct lh_err *err, const char *what,
+	       const char *hint)
 {
-	return s->width == 2 ? ((const uint16_t *)s->ids)[i] :
-			       ((const uint32_t *)s->ids)[i];
+	return lh__shard_bad(s->path, err, what, hint);
 }
 
-static int check_size(const struct lh_shard *s, int64_t header_bytes,
-		      struct lh_err *err)
+int lh__shard_check_size(const struct lh_shard *s, int64_t header_bytes,
+			 struct lh_err *err)
 {
 	int64_t room = s->map_bytes - header_bytes, want;
 
@@ -80,75 +80,59 @@ static int read_header(struct lh_shard *s, struct lh_err *err)
 	s->separator = h->separator;
 	s->documents = h->documents;
 	s->ids = (const char *)s->map + HEADER_BYTES;
-	return check_size(s, HEADER_BYTES, err);
+	return lh__shard_check_size(s, HEADER_BYTES, err);
 }
 
-static int read_llmc(struct lh_shard *s, struct lh_err *err)
+static int read_any(struct lh_shard *s, enum lh_shard_format format, struct lh_err *err)
 {
-	const int32_t *h = s->map;
-	int rc;
-
-	if (s->map_bytes < LLMC_HEADER_BYTES || h[1] != 1)
-		return bad(s, err, "an llm.c shard of a version other than 1",
-			   "only uint16 shards (20240520, version 1) are read");
-	s->count = h[2];
-	s->width = 2;
-	s->separator = LH_SHARD_NO_SEPARATOR;
-	s->ids = (const char *)s->map + LLMC_HEADER_BYTES;
-	rc = check_size(s, LLMC_HEADER_BYTES, err);
-	for (int64_t i = 0; !rc && i < s->count; i++)
-		s->max_token = id_at(s, i) > s->max_token ? id_at(s, i) : s->max_token;
-	return rc;
+	if (s->map_bytes >= HEADER_BYTES && !memcmp(s->map, MAGIC, 8))
+		return read_header(s, err);
+	return lh__shard_read_foreign(s, format, err);
 }
 
-static int read_any(struct lh_shard *s, struct lh_err *err)
-{
-	int32_t first;
-
-	if (s->map_bytes >= HEADER_BYTES) {
-		memcpy(&first, s->map, 4);
-		if (!memcmp(s->map, MAGIC, 8))
-			return read_header(s, err);
-		if (first == LLMC_MAGIC)
-			return read_llmc(s, err);
-	}
-	return bad(s, err, "not a token shard", "make one with 'lhctl pack'");
-}
-
-int lh_shard_open(struct lh_shard *s, const char *path, struct lh_err *err)
+int lh__shard_map(const char *path, void **map, int64_t *bytes, struct lh_err *err)
 {
 	struct stat st;
-	int fd, rc;
+	void *at;
+	int rc = 0;
+	/* A pipe of that name must not block. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0)
+		return lh__shard_bad(path, err, strerror(errno), "is the path right?");
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode))
+		rc = lh__shard_bad(path, err, "not a regular file", "is the path right?");
+	else if (st.st_size == 0)
+		rc = lh__shard_bad(path, err, "the file is empty",
+				   "make one with 'lhctl pack'");
+	if (rc) {
+		close(fd);
+		return rc;
+	}
+	at = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	if (at == MAP_FAILED)
+		rc = lh__shard_bad(path, err, strerror(errno), "can the file be mapped?");
+	close(fd);
+	if (rc)
+		return rc;
+	*map = at;
+	*bytes = st.st_size;
+	return 0;
+}
+
+int lh_shard_open(struct lh_shard *s, const char *path, enum lh_shard_format format,
+		  struct lh_err *err)
+{
+	int rc;
 
 	memset(s, 0, sizeof(*s));
 	s->path = lh_strdup(path);
-	/* A pipe of that name must not block. */
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode)) {
-		rc = fd < 0 ? bad(s, err, strerror(errno), "is the path right?") :
-			      bad(s, err, "not a regular file", "is the path right?");
-		goto fail;
-	}
-	if (st.st_size == 0) {
-		rc = bad(s, err, "the file is empty", "make one with 'lhctl pack'");
-		goto fail;
-	}
-	s->map_bytes = st.st_size;
-	s->map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-	if (s->map == MAP_FAILED) {
-		s->map = NULL;
-		rc = bad(s, err, strerror(errno), "can the file be mapped?");
-		goto fail;
-	}
-	close(fd);
-	fd = -1;
-	rc = read_any(s, err);
+	s->separator = LH_SHARD_NO_SEPARATOR;
+	rc = lh__shard_map(path, &s->map, &s->map_bytes, err);
 	if (!rc)
-		return 0;
-fail:
-	if (fd >= 0)
-		close(fd);
-	lh_shard_close(s);
+		rc = read_any(s, format, err);
+	if (rc)
+		lh_shard_close(s);
 	return rc;
 }
 
@@ -156,6 +140,8 @@ void lh_shard_close(struct lh_shard *s)
 {
 	if (s->map)
 		munmap(s->map, (size_t)s->map_bytes);
+	if (s->index)
+		munmap(s->index, (size_t)s->index_bytes);
 	free(s->path);
 	memset(s, 0, sizeof(*s));
 }
@@ -174,8 +160,8 @@ int lh_shard_verify(const struct lh_shard *s, struct lh_err *err)
 {
 	const struct header *h = s->map;
 
-	if (memcmp(h->magic, MAGIC, 8))
-		return 0; /* llm.c shards carry no checksum */
+	if (!s->vocab)
+		return s->index ? lh__shard_verify_index(s, err) : 0;
 	if (XXH64(s->ids, (size_t)(s->count * s->width), 0) == h->ids_xxh64)
 		return 0;
 	return bad(s, err, "the tokens do not match their checksum",
@@ -195,7 +181,26 @@ void lh_shard_read(const struct lh_shard *s, int64_t from, int64_t n, int32_t *o
 {
 	LH_ASSERT(from >= 0 && n >= 0 && from + n <= s->count);
 	for (int64_t i = 0; i < n; i++)
-		out[i] = (int32_t)id_at(s, from + i);
+		out[i] = (int32_t)lh__shard_id(s, from + i);
+}
+
+/* Scans for separators: a document's length is what it costs. */
+void lh_shard_document(const struct lh_shard *s, int64_t position, int64_t *from,
+		       int64_t *to)
+{
+	LH_ASSERT(position >= 0 && position < s->count);
+	*from = 0;
+	*to = s->count;
+	if (s->index)
+		lh__shard_document_indexed(s, position, from, to);
+	if (s->separator == LH_SHARD_NO_SEPARATOR)
+		return;
+	for (*from = position; *from > 0; --*from)
+		if (lh__shard_id(s, *from - 1) == s->separator)
+			break;
+	for (*to = position; lh__shard_id(s, *to) != s->separator && *to < s->count - 1;)
+		++*to;
+	++*to;
 }
 
 /* ---- writing --------------------------------------------------------------- */

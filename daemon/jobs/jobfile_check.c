@@ -211,7 +211,7 @@ static int check_shard(const struct lh_job *job, const char *path, int64_t need,
 		       struct lh_err *err)
 {
 	struct lh_shard s;
-	int rc = lh_shard_open(&s, path, err);
+	int rc = lh_shard_open(&s, path, job->data.format, err);
 
 	if (rc)
 		return rc;

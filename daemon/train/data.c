@@ -23,7 +23,8 @@ int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err
 	d->shards = lh_calloc((size_t)job->data.train_count, sizeof(*d->shards));
 	d->first = lh_calloc((size_t)job->data.train_count + 1, sizeof(*d->first));
 	for (int i = 0; i < job->data.train_count; i++) {
-		rc = lh_shard_open(&d->shards[i], job->data.train[i], err);
+		rc = lh_shard_open(&d->shards[i], job->data.train[i], job->data.format,
+				   err);
 		if (rc)
 			goto fail;
 		d->count++;
@@ -35,7 +36,8 @@ int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err
 		goto fail;
 	}
 	if (job->data.validation && *job->data.validation) {
-		rc = lh_shard_open(&d->validation, job->data.validation, err);
+		rc = lh_shard_open(&d->validation, job->data.validation, job->data.format,
+				   err);
 		if (!rc && d->validation.count < 2)
 			rc = lh_err_set(err, LH_EDATA, "'%s': one token alone has nothing "
 					"to predict", job->data.validation);

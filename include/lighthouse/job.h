@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "lighthouse/lighthouse.h"
+#include "lighthouse/shard.h"
 
 #define LH_PHASES_MAX 16
 #define LH_RULES_MAX 32
@@ -49,6 +50,7 @@ struct lh_job_data {
 	char **train;       /* absolute paths of shards, globs expanded, sorted */
 	int train_count;
 	char *validation;   /* absolute path, or "" */
+	enum lh_shard_format format; /* of all of them */
 	enum lh_tokenizer tokenizer;
 	int64_t seq_len;    /* N tokens a sequence */
 	int64_t shuffle_seed;

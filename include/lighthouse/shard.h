@@ -1,6 +1,7 @@
-/* shard.h: files of token ids, written by `lhctl pack`, mapped by the worker.
+/* shard.h: files of token ids, written by `lhctl pack` or by others, mapped by the
+ * worker and never copied.
  *
- * Layout, little-endian, 64-byte header then `count` ids of `width` bytes:
+ * Layout of ours, little-endian, 64-byte header then `count` ids of `width` bytes:
  *   0  char[8]  magic "LHTOKENS"
  *   8  u32      version, 1
  *   12 u32      width: 2 or 4 bytes an id
@@ -12,8 +13,15 @@
  *   40 u64      xxh64 (seed 0) of the ids' bytes
  *   48 u64      documents: how many the shard holds
  *   56 u64      xxh64 of header bytes 0..55
- * Also read: llm.c's `.bin` of uint16 ids (1,024-byte header of 256 int32:
- * 20240520, 1, count). It states no vocabulary, so opening it scans the ids.
+ * Also read, each known by its first bytes:
+ *   llm.c      `.bin`: 1,024-byte header of 256 int32, the first three 20240520, 1,
+ *              count (uint16 ids, GPT-2) or 20240801, 7, count (uint32, Llama 3)
+ *   Megatron   `.idx`, which is what is named; the ids are in the `.bin` beside it:
+ *              34-byte header ("MMIDIDX", version 1, type, counts), then each
+ *              sequence's length and place, then where documents begin
+ * and, when the caller says so, files that have no header at all, as nanoGPT's of
+ * uint16 ids. None of these states a vocabulary: opening one looks at its ids, at
+ * pieces spread over it when it is large.
  *
  * A shard is read-only once complete: pack writes a temporary name, fsyncs and
  * renames. Readers may be used from any thread.
@@ -31,30 +39,37 @@
 #define LH_BYTES_SEPARATOR 256
 #define LH_BYTES_VOCAB 257
 
+/* How a file without a known header is read. */
+enum lh_shard_format { LH_SHARD_AUTO, /* it is refused */ LH_SHARD_UINT16, LH_SHARD_UINT32 };
+
 struct lh_shard {
 	char *path;
 	const void *ids;      /* mapped; `count` ids of `width` bytes */
 	int64_t count;
-	int width;            /* 2 or 4 */
-	uint32_t vocab;       /* 0 = not stated (llm.c) */
-	uint32_t max_token;
+	int width;            /* 1, 2, 4 or 8 */
+	uint32_t vocab;       /* 0 = not stated (others' files) */
+	uint32_t max_token;   /* of others' files: of the ids that were looked at */
 	uint32_t separator;
-	uint64_t documents;
-	void *map;            /* private: whole mapping */
+	uint64_t documents;   /* 0 = not known */
+	void *map;            /* private: whole mapping of the ids' file */
 	int64_t map_bytes;
+	void *index;          /* private: of Megatron's .idx, or NULL */
+	int64_t index_bytes;
 };
 
 /* Maps a shard. LH_EDATA names the file and what is wrong with it: missing,
  * empty, not a shard, another version, truncated (bytes found and expected),
- * a header that does not match its checksum. Ids are not read, except of llm.c
- * files. */
-int lh_shard_open(struct lh_shard *s, const char *path, struct lh_err *err);
+ * a header that does not match its checksum, an index that lies. Time and memory do
+ * not grow with the file. */
+int lh_shard_open(struct lh_shard *s, const char *path, enum lh_shard_format format,
+		  struct lh_err *err);
 void lh_shard_close(struct lh_shard *s); /* a zeroed shard is allowed */
 
 /* LH_EDATA unless max_token < vocab; the error names file and id. */
 int lh_shard_check_vocab(const struct lh_shard *s, int64_t vocab,
 			 struct lh_err *err);
-/* Reads every id once and compares the checksum. */
+/* Reads every id once and compares the checksum; of Megatron's, every place in the
+ * index. Files of others have nothing to compare. */
 int lh_shard_verify(const struct lh_shard *s, struct lh_err *err);
 
 /* Tells contents apart without reading them: xxh64 of the file's first and last 64
@@ -62,7 +77,13 @@ int lh_shard_verify(const struct lh_shard *s, struct lh_err *err);
  * another fingerprint; of what is written into a file in place only the ends count. */
 uint64_t lh_shard_fingerprint(const struct lh_shard *s);
 
-/* out (n) <- ids [from, from + n) as int32. The range must lie inside. */
+/* The document that holds id `position`: [*from, *to), its separator included. The
+ * whole file where no boundary is known. */
+void lh_shard_document(const struct lh_shard *s, int64_t position, int64_t *from,
+		       int64_t *to);
+
+/* out (n) <- ids [from, from + n) as int32, one that does not fit as a negative number.
+ * The range must lie inside. */
 void lh_shard_read(const struct lh_shard *s, int64_t from, int64_t n, int32_t *out);
 
 struct lh_shard_writer;

@@ -1,5 +1,5 @@
 /* test_shard.c: token shards: what is written is read, and everything that is no
- * whole shard of ours or llm.c's is refused with the file's name. */
+ * whole shard is refused with the file's name. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,7 +13,7 @@
 #include "../scratch.h"
 #include "lighthouse/shard.h"
 
-enum { HEADER = 64, LLMC_HEADER = 1024 };
+enum { HEADER = 64 };
 
 /* A shard of ids i * step % vocab. */
 static void pack(const char *name, uint32_t vocab, int64_t count, int step)
@@ -40,7 +40,7 @@ static void open_ok(struct lh_shard *s, const char *name)
 	char *path = scratch_path(name);
 	struct lh_err err = LH_ERR_INIT;
 
-	if (lh_shard_open(s, path, &err))
+	if (lh_shard_open(s, path, LH_SHARD_AUTO, &err))
 		fail_msg("%s", err.text);
 	free(path);
 }
@@ -52,7 +52,7 @@ static void refuse(const char *name, const char *what)
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_shard s;
 
-	assert_int_equal(lh_shard_open(&s, path, &err), LH_EDATA);
+	assert_int_equal(lh_shard_open(&s, path, LH_SHARD_AUTO, &err), LH_EDATA);
 	if (!strstr(err.text, path) || !strstr(err.text, what))
 		fail_msg("'%s' does not say '%s'", err.text, what);
 	assert_true(strlen(err.hint) > 0);
@@ -252,53 +252,20 @@ static void verify_finds_a_flipped_bit(void **state)
 	lh_shard_close(&s);
 }
 
-static void llmc(int32_t version, int32_t count, int held)
+static void a_document_ends_at_its_separator(void **state)
 {
-	static uint8_t file[LLMC_HEADER + 512];
-	int32_t head[3] = { 20240520, version, count };
-
-	memcpy(file, head, sizeof(head));
-	for (int i = 0; i < held; i++) {
-		uint16_t id = (uint16_t)(i * 321);
-
-		memcpy(file + LLMC_HEADER + 2 * i, &id, 2);
-	}
-	scratch_write("llmc.bin", file, (size_t)(LLMC_HEADER + 2 * held));
-}
-
-static void llmc_shards_are_read(void **state)
-{
-	struct lh_err err = LH_ERR_INIT;
+	int64_t from, to;
 	struct lh_shard s;
-	int32_t ids[200];
 
 	(void)state;
-	llmc(1, 200, 200);
-	open_ok(&s, "llmc.bin");
-	assert_int_equal(s.count, 200);
-	assert_int_equal(s.vocab, 0);
-	assert_int_equal(s.max_token, 199 * 321);
-	assert_int_equal(s.separator, LH_SHARD_NO_SEPARATOR);
-	lh_shard_read(&s, 0, 200, ids);
-	assert_int_equal(ids[150], 150 * 321);
-	assert_int_equal(lh_shard_verify(&s, &err), 0);
-	assert_int_equal(lh_shard_check_vocab(&s, 257, &err), LH_EDATA);
+	pack("s.bin", 10, 35, 1); /* 0 .. 9 three times, 9 separates; 0 .. 4 */
+	open_ok(&s, "s.bin");
+	for (int64_t i = 0; i < 35; i++) {
+		lh_shard_document(&s, i, &from, &to);
+		assert_int_equal(from, i / 10 * 10);
+		assert_int_equal(to, i < 30 ? from + 10 : 35);
+	}
 	lh_shard_close(&s);
-}
-
-static void broken_llmc_shards_are_refused(void **state)
-{
-	(void)state;
-	llmc(2, 200, 200);
-	refuse("llmc.bin", "version other than 1");
-	llmc(1, 201, 200);
-	refuse("llmc.bin", "promises 201 tokens");
-	llmc(1, 0, 0);
-	refuse("llmc.bin", "no tokens");
-	llmc(1, -5, 200);
-	refuse("llmc.bin", "no tokens");
-	cut("llmc.bin", LLMC_HEADER - 1);
-	refuse("llmc.bin", "version other than 1");
 }
 
 int main(void)
@@ -315,8 +282,7 @@ int main(void)
 		SCRATCH_TEST(a_shard_without_tokens_is_refused),
 		SCRATCH_TEST(an_id_past_the_vocabulary_is_refused),
 		SCRATCH_TEST(verify_finds_a_flipped_bit),
-		SCRATCH_TEST(llmc_shards_are_read),
-		SCRATCH_TEST(broken_llmc_shards_are_refused),
+		SCRATCH_TEST(a_document_ends_at_its_separator),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,8 +1,10 @@
-/* fuzz_shard.c: token shards (lighthouse/shard.h), ours and llm.c's, and the windows
- * that training takes from them (train/data.h).
+/* fuzz_shard.c: token shards (lighthouse/shard.h), ours, llm.c's and such without a
+ * header, and the windows that training takes from them (train/data.h). fuzz_megatron.c
+ * has the format of two files.
  *
- * Each input is read twice: as it is, and with a header checksum that fits, which no
- * mutation would ever hit. What training is handed is inside the vocabulary. */
+ * Each input is read several times: as it is, as bare ids, and with a header checksum
+ * that fits, which no mutation would ever hit. What training is handed is inside the
+ * vocabulary. */
 #include <xxhash.h>
 
 #include "fuzz.h"
@@ -15,9 +17,12 @@ enum { HEADER_BYTES = 64, SUM_AT = 56, VOCAB = 300, SEQ_LEN = 8, WINDOWS = 16,
 static void read_all(const struct lh_shard *s)
 {
 	int32_t ids[PIECE];
+	int64_t from, to;
 
 	for (int64_t at = 0; at < s->count; at += PIECE)
 		lh_shard_read(s, at, s->count - at < PIECE ? s->count - at : PIECE, ids);
+	lh_shard_document(s, s->count / 2, &from, &to);
+	LH_ASSERT(from <= s->count / 2 && s->count / 2 < to && to <= s->count);
 }
 
 static void check_window(const int32_t *tokens, const int32_t *targets)
@@ -28,11 +33,12 @@ static void check_window(const int32_t *tokens, const int32_t *targets)
 	}
 }
 
-static void train_on(char *path)
+static void train_on(char *path, enum lh_shard_format format)
 {
 	struct lh_job job = { .model.vocab = VOCAB,
 			      .data = { .train = &path, .train_count = 1,
-					.validation = path, .seq_len = SEQ_LEN } };
+					.validation = path, .format = format,
+					.seq_len = SEQ_LEN } };
 	int32_t tokens[SEQ_LEN], targets[SEQ_LEN];
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_data d;
@@ -48,21 +54,21 @@ static void train_on(char *path)
 	lh_data_close(&d);
 }
 
-static void read_as_shard(const uint8_t *data, size_t bytes)
+static void read_as_shard(const uint8_t *data, size_t bytes, enum lh_shard_format format)
 {
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_shard s;
 	char path[64];
 	int fd = fuzz_file(data, bytes, path);
 
-	if (lh_shard_open(&s, path, &err)) {
+	if (lh_shard_open(&s, path, format, &err)) {
 		LH_ASSERT(err.code == LH_EDATA && *err.hint && !s.map);
 	} else {
 		lh_shard_check_vocab(&s, VOCAB, &err);
 		lh_shard_verify(&s, &err);
 		read_all(&s);
 		lh_shard_close(&s);
-		train_on(path);
+		train_on(path, format);
 	}
 	close(fd);
 }
@@ -72,14 +78,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	uint8_t *copy;
 	uint64_t sum;
 
-	read_as_shard(data, bytes);
+	for (int format = LH_SHARD_AUTO; format <= LH_SHARD_UINT32; format++)
+		read_as_shard(data, bytes, (enum lh_shard_format)format);
 	if (bytes < HEADER_BYTES)
 		return 0;
 	copy = lh_alloc(bytes);
 	memcpy(copy, data, bytes);
 	sum = XXH64(copy, SUM_AT, 0);
 	memcpy(copy + SUM_AT, &sum, sizeof(sum));
-	read_as_shard(copy, bytes);
+	read_as_shard(copy, bytes, LH_SHARD_AUTO);
 	free(copy);
 	return 0;
 }

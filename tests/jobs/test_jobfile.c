@@ -46,6 +46,7 @@ static const struct { const char *path, *text; } good[] = {
 	{ "data", "data:" },
 	{ "data.train", "  train: train.bin" },
 	{ "data.validation", "  validation: val.bin" },
+	{ "data.format", "  format: auto" },
 	{ "data.tokenizer", "  tokenizer: bytes" },
 	{ "data.seq_len", "  seq_len: 256" },
 	{ "data.shuffle_seed", "  shuffle_seed: 4" },
@@ -587,6 +588,34 @@ static void data_that_does_not_fit_is_refused(void **state)
 	free(path);
 }
 
+/* No header says how wide they are, so the file must. */
+static void bare_ids_are_read_when_the_file_says_so(void **state)
+{
+	static const char *const set[] = { "data.train=raw/bare.bin", "data.format=uint16" };
+	static const char *const small[] = { "data.train=raw/bare.bin", "data.format=uint16",
+					     "model.vocab=290" };
+	char *path = lh_asprintf("%s/raw/bare.bin", dir), *text = text_with(-1, NULL);
+	uint16_t ids[300];
+	struct lh_job job;
+	struct lh_err err;
+
+	(void)state;
+	for (int i = 0; i < 300; i++)
+		ids[i] = (uint16_t)i;
+	assert_int_equal(lh_fs_write_atomic(path, ids, sizeof(ids), NULL), 0);
+	assert_int_equal(load(&job, text, strlen(text), set, 1, &err), LH_EDATA);
+	assert_non_null(strstr(err.hint, "data.format"));
+	if (load(&job, text, strlen(text), set, 2, &err))
+		fail_msg("refused: %s", err.text);
+	assert_int_equal(job.data.format, LH_SHARD_UINT16);
+	lh_job_release(&job);
+	assert_int_equal(load(&job, text, strlen(text), small, 3, &err), LH_EDATA);
+	assert_non_null(strstr(err.text, "token id 299"));
+	assert_int_equal(unlink(path), 0);
+	free(text);
+	free(path);
+}
+
 /* 600 ids, 0 .. ids-1 over and over. */
 static int write_shard(const char *name, int ids)
 {
@@ -719,6 +748,7 @@ int main(void)
 		cmocka_unit_test(an_override_is_a_few_levels_deep),
 		cmocka_unit_test(sections_and_overrides_are_not_endless),
 		cmocka_unit_test(data_that_does_not_fit_is_refused),
+		cmocka_unit_test(bare_ids_are_read_when_the_file_says_so),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

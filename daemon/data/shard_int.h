@@ -1,0 +1,44 @@
+/* shard_int.h: what shard.c (our format, and the way in) and shard_foreign.c (files of
+ * others) share. For those two only. */
+#ifndef LIGHTHOUSE_SHARD_INT_H
+#define LIGHTHOUSE_SHARD_INT_H
+
+#include "lighthouse/shard.h"
+
+/* Id i of a shard; one that has no 32 bits is the largest. Places are aligned to the
+ * width in every format. */
+static inline uint32_t lh__shard_id(const struct lh_shard *s, int64_t i)
+{
+	uint64_t wide;
+
+	switch (s->width) {
+	case 1:
+		return ((const uint8_t *)s->ids)[i];
+	case 2:
+		return ((const uint16_t *)s->ids)[i];
+	case 4:
+		return ((const uint32_t *)s->ids)[i];
+	}
+	wide = ((const uint64_t *)s->ids)[i];
+	return wide < UINT32_MAX ? (uint32_t)wide : UINT32_MAX;
+}
+
+/* ---- shard.c --------------------------------------------------------------- */
+/* "'PATH': WHAT", LH_EDATA. */
+int lh__shard_bad(const char *path, struct lh_err *err, const char *what,
+		  const char *hint);
+int lh__shard_map(const char *path, void **map, int64_t *bytes, struct lh_err *err);
+/* Whether `count` ids are exactly what lies behind the header. */
+int lh__shard_check_size(const struct lh_shard *s, int64_t header_bytes,
+			 struct lh_err *err);
+
+/* ---- shard_foreign.c ------------------------------------------------------- */
+/* A mapped file that is not of our format: fills in the rest, or says what it is not. */
+int lh__shard_read_foreign(struct lh_shard *s, enum lh_shard_format format,
+			   struct lh_err *err);
+/* Every place in the index. */
+int lh__shard_verify_index(const struct lh_shard *s, struct lh_err *err);
+void lh__shard_document_indexed(const struct lh_shard *s, int64_t position, int64_t *from,
+				int64_t *to);
+
+#endif
