@@ -1,32 +1,23 @@
 /* jobfile.c: a tree into struct lh_job, driven by the key table.
  *
- * See jobfile.h for the rules, jobfile_tree.c for the tree, jobfile_json.c for the
- * way back, jobfile_check.c for what takes more than one key to tell. */
+ * See jobfile.h for the rules, jobfile_tree.c for the tree, jobfile_paths.c for paths
+ * and mixtures, jobfile_json.c for the way back, jobfile_check.c for what takes more
+ * than one key to tell. */
 #include "jobs/jobfile.h"
 
 #include <errno.h>
-#include <glob.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/fs.h"
 #include "jobs/jobfile_int.h"
 
 enum { SETS_MAX = 1000 };
 
-struct reader {
-	const struct lh_node *root;
-	const char *base_dir; /* NULL: paths are taken as they stand */
-	const char *prefix;   /* of paths in messages: "" or "phases.0." */
-	struct lh_err *err;
-};
-
-/* A value that is refused: what was found, what is allowed. */
-static int refuse(const struct reader *r, const struct lh_node *n, const char *path,
-		  const struct lh_key *key, const char *allowed)
+int lh__reader_refuse(const struct lh_reader *r, const struct lh_node *n,
+		      const char *path, const struct lh_key *key, const char *allowed)
 {
 	const char *found = n->kind == LH_NODE_LIST ? "a list" :
 			    n->kind == LH_NODE_MAP ? "a section" : n->text;
@@ -59,7 +50,7 @@ static bool is_integer(const char *text)
 	       (*digits != '0' || !strcmp(text, "0"));
 }
 
-static int read_integer(const struct reader *r, const struct lh_node *n,
+static int read_integer(const struct lh_reader *r, const struct lh_node *n,
 			const char *path, const struct lh_key *key, void *out)
 {
 	char allowed[96];
@@ -71,11 +62,11 @@ static int read_integer(const struct reader *r, const struct lh_node *n,
 		snprintf(allowed, sizeof(allowed), "an integer from %" PRId64 " to %" PRId64,
 			 key->min, key->max);
 	if (n->kind != LH_NODE_SCALAR || n->quoted || !is_integer(n->text))
-		return refuse(r, n, path, key, allowed);
+		return lh__reader_refuse(r, n, path, key, allowed);
 	errno = 0;
 	v = strtoll(n->text, NULL, 10);
 	if (errno || v < key->min || v > key->max)
-		return refuse(r, n, path, key, allowed);
+		return lh__reader_refuse(r, n, path, key, allowed);
 	if (key->bytes == sizeof(int))
 		*(int *)out = (int)v;
 	else
@@ -83,8 +74,8 @@ static int read_integer(const struct reader *r, const struct lh_node *n,
 	return 0;
 }
 
-static int read_number(const struct reader *r, const struct lh_node *n,
-		       const char *path, const struct lh_key *key, void *out)
+int lh__read_number(const struct lh_reader *r, const struct lh_node *n, const char *path,
+		    const struct lh_key *key, void *out)
 {
 	char allowed[96], *end;
 	double v;
@@ -93,26 +84,26 @@ static int read_number(const struct reader *r, const struct lh_node *n,
 		 key->max_number);
 	if (n->kind != LH_NODE_SCALAR || n->quoted || !*n->text ||
 	    strspn(n->text, "+-.0123456789eE") != strlen(n->text))
-		return refuse(r, n, path, key, allowed);
+		return lh__reader_refuse(r, n, path, key, allowed);
 	v = strtod(n->text, &end);
 	if (*end || !isfinite(v) || v < key->min_number || v > key->max_number)
-		return refuse(r, n, path, key, allowed);
+		return lh__reader_refuse(r, n, path, key, allowed);
 	*(double *)out = v;
 	return 0;
 }
 
-static int read_boolean(const struct reader *r, const struct lh_node *n,
+static int read_boolean(const struct lh_reader *r, const struct lh_node *n,
 			const char *path, const struct lh_key *key, void *out)
 {
 	bool yes = n->kind == LH_NODE_SCALAR && !n->quoted && !strcmp(n->text, "true");
 
 	if (!yes && (n->kind != LH_NODE_SCALAR || n->quoted || strcmp(n->text, "false")))
-		return refuse(r, n, path, key, "true or false");
+		return lh__reader_refuse(r, n, path, key, "true or false");
 	*(bool *)out = yes;
 	return 0;
 }
 
-static int read_enum(const struct reader *r, const struct lh_node *n, const char *path,
+static int read_enum(const struct lh_reader *r, const struct lh_node *n, const char *path,
 		     const struct lh_key *key, void *out)
 {
 	char allowed[160] = "";
@@ -126,11 +117,11 @@ static int read_enum(const struct reader *r, const struct lh_node *n, const char
 			strcat(allowed, key->names[i + 1] ? ", " : " or ");
 		strcat(allowed, key->names[i]);
 	}
-	return refuse(r, n, path, key, allowed);
+	return lh__reader_refuse(r, n, path, key, allowed);
 }
 
-static int read_string(const struct reader *r, const struct lh_node *n,
-		       const char *path, const struct lh_key *key, char **out)
+int lh__read_string(const struct lh_reader *r, const struct lh_node *n, const char *path,
+		    const struct lh_key *key, char **out)
 {
 	/* What YAML takes for no text unless it stands in quotes. */
 	static const char *const words[] = { "", "~", "null", "true", "false", NULL };
@@ -140,143 +131,13 @@ static int read_string(const struct reader *r, const struct lh_node *n,
 		 key->required ? "1 to " : "at most ", key->max_bytes);
 	if (n->kind != LH_NODE_SCALAR || strlen(n->text) > key->max_bytes ||
 	    (key->required && !*n->text) || (!n->quoted && is_one_of(n->text, words)))
-		return refuse(r, n, path, key, allowed);
+		return lh__reader_refuse(r, n, path, key, allowed);
 	free(*out);
 	*out = lh_strdup(n->text);
 	return 0;
 }
 
-static char *absolute(const struct reader *r, const char *path)
-{
-	if (*path == '/' || !*path || !r->base_dir)
-		return lh_strdup(path);
-	return lh_asprintf("%s/%s", r->base_dir, path);
-}
-
-static int read_path(const struct reader *r, const struct lh_node *n, const char *path,
-		     const struct lh_key *key, char **out)
-{
-	char *text = NULL;
-	int rc = read_string(r, n, path, key, &text);
-
-	if (rc)
-		return rc;
-	free(*out);
-	*out = absolute(r, text);
-	free(text);
-	return 0;
-}
-
-/* A glob under base_dir, whose own bytes stand for themselves. */
-static char *glob_pattern(const struct reader *r, const char *text)
-{
-	char *out = lh_alloc(2 * strlen(r->base_dir) + strlen(text) + 2), *o = out;
-
-	for (const char *b = r->base_dir; *text != '/' && *b; b++) {
-		if (strchr("*?[\\", *b))
-			*o++ = '\\';
-		*o++ = *b;
-	}
-	sprintf(o, "%s%s", *text == '/' ? "" : "/", text);
-	return out;
-}
-
-/* The name must survive JSON, or the worker would train on less than asked. */
-static int add_shard(const struct reader *r, const struct lh_node *n, const char *path,
-		     struct lh_job_data *d, const char *file)
-{
-	json_t *name = json_string(file);
-
-	if (!name) {
-		lh_err_set(r->err, LH_EDATA, "the name of '%.200s' is not UTF-8", file);
-		lh_err_hint(r->err, "rename the file");
-		return lh_node_blame(n, path, r->err);
-	}
-	json_decref(name);
-	d->train = lh_realloc(d->train,
-			      (size_t)(d->train_count + 1) * sizeof(*d->train));
-	d->train[d->train_count++] = lh_strdup(file);
-	return 0;
-}
-
-static int add_glob(const struct reader *r, const struct lh_node *n, const char *path,
-		    struct lh_job_data *d)
-{
-	char *pattern = glob_pattern(r, n->text);
-	glob_t g = { 0 };
-	int rc = 0;
-
-	if (glob(pattern, 0, NULL, &g)) {
-		lh_err_set(r->err, LH_EDATA, "no file matches '%.200s'", pattern);
-		lh_err_hint(r->err, "paths are relative to the job file");
-		rc = lh_node_blame(n, path, r->err);
-	}
-	for (size_t i = 0; !rc && i < g.gl_pathc; i++)
-		rc = add_shard(r, n, path, d, g.gl_pathv[i]);
-	globfree(&g);
-	free(pattern);
-	return rc;
-}
-
-/* A path or glob into job->data.train. A file that is there is itself, whatever
- * its name. Without a base_dir a path is taken as it stands. */
-static int add_paths(const struct reader *r, const struct lh_node *n, const char *path,
-		     const struct lh_key *key, struct lh_job_data *d)
-{
-	char *file = NULL;
-	int rc = read_path(r, n, path, key, &file);
-
-	if (rc)
-		return rc;
-	if (!*file)
-		rc = refuse(r, n, path, key, "a path");
-	else if (r->base_dir && strpbrk(n->text, "*?[") && !lh_fs_exists(file))
-		rc = add_glob(r, n, path, d);
-	else
-		rc = add_shard(r, n, path, d, file);
-	free(file);
-	return rc;
-}
-
-static int by_name(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* In order of name, each once: a shard that two globs match is trained on once. */
-static void sort_paths(struct lh_job_data *d)
-{
-	int kept = 0;
-
-	if (d->train_count)
-		qsort(d->train, (size_t)d->train_count, sizeof(*d->train), by_name);
-	for (int i = 0; i < d->train_count; i++) {
-		if (kept && !strcmp(d->train[kept - 1], d->train[i]))
-			free(d->train[i]);
-		else
-			d->train[kept++] = d->train[i];
-	}
-	d->train_count = kept;
-}
-
-static int read_paths(const struct reader *r, const struct lh_node *n, const char *path,
-		      const struct lh_key *key, struct lh_job *job)
-{
-	int rc = 0;
-
-	if (n->kind != LH_NODE_LIST)
-		rc = add_paths(r, n, path, key, &job->data);
-	else if (!n->count)
-		rc = refuse(r, n, path, key, "a path or a list of them");
-	for (int i = 0; !rc && n->kind == LH_NODE_LIST && i < n->count; i++)
-		rc = add_paths(r, n->child[i], path, key, &job->data);
-	/* A resolved list stays as it is: a cursor in a checkpoint counts on it. */
-	if (r->base_dir)
-		sort_paths(&job->data);
-	return rc;
-}
-
-static int read_layers(const struct reader *r, const struct lh_node *n, const char *path,
+static int read_layers(const struct lh_reader *r, const struct lh_node *n, const char *path,
 		       const struct lh_key *key, struct lh_job_phase *p, int layers)
 {
 	bool dense[LH_LAYERS_MAX] = { false };
@@ -287,7 +148,8 @@ static int read_layers(const struct reader *r, const struct lh_node *n, const ch
 	one.max = layers - 1;
 	one.bytes = sizeof(int);
 	if (n->kind != LH_NODE_LIST)
-		return refuse(r, n, path, key, "a list of layers, as in [0, 1, -2, -1]");
+		return lh__reader_refuse(r, n, path, key,
+					 "a list of layers, as in [0, 1, -2, -1]");
 	for (int i = 0; i < n->count; i++) {
 		rc = read_integer(r, n->child[i], path, &one, &layer);
 		if (rc)
@@ -302,24 +164,24 @@ static int read_layers(const struct reader *r, const struct lh_node *n, const ch
 }
 
 /* `base` is the job, or the phase whose job is `job`. */
-static int read_value(const struct reader *r, const struct lh_node *n, const char *path,
+static int read_value(const struct lh_reader *r, const struct lh_node *n, const char *path,
 		      const struct lh_key *key, void *base, struct lh_job *job)
 {
 	switch (key->type) {
 	case LH_KEY_STRING:
-		return read_string(r, n, path, key, field(base, key));
+		return lh__read_string(r, n, path, key, field(base, key));
 	case LH_KEY_INTEGER:
 		return read_integer(r, n, path, key, field(base, key));
 	case LH_KEY_NUMBER:
-		return read_number(r, n, path, key, field(base, key));
+		return lh__read_number(r, n, path, key, field(base, key));
 	case LH_KEY_BOOLEAN:
 		return read_boolean(r, n, path, key, field(base, key));
 	case LH_KEY_ENUM:
 		return read_enum(r, n, path, key, field(base, key));
 	case LH_KEY_PATH:
-		return read_path(r, n, path, key, field(base, key));
+		return lh__read_path(r, n, path, key, field(base, key));
 	case LH_KEY_PATHS:
-		return read_paths(r, n, path, key, job);
+		return lh__read_paths(r, n, path, key, &job->data);
 	case LH_KEY_LAYERS:
 		return read_layers(r, n, path, key, base, job->model.layers);
 	}
@@ -365,7 +227,7 @@ static bool known(const struct lh_key *keys, int count, const char *path, bool *
 	return *section;
 }
 
-static int refuse_unknown(const struct reader *r, const struct lh_node *n,
+static int refuse_unknown(const struct lh_reader *r, const struct lh_node *n,
 			  const struct lh_key *keys, int count, const char *path)
 {
 	char *shown = lh_asprintf("%s%.100s", r->prefix, path);
@@ -386,7 +248,7 @@ static int refuse_unknown(const struct reader *r, const struct lh_node *n,
 	return r->err->code;
 }
 
-static int refuse_no_section(const struct reader *r, const struct lh_node *n,
+static int refuse_no_section(const struct lh_reader *r, const struct lh_node *n,
 			     const char *path)
 {
 	char *shown = lh_asprintf("%s%s", r->prefix, path);
@@ -402,7 +264,7 @@ static int refuse_no_section(const struct reader *r, const struct lh_node *n,
 /* Every key of the tree under `n` is in the table, one level a section: a key
  * "a.b" would match the table and yet never be read. `skip`: keys that are read
  * elsewhere; NULL: none. */
-static int check_known(const struct reader *r, const struct lh_node *n,
+static int check_known(const struct lh_reader *r, const struct lh_node *n,
 		       const struct lh_key *keys, int count, const char *prefix,
 		       const char *const *skip)
 {
@@ -458,7 +320,7 @@ static const char *preset_value(const char *preset, const char *path)
 }
 
 /* The value a key has when the file does not give it. */
-static int read_fallback(const struct reader *r, const struct lh_key *key, void *base,
+static int read_fallback(const struct lh_reader *r, const struct lh_key *key, void *base,
 			 struct lh_job *job, const struct lh_node *section,
 			 const char *path)
 {
@@ -485,7 +347,7 @@ static int read_fallback(const struct reader *r, const struct lh_key *key, void 
 	return rc;
 }
 
-static int read_keys(const struct reader *r, const struct lh_node *section,
+static int read_keys(const struct lh_reader *r, const struct lh_node *section,
 		     const struct lh_key *keys, int count, void *base,
 		     struct lh_job *job)
 {
@@ -519,11 +381,11 @@ static void expand_until(struct lh_node *phase)
 	lh_node_put_take(until, "manual", manual);
 }
 
-static int read_phase(const struct reader *outer, struct lh_node *n, struct lh_job *job,
+static int read_phase(const struct lh_reader *outer, struct lh_node *n, struct lh_job *job,
 		      int i)
 {
 	char prefix[32];
-	struct reader r = *outer;
+	struct lh_reader r = *outer;
 	int rc;
 
 	snprintf(prefix, sizeof(prefix), "phases.%d.", i);
@@ -544,7 +406,7 @@ static int read_phase(const struct reader *outer, struct lh_node *n, struct lh_j
 	return rc;
 }
 
-static int read_phases(const struct reader *r, struct lh_job *job)
+static int read_phases(const struct lh_reader *r, struct lh_job *job)
 {
 	const struct lh_node *list = lh_node_get(r->root, "phases");
 
@@ -565,11 +427,11 @@ static int read_phases(const struct reader *r, struct lh_job *job)
 	return 0;
 }
 
-static int read_rule(const struct reader *outer, const struct lh_node *n,
+static int read_rule(const struct lh_reader *outer, const struct lh_node *n,
 		     struct lh_job *job, int i)
 {
 	char prefix[32];
-	struct reader r = *outer;
+	struct lh_reader r = *outer;
 	int rc;
 
 	snprintf(prefix, sizeof(prefix), "rules.%d.", i);
@@ -587,7 +449,7 @@ static int read_rule(const struct reader *outer, const struct lh_node *n,
 	return read_keys(&r, n, lh_rule_keys, lh_rule_keys_count, &job->rules[i], job);
 }
 
-static int read_rules(const struct reader *r, struct lh_job *job)
+static int read_rules(const struct lh_reader *r, struct lh_job *job)
 {
 	const struct lh_node *list = lh_node_get(r->root, "rules");
 
@@ -607,7 +469,7 @@ static int read_rules(const struct reader *r, struct lh_job *job)
 	return 0;
 }
 
-static int check_preset(const struct reader *r, const struct lh_job *job)
+static int check_preset(const struct lh_reader *r, const struct lh_job *job)
 {
 	char all[200] = "";
 
@@ -630,7 +492,7 @@ static int check_preset(const struct reader *r, const struct lh_job *job)
 int lh_jobfile_read(struct lh_job *job, const struct lh_node *root,
 		    const char *base_dir, struct lh_err *err)
 {
-	struct reader r = { root, base_dir, "", err };
+	struct lh_reader r = { root, base_dir, "", err };
 	const struct lh_node *preset = exact(root, "model.preset");
 	int rc;
 

@@ -63,6 +63,29 @@ struct lh_node *lh_node_from_json(const json_t *json);
 /* "a.b=value", "phases.0.topk=8" or "phases.NAME.topk=8" into the tree. */
 int lh_node_override(struct lh_node *root, const char *set, struct lh_err *err);
 
+struct lh_reader {
+	const struct lh_node *root;
+	const char *base_dir; /* NULL: paths are taken as they stand */
+	const char *prefix;   /* of paths in messages: "" or "phases.0." */
+	struct lh_err *err;
+};
+
+/* ---- jobfile.c: one value -------------------------------------------------- */
+/* A value that is refused: what was found, what is allowed. */
+int lh__reader_refuse(const struct lh_reader *r, const struct lh_node *n,
+		      const char *path, const struct lh_key *key, const char *allowed);
+int lh__read_number(const struct lh_reader *r, const struct lh_node *n, const char *path,
+		    const struct lh_key *key, void *out);
+int lh__read_string(const struct lh_reader *r, const struct lh_node *n, const char *path,
+		    const struct lh_key *key, char **out);
+
+/* ---- jobfile_paths.c ------------------------------------------------------- */
+int lh__read_path(const struct lh_reader *r, const struct lh_node *n, const char *path,
+		  const struct lh_key *key, char **out);
+/* Shards, or a mixture of them. */
+int lh__read_paths(const struct lh_reader *r, const struct lh_node *n, const char *path,
+		   const struct lh_key *key, struct lh_job_data *d);
+
 /* The tree into a zeroed job: types, ranges, presets, defaults, unknown keys. */
 int lh_jobfile_read(struct lh_job *job, const struct lh_node *root,
 		    const char *base_dir, struct lh_err *err);

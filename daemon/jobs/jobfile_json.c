@@ -8,6 +8,34 @@
 
 #include "jobs/jobfile_int.h"
 
+static json_t *paths_of(const struct lh_job_data *d, int from, int count)
+{
+	json_t *list = json_array();
+
+	for (int i = from; i < from + count; i++)
+		json_array_append_new(list, json_string(d->train[i]));
+	return list;
+}
+
+static json_t *train_of(const struct lh_job_data *d)
+{
+	json_t *mixture;
+	int from = 0;
+
+	if (!d->source_count)
+		return paths_of(d, 0, d->train_count);
+	mixture = json_array();
+	for (int i = 0; i < d->source_count; i++) {
+		const struct lh_job_source *s = &d->sources[i];
+
+		json_array_append_new(mixture, json_pack("{s:o, s:f}", "path",
+							 paths_of(d, from, s->shards),
+							 "weight", s->weight));
+		from += s->shards;
+	}
+	return mixture;
+}
+
 static json_t *value_of(const struct lh_key *key, const void *base,
 			const struct lh_job *job)
 {
@@ -29,10 +57,7 @@ static json_t *value_of(const struct lh_key *key, const void *base,
 	case LH_KEY_ENUM:
 		return json_string(key->names[*(const int *)p]);
 	case LH_KEY_PATHS:
-		list = json_array();
-		for (int i = 0; i < job->data.train_count; i++)
-			json_array_append_new(list, json_string(job->data.train[i]));
-		return list;
+		return train_of(&job->data);
 	case LH_KEY_LAYERS:
 		list = json_array();
 		for (int i = 0; i < phase->dense_count; i++)

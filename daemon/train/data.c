@@ -12,6 +12,29 @@
 
 #include "train/rng.h"
 
+/* Windows of a source, and in *from those before them; with no mixture, of all. */
+static int64_t windows_of(const struct lh_data *d, int source, int64_t *from)
+{
+	*from = 0;
+	if (!d->mix.count)
+		return lh_data_windows(d);
+	*from = d->first[d->source[source]];
+	return d->first[d->source[source + 1]] - *from;
+}
+
+static int check_windows(const struct lh_data *d, struct lh_err *err)
+{
+	int64_t from;
+
+	for (int i = 0; i == 0 || i < d->mix.count; i++)
+		if (!windows_of(d, i, &from))
+			return lh_err_set(err, LH_EDATA, "no shard%s holds the %" PRId64
+					  " tokens of one sequence",
+					  d->mix.count ? " of a source" : "",
+					  d->seq_len + 1);
+	return 0;
+}
+
 int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err)
 {
 	int rc;
@@ -20,6 +43,9 @@ int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err
 	d->seq_len = job->data.seq_len;
 	d->vocab = job->model.vocab;
 	d->seed = (uint64_t)job->data.shuffle_seed;
+	lh_mix_init(&d->mix, job->data.sources, job->data.source_count, d->seed);
+	for (int i = 0; i < job->data.source_count; i++)
+		d->source[i + 1] = d->source[i] + job->data.sources[i].shards;
 	d->shards = lh_calloc((size_t)job->data.train_count, sizeof(*d->shards));
 	d->first = lh_calloc((size_t)job->data.train_count + 1, sizeof(*d->first));
 	for (int i = 0; i < job->data.train_count; i++) {
@@ -30,11 +56,9 @@ int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err
 		d->count++;
 		d->first[i + 1] = d->first[i] + (d->shards[i].count - 1) / d->seq_len;
 	}
-	if (!lh_data_windows(d)) {
-		rc = lh_err_set(err, LH_EDATA, "no shard holds the %" PRId64
-				" tokens of one sequence", d->seq_len + 1);
+	rc = check_windows(d, err);
+	if (rc)
 		goto fail;
-	}
 	if (job->data.validation && *job->data.validation) {
 		rc = lh_shard_open(&d->validation, job->data.validation, job->data.format,
 				   err);
@@ -70,13 +94,13 @@ bool lh_data_has_validation(const struct lh_data *d)
 	return d->validation.map != NULL;
 }
 
-/* A seed for each epoch, drawn and not mixed from the two by hand: any simple
+/* A seed for each epoch of each source, drawn and not mixed from the two by hand: any simple
  * mix makes some other seed repeat this one's epochs. */
-static uint64_t epoch_key(uint64_t seed, uint64_t epoch)
+static uint64_t epoch_key(uint64_t seed, int source, uint64_t epoch)
 {
 	uint32_t r[4];
 
-	lh_rng_block(seed, LH_RNG_SHUFFLE, epoch, r);
+	lh_rng_block(seed, LH_RNG_SHUFFLE, (uint64_t)source << 48 | epoch, r);
 	return (uint64_t)r[0] << 32 | r[1];
 }
 
@@ -95,18 +119,33 @@ static uint64_t feistel(uint64_t key, int half_bits, uint64_t x)
 	return left << half_bits | right;
 }
 
+int64_t lh_data_epoch(const struct lh_data *d, int64_t cursor)
+{
+	int64_t drawn[LH_SOURCES_MAX] = { cursor }, most = 0, from;
+
+	if (d->mix.count)
+		lh_mix_drawn(&d->mix, cursor, drawn);
+	for (int i = 0; i == 0 || i < d->mix.count; i++) {
+		int64_t epoch = drawn[i] / windows_of(d, i, &from);
+
+		most = epoch > most ? epoch : most;
+	}
+	return most;
+}
+
 int64_t lh_data_window(const struct lh_data *d, int64_t cursor)
 {
-	uint64_t n = (uint64_t)lh_data_windows(d), x = (uint64_t)cursor % n;
-	uint64_t key = epoch_key(d->seed, (uint64_t)cursor / n);
-	int half_bits = 1;
+	int64_t nth = cursor, from;
+	int source = d->mix.count ? lh_mix_source(&d->mix, cursor, &nth) : 0, half_bits = 1;
+	uint64_t n = (uint64_t)windows_of(d, source, &from), x = (uint64_t)nth % n;
+	uint64_t key = epoch_key(d->seed, source, (uint64_t)nth / n);
 
 	while (1ull << (2 * half_bits) < n)
 		half_bits++;
 	do {
 		x = feistel(key, half_bits, x);
 	} while (x >= n);
-	return (int64_t)x;
+	return from + (int64_t)x;
 }
 
 /* tokens, targets (n) from position `from` on. */

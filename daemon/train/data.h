@@ -4,14 +4,16 @@
  * seq_len (the last token of one is the first of the next, so every token is
  * predicted once an epoch); a shard's tail shorter than a window is left out.
  * Each epoch goes through all windows in another order, a permutation that is
- * computed, not stored. The only state is `cursor`: sequences drawn since the
- * start of the job. Training thread.
+ * computed, not stored. Of a mixture each source has epochs of its own, and mix.h
+ * says which one gives a sequence. The only state is `cursor`: sequences drawn since
+ * the start of the job. Training thread.
  */
 #ifndef LIGHTHOUSE_DATA_H
 #define LIGHTHOUSE_DATA_H
 
 #include "lighthouse/job.h"
 #include "lighthouse/shard.h"
+#include "train/mix.h"
 
 struct lh_data {
 	int64_t seq_len;
@@ -20,13 +22,17 @@ struct lh_data {
 	struct lh_shard *shards;
 	int64_t *first;     /* (shards + 1) windows before each shard */
 	int count;
+	struct lh_mix mix;
+	int source[LH_SOURCES_MAX + 1]; /* shards before each source of a mixture */
 	struct lh_shard validation; /* zeroed: none */
 };
 
 int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err);
 void lh_data_close(struct lh_data *d);
 
-int64_t lh_data_windows(const struct lh_data *d); /* an epoch's sequences */
+int64_t lh_data_windows(const struct lh_data *d); /* sequences there are */
+/* Epochs completed before draw number `cursor`, of the source that has most. */
+int64_t lh_data_epoch(const struct lh_data *d, int64_t cursor);
 /* The window that draw number `cursor` takes. */
 int64_t lh_data_window(const struct lh_data *d, int64_t cursor);
 

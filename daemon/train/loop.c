@@ -178,7 +178,7 @@ static int train_step(struct lh_loop *l, struct lh_err *err)
 		.weight_decay = (float)l->p.settings.weight_decay,
 		.clip = (float)l->p.settings.clip, .grad_scale = 1,
 		.step = l->p.step + 1 };
-	int64_t epoch = l->p.cursor / lh_data_windows(&l->data);
+	int64_t epoch = lh_data_epoch(&l->data, l->p.cursor);
 	int64_t start_us = lh_clock_us();
 	enum lh_cause cause;
 	float loss, norm;

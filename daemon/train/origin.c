@@ -18,6 +18,17 @@ static json_t *shard_json(const struct lh_shard *s)
 			 "fingerprint", hash);
 }
 
+/* [[weight, shards], ...]; null: no mixture. */
+static json_t *mixture_json(const struct lh_job_data *d)
+{
+	json_t *list = d->source_count ? json_array() : json_null();
+
+	for (int i = 0; i < d->source_count; i++)
+		json_array_append_new(list, json_pack("[f, i]", d->sources[i].weight,
+						      d->sources[i].shards));
+	return list;
+}
+
 json_t *lh_origin_of(const struct lh_job *job, const struct lh_data *data,
 		     const char *device)
 {
@@ -27,10 +38,11 @@ json_t *lh_origin_of(const struct lh_job *job, const struct lh_data *data,
 		json_array_append_new(train, shard_json(&data->shards[i]));
 	if (lh_data_has_validation(data))
 		validation = shard_json(&data->validation);
-	origin = json_pack("{s:s, s:{s:s, s:I, s:I}, s:o, s:o}", "device", device, "rng",
+	origin = json_pack("{s:s, s:{s:s, s:I, s:I}, s:o, s:o, s:o}", "device", device, "rng",
 			   "generator", LH_RNG_NAME, "seed", (json_int_t)job->seed,
 			   "shuffle_seed", (json_int_t)job->data.shuffle_seed, "train",
-			   train, "validation", validation);
+			   train, "validation", validation, "mixture",
+			   mixture_json(&job->data));
 	LH_ASSERT(origin);
 	return origin;
 }
@@ -73,6 +85,12 @@ bool lh_origin_same_data(const json_t *then, const json_t *now, char *why, size_
 		return true;
 	if (!same(then, now, "rng")) {
 		snprintf(why, room, "sequences were drawn with another seed or generator");
+		return false;
+	}
+	/* Manifests that know of no mixtures are of jobs that had none. */
+	if (!same(then, now, "mixture") && (json_object_get(then, "mixture") ||
+					    json_array_size(json_object_get(now, "mixture")))) {
+		snprintf(why, room, "the mixture has other sources or weights");
 		return false;
 	}
 	if (json_array_size(a) != json_array_size(b)) {

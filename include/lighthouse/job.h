@@ -19,6 +19,7 @@
 
 #define LH_PHASES_MAX 16
 #define LH_RULES_MAX 32
+#define LH_SOURCES_MAX 32
 #define LH_LAYERS_MAX 128
 
 enum lh_device { LH_DEVICE_AUTO, LH_DEVICE_CPU, LH_DEVICE_CUDA };
@@ -46,9 +47,18 @@ struct lh_job_model {
 	double init_std;    /* residual projections: / sqrt(2 * layers) */
 };
 
+/* One of a mixture: the next `shards` of data.train, drawn from by weight. */
+struct lh_job_source {
+	double weight;
+	int shards;
+};
+
 struct lh_job_data {
-	char **train;       /* absolute paths of shards, globs expanded, sorted */
+	char **train;       /* absolute paths of shards, globs expanded; of each source
+			     * sorted */
 	int train_count;
+	struct lh_job_source sources[LH_SOURCES_MAX];
+	int source_count;   /* 0: no mixture, all shards are alike */
 	char *validation;   /* absolute path, or "" */
 	enum lh_shard_format format; /* of all of them */
 	enum lh_tokenizer tokenizer;

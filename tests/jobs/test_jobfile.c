@@ -677,6 +677,59 @@ static void shards_are_found_once_whatever_their_names(void **state)
 	free(text);
 }
 
+static void a_mixture_is_read_by_source(void **state)
+{
+	static const char *const set[] = { "data.train=[{path: train.bin, weight: 2.5}, "
+					   "{path: [zeros.bin, '*s.bin', val.bin]}]" };
+	char *text = text_with(-1, NULL);
+	struct lh_job job, back = { 0 };
+	struct lh_err err;
+	json_t *json, *again;
+
+	(void)state;
+	if (load(&job, text, strlen(text), set, 1, &err))
+		fail_msg("refused: %s", err.text);
+	assert_int_equal(job.data.train_count, 3);
+	assert_int_equal(job.data.source_count, 2);
+	assert_true(job.data.sources[0].weight == 2.5);
+	assert_int_equal(job.data.sources[0].shards, 1);
+	assert_true(job.data.sources[1].weight == 1);
+	assert_int_equal(job.data.sources[1].shards, 2);
+	assert_non_null(strstr(job.data.train[1], "/val.bin"));
+	json = lh_jobfile_to_json(&job);
+	if (lh_jobfile_from_json(&back, json, &err))
+		fail_msg("from JSON: %s", err.text);
+	again = lh_jobfile_to_json(&back);
+	assert_true(json_equal(json, again));
+	assert_int_equal(back.data.source_count, 2);
+	json_decref(json);
+	json_decref(again);
+	lh_job_release(&job);
+	lh_job_release(&back);
+	free(text);
+}
+
+static void a_mixture_that_is_none_is_refused(void **state)
+{
+	static const char *const bad[][2] = {
+		{ "[{path: train.bin}, train.bin]", "a list of paths, or of { path" },
+		{ "[train.bin, {path: train.bin}]", "a section" },
+		{ "[{path: train.bin, weight: 0}]", "a number from 1e-06" },
+		{ "[{path: train.bin, weight: -1}]", "a number from 1e-06" },
+		{ "[{path: train.bin, weight: nan}]", "a number from 1e-06" },
+		{ "[{path: train.bin, weight: '2'}]", "a number from 1e-06" },
+		{ "[{weight: 1}]", "a list of paths, or of { path" },
+		{ "[{path: train.bin, wait: 1}]", "a list of paths, or of { path" },
+		{ "[{path: []}]", "a path or a list" },
+		{ "[{path: none.bin}]", "No such file" },
+		{ "{path: train.bin}", "" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		refused_with("data.train", bad[i][0], bad[i][1]);
+}
+
 static void an_accepted_job_is_read_back_as_it_is(void **state)
 {
 	char *text = text_with(-1, NULL);
@@ -742,6 +795,8 @@ int main(void)
 		cmocka_unit_test(long_input_does_not_hide_what_is_allowed),
 		cmocka_unit_test(presets_have_the_size_they_say),
 		cmocka_unit_test(shards_are_found_once_whatever_their_names),
+		cmocka_unit_test(a_mixture_is_read_by_source),
+		cmocka_unit_test(a_mixture_that_is_none_is_refused),
 		cmocka_unit_test(an_accepted_job_is_read_back_as_it_is),
 		cmocka_unit_test(what_is_no_job_file_is_refused),
 		cmocka_unit_test(overrides_follow_the_same_rules),

@@ -165,6 +165,39 @@ static void every_window_comes_once_an_epoch(void **state)
 	fixture_close(&f);
 }
 
+/* The first shard alone, against the other two at a third of its weight: 3 windows come
+ * three times as often as 6. */
+static void each_source_of_a_mixture_has_its_epochs(void **state)
+{
+	int32_t tokens[T], targets[T];
+	struct lh_err err = LH_ERR_INIT;
+	int seen[3] = { 0 };
+	struct fixture f;
+	int64_t draws = 0;
+
+	(void)state;
+	fixture_open(&f, 3);
+	lh_data_close(&f.d);
+	f.job.data.sources[0] = (struct lh_job_source){ 3, 1 };
+	f.job.data.sources[1] = (struct lh_job_source){ 1, 2 };
+	f.job.data.source_count = 2;
+	assert_int_equal(lh_data_open(&f.d, &f.job, &err), 0);
+	for (int64_t cursor = 0; cursor < 4 * 90; cursor++) {
+		bool epoch_is_over;
+
+		assert_int_equal(lh_data_train(&f.d, cursor, tokens, targets, &err), 0);
+		if (tokens[0] >= 1000)
+			continue;
+		assert_int_equal(lh_data_epoch(&f.d, cursor), draws / 3);
+		seen[tokens[0] / T]++;
+		epoch_is_over = ++draws % 3 == 0;
+		for (int w = 0; epoch_is_over && w < 3; w++)
+			assert_int_equal(seen[w], draws / 3);
+	}
+	assert_in_range(draws, 3 * 90 - 1, 3 * 90 + 1);
+	fixture_close(&f);
+}
+
 static void a_cursor_is_all_there_is_to_resume(void **state)
 {
 	int32_t tokens[40], targets[T], again[T];
@@ -317,6 +350,7 @@ int main(void)
 		cmocka_unit_test(seed_and_epoch_each_change_the_order),
 		cmocka_unit_test(no_two_seeds_share_their_epochs),
 		SCRATCH_TEST(every_window_comes_once_an_epoch),
+		SCRATCH_TEST(each_source_of_a_mixture_has_its_epochs),
 		SCRATCH_TEST(a_cursor_is_all_there_is_to_resume),
 		SCRATCH_TEST(validation_is_spread_over_the_split),
 		SCRATCH_TEST(a_short_split_is_filled_with_nothing_to_predict),

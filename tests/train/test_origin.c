@@ -108,6 +108,21 @@ static void shards_seeds_and_their_order_count(void **state)
 	assert_non_null(strstr(why, "seed"));
 }
 
+/* Manifests of before there were mixtures say nothing of them. */
+static void another_mixture_is_other_data(void **state)
+{
+	json_t *then = origin("a", "b", 1, "cpu"), *now = json_deep_copy(then);
+
+	(void)state;
+	json_object_del(then, "mixture");
+	assert_true(lh_origin_same_data(then, now, why, sizeof(why)));
+	json_object_set_new(now, "mixture", json_pack("[[f, i], [f, i]]", 1.0, 1, 2.0, 1));
+	assert_false(lh_origin_same_data(then, now, why, sizeof(why)));
+	json_object_set_new(then, "mixture", json_pack("[[f, i], [f, i]]", 1.0, 1, 3.0, 1));
+	assert_false(same_data_take(then, now));
+	assert_non_null(strstr(why, "mixture"));
+}
+
 /* Steps do not depend on it. */
 static void another_validation_shard_is_no_other_data(void **state)
 {
@@ -151,6 +166,7 @@ int main(void)
 		ORIGIN_TEST(the_same_is_the_same_wherever_it_lies),
 		ORIGIN_TEST(one_other_token_is_another_shard),
 		ORIGIN_TEST(shards_seeds_and_their_order_count),
+		ORIGIN_TEST(another_mixture_is_other_data),
 		ORIGIN_TEST(another_validation_shard_is_no_other_data),
 		ORIGIN_TEST(another_device_is_told),
 		ORIGIN_TEST(what_is_not_known_does_not_differ),
