@@ -126,7 +126,7 @@ REVISION := $(if $(wildcard .git),$(shell \
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
 
-PKGS     := libuv jansson yaml-0.1 sqlite3 openblas libxxhash libmicrohttpd nettle
+PKGS     := libuv jansson yaml-0.1 sqlite3 openblas libxxhash libmicrohttpd nettle zlib libzstd
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
             -Wmissing-prototypes -Wvla -Wno-unknown-pragmas \
@@ -157,7 +157,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) \
 
 LIBS_lhd      = $(shell pkg-config --libs libuv jansson yaml-0.1 sqlite3 libxxhash \
                   libmicrohttpd nettle) -lm -lpthread
-LIBS_lhctl    = $(shell pkg-config --libs jansson yaml-0.1 sqlite3 libxxhash) -lm -lpthread
+LIBS_lhctl    = $(shell pkg-config --libs jansson yaml-0.1 sqlite3 libxxhash zlib libzstd) -lm -lpthread
 LIBS_lhworker = $(shell pkg-config --libs jansson yaml-0.1 openblas libxxhash) -lm -lpthread
 LIBS_test     = $(shell pkg-config --libs $(PKGS) cmocka) -lm -lpthread
 
@@ -447,7 +447,7 @@ demo: deps
 
 bench: all $(BENCHES)
 	$(Q)for b in $(BENCHES); do echo "== $$b"; $$b || exit 1; done
-	$(Q)for b in control stall; do echo "== $$b"; \
+	$(Q)for b in control stall pack; do echo "== $$b"; \
 	  LH_BUILD=$(abspath $(BUILD)) node tests/bench/$$b.mjs || exit 1; done
 
 install: all
@@ -476,7 +476,7 @@ install: all
 # wherever it came from.
 JOBS ?= $(shell nproc)
 DEB := pkg-config libuv1-dev libjansson-dev libyaml-dev libsqlite3-dev \
-       libopenblas-openmp-dev libxxhash-dev libmicrohttpd-dev nettle-dev \
+       libopenblas-openmp-dev libxxhash-dev libmicrohttpd-dev nettle-dev zlib1g-dev libzstd-dev \
        libcmocka-dev sqlite3 valgrind chromium
 deps-fuzz: DEB += clang libclang-rt-14-dev
 deps deps-fuzz:

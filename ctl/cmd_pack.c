@@ -1,13 +1,10 @@
-/* cmd_pack.c: text into token shards: OUT.train.bin and OUT.val.bin.
+/* cmd_pack.c: text into token shards: OUT.train.bin and OUT.val.bin. The rest of the
+ * work is in pack_*.c, see pack.h.
  *
  * Files are taken in sorted order; each is a document, each line of a .jsonl
  * file too. A document goes to the validation split when its hash says so, so
  * the split depends on contents alone. Ids are bytes, 256 ends a document. */
-#include <errno.h>
-#include <fcntl.h>
-#include <fts.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,12 +12,12 @@
 #include <xxhash.h>
 
 #include "base/fs.h"
-#include "base/log.h"
 #include "commands.h"
 #include "lighthouse/shard.h"
 #include "ngram.h"
+#include "pack.h"
 
-enum { FILE_MAX_BYTES = 1 << 30, PROBE_BYTES = 8192 };
+enum { THREADS_MAX = 256, BAR_COLUMNS = 24 };
 
 static const struct ctl_option options[] = {
 	{ "output", 'o', "PREFIX", false, "write PREFIX.train.bin and PREFIX.val.bin" },
@@ -28,7 +25,10 @@ static const struct ctl_option options[] = {
 	{ "validation-bytes", 0, "N", false, "hold out until the split has N bytes" },
 	{ "max-bytes", 0, "N", false, "stop after so many bytes of text" },
 	{ "ext", 0, "LIST", false, "only files that end so, as in .txt,.md" },
-	{ "field", 0, "NAME", false, "text of a .jsonl line (text)" },
+	{ "field", 0, "NAME", false, "text of a line of JSON (text)" },
+	{ "jsonl", 0, NULL, false, "all input is lines of JSON, whatever it is called" },
+	{ "threads", 0, "N", false, "that make tokens of text (one a CPU)" },
+	{ "save-every", 0, "MB", false, "text after which the place is noted (1000)" },
 	{ "stats", 0, NULL, false, "byte-model losses of the validation split" },
 	{ "json", 0, NULL, false, "the summary as data" },
 	{ NULL },
@@ -36,214 +36,230 @@ static const struct ctl_option options[] = {
 
 struct pack {
 	const struct ctl *c;
-	const char *ext, *field;
+	const char *prefix;
 	double share;
 	int64_t validation_bytes, max_bytes; /* 0: no limit */
+	int64_t save_bytes;                  /* 0: nothing to go on from is kept */
+	json_t *command;                     /* what the output depends on */
+	struct pack_input *input;
+	struct pack_pool *pool;
 	struct lh_shard_writer *split[2];    /* train, validation */
-	uint64_t documents[2];
-	int64_t bytes[2], skipped, unreadable;
-	struct ngram *ngram;                 /* NULL: no --stats */
-	int32_t *ids;
-	int64_t ids_cap;
-	int64_t shown_us;
-	bool full;
+	struct pack_counts counts;
+	struct pack_place place;             /* up to which it is written */
+	int64_t saved_bytes;                 /* of text, when the place was noted */
+	bool saved, full;
+	int64_t total, start_us, start_bytes, shown_us; /* of the bar */
 };
 
-static void show_progress(struct pack *p)
+static int64_t text_bytes(const struct pack *p)
 {
-	int64_t now = lh_clock_us();
+	return p->counts.bytes[0] + p->counts.bytes[1];
+}
+
+static int64_t tokens(const struct pack *p, int split)
+{
+	return p->counts.bytes[split] + p->counts.documents[split];
+}
+
+/* ---- progress -------------------------------------------------------------- */
+
+/* Only a terminal sees it; its size is found out for one alone. */
+static void start_bar(struct pack *p, const struct pack_input_options *o)
+{
+	p->start_us = lh_clock_us();
+	p->start_bytes = p->place.bytes;
+	if (isatty(STDERR_FILENO))
+		p->total = pack_input_total(o);
+}
+
+static void show_bar(struct pack *p)
+{
+	int64_t now = lh_clock_us(), done = p->place.bytes + p->place.offset;
+	double share = p->total ? (double)done / (double)p->total : 0, seconds, rate;
+	char bar[BAR_COLUMNS + 1], left[32] = "";
+	int full;
 
 	if (!isatty(STDERR_FILENO) || now < p->shown_us + 200000)
 		return;
 	p->shown_us = now;
-	fprintf(stderr, "\r%" PRIu64 " documents, %.1f MB ",
-		p->documents[0] + p->documents[1],
-		(double)(p->bytes[0] + p->bytes[1]) / 1e6);
+	share = share > 1 ? 1 : share; /* unpacked bytes of a large file */
+	full = (int)(share * BAR_COLUMNS);
+	memset(bar, '#', (size_t)full);
+	memset(bar + full, '.', (size_t)(BAR_COLUMNS - full));
+	bar[BAR_COLUMNS] = '\0';
+	seconds = (double)(now - p->start_us) / 1e6;
+	rate = (double)(done - p->start_bytes) / seconds;
+	if (p->total && rate > 0)
+		ctl_duration(left, (double)(p->total - done > 0 ? p->total - done : 0) / rate);
+	fprintf(stderr, "\r\x1b[K[%s] %3.0f%%  %" PRId64 " documents, %.1f MB, %.0f MB/s%s%s",
+		bar, 100 * share, p->counts.documents[0] + p->counts.documents[1],
+		(double)text_bytes(p) / 1e6, rate / 1e6, *left ? ", left " : "", left);
 }
 
-/* Which split a document belongs to: a number in [0, 1) from its contents. */
-static int split_of(const struct pack *p, const char *text, size_t n)
+static void clear_bar(void)
 {
-	double place = (double)(XXH64(text, n, 1) >> 11) / 9007199254740992.0;
-
-	if (p->validation_bytes && p->bytes[1] >= p->validation_bytes)
-		return 0;
-	return place < p->share;
+	if (isatty(STDERR_FILENO))
+		fputs("\r\x1b[K", stderr);
 }
 
-static int add_document(struct pack *p, const char *text, size_t n, struct lh_err *err)
-{
-	int s = split_of(p, text, n), rc;
+/* ---- documents into splits ------------------------------------------------- */
 
-	if (!n || p->full)
+static int split_of(const struct pack *p, const struct pack_document *d)
+{
+	if (p->validation_bytes && p->counts.bytes[1] >= p->validation_bytes)
 		return 0;
-	if (p->max_bytes && p->bytes[0] + p->bytes[1] + (int64_t)n > p->max_bytes) {
+	return d->place < p->share;
+}
+
+static int add_document(struct pack *p, const struct pack_document *d, const uint16_t *ids,
+			struct lh_err *err)
+{
+	static const uint16_t separator = LH_BYTES_SEPARATOR;
+	int s = split_of(p, d), rc;
+	int64_t n = d->count;
+
+	if (p->max_bytes && text_bytes(p) + n > p->max_bytes) {
 		p->full = true;
-		n = (size_t)(p->max_bytes - p->bytes[0] - p->bytes[1]);
+		n = p->max_bytes - text_bytes(p);
 		if (!n)
 			return 0;
 	}
-	if ((int64_t)n + 1 > p->ids_cap) {
-		p->ids_cap = ((int64_t)n + 1) * 2;
-		p->ids = lh_realloc(p->ids, (size_t)p->ids_cap * sizeof(*p->ids));
-	}
-	for (size_t i = 0; i < n; i++)
-		p->ids[i] = (unsigned char)text[i];
-	p->ids[n] = LH_BYTES_SEPARATOR;
-	rc = lh_shard_writer_add(p->split[s], p->ids, (int64_t)n + 1, err);
-	p->documents[s]++;
-	p->bytes[s] += (int64_t)n;
-	if (p->ngram && !s)
-		ngram_count(p->ngram, p->ids, (int64_t)n + 1);
-	show_progress(p);
+	rc = lh_shard_writer_add_narrow(p->split[s], ids + d->from, n, err);
+	if (!rc)
+		rc = lh_shard_writer_add_narrow(p->split[s], &separator, 1, err);
+	p->counts.documents[s]++;
+	p->counts.bytes[s] += n;
 	return rc;
 }
 
-/* Lines of JSON; each holds its text in a field. */
-static int add_jsonl(struct pack *p, const char *name, char *text, struct lh_err *err)
+/* Everything so far on disk, then where it ends. */
+static int save_place(struct pack *p, struct lh_err *err)
 {
-	int64_t line = 0;
-	char *next;
-
-	for (; text && *text && !p->full; text = next) {
-		json_t *row, *value;
-		int rc;
-
-		next = strchr(text, '\n');
-		if (next)
-			*next++ = '\0';
-		line++;
-		if (!text[strspn(text, " \t\r")])
-			continue;
-		row = json_loads(text, 0, NULL);
-		value = json_object_get(row, p->field);
-		if (!json_is_string(value)) {
-			json_decref(row);
-			lh_err_set(err, LH_EDATA, "'%s' line %" PRId64 ": no text in field "
-				   "'%s'", name, line, p->field);
-			return lh_err_hint(err, "--field names the field that holds the "
-					   "text");
-		}
-		rc = add_document(p, json_string_value(value), json_string_length(value),
-				  err);
-		json_decref(row);
-		if (rc)
-			return rc;
-	}
-	return 0;
-}
-
-static bool ends_with(const char *name, const char *end, size_t n)
-{
-	size_t l = strlen(name);
-
-	return l >= n && !strncmp(name + l - n, end, n);
-}
-
-static bool wanted(const struct pack *p, const char *name)
-{
-	const char *e = p->ext;
-
-	while (e && *e) {
-		size_t n = strcspn(e, ",");
-
-		if (ends_with(name, e, n))
-			return true;
-		e += n + (e[n] == ',');
-	}
-	return !p->ext;
-}
-
-static int add_file(struct pack *p, const char *path, struct lh_err *err)
-{
-	size_t n;
-	char *text;
-	int rc = lh_fs_read(path, FILE_MAX_BYTES, &text, &n, NULL);
-
-	if (rc) {
-		p->unreadable++;
-		return 0;
-	}
-	if (memchr(text, 0, n < PROBE_BYTES ? n : PROBE_BYTES)) {
-		p->skipped++; /* binary */
-		rc = 0;
-	} else if (ends_with(path, ".jsonl", 6)) {
-		rc = add_jsonl(p, path, text, err);
-	} else {
-		rc = add_document(p, text, n, err);
-	}
-	free(text);
-	return rc;
-}
-
-static int by_name(const FTSENT **a, const FTSENT **b)
-{
-	return strcmp((*a)->fts_name, (*b)->fts_name);
-}
-
-/* A file, or everything under a directory. Symbolic links are not followed. */
-static int add_path(struct pack *p, const char *path, struct lh_err *err)
-{
-	char *roots[] = { (char *)path, NULL };
-	FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_COMFOLLOW | FTS_NOCHDIR, by_name);
-	FTSENT *e;
 	int rc = 0;
 
-	while (!rc && !p->full && (e = fts_read(fts))) {
-		if (e->fts_info == FTS_F && (e->fts_level == 0 || wanted(p, e->fts_name)))
-			rc = add_file(p, e->fts_path, err);
-		else if (e->fts_info == FTS_NS && e->fts_level == 0) {
-			rc = lh_err_set(err, LH_ENOTFOUND, "cannot read '%s': %s", path,
-					strerror(e->fts_errno));
-			lh_err_hint(err, "is the path right?");
-		} else if (e->fts_info == FTS_DNR || e->fts_info == FTS_NS)
-			p->unreadable++;
-	}
-	fts_close(fts);
+	if (!p->save_bytes || text_bytes(p) < p->saved_bytes + p->save_bytes)
+		return 0;
+	for (int s = 0; !rc && s < 2; s++)
+		rc = lh_shard_writer_sync(p->split[s], err);
+	if (!rc)
+		rc = pack_state_save(p->prefix, p->command, &p->place, &p->counts, err);
+	p->saved_bytes = text_bytes(p);
+	p->saved |= !rc;
 	return rc;
 }
 
-static int add_stdin(struct pack *p, struct lh_err *err)
+static int add_chunk(struct pack *p, const struct pack_chunk *c, struct lh_err *err)
 {
-	size_t cap = 1 << 16, n = 0, got;
-	char *text = lh_alloc(cap);
-	int rc;
+	int rc = 0;
 
-	while ((got = fread(text + n, 1, cap - n, stdin)) > 0) {
-		n += got;
-		if (n == cap)
-			text = lh_realloc(text, cap *= 2);
+	for (int64_t i = 0; !rc && !p->full && i < c->document_count; i++)
+		rc = add_document(p, &c->documents[i], c->ids, err);
+	if (rc || p->full)
+		return rc;
+	if (c->rc) {
+		*err = c->err;
+		return c->rc;
 	}
-	rc = add_document(p, text, n, err);
-	free(text);
-	return rc;
+	p->place = c->after;
+	show_bar(p);
+	return save_place(p, err);
 }
 
-static int open_splits(struct pack *p, const char *prefix, struct lh_err *err)
+/* What goes wrong with the input is told after everything before it was written, so that
+ * it does not depend on the number of threads. */
+static int add_all(struct pack *p, struct lh_err *err)
 {
-	static const char *const names[] = { "train", "val" };
+	struct lh_err why = LH_ERR_INIT;
+	bool ended = false;
+	int rc = 0;
+
+	while (!rc && !p->full) {
+		struct pack_chunk *c = ended ? NULL : pack_pool_empty(p->pool);
+
+		if (c) {
+			ended = pack_input_next(p->input, c, &why) || !c->piece_count;
+			if (c->piece_count)
+				pack_pool_submit(p->pool);
+			continue;
+		}
+		c = pack_pool_take(p->pool);
+		if (!c)
+			break;
+		rc = add_chunk(p, c, err);
+	}
+	if (rc || p->full || !why.code)
+		return rc;
+	*err = why;
+	return why.code;
+}
+
+/* ---- shards ---------------------------------------------------------------- */
+
+static char *split_path(const struct pack *p, int s)
+{
+	return lh_asprintf("%s.%s.bin", p->prefix, s ? "val" : "train");
+}
+
+/* From the place that was noted, or from the start. */
+static int open_splits(struct pack *p, bool resume, struct lh_err *err)
+{
 	int rc = 0;
 
 	for (int s = 0; !rc && s < 2; s++) {
-		char *path = lh_asprintf("%s.%s.bin", prefix, names[s]);
+		char *path = split_path(p, s);
 
-		rc = lh_shard_writer_new(&p->split[s], path, LH_BYTES_VOCAB,
-					 LH_BYTES_SEPARATOR, err);
+		rc = resume ? lh_shard_writer_resume(&p->split[s], path, LH_BYTES_VOCAB,
+						     LH_BYTES_SEPARATOR, tokens(p, s), err) :
+			      lh_shard_writer_new(&p->split[s], path, LH_BYTES_VOCAB,
+						  LH_BYTES_SEPARATOR, err);
 		free(path);
 	}
 	return rc;
 }
 
+static void leave_splits(struct pack *p, bool keep)
+{
+	for (int s = 0; s < 2; s++) {
+		if (keep)
+			lh_shard_writer_leave(p->split[s]);
+		else
+			lh_shard_writer_abort(p->split[s]);
+		p->split[s] = NULL;
+	}
+}
+
+static bool go_on(struct pack *p)
+{
+	struct lh_err err = LH_ERR_INIT;
+
+	if (!p->save_bytes ||
+	    !pack_state_load(p->prefix, p->command, &p->place, &p->counts))
+		return false;
+	if (pack_input_seek(p->input, &p->place) && !open_splits(p, true, &err)) {
+		p->saved = true;
+		p->saved_bytes = text_bytes(p);
+		fprintf(stderr, "going on behind %.1f MB of text that were packed\n",
+			(double)text_bytes(p) / 1e6);
+		return true;
+	}
+	leave_splits(p, true);
+	fprintf(stderr, "starting over: what was packed of this is not there, or the files "
+			"have changed\n");
+	p->counts = (struct pack_counts){ 0 };
+	p->place = (struct pack_place){ 0 };
+	return false;
+}
+
 static int check_splits(const struct pack *p, struct lh_err *err)
 {
-	if (!p->documents[0]) {
+	if (!p->counts.documents[0]) {
 		lh_err_set(err, LH_EDATA, "no text was found for training");
 		return lh_err_hint(err, "other paths, another --ext, or a smaller "
 				   "--validation");
 	}
-	if (p->share > 0 && !p->documents[1]) {
-		lh_err_set(err, LH_EDATA, "none of the %" PRIu64 " documents fell into the "
-			   "validation split", p->documents[0]);
+	if (p->share > 0 && !p->counts.documents[1]) {
+		lh_err_set(err, LH_EDATA, "none of the %" PRId64 " documents fell into the "
+			   "validation split", p->counts.documents[0]);
 		return lh_err_hint(err, "more documents, a larger --validation, or "
 				   "--validation 0");
 	}
@@ -257,113 +273,196 @@ static int commit_splits(struct pack *p, struct lh_err *err)
 	for (int s = 0; !rc && s < 2; s++) {
 		struct lh_shard_writer *w = p->split[s];
 
-		if (!p->documents[s])
+		if (!p->counts.documents[s])
 			continue;
 		p->split[s] = NULL;
-		rc = lh_shard_writer_commit(w, p->documents[s], err);
+		rc = lh_shard_writer_commit(w, (uint64_t)p->counts.documents[s], err);
 	}
+	if (!rc)
+		pack_state_remove(p->prefix);
 	return rc;
 }
 
-/* Losses of byte models counted on the training split, in nats a byte. */
-static json_t *measure(struct pack *p, const char *prefix)
-{
-	char *path = lh_asprintf("%s.val.bin", prefix);
-	struct lh_shard s = { 0 };
-	double nats[NGRAM_ORDERS];
-	int32_t *ids;
+/* ---- what was made --------------------------------------------------------- */
 
-	if (!p->ngram || lh_shard_open(&s, path, LH_SHARD_AUTO, NULL)) {
-		free(path);
-		return json_null();
+static void count_documents(struct ngram *g, const struct lh_shard *s)
+{
+	int64_t from, to;
+
+	for (int64_t at = 0; at < s->count; at = to) {
+		int32_t *ids;
+
+		lh_shard_document(s, at, &from, &to);
+		ids = lh_calloc((size_t)(to - from), sizeof(*ids));
+		lh_shard_read(s, from, to - from, ids);
+		ngram_count(g, ids, to - from);
+		free(ids);
 	}
-	ids = lh_calloc((size_t)s.count, sizeof(*ids));
-	lh_shard_read(&s, 0, s.count, ids);
-	ngram_measure(p->ngram, ids, s.count, nats);
-	free(ids);
-	free(path);
-	lh_shard_close(&s);
-	return json_pack("{s:f, s:f, s:f}", "unigram", nats[0], "bigram", nats[1],
-			 "trigram", nats[2]);
 }
 
-static void print_summary(const struct pack *p, const char *prefix, json_t *stats)
+/* Losses of byte models counted on the training split, in nats a byte. */
+static json_t *measure(struct pack *p)
 {
-	static const char *const names[] = { "train", "val" };
+	struct lh_shard split[2] = { { 0 } };
+	double nats[NGRAM_ORDERS];
+	bool there = ctl_opt(p->c, "stats");
+	struct ngram *g;
+	int32_t *ids;
+
+	for (int s = 0; there && s < 2; s++) {
+		char *path = split_path(p, s);
+
+		there = p->counts.documents[s] &&
+			!lh_shard_open(&split[s], path, LH_SHARD_AUTO, NULL);
+		free(path);
+	}
+	if (there) {
+		g = ngram_new();
+		count_documents(g, &split[0]);
+		ids = lh_calloc((size_t)split[1].count, sizeof(*ids));
+		lh_shard_read(&split[1], 0, split[1].count, ids);
+		ngram_measure(g, ids, split[1].count, nats);
+		free(ids);
+		ngram_free(g);
+	}
+	lh_shard_close(&split[0]);
+	lh_shard_close(&split[1]);
+	return !there ? json_null() :
+			json_pack("{s:f, s:f, s:f}", "unigram", nats[0], "bigram", nats[1],
+				  "trigram", nats[2]);
+}
+
+static void print_summary(const struct pack *p, json_t *stats)
+{
 	const char *model;
 	json_t *nats;
 
 	for (int s = 0; s < 2; s++)
-		if (p->documents[s])
-			printf("%s.%s.bin: %" PRIu64 " documents, %" PRId64 " tokens\n",
-			       prefix, names[s], p->documents[s],
-			       p->bytes[s] + (int64_t)p->documents[s]);
-	if (p->skipped || p->unreadable)
+		if (p->counts.documents[s])
+			printf("%s.%s.bin: %" PRId64 " documents, %" PRId64 " tokens\n",
+			       p->prefix, s ? "val" : "train", p->counts.documents[s],
+			       tokens(p, s));
+	if (p->place.binary || p->place.unreadable)
 		printf("left out: %" PRId64 " binary files, %" PRId64 " unreadable ones\n",
-		       p->skipped, p->unreadable);
+		       p->place.binary, p->place.unreadable);
 	json_object_foreach (stats, model, nats)
 		printf("validation loss of a %s model: %.3f nats a byte\n", model,
 		       json_real_value(nats));
 }
 
-static int finish(struct pack *p, const char *prefix, struct lh_err *err)
+static void tell(struct pack *p)
 {
-	int rc = commit_splits(p, err);
-	json_t *stats;
+	json_t *stats = measure(p);
 
-	if (isatty(STDERR_FILENO))
-		fputs("\r\x1b[K", stderr);
-	if (rc)
-		return rc;
-	stats = measure(p, prefix);
 	if (ctl_opt(p->c, "json"))
 		ctl_print_json_take(json_pack(
 			"{s:I, s:I, s:I, s:I, s:I, s:I, s:O}", "train_documents",
-			(json_int_t)p->documents[0], "train_tokens",
-			(json_int_t)(p->bytes[0] + (int64_t)p->documents[0]),
-			"validation_documents", (json_int_t)p->documents[1],
-			"validation_tokens",
-			(json_int_t)(p->bytes[1] + (int64_t)p->documents[1]), "binary_files",
-			(json_int_t)p->skipped, "unreadable_files",
-			(json_int_t)p->unreadable, "nats", stats));
+			(json_int_t)p->counts.documents[0], "train_tokens",
+			(json_int_t)tokens(p, 0), "validation_documents",
+			(json_int_t)p->counts.documents[1], "validation_tokens",
+			(json_int_t)tokens(p, 1), "binary_files",
+			(json_int_t)p->place.binary, "unreadable_files",
+			(json_int_t)p->place.unreadable, "nats", stats));
 	else
-		print_summary(p, prefix, stats);
+		print_summary(p, stats);
 	json_decref(stats);
-	return 0;
+}
+
+/* ---- the command ----------------------------------------------------------- */
+
+/* What the shards depend on, so that nothing else is gone on with. Names of files may be
+ * any bytes: JSON has their hash. */
+static json_t *command_of(const struct pack *p, const struct pack_input_options *o,
+			  const char *field)
+{
+	uint64_t hash = XXH64(field, strlen(field) + 1, 0);
+	char names[20];
+
+	if (o->ext)
+		hash = XXH64(o->ext, strlen(o->ext) + 1, hash);
+	for (int i = 0; i < o->path_count; i++)
+		hash = XXH64(o->paths[i], strlen(o->paths[i]) + 1, hash);
+	snprintf(names, sizeof(names), "%016" PRIx64, hash);
+	return json_pack("{s:s, s:b, s:b, s:f, s:I, s:I}", "names", names, "ext",
+			 o->ext != NULL, "jsonl", o->jsonl, "validation", p->share,
+			 "validation_bytes", (json_int_t)p->validation_bytes, "max_bytes",
+			 (json_int_t)p->max_bytes);
+}
+
+static bool reads_stdin(const struct pack_input_options *o)
+{
+	for (int i = 0; i < o->path_count; i++)
+		if (!strcmp(o->paths[i], "-"))
+			return true;
+	return false;
+}
+
+static int pack(struct pack *p, const struct pack_input_options *o, struct lh_err *err)
+{
+	bool resume = go_on(p);
+	int rc = 0;
+
+	if (!resume) {
+		pack_input_free(p->input);
+		p->input = pack_input_new(o);
+		rc = open_splits(p, false, err);
+	}
+	start_bar(p, o);
+	if (!rc)
+		rc = add_all(p, err);
+	clear_bar();
+	if (!rc)
+		rc = commit_splits(p, err);
+	leave_splits(p, rc && p->saved);
+	if (rc && p->saved)
+		fprintf(stderr, "the same command goes on behind %.1f MB of text\n",
+			(double)p->saved_bytes / 1e6);
+	return rc;
 }
 
 static int run(struct ctl *c)
 {
-	const char *prefix = ctl_opt(c, "output"), *field = ctl_opt(c, "field");
+	const char *field = ctl_opt(c, "field") ? ctl_opt(c, "field") : "text";
+	struct pack_input_options o = { .paths = c->args, .path_count = c->arg_count,
+					.ext = ctl_opt(c, "ext"),
+					.jsonl = ctl_opt(c, "jsonl") };
 	struct lh_err err = LH_ERR_INIT;
 	struct pack p = {
-		.c = c, .ext = ctl_opt(c, "ext"), .field = field ? field : "text",
+		.c = c, .prefix = ctl_opt(c, "output"),
 		.share = ctl_opt_number(c, "validation", 0.05, 0, 0.99),
 		.validation_bytes = ctl_opt_int(c, "validation-bytes", 0, 1, INT64_MAX),
-		.max_bytes = ctl_opt_int(c, "max-bytes", 0, 1, INT64_MAX) };
-	int rc;
+		.max_bytes = ctl_opt_int(c, "max-bytes", 0, 1, INT64_MAX),
+		.save_bytes = 1000000 * ctl_opt_int(c, "save-every", 1000, 1, 1000000) };
+	int threads = (int)ctl_opt_int(c, "threads", 0, 1, THREADS_MAX), rc;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-	if (!prefix)
+	if (!p.prefix)
 		return ctl_usage(c->command, "--output is missing");
-	p.ngram = ctl_opt(c, "stats") ? ngram_new() : NULL;
-	rc = open_splits(&p, prefix, &err);
-	for (int i = 0; !rc && !p.full && i < c->arg_count; i++)
-		rc = strcmp(c->args[i], "-") ? add_path(&p, c->args[i], &err) :
-					       add_stdin(&p, &err);
+	if (!threads)
+		threads = cpus < 1 ? 1 : cpus > THREADS_MAX ? THREADS_MAX : (int)cpus;
+	if (reads_stdin(&o))
+		p.save_bytes = 0; /* it comes but once */
+	p.command = command_of(&p, &o, field);
+	json_object_seed(0); /* before there are threads */
+	p.input = pack_input_new(&o);
+	p.pool = pack_pool_new(threads, field);
+	rc = pack(&p, &o, &err);
 	if (!rc)
-		rc = finish(&p, prefix, &err);
-	for (int s = 0; s < 2; s++)
-		lh_shard_writer_abort(p.split[s]);
-	ngram_free(p.ngram);
-	free(p.ids);
+		tell(&p);
+	pack_pool_free(p.pool);
+	pack_input_free(p.input);
+	json_decref(p.command);
 	return rc ? ctl_fail(&err) : CTL_DONE;
 }
 
 const struct ctl_command ctl_cmd_pack = {
 	"pack", "PATH...",
 	"Pack text into token shards.\n"
-	"PATH is a file, a directory, or '-' for stdin. Bytes are the tokens; 256 separates\n"
-	"documents. The same text always gives the same shards.",
+	"PATH is a file, a directory, or '-' for stdin; .gz and .zst are unpacked. Bytes are\n"
+	"the tokens; 256 separates documents: files, and lines of .jsonl files. The same text\n"
+	"always gives the same shards. A pack of files that was cut short goes on with the\n"
+	"same command from the place that was last noted, in PREFIX.pack.",
 	"  lhctl pack -o text ~/documents\n"
 	"  lhctl pack -o code --ext .c,.h --validation 0.02 --stats /usr/include\n"
-	"  zcat dump.txt.gz | lhctl pack -o dump --validation 0 -\n", 1, -1, options, run };
+	"  lhctl pack -o web --field body crawl/*.jsonl.zst\n"
+	"  xzcat dump.txt.xz | lhctl pack -o dump --validation 0 -\n", 1, -1, options, run };

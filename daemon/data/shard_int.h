@@ -1,9 +1,22 @@
-/* shard_int.h: what shard.c (our format, and the way in) and shard_foreign.c (files of
- * others) share. For those two only. */
+/* shard_int.h: what shard.c (our format, and the way in), shard_foreign.c (files of
+ * others) and shard_write.c share. For those only. */
 #ifndef LIGHTHOUSE_SHARD_INT_H
 #define LIGHTHOUSE_SHARD_INT_H
 
 #include "lighthouse/shard.h"
+
+#define LH__SHARD_MAGIC "LHTOKENS"
+enum { LH__SHARD_VERSION = 1, LH__SHARD_HEADER_BYTES = 64 };
+
+struct lh__shard_header { /* as it lies in the file; all fields aligned, little-endian */
+	char magic[8];
+	uint32_t version, width;
+	uint64_t count;
+	uint32_t vocab, max_token, separator, flags;
+	uint64_t ids_xxh64, documents, header_xxh64;
+};
+_Static_assert(sizeof(struct lh__shard_header) == LH__SHARD_HEADER_BYTES, "header");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "little-endian hosts only");
 
 /* Id i of a shard; one that has no 32 bits is the largest. Places are aligned to the
  * width in every format. */

@@ -93,11 +93,22 @@ int lh_shard_writer_new(struct lh_shard_writer **w, const char *path, uint32_t v
 			uint32_t separator, struct lh_err *err);
 int lh_shard_writer_add(struct lh_shard_writer *w, const int32_t *ids, int64_t n,
 			struct lh_err *err);
+/* The same of ids that are as wide as those of a vocabulary up to 65,536. */
+int lh_shard_writer_add_narrow(struct lh_shard_writer *w, const uint16_t *ids, int64_t n,
+			       struct lh_err *err);
+/* What was added is on disk. */
+int lh_shard_writer_sync(struct lh_shard_writer *w, struct lh_err *err);
+/* Goes on with a PATH.tmp behind its first `count` ids, which are read once. LH_EDATA:
+ * it holds fewer, or is none. */
+int lh_shard_writer_resume(struct lh_shard_writer **w, const char *path, uint32_t vocab,
+			   uint32_t separator, int64_t count, struct lh_err *err);
 int64_t lh_shard_writer_count(const struct lh_shard_writer *w);
 /* Completes the header, fsyncs, renames to PATH; frees the writer either way. */
 int lh_shard_writer_commit(struct lh_shard_writer *w, uint64_t documents,
 			   struct lh_err *err);
 /* Removes PATH.tmp and frees; NULL is allowed. */
 void lh_shard_writer_abort(struct lh_shard_writer *w);
+/* Frees, and leaves PATH.tmp for lh_shard_writer_resume; NULL is allowed. */
+void lh_shard_writer_leave(struct lh_shard_writer *w);
 
 #endif

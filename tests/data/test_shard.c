@@ -133,6 +133,38 @@ static void an_aborted_shard_leaves_nothing(void **state)
 	free(tmp);
 }
 
+/* Cut short behind 60 ids of which 50 are known of: whatever lies behind them goes. */
+static void what_was_left_is_gone_on_with(void **state)
+{
+	char *path = scratch_path("s.bin"), *whole, *again;
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_shard_writer *w;
+	uint16_t ids[100];
+	size_t n, m;
+
+	(void)state;
+	pack("want.bin", 257, 100, 7);
+	for (int i = 0; i < 100; i++)
+		ids[i] = (uint16_t)(i * 7 % 257);
+	assert_int_equal(lh_shard_writer_new(&w, path, 257, 256, &err), 0);
+	assert_int_equal(lh_shard_writer_add_narrow(w, ids, 60, &err), 0);
+	assert_int_equal(lh_shard_writer_sync(w, &err), 0);
+	lh_shard_writer_leave(w);
+	assert_int_equal(lh_shard_writer_resume(&w, path, 257, 256, 61, &err), LH_EDATA);
+	assert_int_equal(lh_shard_writer_resume(&w, path, 257, 256, 50, &err), 0);
+	assert_int_equal(lh_shard_writer_count(w), 50);
+	assert_int_equal(lh_shard_writer_add_narrow(w, ids + 50, 50, &err), 0);
+	assert_int_equal(lh_shard_writer_commit(w, 3, &err), 0);
+	whole = scratch_read("want.bin", &n);
+	again = scratch_read("s.bin", &m);
+	assert_int_equal(n, m);
+	assert_memory_equal(whole, again, n);
+	assert_int_equal(lh_shard_writer_resume(&w, path, 257, 256, 50, &err), LH_EDATA);
+	free(whole);
+	free(again);
+	free(path);
+}
+
 static void a_shard_that_cannot_be_created_is_an_error(void **state)
 {
 	char *path = scratch_path("no/such/dir/s.bin");
@@ -273,6 +305,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		SCRATCH_TEST(what_is_written_is_read),
 		SCRATCH_TEST(an_aborted_shard_leaves_nothing),
+		SCRATCH_TEST(what_was_left_is_gone_on_with),
 		SCRATCH_TEST(a_shard_that_cannot_be_created_is_an_error),
 		SCRATCH_TEST(what_is_no_file_is_refused),
 		SCRATCH_TEST(foreign_files_are_refused),
