@@ -41,7 +41,7 @@ int lh_decoder_new(struct lh_decoder **out, struct lh_model *m, int64_t max_toke
 		{ &d->tokens, n * 4 },		 { &d->logits, c->vocab * e },
 	};
 	size_t views = sizeof(rows) / sizeof(rows[0]);
-	int64_t layer = span(n * qkv_width(c) * e), total = layer * c->layers;
+	int64_t layer = span(n * lh_qkv_width(c) * e), total = layer * c->layers;
 	char *at;
 	int rc;
 
@@ -87,9 +87,9 @@ static void decode_layer(struct lh_decoder *d, int i, int64_t n)
 {
 	struct lh_model *m = d->m;
 	const struct lh_job_model *c = &m->c;
-	const struct layer_params *w = &m->layers[i];
+	const struct lh_layer_params *w = &m->params.layers[i];
 	size_t e = lh_dtype_bytes(m->ops->sizes->act_type);
-	int64_t row = qkv_width(c), C = c->dim, F = c->ffn_dim, half = c->head_dim / 2;
+	int64_t row = lh_qkv_width(c), C = c->dim, F = c->ffn_dim, half = c->head_dim / 2;
 	char *keys = (char *)d->cache[i] + e * (size_t)(c->heads * c->head_dim);
 	char *values = keys + e * (size_t)(c->kv_heads * c->head_dim);
 	char *fresh = (char *)d->cache[i] + e * (size_t)(d->used * row);
@@ -153,13 +153,13 @@ int lh_decoder_feed(struct lh_decoder *d, const int32_t *tokens, int64_t n,
 				  "%lld tokens do not fit a context of %lld",
 				  (long long)(d->used + n), (long long)d->max_tokens);
 	m->ops->put(m->dev, d->tokens, tokens, (size_t)n * 4);
-	m->ops->embed(m->dev, n, m->c.dim, d->x, d->tokens, weight_at(m, m->embed));
+	m->ops->embed(m->dev, n, m->c.dim, d->x, d->tokens, weight_at(m, m->params.embed));
 	for (int i = 0; i < m->c.layers; i++)
 		decode_layer(d, i, n);
 	d->used += n;
 	m->ops->rmsnorm(m->dev, 1, m->c.dim, d->n, d->rstd,
 			(char *)d->x + e * (size_t)((n - 1) * m->c.dim),
-			weight_at(m, m->final_norm), (float)m->c.norm_eps);
-	linear(d, 1, d->logits, d->n, m->output, m->c.vocab, m->c.dim, NULL);
+			weight_at(m, m->params.final_norm), (float)m->c.norm_eps);
+	linear(d, 1, d->logits, d->n, m->params.output, m->c.vocab, m->c.dim, NULL);
 	return read_logits(d, logits, err);
 }

@@ -68,10 +68,10 @@ static struct lh_attention_call attention_of(const struct pass *p, int layer)
 static void project(const struct pass *p, int i)
 {
 	struct lh_layer_acts *a = &p->m->acts.layer[i];
-	const struct layer_params *w = &p->m->layers[i];
+	const struct lh_layer_params *w = &p->m->params.layers[i];
 
 	norm(p, a->n1, a->rstd1, a->x, w->norm1);
-	linear(p, a->attention.qkv, a->n1, w->wqkv, qkv_width(&p->m->c), p->m->c.dim,
+	linear(p, a->attention.qkv, a->n1, w->wqkv, lh_qkv_width(&p->m->c), p->m->c.dim,
 	       NULL);
 }
 
@@ -81,7 +81,7 @@ static void join(const struct pass *p, int i)
 	struct lh_layer_acts *a = &p->m->acts.layer[i];
 	const struct lh_job_model *c = &p->m->c;
 
-	linear(p, a->mid, a->attention.o, p->m->layers[i].wo, c->dim,
+	linear(p, a->mid, a->attention.o, p->m->params.layers[i].wo, c->dim,
 	       (int64_t)c->heads * c->head_dim, a->x);
 }
 
@@ -89,7 +89,7 @@ static void join(const struct pass *p, int i)
 static void gate(const struct pass *p, int i)
 {
 	struct lh_layer_acts *a = &p->m->acts.layer[i];
-	const struct layer_params *w = &p->m->layers[i];
+	const struct lh_layer_params *w = &p->m->params.layers[i];
 
 	norm(p, a->n2, a->rstd2, a->mid, w->norm2);
 	linear(p, a->gu, a->n2, w->wgu, 2 * p->m->c.ffn_dim, p->m->c.dim, NULL);
@@ -106,13 +106,13 @@ static void layer_forward(const struct pass *p, int i, lh_act *out)
 	join(p, i);
 	gate(p, i);
 	m->ops->swiglu(m->dev, p->R, m->c.ffn_dim, a->h, a->gu);
-	linear(p, out, a->h, m->layers[i].wdown, m->c.dim, m->c.ffn_dim, a->mid);
+	linear(p, out, a->h, m->params.layers[i].wdown, m->c.dim, m->c.ffn_dim, a->mid);
 }
 
 static void mlp_backward(const struct pass *p, int i)
 {
 	struct lh_model *m = p->m;
-	const struct layer_params *w = &m->layers[i];
+	const struct lh_layer_params *w = &m->params.layers[i];
 	struct lh_acts *s = &m->acts;
 	struct lh_layer_acts *a = &s->layer[i];
 	enum lh_recompute again = p->mode->recompute;
@@ -133,7 +133,7 @@ static void mlp_backward(const struct pass *p, int i)
 static void attention_backward(const struct pass *p, int i)
 {
 	struct lh_model *m = p->m;
-	const struct layer_params *w = &m->layers[i];
+	const struct lh_layer_params *w = &m->params.layers[i];
 	struct lh_acts *s = &m->acts;
 	struct lh_layer_acts *a = &s->layer[i];
 	enum lh_recompute again = p->mode->recompute;
@@ -145,7 +145,7 @@ static void attention_backward(const struct pass *p, int i)
 	lh_attention_backward(&att, &a->attention, &s->attention, s->wide, s->half);
 	if (again >= LH_RECOMPUTE_CHEAP)
 		norm(p, a->n1, a->rstd1, a->x, w->norm1);
-	linear_bwd(p, s->dn, s->wide, a->n1, w->wqkv, qkv_width(&m->c), m->c.dim);
+	linear_bwd(p, s->dn, s->wide, a->n1, w->wqkv, lh_qkv_width(&m->c), m->c.dim);
 	norm_bwd(p, s->dn, a->x, a->rstd1, w->norm1);
 }
 
@@ -173,10 +173,10 @@ static void forward(const struct pass *p)
 	int L = m->c.layers;
 
 	m->ops->embed(m->dev, p->R, m->c.dim, a->layer[0].x, a->tokens,
-		      weight_at(m, m->embed));
+		      weight_at(m, m->params.embed));
 	for (int i = 0; i < L; i++)
 		layer_forward(p, i, i + 1 < L ? a->layer[i + 1].x : a->last);
-	norm(p, a->nf, a->rstdf, a->last, m->final_norm);
+	norm(p, a->nf, a->rstdf, a->last, m->params.final_norm);
 }
 
 static void backward(const struct pass *p, float scale)
@@ -186,13 +186,13 @@ static void backward(const struct pass *p, float scale)
 	size_t bytes = (size_t)(p->R * m->c.dim) * lh_dtype_bytes(m->ops->sizes->act_type);
 
 	m->ops->xent(m->dev, p->R, m->c.dim, m->c.vocab, m->loss, NULL, a->dn,
-		     m->grad + m->output, a->nf, weight_at(m, m->output), a->targets,
+		     m->grad + m->params.output, a->nf, weight_at(m, m->params.output), a->targets,
 		     scale, a->xent, a->xent_bytes);
 	m->ops->zero(m->dev, a->dx, bytes);
-	norm_bwd(p, a->dn, a->last, a->rstdf, m->final_norm);
+	norm_bwd(p, a->dn, a->last, a->rstdf, m->params.final_norm);
 	for (int i = m->c.layers - 1; i >= 0; i--)
 		layer_backward(p, i);
-	m->ops->embed_bwd(m->dev, p->R, m->c.dim, m->c.vocab, m->grad + m->embed, a->dx,
+	m->ops->embed_bwd(m->dev, p->R, m->c.dim, m->c.vocab, m->grad + m->params.embed, a->dx,
 			  a->tokens);
 }
 
@@ -211,7 +211,7 @@ static struct pass pass_of(struct lh_model *m, const struct lh_attention_mode *m
 
 void lh_model_zero_grad(struct lh_model *m)
 {
-	m->ops->zero(m->dev, m->grad, (size_t)m->count * 4);
+	m->ops->zero(m->dev, m->grad, (size_t)m->params.floats * 4);
 	m->ops->zero(m->dev, m->loss, 4);
 }
 
@@ -236,7 +236,7 @@ int lh_model_loss(struct lh_model *m, const struct lh_attention_mode *mode, int 
 	forward(&p);
 	m->ops->zero(m->dev, m->eval_loss, 4);
 	m->ops->xent(m->dev, p.R, m->c.dim, m->c.vocab, m->eval_loss, m->acts.row_loss,
-		     NULL, NULL, m->acts.nf, weight_at(m, m->output), m->acts.targets, 1,
+		     NULL, NULL, m->acts.nf, weight_at(m, m->params.output), m->acts.targets, 1,
 		     m->acts.xent, m->acts.xent_bytes);
 	rc = m->ops->fetch(m->dev, &sum, m->eval_loss, 4, err);
 	if (!rc && row_loss)
@@ -293,7 +293,7 @@ int lh_model_measure(struct lh_model *m, float *loss, float *grad_norm,
 {
 	int rc;
 
-	m->ops->norm(m->dev, m->grad_norm, m->grad, m->count);
+	m->ops->norm(m->dev, m->grad_norm, m->grad, m->params.floats);
 	rc = m->ops->fetch(m->dev, loss, m->loss, 4, err);
 	return rc ? rc : m->ops->fetch(m->dev, grad_norm, m->grad_norm, 4, err);
 }
@@ -301,12 +301,12 @@ int lh_model_measure(struct lh_model *m, float *loss, float *grad_norm,
 void lh_model_apply(struct lh_model *m, const struct lh_adamw *opt)
 {
 	struct lh_adamw gains = *opt;
-	int64_t d = m->decay_count;
+	int64_t d = m->params.decay_floats;
 	lh_act *copy = (void *)m->weight == (void *)m->param ? NULL : m->weight;
 	lh_act *copy_gains = copy ? weight_at(m, d) : NULL;
 
 	gains.weight_decay = 0;
 	m->ops->adamw(m->dev, opt, d, m->param, copy, m->m, m->v, m->grad, m->grad_norm);
-	m->ops->adamw(m->dev, &gains, m->count - d, m->param + d, copy_gains, m->m + d,
+	m->ops->adamw(m->dev, &gains, m->params.floats - d, m->param + d, copy_gains, m->m + d,
 		      m->v + d, m->grad + d, m->grad_norm);
 }

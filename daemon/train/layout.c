@@ -65,7 +65,7 @@ struct lh_heads lh_layout_heads(const struct lh_job_model *c, int B, int64_t T)
 {
 	return (struct lh_heads){
 		.batch = B, .tokens = T, .heads = c->heads, .kv_heads = c->kv_heads,
-		.head_dim = c->head_dim, .q_row = qkv_width(c), .kv_row = qkv_width(c),
+		.head_dim = c->head_dim, .q_row = lh_qkv_width(c), .kv_row = lh_qkv_width(c),
 		.o_row = (int64_t)c->heads * c->head_dim };
 }
 
@@ -101,7 +101,7 @@ static void place_shared(struct walk *w, struct shared *s, struct lh_acts *a)
 	}
 	/* Without a backward pass nothing else is in `wide` when qkv is. */
 	s->qkv = again && w->l->train && has(w->l, false) ?
-			 rows(w, SCRATCH, qkv_width(c)) : a->wide;
+			 rows(w, SCRATCH, lh_qkv_width(c)) : a->wide;
 	if (!has(w->l, true))
 		return;
 	if (again) {
@@ -128,7 +128,7 @@ static void place_attention(struct walk *w, struct lh_attention_saved *t,
 
 	t->lse = train ? take(w, KEPT, n * 4) : NULL;
 	if (!g) {
-		t->qkv = rare ? rows(w, KEPT, qkv_width(c)) : s->qkv;
+		t->qkv = rare ? rows(w, KEPT, lh_qkv_width(c)) : s->qkv;
 		t->o = train ? rows(w, KEPT, c->heads * D) : a->half;
 		return;
 	}
@@ -201,7 +201,7 @@ static void place(struct walk *w, struct lh_acts *a)
 	a->row_loss = take(w, KEPT, w->R * 4);
 	a->dx = l->train ? rows(w, SCRATCH, c->dim) : NULL;
 	a->dn = rows(w, SCRATCH, c->dim);
-	a->wide = rows(w, SCRATCH, max(2 * c->ffn_dim, qkv_width(c)));
+	a->wide = rows(w, SCRATCH, max(2 * c->ffn_dim, lh_qkv_width(c)));
 	a->half = rows(w, SCRATCH, max(max(c->ffn_dim, hd), c->dim));
 	place_shared(w, &s, a);
 	for (int i = 0; i < c->layers; i++)

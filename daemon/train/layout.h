@@ -79,12 +79,6 @@ struct lh_layout {
 	bool train; /* false: forward only, nothing is kept */
 };
 
-/* Elements of a packed row of q, k, v. */
-static inline int64_t qkv_width(const struct lh_job_model *c)
-{
-	return (int64_t)(c->heads + 2 * c->kv_heads) * c->head_dim;
-}
-
 /* Bytes of activations, by purpose (NULL: not wanted); state and device too. */
 int64_t lh_layout_measure(const struct lh_layout *l, struct lh_layout_bytes *bytes);
 /* Views into `arena`, of lh_layout_measure bytes at least. */

@@ -13,65 +13,15 @@
 
 /* ---- parameters ------------------------------------------------------------ */
 
-static int64_t add_param(struct lh_model *m, int64_t rows, int64_t cols, bool decays,
-			 const char *name)
-{
-	struct lh_param *p = &m->table[m->table_count++];
-
-	p->rows = rows;
-	p->cols = cols;
-	p->count = rows * cols;
-	p->offset = m->count;
-	p->decays = decays;
-	snprintf(p->name, sizeof(p->name), "%s", name);
-	m->count += p->count;
-	return p->offset;
-}
-
-static int64_t add_layer_param(struct lh_model *m, int layer, int64_t rows, int64_t cols,
-			       bool decays, const char *what)
-{
-	char name[64];
-
-	snprintf(name, sizeof(name), "layers.%d.%s", layer, what);
-	return add_param(m, rows, cols, decays, name);
-}
-
-/* Tensors that decay first, gains after them. */
-static void build_table(struct lh_model *m)
-{
-	const struct lh_job_model *c = &m->c;
-	int64_t C = c->dim, hd = (int64_t)c->heads * c->head_dim;
-
-	m->table = lh_calloc((size_t)c->layers * 6 + 3, sizeof(*m->table));
-	m->layers = lh_calloc((size_t)c->layers, sizeof(*m->layers));
-	m->embed = add_param(m, c->vocab, C, true, "embed");
-	for (int i = 0; i < c->layers; i++) {
-		struct layer_params *l = &m->layers[i];
-
-		l->wqkv = add_layer_param(m, i, qkv_width(c), C, true, "wqkv");
-		l->wo = add_layer_param(m, i, C, hd, true, "wo");
-		l->wgu = add_layer_param(m, i, 2 * c->ffn_dim, C, true, "wgu");
-		l->wdown = add_layer_param(m, i, C, c->ffn_dim, true, "wdown");
-	}
-	m->output = c->tied ? m->embed : add_param(m, c->vocab, C, true, "output");
-	m->decay_count = m->count;
-	for (int i = 0; i < c->layers; i++) {
-		m->layers[i].norm1 = add_layer_param(m, i, C, 1, false, "norm1");
-		m->layers[i].norm2 = add_layer_param(m, i, C, 1, false, "norm2");
-	}
-	m->final_norm = add_param(m, C, 1, false, "final_norm");
-}
-
 const struct lh_param *lh_model_params(const struct lh_model *m, int *count)
 {
-	*count = m->table_count;
-	return m->table;
+	*count = m->params.count;
+	return m->params.table;
 }
 
 int64_t lh_model_param_count(const struct lh_model *m)
 {
-	return m->count;
+	return m->params.floats;
 }
 
 /* ---- memory ---------------------------------------------------------------- */
@@ -92,7 +42,7 @@ static void *take(struct plan *p, int64_t bytes)
 
 static void plan_state(struct lh_model *m, struct plan *p)
 {
-	int64_t n = m->count;
+	int64_t n = m->params.floats;
 
 	m->param = take(p, n * 4);
 	m->grad = take(p, n * 4);
@@ -169,7 +119,7 @@ int lh_model_new(struct lh_model **out, const struct lh_ops *ops, struct lh_dev 
 	m->T = T;
 	m->layout = (struct lh_layout){ .model = &m->c, .sizes = ops->sizes, .B = B,
 					.T = T };
-	build_table(m);
+	lh_params_init(&m->params, &m->c);
 	plan_state(m, &state);
 	m->act_bytes = most_bytes(m->layout, modes, mode_count);
 	rc = ops->alloc(dev, &m->state_arena, state.used, err);
@@ -196,8 +146,7 @@ void lh_model_free(struct lh_model *m)
 		return;
 	m->ops->free(m->dev, m->state_arena);
 	m->ops->free(m->dev, m->act_arena);
-	free(m->layers);
-	free(m->table);
+	lh_params_release(&m->params);
 	free(m);
 }
 
@@ -221,7 +170,7 @@ static float *state_of(struct lh_model *m, enum lh_model_state which)
 int lh_model_read(struct lh_model *m, enum lh_model_state which, int64_t offset,
 		  int64_t count, float *host, struct lh_err *err)
 {
-	LH_ASSERT(offset >= 0 && offset + count <= m->count);
+	LH_ASSERT(offset >= 0 && offset + count <= m->params.floats);
 	return m->ops->fetch(m->dev, host, state_of(m, which) + offset,
 			     (size_t)count * 4, err);
 }
@@ -229,14 +178,14 @@ int lh_model_read(struct lh_model *m, enum lh_model_state which, int64_t offset,
 void lh_model_write(struct lh_model *m, enum lh_model_state which, int64_t offset,
 		    int64_t count, const float *host)
 {
-	LH_ASSERT(offset >= 0 && offset + count <= m->count);
+	LH_ASSERT(offset >= 0 && offset + count <= m->params.floats);
 	m->ops->put(m->dev, state_of(m, which) + offset, host, (size_t)count * 4);
 }
 
 void lh_model_weights_changed(struct lh_model *m)
 {
 	if ((void *)m->weight != (void *)m->param)
-		m->ops->cast(m->dev, m->weight, m->param, m->count);
+		m->ops->cast(m->dev, m->weight, m->param, m->params.floats);
 }
 
 /* Projections into the residual stream start smaller: their sums over layers
@@ -252,8 +201,8 @@ static double std_of(const struct lh_model *m, const struct lh_param *p)
 
 void lh_model_init(struct lh_model *m, uint64_t seed)
 {
-	for (int i = 0; i < m->table_count; i++) {
-		const struct lh_param *p = &m->table[i];
+	for (int i = 0; i < m->params.count; i++) {
+		const struct lh_param *p = &m->params.table[i];
 		float *host = lh_calloc((size_t)p->count + 3, 4);
 		double std = std_of(m, p);
 
@@ -268,7 +217,7 @@ void lh_model_init(struct lh_model *m, uint64_t seed)
 		lh_model_write(m, LH_STATE_PARAM, p->offset, p->count, host);
 		free(host);
 	}
-	m->ops->zero(m->dev, m->m, (size_t)m->count * 4);
-	m->ops->zero(m->dev, m->v, (size_t)m->count * 4);
+	m->ops->zero(m->dev, m->m, (size_t)m->params.floats * 4);
+	m->ops->zero(m->dev, m->v, (size_t)m->params.floats * 4);
 	lh_model_weights_changed(m);
 }

@@ -9,10 +9,7 @@
  * activations of one micro-batch, sized for the largest of the modes given, see
  * layout.h. Nothing is allocated later: changing the mode is free.
  *
- * Parameters lie in one flat float32 array, tensors that decay first, then the
- * norms' gains, so that the optimizer is two calls and a checkpoint is a table.
- * Projections are packed: wqkv (H+2G)*D x C rows q, k, v; wgu 2F x C rows gate,
- * up.
+ * Parameters lie in one flat float32 array, see params.h.
  *
  * One thread (the training thread). The device outlives the model.
  */
@@ -21,6 +18,7 @@
 
 #include "lighthouse/job.h"
 #include "lighthouse/ops.h"
+#include "train/params.h"
 
 /* How attention is done: a phase of the job, without its limits. */
 struct lh_attention_mode {
@@ -33,14 +31,6 @@ struct lh_attention_mode {
 extern const struct lh_attention_mode lh_attention_full;
 void lh_attention_mode_of(struct lh_attention_mode *mode, const struct lh_job *job,
 			  int phase);
-
-/* One parameter tensor: offset and count in floats of the flat array. */
-struct lh_param {
-	char name[64];   /* "layers.3.wqkv", "embed", "output", "final_norm" */
-	int64_t rows, cols;  /* cols = 1 for a vector of rows */
-	int64_t offset, count;
-	bool decays;     /* weight decay applies */
-};
 
 struct lh_model;
 

@@ -5,15 +5,7 @@
 
 #include "train/layout.h"
 #include "train/model.h"
-
-struct layer_params { /* offsets in the flat array */
-	int64_t norm1; /* (C) */
-	int64_t wqkv;  /* ((H+2G)*D, C) */
-	int64_t wo;    /* (C, H*D) */
-	int64_t norm2; /* (C) */
-	int64_t wgu;   /* (2F, C) */
-	int64_t wdown; /* (C, F) */
-};
+#include "train/params.h"
 
 struct lh_model {
 	const struct lh_ops *ops;
@@ -21,12 +13,7 @@ struct lh_model {
 	struct lh_job_model c;
 	int B;
 	int64_t T;
-	struct lh_param *table;
-	int table_count;
-	int64_t count;       /* parameters */
-	int64_t decay_count; /* of them, from the front, decay */
-	int64_t embed, output, final_norm; /* offsets; output == embed if tied */
-	struct layer_params *layers;
+	struct lh_params params;
 
 	void *state_arena;
 	float *param, *grad, *m, *v; /* (count) */

@@ -1,0 +1,66 @@
+/* params.c: see params.h. */
+#include "train/params.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lighthouse/err.h"
+
+enum { PER_LAYER = 6, OTHERS = 3 };
+
+static int64_t add(struct lh_params *t, int64_t rows, int64_t cols, bool decays,
+		   const char *name)
+{
+	struct lh_param *p = &t->table[t->count++];
+
+	p->rows = rows;
+	p->cols = cols;
+	p->count = rows * cols;
+	p->offset = t->floats;
+	p->decays = decays;
+	snprintf(p->name, sizeof(p->name), "%s", name);
+	t->floats += p->count;
+	return p->offset;
+}
+
+static int64_t add_to_layer(struct lh_params *t, int layer, int64_t rows, int64_t cols,
+			    bool decays, const char *what)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "layers.%d.%s", layer, what);
+	return add(t, rows, cols, decays, name);
+}
+
+void lh_params_init(struct lh_params *t, const struct lh_job_model *c)
+{
+	int64_t C = c->dim, hd = (int64_t)c->heads * c->head_dim;
+
+	memset(t, 0, sizeof(*t));
+	t->table = lh_calloc((size_t)c->layers * PER_LAYER + OTHERS, sizeof(*t->table));
+	t->layers = lh_calloc((size_t)c->layers, sizeof(*t->layers));
+	t->embed = add(t, c->vocab, C, true, "embed");
+	for (int i = 0; i < c->layers; i++) {
+		struct lh_layer_params *l = &t->layers[i];
+
+		l->wqkv = add_to_layer(t, i, lh_qkv_width(c), C, true, "wqkv");
+		l->wo = add_to_layer(t, i, C, hd, true, "wo");
+		l->wgu = add_to_layer(t, i, 2 * c->ffn_dim, C, true, "wgu");
+		l->wdown = add_to_layer(t, i, C, c->ffn_dim, true, "wdown");
+	}
+	t->output = c->tied ? t->embed : add(t, c->vocab, C, true, "output");
+	t->decay_floats = t->floats;
+	for (int i = 0; i < c->layers; i++) {
+		t->layers[i].norm1 = add_to_layer(t, i, C, 1, false, "norm1");
+		t->layers[i].norm2 = add_to_layer(t, i, C, 1, false, "norm2");
+	}
+	t->final_norm = add(t, C, 1, false, "final_norm");
+}
+
+void lh_params_release(struct lh_params *t)
+{
+	free(t->table);
+	free(t->layers);
+	memset(t, 0, sizeof(*t));
+}
