@@ -4,7 +4,7 @@
  * the data. {"NAME": {"dtype", "shape", "data_offsets": [from, to]}, ...,
  * "__metadata__": {string: string}}. Reading maps the file and refuses what a
  * damaged or hostile file could hold: a header longer than the file or
- * than 100 MB, repeated keys, unknown dtypes, sizes that do not match shapes, overlaps,
+ * than 16 MB, repeated keys, unknown dtypes, sizes that do not match shapes, overlaps,
  * gaps, offsets past the end.
  *
  * A reader may be used from any thread; a writer belongs to one.
@@ -49,6 +49,10 @@ void lh_safetensors_close(struct lh_safetensors *st); /* zeroed is allowed */
 /* NULL when there is none. */
 const struct lh_tensor *lh_safetensors_find(const struct lh_safetensors *st,
 					    const char *name);
+/* Gives back the memory of pages that were read: some of the map, or of a tensor. They
+ * are read again when they are looked at again. */
+void lh_safetensors_forget(const struct lh_safetensors *st, const void *data,
+			   int64_t bytes);
 const char *lh_safetensors_meta(const struct lh_safetensors *st, const char *key);
 
 /* Writing: declare every tensor, begin, then append their data in order.
