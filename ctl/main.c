@@ -17,8 +17,9 @@ const struct ctl_command *const ctl_commands[] = {
 	&ctl_cmd_checkpoint, &ctl_cmd_set, &ctl_cmd_eval, &ctl_cmd_priority,
 	&ctl_cmd_annotate, &ctl_cmd_rule, &ctl_cmd_wait, &ctl_cmd_sample,
 	&ctl_cmd_metrics, &ctl_cmd_events, &ctl_cmd_logs, &ctl_cmd_journal,
-	&ctl_cmd_checkpoints, &ctl_cmd_verify, &ctl_cmd_dashboard, &ctl_cmd_devices,
-	&ctl_cmd_info, &ctl_cmd_doctor, &ctl_cmd_restart, &ctl_cmd_stop, &ctl_cmd_version,
+	&ctl_cmd_checkpoints, &ctl_cmd_verify, &ctl_cmd_export, &ctl_cmd_dashboard,
+	&ctl_cmd_devices, &ctl_cmd_info, &ctl_cmd_doctor, &ctl_cmd_restart,
+	&ctl_cmd_stop, &ctl_cmd_version,
 	&ctl_cmd_completion, NULL,
 };
 

@@ -1,0 +1,45 @@
+/* hf.h: models in Hugging Face's form: config.json and sharded safetensors.
+ *
+ * What trains here has the same arithmetic: RMSNorm, SwiGLU, rotary positions in
+ * half-split order. So tensors differ in their names alone, and in that ours are
+ * packed: q, k, v and gate, up are rows of one. No element is permuted.
+ *
+ * A tensor at a time, in pieces, from mapped files: memory stays small however large
+ * the model is. What is written appears complete or not at all (base/publish.h).
+ * No device; blocking; one thread.
+ */
+#ifndef LIGHTHOUSE_HF_H
+#define LIGHTHOUSE_HF_H
+
+#include "data/safetensors.h"
+
+/* Of a file, if not said otherwise; a tensor that is larger has one of its own. */
+#define LH_HF_FILE_BYTES INT64_C(5000000000)
+
+struct lh_hf_progress { /* zeroed: nobody asks */
+	void (*moved)(void *arg, int64_t done_bytes, int64_t all_bytes);
+	void *arg;
+};
+
+struct lh_hf_export {
+	enum lh_tensor_type type; /* float32, bf16 or fp16 */
+	int64_t file_bytes;       /* tensors of a file together, at most */
+	bool replace;             /* an export that is there */
+	struct lh_hf_progress progress;
+};
+
+/* What was written. */
+struct lh_hf_written {
+	int files;            /* of tensors */
+	int64_t bytes;        /* of them */
+	int64_t parameters;
+	int64_t step;         /* of the checkpoint */
+	const char *model;    /* "LlamaForCausalLM" */
+};
+
+/* The parameters of a checkpoint as DIR, that transformers loads. LH_EUNSUPPORTED: no
+ * class of it computes this; LH_ETOOBIG: a number is out of the type's range. */
+int lh_hf_export(const char *checkpoint, const char *dir, const struct lh_hf_export *how,
+		 struct lh_hf_written *written, struct lh_err *err);
+
+#endif

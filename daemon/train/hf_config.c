@@ -1,0 +1,60 @@
+/* hf_config.c: config.json and what we call its numbers; see hf_int.h. */
+#include "train/hf_int.h"
+
+#include "lighthouse/shard.h"
+
+/* ---- theirs of ours -------------------------------------------------------- */
+
+int lh_hf_class(const struct lh_job_model *c, const char **name, struct lh_err *err)
+{
+	(void)c;
+	(void)err;
+	*name = "LlamaForCausalLM";
+	return 0;
+}
+
+static const char *type_name(enum lh_tensor_type type)
+{
+	return type == LH_TENSOR_F32 ? "float32" : type == LH_TENSOR_BF16 ? "bfloat16" :
+									    "float16";
+}
+
+/* What ends a document, if the job's ids mean something to us. */
+static json_t *end_id(const struct lh_job *job)
+{
+	return job->data.tokenizer == LH_TOKENIZER_BYTES ? json_integer(LH_BYTES_SEPARATOR) :
+							   json_null();
+}
+
+json_t *lh_hf_config_of(const struct lh_job *job, enum lh_tensor_type type)
+{
+	const struct lh_job_model *c = &job->model;
+	const char *class;
+	json_t *config;
+
+	lh_hf_class(c, &class, NULL);
+	config = json_pack("{s:[s], s:s, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:s, s:I, s:f, "
+			   "s:f, s:f, s:b, s:b, s:b, s:f, s:b, s:s, s:n, s:o}",
+			   "architectures", class, "model_type", "llama", "vocab_size",
+			   (json_int_t)c->vocab, "hidden_size", (json_int_t)c->dim,
+			   "intermediate_size", (json_int_t)c->ffn_dim, "num_hidden_layers",
+			   c->layers, "num_attention_heads", c->heads, "num_key_value_heads",
+			   c->kv_heads, "head_dim", c->head_dim, "hidden_act", "silu",
+			   "max_position_embeddings", (json_int_t)job->data.seq_len,
+			   "initializer_range", c->init_std, "rms_norm_eps", c->norm_eps,
+			   "rope_theta", c->rope_theta, "tie_word_embeddings", c->tied,
+			   "attention_bias", false, "mlp_bias", false, "attention_dropout",
+			   0.0, "use_cache", true, "torch_dtype", type_name(type),
+			   "bos_token_id", "eos_token_id", end_id(job));
+	LH_ASSERT(config);
+	return config;
+}
+
+json_t *lh_hf_generation_of(const struct lh_job *job)
+{
+	json_t *g = json_pack("{s:b, s:n, s:o}", "_from_model_config", true, "bos_token_id",
+			      "eos_token_id", end_id(job));
+
+	LH_ASSERT(g);
+	return g;
+}

@@ -1,0 +1,239 @@
+/* hf_export.c: a checkpoint's parameters as files of Hugging Face; see hf.h.
+ *
+ * Twice over the same list: files and the index name each other, so which tensor goes
+ * where is decided before the first is written. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/publish.h"
+#include "data/convert.h"
+#include "train/hf_int.h"
+#include "train/weights.h"
+
+enum { PIECE_ELEMENTS = 1 << 20 };
+
+/* Their tensors, in the order of ours. */
+struct item {
+	struct lh_hf_piece piece;
+	const struct lh_tensor *ours;
+	int file; /* that holds it, from 0 */
+};
+
+struct export {
+	const struct lh_hf_export *how;
+	struct lh_weights w;
+	struct lh_publish out;
+	struct item *item;
+	int items, files;
+	int64_t bytes, done_bytes;
+	void *buf; /* PIECE_ELEMENTS */
+};
+
+static int64_t bytes_of(const struct export *x, const struct item *i)
+{
+	return i->piece.count * (x->how->type == LH_TENSOR_F32 ? 4 : 2);
+}
+
+static void list_items(struct export *x)
+{
+	const struct lh_params *p = &x->w.params;
+	int64_t in_file = 0;
+
+	x->item = lh_calloc((size_t)p->count * LH_HF_PIECES_MAX, sizeof(*x->item));
+	for (int i = 0; i < p->count; i++) {
+		struct lh_hf_piece piece[LH_HF_PIECES_MAX];
+		int n = lh_hf_pieces(piece, &p->table[i], &x->w.job.model);
+
+		for (int k = 0; k < n; k++) {
+			struct item *it = &x->item[x->items++];
+			int64_t bytes;
+
+			it->piece = piece[k];
+			it->ours = x->w.tensor[i];
+			bytes = bytes_of(x, it);
+			if (!x->files || in_file + bytes > x->how->file_bytes) {
+				x->files++;
+				in_file = 0;
+			}
+			it->file = x->files - 1;
+			in_file += bytes;
+			x->bytes += bytes;
+		}
+	}
+}
+
+static void file_name(const struct export *x, int file, char name[64])
+{
+	if (x->files == 1)
+		snprintf(name, 64, LH_HF_SINGLE);
+	else
+		snprintf(name, 64, "model-%05d-of-%05d.safetensors", file + 1, x->files);
+}
+
+static int write_item(struct export *x, const struct item *it,
+		      struct lh_safetensors_writer *to, struct lh_err *err)
+{
+	const char *from = (const char *)it->ours->data + it->piece.from * 4;
+	enum lh_tensor_type type = x->how->type;
+	int64_t lost = 0, n;
+	int rc = 0;
+
+	for (int64_t i = 0; !rc && i < it->piece.count; i += n) {
+		n = it->piece.count - i < PIECE_ELEMENTS ? it->piece.count - i : PIECE_ELEMENTS;
+		lost += lh_convert(x->buf, type, from + i * 4, LH_TENSOR_F32, n);
+		rc = lh_safetensors_append(to, x->buf,
+					   (size_t)n * (type == LH_TENSOR_F32 ? 4 : 2), err);
+	}
+	if (rc || !lost)
+		return rc;
+	lh_err_set(err, LH_ETOOBIG, "%" PRId64 " numbers of '%s' are too large for %s", lost,
+		   it->piece.name, type == LH_TENSOR_F16 ? "fp16" : "bf16");
+	return lh_err_hint(err, type == LH_TENSOR_F16 ? "--dtype bf16 has the range of fp32" :
+							"--dtype fp32 keeps them");
+}
+
+static void tell(struct export *x, int64_t bytes)
+{
+	const struct lh_hf_progress *p = &x->how->progress;
+
+	x->done_bytes += bytes;
+	if (p->moved)
+		p->moved(p->arg, x->done_bytes, x->bytes);
+}
+
+/* The files of ours that a tensor lies in; its pages are not needed again. */
+static void forget(const struct export *x, const struct item *it)
+{
+	for (int f = 0; f < x->w.files; f++) {
+		const struct lh_safetensors *st = &x->w.file[f];
+
+		if (it->ours >= st->tensors && it->ours < st->tensors + st->count)
+			lh_safetensors_forget(st, (const char *)it->ours->data +
+							  it->piece.from * 4,
+					      it->piece.count * 4);
+	}
+}
+
+/* Items from .. to - 1. transformers wants to be told the format. */
+static int write_file(struct export *x, int from, int to, struct lh_err *err)
+{
+	struct lh_safetensors_writer *w = lh_safetensors_writer_new();
+	json_t *meta = json_pack("{s:s}", "format", "pt");
+	char name[64], *path;
+	uint64_t hash;
+	int64_t bytes;
+	int rc;
+
+	file_name(x, x->item[from].file, name);
+	path = lh_asprintf("%s/%s", x->out.tmp, name);
+	for (int i = from; i < to; i++)
+		lh_safetensors_declare(w, x->item[i].piece.name, x->how->type,
+				       x->item[i].piece.dims, x->item[i].piece.shape);
+	rc = lh_safetensors_begin(w, path, meta, err);
+	for (int i = from; !rc && i < to; i++) {
+		rc = write_item(x, &x->item[i], w, err);
+		forget(x, &x->item[i]);
+		tell(x, bytes_of(x, &x->item[i]));
+	}
+	if (rc)
+		lh_safetensors_abort(w);
+	else
+		rc = lh_safetensors_commit(w, &bytes, &hash, err);
+	json_decref(meta);
+	free(path);
+	return rc;
+}
+
+static int write_tensors(struct export *x, struct lh_err *err)
+{
+	int from = 0, rc = 0;
+
+	while (!rc && from < x->items) {
+		int to = from;
+
+		while (to < x->items && x->item[to].file == x->item[from].file)
+			to++;
+		rc = write_file(x, from, to, err);
+		from = to;
+	}
+	return rc;
+}
+
+/* As transformers writes it: indented, with an end of line. */
+static int write_json_take(struct export *x, const char *name, json_t *value,
+			   struct lh_err *err)
+{
+	char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
+	struct lh_buf buf = { 0 };
+	int rc;
+
+	LH_ASSERT(text);
+	lh_buf_printf(&buf, "%s\n", text);
+	rc = lh_publish_file(&x->out, name, buf.data, buf.used_bytes, err);
+	lh_buf_release(&buf);
+	free(text);
+	json_decref(value);
+	return rc;
+}
+
+static int write_index(struct export *x, struct lh_err *err)
+{
+	json_t *map = json_object();
+
+	for (int i = 0; i < x->items; i++) {
+		char name[64];
+
+		file_name(x, x->item[i].file, name);
+		json_object_set_new(map, x->item[i].piece.name, json_string(name));
+	}
+	return write_json_take(x, LH_HF_INDEX,
+			       json_pack("{s:{s:I}, s:o}", "metadata", "total_size",
+					 (json_int_t)x->bytes, "weight_map", map),
+			       err);
+}
+
+static int write_all(struct export *x, struct lh_err *err)
+{
+	int rc = write_json_take(x, LH_HF_CONFIG, lh_hf_config_of(&x->w.job, x->how->type),
+				 err);
+
+	if (!rc)
+		rc = write_json_take(x, "generation_config.json",
+				     lh_hf_generation_of(&x->w.job), err);
+	if (!rc && x->files > 1)
+		rc = write_index(x, err);
+	return rc ? rc : write_tensors(x, err);
+}
+
+int lh_hf_export(const char *checkpoint, const char *dir, const struct lh_hf_export *how,
+		 struct lh_hf_written *written, struct lh_err *err)
+{
+	struct export x = { .how = how };
+	int rc = lh_publish_begin(&x.out, dir, how->replace ? LH_HF_CONFIG : NULL, err);
+
+	if (rc)
+		return rc;
+	rc = lh_weights_open(&x.w, checkpoint, err);
+	if (!rc)
+		rc = lh_hf_class(&x.w.job.model, &written->model, err);
+	if (!rc) {
+		list_items(&x);
+		x.buf = lh_alloc(PIECE_ELEMENTS * 4);
+		rc = write_all(&x, err);
+	}
+	if (rc)
+		lh_publish_abort(&x.out);
+	else
+		rc = lh_publish_commit(&x.out, err);
+	written->files = x.files;
+	written->bytes = x.bytes;
+	written->parameters = x.w.params.floats;
+	written->step = x.w.progress.step;
+	free(x.buf);
+	free(x.item);
+	lh_weights_close(&x.w);
+	return rc;
+}

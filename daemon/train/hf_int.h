@@ -1,0 +1,35 @@
+/* hf_int.h: the two forms of a model side by side, for hf_*.c and tests only. */
+#ifndef LIGHTHOUSE_HF_INT_H
+#define LIGHTHOUSE_HF_INT_H
+
+#include <jansson.h>
+
+#include "lighthouse/job.h"
+#include "train/hf.h"
+#include "train/params.h"
+
+#define LH_HF_CONFIG "config.json"
+#define LH_HF_SINGLE "model.safetensors"
+#define LH_HF_INDEX "model.safetensors.index.json"
+
+enum { LH_HF_PIECES_MAX = 3 };
+
+/* One of their tensors, which is a run of elements of one of ours. */
+struct lh_hf_piece {
+	char name[96];
+	int dims;
+	int64_t shape[2];
+	int64_t from, count; /* elements of our tensor */
+};
+
+/* How many there are, in order; together they are the whole tensor. */
+int lh_hf_pieces(struct lh_hf_piece piece[LH_HF_PIECES_MAX], const struct lh_param *p,
+		 const struct lh_job_model *c);
+
+/* Class of transformers that computes this model. LH_EUNSUPPORTED: none does. */
+int lh_hf_class(const struct lh_job_model *c, const char **name, struct lh_err *err);
+/* config.json and generation_config.json of it; new references. */
+json_t *lh_hf_config_of(const struct lh_job *job, enum lh_tensor_type type);
+json_t *lh_hf_generation_of(const struct lh_job *job);
+
+#endif
