@@ -32,6 +32,39 @@ static int check_name(const char *name, const struct lh_node *root, const char *
 	return blame(root, path, err);
 }
 
+static int check_rope(const struct lh_job_model *m, const struct lh_node *root,
+		      struct lh_err *err)
+{
+	const struct lh_job_rope_scaling *r = &m->rope_scaling;
+
+	if (r->type != LH_ROPE_LLAMA3 && r->type != LH_ROPE_YARN)
+		return 0;
+	if (!r->original_tokens) {
+		lh_err_set(err, LH_EJOBFILE, "this scaling needs to know the context before");
+		lh_err_hint(err, "the tokens of a sequence that the model was trained with");
+		return blame(root, "model.rope_scaling.original_tokens", err);
+	}
+	if (r->type == LH_ROPE_LLAMA3 && r->high_freq_factor <= r->low_freq_factor) {
+		lh_err_set(err, LH_EJOBFILE, "found %g, more than low_freq_factor (%g) is "
+			   "allowed", r->high_freq_factor, r->low_freq_factor);
+		lh_err_hint(err, "Llama 3.1 has 1 and 4");
+		return blame(root, "model.rope_scaling.high_freq_factor", err);
+	}
+	if (r->type == LH_ROPE_YARN && r->beta_fast < r->beta_slow) {
+		lh_err_set(err, LH_EJOBFILE, "found %g, beta_slow (%g) or more is allowed",
+			   r->beta_fast, r->beta_slow);
+		lh_err_hint(err, "the paper has 32 and 1");
+		return blame(root, "model.rope_scaling.beta_fast", err);
+	}
+	if (r->type == LH_ROPE_YARN && m->rope_theta <= 1) {
+		lh_err_set(err, LH_EJOBFILE, "all angles turn alike, yarn has nothing to "
+			   "choose among");
+		lh_err_hint(err, "10000 is usual");
+		return blame(root, "model.rope_theta", err);
+	}
+	return 0;
+}
+
 static int check_model(const struct lh_job *job, const struct lh_node *root,
 		       struct lh_err *err)
 {
@@ -61,7 +94,7 @@ static int check_model(const struct lh_job *job, const struct lh_node *root,
 		lh_err_hint(err, "256 bytes and the separator of documents");
 		return blame(root, "model.vocab", err);
 	}
-	return 0;
+	return check_rope(m, root, err);
 }
 
 static int check_batch(const struct lh_job *job, const struct lh_node *root,

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "train/rng.h"
+#include "train/rope.h"
 
 /* ---- parameters ------------------------------------------------------------ */
 
@@ -61,19 +62,22 @@ void lh_model_fill_rope(struct lh_model *m, const struct lh_rope *rope, int64_t 
 	int half = m->c.head_dim / 2;
 	size_t n = (size_t)tokens * (size_t)half;
 	float *cosines = lh_calloc(n, 4), *sines = lh_calloc(n, 4);
+	double *turn = lh_calloc((size_t)half, sizeof(*turn));
+	double length = lh_rope_turns(&m->c, turn);
 
 #pragma omp parallel for
 	for (int64_t t = 0; t < tokens; t++)
 		for (int d = 0; d < half; d++) {
-			double a = (double)t * pow(m->c.rope_theta, -(double)d / half);
+			double a = (double)t * turn[d];
 
-			cosines[t * half + d] = (float)cos(a);
-			sines[t * half + d] = (float)sin(a);
+			cosines[t * half + d] = (float)(length * cos(a));
+			sines[t * half + d] = (float)(length * sin(a));
 		}
 	m->ops->put(m->dev, (float *)rope->cos, cosines, n * 4);
 	m->ops->put(m->dev, (float *)rope->sin, sines, n * 4);
 	free(cosines);
 	free(sines);
+	free(turn);
 }
 
 /* Bytes of activations for whatever the model may be asked to do. */

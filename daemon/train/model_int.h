@@ -33,7 +33,7 @@ void lh_model_lay_out(struct lh_model *m, const struct lh_attention_mode *mode,
 		      bool train);
 
 /* Rotary tables of positions 0 .. tokens-1 into backend memory (tokens, D/2): angles
- * t * theta^(-2d/D), in double so that long positions keep their precision. */
+ * t * turn[d] of rope.h, in double so that long positions keep their precision. */
 void lh_model_fill_rope(struct lh_model *m, const struct lh_rope *rope, int64_t tokens);
 
 /* Compute copy of the tensor at a parameter offset. */

@@ -32,6 +32,17 @@ enum lh_recompute { LH_RECOMPUTE_AUTO, LH_RECOMPUTE_NONE, LH_RECOMPUTE_CHEAP,
 		    LH_RECOMPUTE_MLP, LH_RECOMPUTE_LAYER };
 enum lh_tokenizer { LH_TOKENIZER_BYTES, LH_TOKENIZER_NONE };
 
+/* Slower rotary angles for a longer context: daemon/train/rope.h. */
+enum lh_rope_scaling { LH_ROPE_NONE, LH_ROPE_LINEAR, LH_ROPE_LLAMA3, LH_ROPE_YARN };
+struct lh_job_rope_scaling {
+	enum lh_rope_scaling type;
+	double factor;           /* how many times longer */
+	int64_t original_tokens; /* the context before; llama3, yarn */
+	double low_freq_factor, high_freq_factor; /* llama3: turns in it */
+	double beta_fast, beta_slow;              /* yarn: the same */
+	double attention_factor; /* yarn; 0: 0.1 ln(factor) + 1 */
+};
+
 struct lh_job_model {
 	char *preset;       /* "" or a preset that filled the rest */
 	int64_t vocab;      /* V */
@@ -43,6 +54,7 @@ struct lh_job_model {
 	int64_t ffn_dim;    /* F */
 	bool tied;          /* output matrix = embedding */
 	double rope_theta;
+	struct lh_job_rope_scaling rope_scaling;
 	double norm_eps;
 	double init_std;    /* residual projections: / sqrt(2 * layers) */
 };

@@ -41,6 +41,15 @@ static const struct { const char *path, *text; } good[] = {
 	{ "model.ffn_dim", "  ffn_dim: 64" },
 	{ "model.tied", "  tied: false" },
 	{ "model.rope_theta", "  rope_theta: 1e4" },
+	{ "model.rope_scaling", "  rope_scaling:" },
+	{ "model.rope_scaling.type", "    type: llama3" },
+	{ "model.rope_scaling.factor", "    factor: 8" },
+	{ "model.rope_scaling.original_tokens", "    original_tokens: 64" },
+	{ "model.rope_scaling.low_freq_factor", "    low_freq_factor: 1" },
+	{ "model.rope_scaling.high_freq_factor", "    high_freq_factor: 4" },
+	{ "model.rope_scaling.beta_fast", "    beta_fast: 32" },
+	{ "model.rope_scaling.beta_slow", "    beta_slow: 1" },
+	{ "model.rope_scaling.attention_factor", "    attention_factor: 1" },
 	{ "model.norm_eps", "  norm_eps: 1e-6" },
 	{ "model.init_std", "  init_std: 0.03" },
 	{ "data", "data:" },
@@ -269,6 +278,8 @@ static void what_keys_decide_together_is_checked(void **state)
 	refused_with("model.kv_heads", "3", "does not divide");
 	refused_with("model.head_dim", "7", "even");
 	refused_with("model.vocab", "200", "byte tokenizer");
+	refused_with("model.rope_scaling.original_tokens", "0", "context before");
+	refused_with("model.rope_scaling.high_freq_factor", "1", "more than low_freq_factor");
 	refused_with("batch.micro_sequences", "3", "does not divide");
 	refused_with("optimizer.warmup_steps", "1000", "in all");
 }
@@ -361,6 +372,26 @@ static void dim_is_not_rounded_to_fit_the_heads(void **state)
 	assert_int_equal(load(&job, text, strlen(text), odd, 2, &err), 0);
 	assert_int_equal(job.model.head_dim, 8);
 	lh_job_release(&job);
+	free(text);
+}
+
+static void yarn_needs_an_order_and_angles_that_differ(void **state)
+{
+	static const char *const betas[] = { "model.rope_scaling.type=yarn",
+					     "model.rope_scaling.beta_slow=33" };
+	static const char *const theta[] = { "model.rope_scaling.type=yarn",
+					     "model.rope_theta=1" };
+	char *text = text_with(-1, NULL);
+	struct lh_job job;
+	struct lh_err err;
+
+	(void)state;
+	assert_int_equal(load(&job, text, strlen(text), betas, 1, &err), 0);
+	lh_job_release(&job);
+	assert_true(load(&job, text, strlen(text), betas, 2, &err) < 0);
+	assert_non_null(strstr(err.text, "beta_fast: found 32, beta_slow (33) or more"));
+	assert_true(load(&job, text, strlen(text), theta, 2, &err) < 0);
+	assert_non_null(strstr(err.text, "rope_theta: all angles turn alike"));
 	free(text);
 }
 
@@ -792,6 +823,7 @@ int main(void)
 		cmocka_unit_test(a_key_with_dots_is_no_section),
 		cmocka_unit_test(a_section_is_no_value),
 		cmocka_unit_test(dim_is_not_rounded_to_fit_the_heads),
+		cmocka_unit_test(yarn_needs_an_order_and_angles_that_differ),
 		cmocka_unit_test(long_input_does_not_hide_what_is_allowed),
 		cmocka_unit_test(presets_have_the_size_they_say),
 		cmocka_unit_test(shards_are_found_once_whatever_their_names),
