@@ -33,7 +33,7 @@ struct lh_hf_written {
 	int files;            /* of tensors */
 	int64_t bytes;        /* of them */
 	int64_t parameters;
-	int64_t step;         /* of the checkpoint */
+	int64_t step;         /* of the checkpoint; 0 of an import */
 	const char *model;    /* "LlamaForCausalLM" */
 };
 
@@ -41,5 +41,14 @@ struct lh_hf_written {
  * class of it computes this; LH_ETOOBIG: a number is out of the type's range. */
 int lh_hf_export(const char *checkpoint, const char *dir, const struct lh_hf_export *how,
 		 struct lh_hf_written *written, struct lh_err *err);
+
+/* The model in the directory `from` as a checkpoint DIR of weights alone, in float32:
+ * the start of a job (model.from), or of an export. `from` is foreign: LH_ECORRUPT
+ * or LH_ENOTFOUND tells what is missing, of another shape, or leads out of it (a link,
+ * but for those of the cache that Hugging Face's own tools keep); LH_EUNSUPPORTED what
+ * its model computes that ours does not. */
+int lh_hf_import(const char *from, const char *dir, bool replace,
+		 const struct lh_hf_progress *progress, struct lh_hf_written *written,
+		 struct lh_err *err);
 
 #endif

@@ -1,6 +1,8 @@
 /* hf_config.c: config.json and what we call its numbers; see hf_int.h. */
 #include "train/hf_int.h"
 
+#include <math.h>
+
 #include "lighthouse/shard.h"
 
 /* ---- theirs of ours -------------------------------------------------------- */
@@ -26,6 +28,44 @@ static json_t *end_id(const struct lh_job *job)
 							   json_null();
 }
 
+static json_t *scaling_of(const struct lh_job_model *c)
+{
+	const struct lh_job_rope_scaling *s = &c->rope_scaling;
+	json_t *yarn;
+
+	switch (s->type) {
+	case LH_ROPE_NONE:
+		break;
+	case LH_ROPE_LINEAR:
+		return json_pack("{s:s, s:f}", "rope_type", "linear", "factor", s->factor);
+	case LH_ROPE_LLAMA3:
+		return json_pack("{s:s, s:f, s:f, s:f, s:I}", "rope_type", "llama3", "factor",
+				 s->factor, "low_freq_factor", s->low_freq_factor,
+				 "high_freq_factor", s->high_freq_factor,
+				 "original_max_position_embeddings",
+				 (json_int_t)s->original_tokens);
+	case LH_ROPE_YARN:
+		yarn = json_pack("{s:s, s:f, s:f, s:f, s:I}", "rope_type", "yarn", "factor",
+				 s->factor, "beta_fast", s->beta_fast, "beta_slow",
+				 s->beta_slow, "original_max_position_embeddings",
+				 (json_int_t)s->original_tokens);
+		if (s->attention_factor > 0)
+			json_object_set_new(yarn, "attention_factor",
+					    json_real(s->attention_factor));
+		return yarn;
+	}
+	return json_null();
+}
+
+/* Versions of transformers before 5 take the factor of yarn from this instead. */
+static int64_t max_tokens_of(const struct lh_job *job)
+{
+	const struct lh_job_rope_scaling *s = &job->model.rope_scaling;
+
+	return s->type == LH_ROPE_YARN ? llround(s->factor * (double)s->original_tokens) :
+					 job->data.seq_len;
+}
+
 json_t *lh_hf_config_of(const struct lh_job *job, enum lh_tensor_type type)
 {
 	const struct lh_job_model *c = &job->model;
@@ -34,15 +74,15 @@ json_t *lh_hf_config_of(const struct lh_job *job, enum lh_tensor_type type)
 
 	lh_hf_class(c, &class, NULL);
 	config = json_pack("{s:[s], s:s, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:s, s:I, s:f, "
-			   "s:f, s:f, s:b, s:b, s:b, s:f, s:b, s:s, s:n, s:o}",
+			   "s:f, s:f, s:o, s:b, s:b, s:b, s:f, s:b, s:s, s:n, s:o}",
 			   "architectures", class, "model_type", "llama", "vocab_size",
 			   (json_int_t)c->vocab, "hidden_size", (json_int_t)c->dim,
 			   "intermediate_size", (json_int_t)c->ffn_dim, "num_hidden_layers",
 			   c->layers, "num_attention_heads", c->heads, "num_key_value_heads",
 			   c->kv_heads, "head_dim", c->head_dim, "hidden_act", "silu",
-			   "max_position_embeddings", (json_int_t)job->data.seq_len,
+			   "max_position_embeddings", (json_int_t)max_tokens_of(job),
 			   "initializer_range", c->init_std, "rms_norm_eps", c->norm_eps,
-			   "rope_theta", c->rope_theta, "tie_word_embeddings", c->tied,
+			   "rope_theta", c->rope_theta, "rope_scaling", scaling_of(c), "tie_word_embeddings", c->tied,
 			   "attention_bias", false, "mlp_bias", false, "attention_dropout",
 			   0.0, "use_cache", true, "torch_dtype", type_name(type),
 			   "bos_token_id", "eos_token_id", end_id(job));

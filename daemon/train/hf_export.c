@@ -19,7 +19,8 @@ enum { PIECE_ELEMENTS = 1 << 20 };
 struct item {
 	struct lh_hf_piece piece;
 	const struct lh_tensor *ours;
-	int file; /* that holds it, from 0 */
+	const struct lh_safetensors *file_of_ours;
+	int file; /* of theirs that is to hold it, from 0 */
 };
 
 struct export {
@@ -28,14 +29,10 @@ struct export {
 	struct lh_publish out;
 	struct item *item;
 	int items, files;
+	int64_t size; /* of an element of theirs */
 	int64_t bytes, done_bytes;
 	void *buf; /* PIECE_ELEMENTS */
 };
-
-static int64_t bytes_of(const struct export *x, const struct item *i)
-{
-	return i->piece.count * (x->how->type == LH_TENSOR_F32 ? 4 : 2);
-}
 
 static void list_items(struct export *x)
 {
@@ -53,7 +50,8 @@ static void list_items(struct export *x)
 
 			it->piece = piece[k];
 			it->ours = x->w.tensor[i];
-			bytes = bytes_of(x, it);
+			it->file_of_ours = x->w.in[i];
+			bytes = it->piece.count * x->size;
 			if (!x->files || in_file + bytes > x->how->file_bytes) {
 				x->files++;
 				in_file = 0;
@@ -76,16 +74,21 @@ static void file_name(const struct export *x, int file, char name[64])
 static int write_item(struct export *x, const struct item *it,
 		      struct lh_safetensors_writer *to, struct lh_err *err)
 {
-	const char *from = (const char *)it->ours->data + it->piece.from * 4;
+	const struct lh_hf_progress *p = &x->how->progress;
 	enum lh_tensor_type type = x->how->type;
 	int64_t lost = 0, n;
 	int rc = 0;
 
 	for (int64_t i = 0; !rc && i < it->piece.count; i += n) {
+		const char *from = (const char *)it->ours->data + (it->piece.from + i) * 4;
+
 		n = it->piece.count - i < PIECE_ELEMENTS ? it->piece.count - i : PIECE_ELEMENTS;
-		lost += lh_convert(x->buf, type, from + i * 4, LH_TENSOR_F32, n);
-		rc = lh_safetensors_append(to, x->buf,
-					   (size_t)n * (type == LH_TENSOR_F32 ? 4 : 2), err);
+		lost += lh_convert(x->buf, type, from, LH_TENSOR_F32, n);
+		lh_safetensors_forget(it->file_of_ours, from, n * 4);
+		rc = lh_safetensors_append(to, x->buf, (size_t)(n * x->size), err);
+		x->done_bytes += n * x->size;
+		if (p->moved)
+			p->moved(p->arg, x->done_bytes, x->bytes);
 	}
 	if (rc || !lost)
 		return rc;
@@ -93,28 +96,6 @@ static int write_item(struct export *x, const struct item *it,
 		   it->piece.name, type == LH_TENSOR_F16 ? "fp16" : "bf16");
 	return lh_err_hint(err, type == LH_TENSOR_F16 ? "--dtype bf16 has the range of fp32" :
 							"--dtype fp32 keeps them");
-}
-
-static void tell(struct export *x, int64_t bytes)
-{
-	const struct lh_hf_progress *p = &x->how->progress;
-
-	x->done_bytes += bytes;
-	if (p->moved)
-		p->moved(p->arg, x->done_bytes, x->bytes);
-}
-
-/* The files of ours that a tensor lies in; its pages are not needed again. */
-static void forget(const struct export *x, const struct item *it)
-{
-	for (int f = 0; f < x->w.files; f++) {
-		const struct lh_safetensors *st = &x->w.file[f];
-
-		if (it->ours >= st->tensors && it->ours < st->tensors + st->count)
-			lh_safetensors_forget(st, (const char *)it->ours->data +
-							  it->piece.from * 4,
-					      it->piece.count * 4);
-	}
 }
 
 /* Items from .. to - 1. transformers wants to be told the format. */
@@ -133,11 +114,8 @@ static int write_file(struct export *x, int from, int to, struct lh_err *err)
 		lh_safetensors_declare(w, x->item[i].piece.name, x->how->type,
 				       x->item[i].piece.dims, x->item[i].piece.shape);
 	rc = lh_safetensors_begin(w, path, meta, err);
-	for (int i = from; !rc && i < to; i++) {
+	for (int i = from; !rc && i < to; i++)
 		rc = write_item(x, &x->item[i], w, err);
-		forget(x, &x->item[i]);
-		tell(x, bytes_of(x, &x->item[i]));
-	}
 	if (rc)
 		lh_safetensors_abort(w);
 	else
@@ -211,7 +189,7 @@ static int write_all(struct export *x, struct lh_err *err)
 int lh_hf_export(const char *checkpoint, const char *dir, const struct lh_hf_export *how,
 		 struct lh_hf_written *written, struct lh_err *err)
 {
-	struct export x = { .how = how };
+	struct export x = { .how = how, .size = how->type == LH_TENSOR_F32 ? 4 : 2 };
 	int rc = lh_publish_begin(&x.out, dir, how->replace ? LH_HF_CONFIG : NULL, err);
 
 	if (rc)

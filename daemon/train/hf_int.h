@@ -32,4 +32,26 @@ int lh_hf_class(const struct lh_job_model *c, const char **name, struct lh_err *
 json_t *lh_hf_config_of(const struct lh_job *job, enum lh_tensor_type type);
 json_t *lh_hf_generation_of(const struct lh_job *job);
 
+/* Our job of their config: its model, their context as data.seq_len, and for the rest
+ * what a job must have. LH_EUNSUPPORTED: our model cannot compute theirs. */
+int lh_hf_job_of(struct lh_job *job, const char **class, const json_t *config,
+		 struct lh_err *err);
+
+/* A directory of theirs: hf_dir.c. */
+struct lh_hf_dir {
+	char *path;  /* without links */
+	char *root;  /* whatever is read lies in it */
+	json_t *config;
+	struct lh_safetensors *file;
+	char **name; /* of each */
+	int files, tensors;
+	json_t *map; /* tensor -> name of its file; NULL: there is one file */
+};
+/* Opens all of its files. Errors name what they are about within `path`. */
+int lh_hf_dir_open(struct lh_hf_dir *d, const char *path, struct lh_err *err);
+void lh_hf_dir_close(struct lh_hf_dir *d); /* zeroed is allowed */
+/* NULL when there is none; *file is the one it lies in. */
+const struct lh_tensor *lh_hf_dir_find(const struct lh_hf_dir *d, const char *name,
+				       int *file);
+
 #endif

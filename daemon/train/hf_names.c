@@ -66,7 +66,8 @@ int lh_hf_pieces(struct lh_hf_piece piece[LH_HF_PIECES_MAX], const struct lh_par
 	for (int64_t rows; n < LH_HF_PIECES_MAX && (rows = rows_of(name, n, p, c)); n++) {
 		struct lh_hf_piece *o = &piece[n];
 
-		*o = (struct lh_hf_piece){ .dims = p->cols == 1 ? 1 : 2,
+		/* A matrix may have one column; what does not decay is a vector. */
+		*o = (struct lh_hf_piece){ .dims = p->decays ? 2 : 1,
 					   .shape = { rows, p->cols }, .from = from,
 					   .count = rows * p->cols };
 		from += o->count;

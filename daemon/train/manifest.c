@@ -18,7 +18,7 @@
 #include "lighthouse/version.h"
 
 #define FORMAT "lighthouse-checkpoint"
-#define MANIFEST "manifest.json"
+#define MANIFEST LH_MANIFEST_FILE
 /* A manifest is mostly the list of shards, twice. */
 enum { VERSION = 2, OLDEST = 1, MANIFEST_MAX_BYTES = 64 << 20, PIECE_BYTES = 1 << 20 };
 
@@ -44,6 +44,10 @@ int lh_manifest_file_count(const json_t *manifest, enum lh_manifest_kind kind)
 	const char *name;
 	int n = 0;
 
+	if (kind == LH_MANIFEST_MOMENTS &&
+	    json_is_true(json_object_get(json_object_get(manifest, "origin"),
+					 LH_MANIFEST_WEIGHTS_ONLY)))
+		return 0;
 	json_object_foreach(files, name, file)
 		n += !strncmp(name, kind_names[kind], bytes) && n < LH_MANIFEST_FILES_MAX;
 	return n ? n : 1;

@@ -27,6 +27,10 @@
 enum lh_manifest_kind { LH_MANIFEST_PARAMS, LH_MANIFEST_MOMENTS, LH_MANIFEST_KINDS };
 enum { LH_MANIFEST_FILES_MAX = 99999, LH_MANIFEST_NAME_BYTES = 48 };
 
+/* True in the origin of weights that come from elsewhere: there are no moments. */
+#define LH_MANIFEST_WEIGHTS_ONLY "weights_only"
+
+#define LH_MANIFEST_FILE "manifest.json"
 #define LH_MANIFEST_PINNED "pinned" /* empty; retention leaves the checkpoint */
 
 enum { LH_VOIDED_MAX = 64 };
@@ -59,7 +63,8 @@ struct lh_progress {
  * "params-00001-of-00003.safetensors". */
 void lh_manifest_file_name(char name[LH_MANIFEST_NAME_BYTES], enum lh_manifest_kind kind,
 			   int i, int n);
-/* How many files of a kind the manifest tells of, at least 1. */
+/* How many files of a kind the manifest tells of, at least 1; of moments none where
+ * its origin says so: weights_only. */
 int lh_manifest_file_count(const json_t *manifest, enum lh_manifest_kind kind);
 
 /* Adds a file that was written to `files`, an object. */

@@ -63,8 +63,9 @@ void lh_model_fill_rope(struct lh_model *m, const struct lh_rope *rope, int64_t 
 	size_t n = (size_t)tokens * (size_t)half;
 	float *cosines = lh_calloc(n, 4), *sines = lh_calloc(n, 4);
 	double *turn = lh_calloc((size_t)half, sizeof(*turn));
-	double length = lh_rope_turns(&m->c, turn);
+	double length = lh_rope_length(&m->c);
 
+	lh_rope_turns(&m->c, turn);
 #pragma omp parallel for
 	for (int64_t t = 0; t < tokens; t++)
 		for (int d = 0; d < half; d++) {

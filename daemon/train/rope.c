@@ -59,13 +59,18 @@ static double slowed(const struct lh_job_model *c, int d, double turn)
 	return turn / s->factor * (1 - kept) + turn * kept;
 }
 
-double lh_rope_turns(const struct lh_job_model *c, double *turn)
+void lh_rope_turns(const struct lh_job_model *c, double *turn)
 {
-	const struct lh_job_rope_scaling *s = &c->rope_scaling;
 	int half = c->head_dim / 2;
 
 	for (int d = 0; d < half; d++)
 		turn[d] = slowed(c, d, pow(c->rope_theta, -(double)d / half));
+}
+
+double lh_rope_length(const struct lh_job_model *c)
+{
+	const struct lh_job_rope_scaling *s = &c->rope_scaling;
+
 	if (s->type != LH_ROPE_YARN)
 		return 1;
 	return s->attention_factor > 0 ? s->attention_factor : 0.1 * log(s->factor) + 1;

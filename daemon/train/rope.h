@@ -17,7 +17,9 @@
 
 #include "lighthouse/job.h"
 
-/* turn (D/2) <- radians a token. Gives the factor of cosines and sines. */
-double lh_rope_turns(const struct lh_job_model *c, double *turn);
+/* turn (D/2) <- radians a token. */
+void lh_rope_turns(const struct lh_job_model *c, double *turn);
+/* The factor of cosines and sines. */
+double lh_rope_length(const struct lh_job_model *c);
 
 #endif

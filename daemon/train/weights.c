@@ -8,7 +8,7 @@
 #include "jobs/jobfile.h"
 
 /* Of a file, before its pages are given back. */
-enum { HASH_BYTES = 64 << 20 };
+enum { HASH_BYTES = 4 << 20 };
 
 static uint64_t hash_of(const struct lh_safetensors *st)
 {
@@ -68,6 +68,7 @@ static int find(struct lh_weights *w, int i, struct lh_err *err)
 		if (!t || t->type != LH_TENSOR_F32 || t->count != p->count)
 			continue;
 		w->tensor[i] = t;
+		w->in[i] = &w->file[f];
 		return 0;
 	}
 	return lh_err_set(err, LH_ECORRUPT, "tensor '%s' is missing or of another shape",
@@ -87,6 +88,7 @@ static int open_all(struct lh_weights *w, const char *dir, const json_t *manifes
 		return rc;
 	lh_params_init(&w->params, &w->job.model);
 	w->tensor = lh_calloc((size_t)w->params.count, sizeof(const struct lh_tensor *));
+	w->in = lh_calloc((size_t)w->params.count, sizeof(const struct lh_safetensors *));
 	for (int i = 0; !rc && i < w->params.count; i++)
 		rc = find(w, i, err);
 	return rc;
@@ -113,6 +115,7 @@ void lh_weights_close(struct lh_weights *w)
 		lh_safetensors_close(&w->file[i]);
 	free(w->file);
 	free(w->tensor);
+	free(w->in);
 	lh_params_release(&w->params);
 	lh_job_release(&w->job);
 	memset(w, 0, sizeof(*w));

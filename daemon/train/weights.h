@@ -18,6 +18,7 @@ struct lh_weights {
 	struct lh_progress progress;
 	struct lh_params params;
 	const struct lh_tensor **tensor; /* of params.table[i]: float32, its count */
+	const struct lh_safetensors **in; /* the file it lies in */
 	struct lh_safetensors *file;
 	int files;
 };

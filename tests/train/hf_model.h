@@ -12,6 +12,8 @@
 
 static struct lh_dev *dev;
 
+#define HF_SAVED "step-0000000007" /* by hf_save */
+
 /* A job with that model section, in YAML's flow style. */
 static inline void hf_job(struct lh_job *job, const char *model)
 {
