@@ -1,6 +1,5 @@
 /* cmd_estimate.c: bytes and time of a job, by arithmetic: no daemon, no GPU. Times
  * are known of GPUs only: there is no chip for a job on the CPU. */
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,16 +115,17 @@ static int estimate(const struct ctl *c, const struct lh_job *job)
 
 static int run(struct ctl *c)
 {
-	struct lh_jobfile_source src = { .file = c->args[0], .base_dir = "/",
+	char *text, *dir = ctl_directory_of(c->args[0]);
+	struct lh_jobfile_source src = { .file = c->args[0], .base_dir = dir,
 					 .set = (const char *const *)c->repeated,
 					 .set_count = c->repeated_count,
 					 .without_data = true };
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_job job = { 0 };
-	char *text;
 	int rc;
 
 	if (lh_fs_read(c->args[0], FILE_MAX_BYTES, &text, &src.yaml_bytes, &err)) {
+		free(dir);
 		lh_err_hint(&err, "ctl/examples/demo.yaml is a job file to start from");
 		return ctl_fail(&err);
 	}
@@ -136,6 +136,7 @@ static int run(struct ctl *c)
 		rc = estimate(c, &job);
 	lh_job_release(&job);
 	free(text);
+	free(dir);
 	return rc;
 }
 

@@ -1,5 +1,4 @@
 /* cmd_submit.c: a job file to the daemon, which checks it. */
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,16 +21,6 @@ static const struct ctl_option options[] = {
 	CTL_OPTION_JSON,
 	{ NULL },
 };
-
-/* The directory of a path, absolute; heap, or NULL. */
-static char *directory_of(const char *path)
-{
-	char *real = realpath(path, NULL);
-
-	if (real)
-		*(strrchr(real, '/') == real ? real + 1 : strrchr(real, '/')) = '\0';
-	return real;
-}
 
 /* `yaml` is borrowed. What JSON cannot carry exits 2: a parameter that is dropped
  * would submit another job than was asked for. */
@@ -110,7 +99,7 @@ static int run(struct ctl *c)
 		lh_err_hint(&err, "ctl/examples/demo.yaml is a job file to start from");
 		return ctl_fail(&err);
 	}
-	dir = directory_of(c->args[0]);
+	dir = ctl_directory_of(c->args[0]);
 	yaml = json_stringn(text, bytes);
 	if (!yaml || memchr(text, 0, bytes)) {
 		lh_err_set(&err, LH_EJOBFILE, "'%s' %s", c->args[0],
@@ -118,7 +107,7 @@ static int run(struct ctl *c)
 		lh_err_hint(&err, "is this a job file?");
 		rc = ctl_fail(&err);
 	} else {
-		rc = submit(c, yaml, dir ? dir : "/", &err);
+		rc = submit(c, yaml, dir, &err);
 	}
 	json_decref(yaml);
 	free(dir);

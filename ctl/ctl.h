@@ -66,6 +66,9 @@ int ctl_usage(const struct ctl_command *command, const char *fmt, ...)
 /* Text of the command line as JSON (new reference), never NULL: what is not UTF-8
  * exits 2, since JSON would drop it. `what` names it: "the message". */
 json_t *ctl_text(const struct ctl *c, const char *what, const char *text);
+/* Where relative paths of a job file start: its directory, absolute; heap. "/" for a
+ * file that has none, as a pipe. */
+char *ctl_directory_of(const char *path);
 /* Exits 2 unless `state` is the name of a job's state; NULL is fine. */
 void ctl_check_state(const struct ctl *c, const char *state);
 

@@ -180,3 +180,14 @@ int ctl_parse(struct ctl *c, int argc, char **argv)
 		return ctl_usage(command, "unexpected '%s'", c->args[command->max_args]);
 	return CTL_DONE;
 }
+
+char *ctl_directory_of(const char *path)
+{
+	char *real = realpath(path, NULL), *slash;
+
+	if (!real)
+		return lh_strdup("/");
+	slash = strrchr(real, '/');
+	slash[slash == real] = '\0';
+	return real;
+}

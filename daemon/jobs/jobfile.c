@@ -39,6 +39,13 @@ static bool is_one_of(const char *text, const char *const *words)
 	return *words;
 }
 
+bool lh_node_is_text(const struct lh_node *n)
+{
+	static const char *const words[] = { "", "~", "null", "true", "false", NULL };
+
+	return n->kind == LH_NODE_SCALAR && (n->quoted || !is_one_of(n->text, words));
+}
+
 /* ---- one value ------------------------------------------------------------- */
 
 /* Decimal, with one spelling a number: YAML readers disagree about 010. */
@@ -123,14 +130,12 @@ static int read_enum(const struct lh_reader *r, const struct lh_node *n, const c
 int lh__read_string(const struct lh_reader *r, const struct lh_node *n, const char *path,
 		    const struct lh_key *key, char **out)
 {
-	/* What YAML takes for no text unless it stands in quotes. */
-	static const char *const words[] = { "", "~", "null", "true", "false", NULL };
 	char allowed[96];
 
 	snprintf(allowed, sizeof(allowed), "a text of %s%zu bytes",
 		 key->required ? "1 to " : "at most ", key->max_bytes);
-	if (n->kind != LH_NODE_SCALAR || strlen(n->text) > key->max_bytes ||
-	    (key->required && !*n->text) || (!n->quoted && is_one_of(n->text, words)))
+	if (!lh_node_is_text(n) || strlen(n->text) > key->max_bytes ||
+	    (key->required && !*n->text))
 		return lh__reader_refuse(r, n, path, key, allowed);
 	free(*out);
 	*out = lh_strdup(n->text);
@@ -534,18 +539,30 @@ static int check_set_count(const struct lh_jobfile_source *src, struct lh_err *e
 	return lh_err_hint(err, "write them into the job file");
 }
 
+/* The tree of the file and its overrides. */
+static int read_tree(struct lh_node **root, const struct lh_jobfile_source *src,
+		     struct lh_err *err)
+{
+	int rc = check_set_count(src, err);
+
+	if (!rc)
+		rc = lh_node_from_yaml(root, src->yaml, src->yaml_bytes,
+				       src->file ? src->file : "job file", err);
+	for (int i = 0; !rc && i < src->set_count; i++)
+		rc = (*root)->kind == LH_NODE_MAP ?
+			     lh_node_override(*root, src->set[i], err) : 0;
+	return rc;
+}
+
 int lh_jobfile_load(struct lh_job *job, const struct lh_jobfile_source *src,
 		    struct lh_err *err)
 {
 	struct lh_node *root = NULL;
-	int rc = check_set_count(src, err);
+	json_t *from = NULL;
+	int rc = read_tree(&root, src, err);
 
 	if (!rc)
-		rc = lh_node_from_yaml(&root, src->yaml, src->yaml_bytes,
-				       src->file ? src->file : "job file", err);
-	for (int i = 0; !rc && i < src->set_count; i++)
-		rc = root->kind == LH_NODE_MAP ?
-			     lh_node_override(root, src->set[i], err) : 0;
+		rc = lh_jobfile_fill_from(root, src->base_dir, &from, err);
 	if (!rc)
 		rc = lh_jobfile_read(job, root, src->without_data ? NULL : src->base_dir,
 				     err);
@@ -553,10 +570,13 @@ int lh_jobfile_load(struct lh_job *job, const struct lh_jobfile_source *src,
 		rc = lh_jobfile_check(job, root, err);
 	if (!rc)
 		rc = lh_jobfile_check_names(job, root, err);
+	if (!rc && from)
+		rc = lh_jobfile_check_from(job, from, root, err);
 	if (!rc && !src->without_data)
 		rc = lh_jobfile_check_data(job, root, err);
 	if (rc)
 		lh_job_release(job);
+	json_decref(from);
 	lh_node_free(root);
 	return rc;
 }

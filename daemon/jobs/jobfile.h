@@ -6,8 +6,8 @@
  * keys, levels or overrides than any job has is refused with "FILE:LINE: KEY: what was found; what is allowed" and a hint
  * (for a misspelt key, the nearest one). Then what one key cannot tell: head
  * counts that divide, the preconditions of Lighthouse attention for each phase,
- * schedules that need a known number of steps, data files that open, hold
- * enough tokens and fit the vocabulary.
+ * schedules that need a known number of steps, weights to start from that have
+ * another shape, data files that open, hold enough tokens and fit the vocabulary.
  *
  * Blocking (opens data files): lhd calls it on the thread pool. No globals.
  */
@@ -27,7 +27,7 @@ struct lh_jobfile_source {
 	const char *base_dir;     /* absolute; relative data paths start here */
 	const char *const *set;   /* overrides "a.b=value", "phases.0.topk=256" */
 	int set_count;
-	bool without_data;        /* data paths stay as written, nothing is opened */
+	bool without_data;        /* data paths stay as written and are not opened */
 };
 
 /* Fills a zeroed job, or returns LH_EJOBFILE, LH_EDATA (and leaves it empty). */

@@ -330,6 +330,7 @@ void lh_job_release(struct lh_job *job)
 {
 	free(job->name);
 	free(job->model.preset);
+	free(job->model.from);
 	for (int i = 0; i < job->data.train_count; i++)
 		free(job->data.train[i]);
 	free(job->data.train);

@@ -53,6 +53,8 @@ struct lh_node {
 void lh_node_free(struct lh_node *n); /* NULL is allowed */
 /* Child of a map, or NULL. */
 struct lh_node *lh_node_get(const struct lh_node *map, const char *key);
+/* A scalar that is text to YAML: quoted, or none of its other words (null, true). */
+bool lh_node_is_text(const struct lh_node *n);
 /* Adds, or replaces the child of the same key; takes `child`. */
 void lh_node_put_take(struct lh_node *map, const char *key, struct lh_node *child);
 
@@ -98,6 +100,14 @@ int lh_jobfile_check_names(const struct lh_job *job, const struct lh_node *root,
 			   struct lh_err *err);
 int lh_jobfile_check_data(const struct lh_job *job, const struct lh_node *root,
 			  struct lh_err *err);
+
+/* Gives the model section what the weights that it starts from say of themselves, and
+ * *model what that is, if there are any (new reference, else NULL). */
+int lh_jobfile_fill_from(struct lh_node *root, const char *base_dir, json_t **model,
+			 struct lh_err *err);
+/* Whether the job's model can have these weights. */
+int lh_jobfile_check_from(const struct lh_job *job, const json_t *model,
+			  const struct lh_node *root, struct lh_err *err);
 
 /* "ORIGIN:LINE: PATH: " before the sentence of `err`. Returns err->code. */
 int lh_node_blame(const struct lh_node *n, const char *path, struct lh_err *err);

@@ -340,6 +340,22 @@ static int compare(struct lh_loop *l, const char *path, struct lh_err *err)
 	return 0;
 }
 
+/* The weights of a checkpoint; all else of the model is as at any start. */
+static int start_from(struct lh_loop *l, struct lh_err *err)
+{
+	const char *from = l->job->model.from;
+	struct lh_progress theirs;
+	int rc = lh_checkpoint_load(from, l->model, &theirs, false, err);
+
+	if (rc) {
+		lh_err_prefix(err, "model.from");
+		return lh_err_hint(err, "'lhctl verify' says what is wrong with it");
+	}
+	lh_loop_tell(l, "info", "started from the weights of '%s', step %" PRId64, from,
+		     theirs.step);
+	return 0;
+}
+
 static int begin_anew(struct lh_loop *l, struct lh_err *err)
 {
 	if (l->c->saved) {
@@ -354,7 +370,7 @@ static int begin_anew(struct lh_loop *l, struct lh_err *err)
 	lh_settings_of_job(&l->p.settings, l->job);
 	l->p.total_steps = lh_loop_plan_total(l);
 	lh_model_init(l->model, (uint64_t)l->job->seed);
-	return 0;
+	return *l->job->model.from ? start_from(l, err) : 0;
 }
 
 /* From the newest good checkpoint of `last` or before. Without a usable one the job is

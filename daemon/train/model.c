@@ -119,7 +119,7 @@ int lh_model_new(struct lh_model **out, const struct lh_ops *ops, struct lh_dev 
 	m->ops = ops;
 	m->dev = dev;
 	m->c = *config;
-	m->c.preset = NULL;
+	m->c.preset = m->c.from = NULL;
 	m->B = B;
 	m->T = T;
 	m->layout = (struct lh_layout){ .model = &m->c, .sizes = ops->sizes, .B = B,

@@ -45,6 +45,7 @@ struct lh_job_rope_scaling {
 
 struct lh_job_model {
 	char *preset;       /* "" or a preset that filled the rest */
+	char *from;         /* absolute path of a checkpoint to start from, or "" */
 	int64_t vocab;      /* V */
 	int64_t dim;        /* C */
 	int layers;

@@ -32,6 +32,7 @@ static const struct { const char *path, *text; } good[] = {
 	{ "recompute", "recompute: cheap" },
 	{ "model", "model:" },
 	{ "model.preset", "  preset: demo" },
+	{ "model.from", "  from: ''" },
 	{ "model.vocab", "  vocab: 300" },
 	{ "model.dim", "  dim: 32" },
 	{ "model.layers", "  layers: 4" },
@@ -373,6 +374,53 @@ static void dim_is_not_rounded_to_fit_the_heads(void **state)
 	assert_int_equal(job.model.head_dim, 8);
 	lh_job_release(&job);
 	free(text);
+}
+
+/* A checkpoint that tells of its model in `dir`/start. */
+static void write_start(const char *model)
+{
+	char *path = lh_asprintf("%s/start", dir), *file, *text;
+
+	lh_fs_mkdirs(path, NULL);
+	file = lh_asprintf("%s/manifest.json", path);
+	text = lh_asprintf("{\"format\":\"lighthouse-checkpoint\",\"version\":2,"
+			   "\"job\":{\"model\":%s}}", model);
+	assert_int_equal(lh_fs_write_atomic(file, text, strlen(text), NULL), 0);
+	free(text);
+	free(file);
+	free(path);
+}
+
+static void dimensions_are_those_of_the_weights(void **state)
+{
+	static const char yaml[] =
+		"{ name: a, model: { from: start, rope_theta: 7 }, data: { train: zeros.bin, "
+		"seq_len: 64 }, batch: { sequences: 1 }, optimizer: { lr: 1 }, "
+		"phases: [{ name: a, attention: full, until: manual }] }";
+	static const char *const other[] = { "model.layers=4" };
+	struct lh_job job;
+	struct lh_err err;
+
+	(void)state;
+	write_start("{\"preset\":\"x\",\"vocab\":300,\"dim\":24,\"layers\":3,\"heads\":2,"
+		    "\"ffn_dim\":40,\"rope_theta\":5e5,"
+		    "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}");
+	if (load(&job, yaml, strlen(yaml), NULL, 0, &err))
+		fail_msg("%s", err.text);
+	assert_int_equal(job.model.dim, 24);
+	assert_int_equal(job.model.head_dim, 12);
+	assert_int_equal(job.model.rope_scaling.type, LH_ROPE_LINEAR);
+	assert_true(job.model.rope_theta == 7); /* the file's */
+	assert_string_equal(strrchr(job.model.from, '/'), "/start");
+	assert_int_equal(*job.model.from, '/');
+	lh_job_release(&job);
+	assert_true(load(&job, yaml, strlen(yaml), other, 1, &err) < 0);
+	assert_non_null(strstr(err.text, "model.layers: found 4, the weights of model.from "
+				   "have 3"));
+	write_start("7");
+	assert_true(load(&job, yaml, strlen(yaml), NULL, 0, &err) < 0);
+	assert_non_null(strstr(err.text, "x.yaml:1: model.from: "));
+	assert_non_null(strstr(err.text, "tells of no model"));
 }
 
 static void yarn_needs_an_order_and_angles_that_differ(void **state)
@@ -823,6 +871,7 @@ int main(void)
 		cmocka_unit_test(a_key_with_dots_is_no_section),
 		cmocka_unit_test(a_section_is_no_value),
 		cmocka_unit_test(dim_is_not_rounded_to_fit_the_heads),
+		cmocka_unit_test(dimensions_are_those_of_the_weights),
 		cmocka_unit_test(yarn_needs_an_order_and_angles_that_differ),
 		cmocka_unit_test(long_input_does_not_hide_what_is_allowed),
 		cmocka_unit_test(presets_have_the_size_they_say),
