@@ -6,6 +6,7 @@
 #   make soak HOURS=1  random faults for so long; see tests/crash
 #   make fuzz MINUTES=10  hostile input for so long a target; see tests/fuzz
 #   make bench      timings, never part of the tests
+#   make screenshots  the pictures of the README, anew
 #   make dist       a tree that runs on another host: BUILD/dist
 #   make test-gpu   what needs a GPU (also: dist/tests/run.sh, no compiler)
 #   make bench-gpu  a layer's and whole steps' times beside their limits
@@ -181,7 +182,7 @@ CUDA_OBJ := $(patsubst kernels/cuda/%,$(BUILD)/obj/kernels/cuda/%.o, \
 FUZZERS  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 BENCHES  := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: FORCE all help reference deps test units demo bench soak install clean dist test-gpu bench-gpu deps-fuzz deps-promtool fuzzers fuzz
+.PHONY: FORCE all help reference deps test units demo screenshots bench soak install clean dist test-gpu bench-gpu deps-fuzz deps-promtool fuzzers fuzz
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -440,6 +441,10 @@ MINUTES ?= 10
 fuzz: deps-fuzz
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) FUZZ=1 fuzzers
 	$(Q)LH_BUILD=$(abspath $(BUILD)) node tests/fuzz/fuzz.mjs --minutes $(MINUTES)
+
+# Of a real run, in some minutes; for the README.
+screenshots: all
+	$(Q)LH_BUILD=$(abspath $(BUILD)) node tests/web/screenshots.mjs
 
 demo: deps
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
