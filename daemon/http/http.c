@@ -61,6 +61,7 @@ static void on_beat(uv_timer_t *timer)
 	for (struct lh_request *r = h->requests; r; r = r->next)
 		if (r->stream)
 			lh__stream_beat(r);
+	lh__connections_look(h);
 }
 
 void lh__http_kick(struct lh_http *h)
@@ -75,10 +76,12 @@ void lh__http_kick(struct lh_http *h)
 static void on_connection(void *arg, struct MHD_Connection *connection, void **slot,
 			  enum MHD_ConnectionNotificationCode what)
 {
-	(void)connection;
-	(void)slot;
-	if (what == MHD_CONNECTION_NOTIFY_CLOSED)
+	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+		*slot = lh__connection_new(arg, connection);
+	} else {
+		lh__connection_free(*slot);
 		lh__http_kick(arg);
+	}
 }
 
 /* Paths and queries are compared as they came: none of ours needs an escape. */

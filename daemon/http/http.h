@@ -20,7 +20,9 @@
  *
  * and by libmicrohttpd itself, in its own words, what is no HTTP or has more than 32 KiB
  * of headers. One more than LH_HTTP_MAX_CONNECTIONS waits until one has ended; one on
- * which nothing moves for LH_HTTP_IDLE_S is closed.
+ * which nothing moves for LH_HTTP_IDLE_S is closed, and so is one whose request is not all
+ * there in LH_HTTP_ASK_MS, or whose answer is not taken in LH_HTTP_TAKE_MS, though it moves.
+ * A stream ends with its key.
  *
  * Loop thread; what needs the disk goes to the thread pool.
  */
@@ -42,8 +44,10 @@ enum {
 	LH_HTTP_MAX_CONNECTIONS = 256,
 	LH_HTTP_MAX_STREAMS = 128,
 	LH_HTTP_IDLE_S = 10,
+	LH_HTTP_ASK_MS = 20000,
+	LH_HTTP_TAKE_MS = 120000,
 	LH_HTTP_STREAM_IDLE_S = 60, /* of a stream whose reader takes nothing */
-	LH_HTTP_BEAT_MS = 3000,     /* of streams */
+	LH_HTTP_BEAT_MS = 3000,     /* of streams; limits are looked at as often */
 };
 
 /* All borrowed while it is open. */

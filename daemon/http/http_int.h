@@ -14,6 +14,7 @@
 #include "http/http.h"
 #include "http/session.h"
 
+struct lh_connection;
 struct lh_request;
 struct lh_stream;
 
@@ -25,8 +26,9 @@ struct lh_http {
 	struct MHD_Daemon *mhd;       /* NULL: closed */
 	uv_poll_t poll;               /* of its epoll */
 	uv_timer_t due;               /* when it wants to be run next */
-	uv_timer_t beat;              /* of streams */
+	uv_timer_t beat;              /* of streams and limits */
 	int handles;                  /* of these, not closed yet */
+	struct lh_connection *connections;
 	struct lh_request *requests;
 	int request_count, stream_count;
 	bool again;                   /* kicked while it ran */
@@ -78,6 +80,14 @@ void lh__request_resume(struct lh_request *r);
 void lh__request_settle(struct lh_request *r);
 /* Headers of every answer. */
 void lh__response_guard(struct MHD_Response *response);
+
+/* connection.c. */
+struct lh_connection *lh__connection_new(struct lh_http *h, struct MHD_Connection *connection);
+void lh__connection_free(struct lh_connection *c);
+/* It is cut if this is not over in so many milliseconds; 0: it may take its time. */
+void lh__connection_limit(struct MHD_Connection *connection, int64_t ms);
+/* Cuts those whose time is over. */
+void lh__connections_look(struct lh_http *h);
 
 /* asset.c. Queues the file at this path; false: there is none. */
 bool lh__asset_queue(struct MHD_Connection *connection, const char *path,

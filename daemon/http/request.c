@@ -49,8 +49,8 @@ void lh__request_completed(void *http, struct MHD_Connection *connection, void *
 	struct lh_request *r = *request;
 
 	(void)http;
-	(void)connection;
 	(void)how;
+	lh__connection_limit(connection, LH_HTTP_ASK_MS); /* of the next one */
 	if (!r)
 		return;
 	*request = NULL;
@@ -131,6 +131,7 @@ static enum MHD_Result queue_take(struct lh_request *r, unsigned status,
 					"Bearer");
 	if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
 		MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, r->route->method);
+	lh__connection_limit(r->connection, r->stream ? 0 : LH_HTTP_TAKE_MS);
 	rc = MHD_queue_response(r->connection, status, response);
 	MHD_destroy_response(response);
 	return rc;
@@ -321,6 +322,7 @@ static enum MHD_Result serve_file(struct lh_request *r, const char *url)
 	struct lh_err err = LH_ERR_INIT;
 	enum MHD_Result rc;
 
+	lh__connection_limit(r->connection, LH_HTTP_TAKE_MS);
 	if (lh__asset_queue(r->connection, url, &rc))
 		return rc;
 	lh_err_set(&err, LH_ENOTFOUND, "there is nothing at '%.100s'", url);
@@ -334,6 +336,7 @@ static enum MHD_Result answer(struct lh_request *r, const char *url)
 		return serve_file(r, url);
 	if (!r->started) {
 		r->started = true;
+		lh__connection_limit(r->connection, 0);
 		r->route->start(r);
 	}
 	if (r->ready)

@@ -28,6 +28,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/fs.h"
 #include "http/http_int.h"
 
 enum { PAGE_ROWS = 500, CHUNK_BYTES = 16 << 10 };
@@ -65,7 +66,7 @@ struct lh_stream {
 	int64_t rows_event;       /* newest event that rows have brought */
 	struct lh_buf out;
 	bool failed;              /* the store could not be read: it ends, to be tried again */
-	bool gone;                /* nobody reads it any more */
+	bool gone;                /* nobody reads it any more, or may */
 	bool released;
 };
 
@@ -356,10 +357,11 @@ void lh__stream_beat(struct lh_request *r)
 {
 	struct lh_stream *s = r->stream;
 
+	s->gone = s->gone || r->session.expires_ms <= lh_time_ms();
 	/* One that is not suspended has something to send already. */
 	if (!r->suspended)
 		return;
-	s->gone = has_hung_up(r);
+	s->gone = s->gone || has_hung_up(r);
 	lh_buf_append(&s->out, ":\n\n", 3);
 	lh__request_resume(r);
 }

@@ -96,6 +96,20 @@ test('a token is over after a minute, a key after a week', { skip: SANITIZED }, 
   assert.equal((await page.request('/metrics')).status, 401);
 });
 
+test('a stream ends with its key, and that of the metrics does not', { skip: SANITIZED }, async (t) => {
+  const dir = scratch(t), clock = join(dir, 'clock');
+  writeFileSync(clock, '0');
+  const lhd = await Lhd.start(t, dir, [], { env: { LD_PRELOAD: join(build, 'tests/clock.so'), LH_CLOCK_FILE: clock } });
+  const page = await Page.open(lhd), stream = Stream.open(t, page);
+  const lasting = Stream.open(t, new Page(page.base, { key: readFileSync(join(lhd.state, 'metrics.key'), 'utf8') }));
+  for (const s of [stream, lasting]) await s.until('it lives', () => s.comments > 0);
+  writeFileSync(clock, String(8 * 86400));
+  await until('it has ended', () => stream.ended);
+  assert.equal((await page.request('/events')).status, 401);
+  const { comments } = lasting;
+  await lasting.until('it goes on', () => lasting.comments > comments);
+});
+
 test('a page lives on when lhd is killed: same port, same key', async (t) => {
   const lhd = await fresh(t);
   const page = await Page.open(lhd);

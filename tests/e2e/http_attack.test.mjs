@@ -197,6 +197,22 @@ test('requests that are never finished end, and hold up nobody', async (t) => {
   await serves(lhd, base);
 });
 
+test('who gives or takes a byte now and then is cut, who works or listens is not', async (t) => {
+  const { lhd, base } = await fresh(t);
+  const page = await Page.open(lhd), stream = Stream.open(t, page);
+  const begun = ['GET / HTTP/1.1\r\nHost: localhost\r\nX: ', 'POST /session HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n'];
+  const open = begun.map((text) => { const c = connect(t, base); c.socket.write(text); return c; });
+  const again = connect(t, base); // a connection is bound by each request anew
+  again.socket.write('GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\nX: ');
+  await until('its first is answered', () => statusOf(again.said) === 404);
+  const drip = setInterval(() => { for (const c of [...open, again]) if (!c.closed) c.socket.write('x'); }, 500);
+  t.after(() => clearInterval(drip));
+  await until('they are cut', () => [...open, again].every((c) => c.closed), 6 * IDLE_MS);
+  assert.ok(!open.some((c) => statusOf(c.said) === 200));
+  assert.equal(stream.ended, false);
+  await serves(lhd, base);
+});
+
 test('more idle connections than there may be keep others waiting for a while, and the control socket not at all', async (t) => {
   const { lhd, base } = await fresh(t);
   const open = Array.from({ length: 400 }, () => connect(t, base));
