@@ -2,9 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/log.h"
 #include "commands.h"
 
 enum { PROMPT_MAX_BYTES = 65536 };
@@ -19,32 +17,11 @@ static const struct ctl_option options[] = {
 	{ NULL },
 };
 
-/* A model may write anything: a terminal gets no control bytes but newline and
- * tab; a pipe gets the text as it is. */
-static void put_text(const char *text)
-{
-	char safe[64], one[8];
-	size_t n;
-
-	for (; isatty(STDOUT_FILENO) && *text; text += n) {
-		n = strcspn(text, "\n\t");
-		n = n ? (n < sizeof(one) ? n : sizeof(one) - 1) : 1;
-		while (n > 1 && (text[n] & 0xc0) == 0x80)
-			n--; /* whole characters */
-		snprintf(one, sizeof(one), "%.*s", (int)n, text);
-		fputs(*one == '\n' || *one == '\t' ? one :
-						      lh_escape(safe, sizeof(safe), one),
-		      stdout);
-	}
-	fputs(text, stdout);
-	fflush(stdout);
-}
-
 static void on_note(void *arg, const char *method, json_t *params)
 {
 	(void)arg;
 	if (!strcmp(method, "sample"))
-		put_text(ctl_str(params, "text"));
+		ctl_put_text(ctl_str(params, "text"));
 }
 
 /* The prompt; heap. What the model would not see whole is refused: exits 2. */
@@ -92,7 +69,7 @@ static int run(struct ctl *c)
 	if (rc == CTL_DONE) {
 		params = params_of(c, job, prompt);
 		if (!ctl_opt(c, "json")) {
-			put_text(prompt); /* so that the text reads whole */
+			ctl_put_text(prompt); /* so that the text reads whole */
 			ctl_on_note(k, on_note, NULL);
 		}
 		result = ctl_call(k, "job.sample", params, &err);

@@ -175,6 +175,9 @@ int ctl_print_json_take(json_t *value);
 /* The same on one line, and without its end. */
 void ctl_print_json_line(const json_t *value);
 void ctl_print_json_part(const json_t *value);
+/* Text that may hold anything: a terminal gets no control bytes but newline and tab; a
+ * pipe gets it as it is. */
+void ctl_put_text(const char *text);
 void ctl_duration(char out[32], double seconds); /* "1h 02m", "41 s" */
 void ctl_time(char out[32], int64_t ms);         /* local, to the second */
 int64_t ctl_int(const json_t *o, const char *key);

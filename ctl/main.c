@@ -11,15 +11,15 @@
 #include "lighthouse/version.h"
 
 const struct ctl_command *const ctl_commands[] = {
-	&ctl_cmd_pack, &ctl_cmd_import, &ctl_cmd_check, &ctl_cmd_estimate, &ctl_cmd_submit,
-	&ctl_cmd_replay, &ctl_cmd_ls, &ctl_cmd_show, &ctl_cmd_watch,
-	&ctl_cmd_switch, &ctl_cmd_pause, &ctl_cmd_resume, &ctl_cmd_cancel,
-	&ctl_cmd_checkpoint, &ctl_cmd_set, &ctl_cmd_eval, &ctl_cmd_priority,
-	&ctl_cmd_annotate, &ctl_cmd_rule, &ctl_cmd_wait, &ctl_cmd_sample,
-	&ctl_cmd_metrics, &ctl_cmd_events, &ctl_cmd_logs, &ctl_cmd_journal,
-	&ctl_cmd_checkpoints, &ctl_cmd_verify, &ctl_cmd_export, &ctl_cmd_dashboard,
-	&ctl_cmd_devices, &ctl_cmd_info, &ctl_cmd_doctor, &ctl_cmd_restart,
-	&ctl_cmd_stop, &ctl_cmd_version,
+	&ctl_cmd_pack, &ctl_cmd_data, &ctl_cmd_import, &ctl_cmd_check,
+	&ctl_cmd_estimate, &ctl_cmd_submit, &ctl_cmd_replay, &ctl_cmd_ls,
+	&ctl_cmd_show, &ctl_cmd_watch, &ctl_cmd_switch, &ctl_cmd_pause,
+	&ctl_cmd_resume, &ctl_cmd_cancel, &ctl_cmd_checkpoint, &ctl_cmd_set,
+	&ctl_cmd_eval, &ctl_cmd_priority, &ctl_cmd_annotate, &ctl_cmd_rule,
+	&ctl_cmd_wait, &ctl_cmd_sample, &ctl_cmd_metrics, &ctl_cmd_events,
+	&ctl_cmd_logs, &ctl_cmd_journal, &ctl_cmd_checkpoints, &ctl_cmd_verify,
+	&ctl_cmd_export, &ctl_cmd_dashboard, &ctl_cmd_devices, &ctl_cmd_info,
+	&ctl_cmd_doctor, &ctl_cmd_restart, &ctl_cmd_stop, &ctl_cmd_version,
 	&ctl_cmd_completion, NULL,
 };
 

@@ -210,6 +210,25 @@ void ctl_print_json_line(const json_t *value)
 	putchar('\n');
 }
 
+void ctl_put_text(const char *text)
+{
+	char safe[64], one[8];
+	size_t n;
+
+	for (; isatty(STDOUT_FILENO) && *text; text += n) {
+		n = strcspn(text, "\n\t");
+		n = n ? (n < sizeof(one) ? n : sizeof(one) - 1) : 1;
+		while (n > 1 && (text[n] & 0xc0) == 0x80)
+			n--; /* whole characters */
+		snprintf(one, sizeof(one), "%.*s", (int)n, text);
+		fputs(*one == '\n' || *one == '\t' ? one :
+						      lh_escape(safe, sizeof(safe), one),
+		      stdout);
+	}
+	fputs(text, stdout);
+	fflush(stdout);
+}
+
 void ctl_duration(char out[32], double s)
 {
 	if (!isfinite(s) || s < 0)

@@ -167,16 +167,25 @@ static int window(const struct lh_data *d, const struct lh_shard *s, int64_t fro
 	return 0;
 }
 
-int lh_data_train(const struct lh_data *d, int64_t cursor, int32_t *tokens,
-		  int32_t *targets, struct lh_err *err)
+const struct lh_shard *lh_data_locate(const struct lh_data *d, int64_t cursor,
+				      int64_t *from)
 {
 	int64_t w = lh_data_window(d, cursor);
 	int i = 0;
 
 	while (w >= d->first[i + 1])
 		i++;
-	return window(d, &d->shards[i], (w - d->first[i]) * d->seq_len, d->seq_len,
-		      tokens, targets, err);
+	*from = (w - d->first[i]) * d->seq_len;
+	return &d->shards[i];
+}
+
+int lh_data_train(const struct lh_data *d, int64_t cursor, int32_t *tokens,
+		  int32_t *targets, struct lh_err *err)
+{
+	int64_t from;
+	const struct lh_shard *s = lh_data_locate(d, cursor, &from);
+
+	return window(d, s, from, d->seq_len, tokens, targets, err);
 }
 
 int lh_data_validation(const struct lh_data *d, int64_t i, int64_t n, int32_t *tokens,

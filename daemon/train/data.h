@@ -36,6 +36,10 @@ int64_t lh_data_epoch(const struct lh_data *d, int64_t cursor);
 /* The window that draw number `cursor` takes. */
 int64_t lh_data_window(const struct lh_data *d, int64_t cursor);
 
+/* The shard that draw `cursor` takes its window from, which begins at *from. */
+const struct lh_shard *lh_data_locate(const struct lh_data *d, int64_t cursor,
+				      int64_t *from);
+
 /* tokens, targets (seq_len) of draw `cursor`. LH_EDATA names file and position
  * of an id that the model does not have. */
 int lh_data_train(const struct lh_data *d, int64_t cursor, int32_t *tokens,

@@ -2,9 +2,10 @@
 // from a cursor, so that a lost worker or other micro-batches change nothing of it.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Lhd, scratch, packText, submit, losses } from './lib/lhd.mjs';
+import { Lhd, bin, scratch, packText, submit, losses } from './lib/lhd.mjs';
 
 const done = (j) => j.state === 'DONE';
 
@@ -76,4 +77,51 @@ test('what is drawn does not depend on micro-batches', async (t) => {
   const have = await losses(lhd, parts);
   for (const [step, loss] of await losses(lhd, whole))
     assert.ok(Math.abs(have.get(step) - loss) <= 1e-4 * loss, `step ${step}: ${have.get(step)}, ${loss}`);
+});
+
+function inspect(dir, ...args) {
+  const r = spawnSync(bin('lhctl'), ['--state', join(dir, 'state'), 'data', 'inspect', ...args], { cwd: dir, encoding: 'utf8' });
+  return { ...r, json: r.status === 0 && args.includes('--json') ? JSON.parse(r.stdout) : null };
+}
+
+test('data inspect shows what lies at a position of a file', (t) => {
+  const dir = scratch(t);
+  writeFileSync(join(dir, 'a.txt'), 'first \u00e9\x1b[2J');
+  writeFileSync(join(dir, 'b.txt'), 'second');
+  assert.equal(spawnSync(bin('lhctl'), ['pack', '-o', 't', '--validation', '0', 'a.txt', 'b.txt'], { cwd: dir }).status, 0);
+  const { json } = inspect(dir, 't.train.bin', '--at', '6', '--json');
+  assert.deepEqual({ ...json, ids: json.ids.length }, {
+    file: 't.train.bin', tokens: 20, bytes_a_token: 2, largest_id: 256, documents: 2, position: 6, document: [0, 13], ids: 14,
+    text: '\u00e9\x1b[2J<|256|>second<|256|>',
+  });
+  assert.match(inspect(dir, 't.train.bin', '-n', '3').stdout, /^document: 0 to 13$[\s\S]*\n\nfir\n$/m);
+  assert.match(inspect(dir, 't.train.bin', '--ids', '-n', '3').stdout, /\n\n102 105 114\n$/);
+  const far = inspect(dir, 't.train.bin', '--at', '20');
+  assert.equal(far.status, 1);
+  assert.match(far.stderr, /there is no position 20\nhint: --at is from 0 to 19/);
+
+  megatron(join(dir, 'm'), text(3, 'the boat'));
+  assert.deepEqual(inspect(dir, 'm.idx', '--at', '30', '--json').json.document, [19, 38]);
+  bare(join(dir, 'bare.bin'), Buffer.from('abc'));
+  assert.match(inspect(dir, 'bare.bin').stderr, /not a token shard\nhint: /);
+  assert.deepEqual(inspect(dir, 'bare.bin', '--format', 'uint16', '--json').json.ids, [97, 98, 99]);
+  assert.equal(inspect(dir, 'bare.bin', '--format', 'float').status, 2);
+});
+
+test('data inspect shows the sequences that a job draws', async (t) => {
+  const dir = scratch(t), job = mixture(dir);
+  const lhd = await Lhd.start(t, dir);
+  await submit(lhd, { ...job, name: 'mixed' });
+  const all = Array.from({ length: 45 }, (_, i) => inspect(dir, 'mixed', '--at', String(i), '-n', '200', '--json').json);
+  const of = (name) => all.filter((s) => s.file.endsWith(name));
+  assert.ok(Math.abs(of('/text.train.bin').length - 30) <= 1 && Math.abs(of('/bare.bin').length - 10) <= 1 && Math.abs(of('/m.idx').length - 5) <= 1);
+  for (const s of all) {
+    assert.equal(s.ids.length, 129);
+    assert.equal(s.positions[1] - s.positions[0], 129);
+    assert.equal(s.positions[0] % 128, 0);
+  }
+  const [one] = of('/bare.bin'), data = readFileSync(join(dir, 'bare.bin'));
+  assert.deepEqual(one.ids, Array.from({ length: 129 }, (_, i) => data.readUInt16LE(2 * (one.positions[0] + i))));
+  assert.match(one.text, /a train \d+ goes by\n/);
+  assert.equal(inspect(dir, 'nobody').status, 1);
 });

@@ -1,0 +1,241 @@
+/* cmd_data.c: what training is fed with: the tokens at a place of a file, or those of a
+ * sequence that a job draws. Reads the files itself. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fs.h"
+#include "base/log.h"
+#include "base/utf8.h"
+#include "commands.h"
+#include "jobs/jobfile.h"
+#include "lighthouse/shard.h"
+#include "train/data.h"
+
+static const struct ctl_option options[] = {
+	{ "at", 0, "N", false, "position in the file, or number of the job's sequence (0)" },
+	{ "tokens", 'n', "N", false, "tokens to show at most (200)" },
+	{ "format", 0, "NAME", false, "of a file without a header: uint16 or uint32" },
+	{ "ids", 0, NULL, false, "ids, also where they stand for bytes" },
+	{ "json", 0, NULL, false, "as data" },
+	{ NULL },
+};
+
+struct view {
+	const struct ctl *c;
+	int64_t at, most;
+	bool as_text; /* ids below 256 are bytes */
+	json_t *about; /* what comes before the ids */
+};
+
+/* Bytes as text, any other id as <|ID|>; heap. */
+static char *text_of(const int32_t *ids, int64_t n)
+{
+	char *text = lh_calloc((size_t)n + 1, 2 * LH_UTF8_OUT_BYTES), *end = text;
+	struct lh_utf8 decoder = { 0 };
+
+	for (int64_t i = 0; i < n; i++) {
+		if (ids[i] >= 0 && ids[i] < LH_BYTES_SEPARATOR) {
+			lh_utf8_feed(&decoder, (unsigned char)ids[i], end);
+		} else {
+			lh_utf8_end(&decoder, end);
+			end += strlen(end);
+			end += sprintf(end, "<|%" PRId32 "|>", ids[i]);
+			*end = '\0';
+		}
+		end += strlen(end);
+	}
+	lh_utf8_end(&decoder, end);
+	return text;
+}
+
+static void print_about(const json_t *about)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach ((json_t *)about, key, value) {
+		char safe[1200];
+
+		if (json_is_string(value))
+			printf("%s: %s\n", key,
+			       lh_escape(safe, sizeof(safe), json_string_value(value)));
+		else if (json_is_array(value))
+			printf("%s: %" JSON_INTEGER_FORMAT " to %" JSON_INTEGER_FORMAT "\n", key,
+			       json_integer_value(json_array_get(value, 0)),
+			       json_integer_value(json_array_get(value, 1)));
+		else
+			printf("%s: %" JSON_INTEGER_FORMAT "\n", key, json_integer_value(value));
+	}
+	putchar('\n');
+}
+
+/* Ids [from, from + n) of a shard, below what is in v->about. */
+static int show(struct view *v, const struct lh_shard *s, int64_t from, int64_t n)
+{
+	int32_t *ids = lh_calloc((size_t)n, sizeof(*ids));
+	char *text = NULL;
+
+	lh_shard_read(s, from, n, ids);
+	if (v->as_text && !ctl_opt(v->c, "ids"))
+		text = text_of(ids, n);
+	if (ctl_opt(v->c, "json")) {
+		json_t *list = json_array();
+
+		for (int64_t i = 0; i < n; i++)
+			json_array_append_new(list, json_integer(ids[i]));
+		json_object_set_new(v->about, "ids", list);
+		json_object_set_new(v->about, "text", text ? json_string(text) : json_null());
+		ctl_print_json_take(json_incref(v->about));
+	} else {
+		print_about(v->about);
+		for (int64_t i = 0; !text && i < n; i++)
+			printf("%s%" PRId32, i ? " " : "", ids[i]);
+		if (text)
+			ctl_put_text(text);
+		putchar('\n');
+	}
+	free(text);
+	free(ids);
+	return CTL_DONE;
+}
+
+/* A name may hold any bytes, JSON holds UTF-8. */
+static json_t *name_of(const char *path)
+{
+	char safe[1200];
+
+	return json_string(lh_escape(safe, sizeof(safe), path));
+}
+
+static int beyond(int64_t at, const char *what, int64_t count)
+{
+	struct lh_err err = LH_ERR_INIT;
+
+	lh_err_set(&err, LH_EINVAL, "there is no %s %" PRId64, what, at);
+	lh_err_hint(&err, "--at is from 0 to %" PRId64, count - 1);
+	return ctl_fail(&err);
+}
+
+/* Exits 2 for a name that is none. */
+static enum lh_shard_format format_of(const struct ctl *c)
+{
+	const char *name = ctl_opt(c, "format");
+
+	if (!name)
+		return LH_SHARD_AUTO;
+	if (!strcmp(name, "uint16"))
+		return LH_SHARD_UINT16;
+	if (!strcmp(name, "uint32"))
+		return LH_SHARD_UINT32;
+	exit(ctl_usage(c->command, "--format is uint16 or uint32, found '%s'", name));
+}
+
+static int inspect_file(struct view *v, const char *path)
+{
+	enum lh_shard_format format = format_of(v->c);
+	struct lh_err err = LH_ERR_INIT;
+	int64_t from, to, n;
+	struct lh_shard s;
+	int rc;
+
+	if (lh_shard_open(&s, path, format, &err))
+		return ctl_fail(&err);
+	if (v->at >= s.count) {
+		rc = beyond(v->at, "position", s.count);
+		lh_shard_close(&s);
+		return rc;
+	}
+	lh_shard_document(&s, v->at, &from, &to);
+	n = s.count - v->at < v->most ? s.count - v->at : v->most;
+	v->as_text = s.vocab == LH_BYTES_VOCAB;
+	v->about = json_pack("{s:o, s:I, s:i, s:I, s:I, s:I, s:[I, I]}", "file",
+			     name_of(path), "tokens", (json_int_t)s.count, "bytes_a_token",
+			     s.width, "largest_id", (json_int_t)s.max_token, "documents",
+			     (json_int_t)s.documents, "position", (json_int_t)v->at,
+			     "document", (json_int_t)from, (json_int_t)to);
+	rc = show(v, &s, v->at, n);
+	lh_shard_close(&s);
+	return rc;
+}
+
+static int inspect_sequence(struct view *v, const struct lh_job *job)
+{
+	int64_t n = job->data.seq_len + 1, from;
+	struct lh_err err = LH_ERR_INIT;
+	const struct lh_shard *s;
+	struct lh_data d;
+	int rc;
+
+	if (lh_data_open(&d, job, &err))
+		return ctl_fail(&err);
+	s = lh_data_locate(&d, v->at, &from);
+	n = n < v->most ? n : v->most;
+	v->as_text = job->data.tokenizer == LH_TOKENIZER_BYTES;
+	v->about = json_pack("{s:I, s:I, s:o, s:[I, I]}", "sequence", (json_int_t)v->at,
+			     "epoch", (json_int_t)lh_data_epoch(&d, v->at), "file",
+			     name_of(s->path), "positions", (json_int_t)from,
+			     (json_int_t)(from + job->data.seq_len + 1));
+	rc = show(v, s, from, n);
+	lh_data_close(&d);
+	return rc;
+}
+
+/* The job as resolved, or the code to exit with after printing why. */
+static int ask_job(const struct ctl *c, struct lh_job *job)
+{
+	struct ctl_client *k = ctl_connect(c);
+	struct lh_err err = LH_ERR_INIT;
+	json_t *shown;
+	int64_t id;
+	int rc;
+
+	if (!k)
+		return CTL_UNREACHABLE;
+	rc = ctl_job(k, c->args[1], &id);
+	if (!rc) {
+		shown = ctl_call(k, "job.show", json_pack("{s:I}", "job", (json_int_t)id),
+				 &err);
+		if (!shown || lh_jobfile_from_json(job, json_object_get(shown, "spec"), &err))
+			rc = ctl_fail(&err);
+		json_decref(shown);
+	}
+	ctl_disconnect(k);
+	return rc;
+}
+
+static int inspect_job(struct view *v)
+{
+	struct lh_job job = { 0 };
+	int rc = ask_job(v->c, &job);
+
+	if (!rc)
+		rc = inspect_sequence(v, &job);
+	lh_job_release(&job);
+	return rc;
+}
+
+static int run(struct ctl *c)
+{
+	struct view v = { .c = c, .at = ctl_opt_int(c, "at", 0, 0, INT64_MAX / 2),
+			  .most = ctl_opt_int(c, "tokens", 200, 1, 100000000) };
+	int rc;
+
+	if (strcmp(c->args[0], "inspect"))
+		return ctl_usage(c->command, "'%s' is nothing to do with data; inspect",
+				 c->args[0]);
+	rc = lh_fs_exists(c->args[1]) ? inspect_file(&v, c->args[1]) : inspect_job(&v);
+	json_decref(v.about);
+	return rc;
+}
+
+const struct ctl_command ctl_cmd_data = {
+	"data", "inspect FILE|JOB",
+	"Look at tokens.\n"
+	"Of a token file those from a position on, with the document that holds it; of a job\n"
+	"a sequence by its number in the run, as its worker draws it. Bytes are shown as text,\n"
+	"other ids as <|ID|>; ids of a tokenizer that is not known as they are.",
+	"  lhctl data inspect text.train.bin --at 1000000\n"
+	"  lhctl data inspect corpus_text_document.idx --json\n"
+	"  lhctl data inspect my-job --at 4096 -n 1000\n", 2, 2, options, run };
