@@ -350,7 +350,8 @@ int64_t lh_job_model_params(const struct lh_job_model *m)
 {
 	int64_t C = m->dim, hd = (int64_t)m->heads * m->head_dim;
 	int64_t qkv = (int64_t)(m->heads + 2 * m->kv_heads) * m->head_dim;
-	int64_t layer = qkv * C + hd * C + 3 * m->ffn_dim * C + 2 * C;
+	int64_t layer = qkv * C + hd * C + 3 * m->ffn_dim * C + 2 * C +
+			(m->qkv_bias ? qkv : 0) + (m->qk_norm ? 2 * m->head_dim : 0);
 
 	return m->layers * layer + (m->tied ? 1 : 2) * m->vocab * C + C;
 }

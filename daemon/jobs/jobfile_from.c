@@ -10,7 +10,7 @@
 
 /* Two models that agree in these have the same tensors. */
 static const char *const shape[] = { "vocab", "dim", "layers", "heads", "kv_heads",
-				     "head_dim", "ffn_dim", "tied" };
+				     "head_dim", "ffn_dim", "tied", "qkv_bias", "qk_norm" };
 
 /* A text of the model section that is given and not empty, or NULL; what is no text
  * is refused when it is read. */

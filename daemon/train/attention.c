@@ -28,6 +28,38 @@ static void rotate(const struct lh_attention_call *a, const struct packed *x, bo
 		     h->kv_row, a->rope, inverse);
 }
 
+/* The q and k parts of packed rows, where there are norms. */
+static void normalize(const struct lh_attention_call *a, const struct packed *x)
+{
+	const struct lh_heads *h = &a->heads;
+	const struct lh_attention_norm *n = a->norm;
+	int64_t R = h->batch * h->tokens;
+
+	if (!n)
+		return;
+	a->ops->qk_norm(a->dev, R, h->heads, h->head_dim, x->q, h->q_row, n->q_gain, n->eps);
+	a->ops->qk_norm(a->dev, R, h->kv_heads, h->head_dim, x->k, h->kv_row, n->k_gain,
+			n->eps);
+}
+
+/* Their gradients, from those of normalized rows to those of `raw`. */
+static void normalize_bwd(const struct lh_attention_call *a, const struct packed *d,
+			  lh_act *raw)
+{
+	const struct lh_heads *h = &a->heads;
+	const struct lh_attention_norm *n = a->norm;
+	int64_t R = h->batch * h->tokens;
+	struct packed x;
+
+	if (!n)
+		return;
+	x = unpack(a, raw);
+	a->ops->qk_norm_bwd(a->dev, R, h->heads, h->head_dim, d->q, n->dq_gain, x.q, h->q_row,
+			    n->q_gain, n->eps);
+	a->ops->qk_norm_bwd(a->dev, R, h->kv_heads, h->head_dim, d->k, n->dk_gain, x.k,
+			    h->kv_row, n->k_gain, n->eps);
+}
+
 struct lh_sdpa lh_attention_sdpa(const struct lh_lighthouse *g, struct lh_heads heads)
 {
 	struct lh_sdpa s = { .heads = heads, .kv_tokens = heads.tokens,
@@ -63,6 +95,7 @@ void lh_attention_forward(const struct lh_attention_call *a,
 	struct lh_sdpa s = lh_attention_sdpa(g, a->heads);
 
 	if (!g) {
+		normalize(a, &x);
 		rotate(a, &x, false);
 		ops->sdpa(a->dev, &s, saved->o, saved->lse, x.q, x.k, x.v);
 		return;
@@ -71,7 +104,9 @@ void lh_attention_forward(const struct lh_attention_call *a,
 			      x.q, x.k, x.v, a->rope, scratch->score);
 	ops->lighthouse_select(a->dev, g, BH, saved->index, scratch->score_q,
 			       scratch->score_k);
-	gather(a, saved, scratch->score);
+	normalize(a, &x);
+	/* What the scorer left is of rows that are not normalized. */
+	gather(a, saved, a->norm ? NULL : scratch->score);
 	ops->sdpa(a->dev, &s, saved->os, saved->lse, saved->qs, saved->ks, saved->vs);
 	lh_attention_redo_output(a, saved, scratch);
 }
@@ -81,6 +116,7 @@ void lh_attention_redo_inputs(const struct lh_attention_call *a,
 {
 	struct packed x = unpack(a, saved->qkv);
 
+	normalize(a, &x);
 	if (a->lighthouse)
 		gather(a, saved, NULL);
 	else
@@ -101,7 +137,7 @@ void lh_attention_redo_output(const struct lh_attention_call *a,
 void lh_attention_backward(const struct lh_attention_call *a,
 			   const struct lh_attention_saved *saved,
 			   const struct lh_attention_scratch *scratch, lh_act *dqkv,
-			   const lh_act *dout)
+			   const lh_act *dout, lh_act *raw)
 {
 	const struct lh_lighthouse *g = a->lighthouse;
 	const struct lh_ops *ops = a->ops;
@@ -113,6 +149,7 @@ void lh_attention_backward(const struct lh_attention_call *a,
 		ops->sdpa_bwd(a->dev, &s, d.q, d.k, d.v, dout, x.q, x.k, x.v, saved->o,
 			      saved->lse);
 		rotate(a, &d, true);
+		normalize_bwd(a, &d, raw);
 		return;
 	}
 	ops->lighthouse_map(a->dev, g, BH, scratch->map, saved->index);
@@ -122,4 +159,5 @@ void lh_attention_backward(const struct lh_attention_call *a,
 		      saved->qs, saved->ks, saved->vs, saved->os, saved->lse);
 	ops->lighthouse_gather_bwd(a->dev, g, &a->heads, d.q, d.k, d.v, scratch->dqs,
 				   scratch->dks, scratch->dvs, a->rope, scratch->map);
+	normalize_bwd(a, &d, raw);
 }

@@ -3,7 +3,10 @@
  *
  * The packed rows qkv (R, (H+2G)*D) hold q, k, v before rotation. Full attention
  * rotates q and k in place and keeps them so; Lighthouse attention leaves the
- * rows raw (they are dead after the gather) and keeps the sub-sequence.
+ * rows raw (they are dead after the gather) and keeps the sub-sequence. With norms,
+ * both normalize q and k in place before they are rotated. Selection comes before
+ * that: rows of one length would all score alike. Entries are means of normalized
+ * rows, so that those of level 0 are what full attention has.
  * Buffers belong to the model's arenas. Training thread only.
  */
 #ifndef LIGHTHOUSE_ATTENTION_H
@@ -21,6 +24,13 @@ struct lh_attention_saved {
 	lh_act *qs, *ks, *vs, *os; /* (B,S,H,D) */
 };
 
+/* Norms of q and k, each with a gain (D). */
+struct lh_attention_norm {
+	const lh_act *q_gain, *k_gain;
+	float *dq_gain, *dk_gain;
+	float eps;
+};
+
 /* Dead when a call returns. */
 struct lh_attention_scratch {
 	float *score_q, *score_k;     /* (B,H,P) */
@@ -34,6 +44,7 @@ struct lh_attention_call {
 	struct lh_dev *dev;
 	struct lh_heads heads;        /* rows of qkv and o */
 	const struct lh_rope *rope;
+	const struct lh_attention_norm *norm;   /* NULL: none */
 	const struct lh_lighthouse *lighthouse; /* NULL: full attention */
 };
 
@@ -53,11 +64,11 @@ void lh_attention_redo_inputs(const struct lh_attention_call *a,
 void lh_attention_redo_output(const struct lh_attention_call *a,
 			      const struct lh_attention_saved *saved,
 			      const struct lh_attention_scratch *scratch);
-/* dqkv (R,(H+2G)*D) <- gradient of the rows before rotation, from dout
- * (R,H*D). */
+/* dqkv (R,(H+2G)*D) <- gradient of the rows before rotation and norm, from dout
+ * (R,H*D). raw: those rows once more, where there are norms; else NULL. */
 void lh_attention_backward(const struct lh_attention_call *a,
 			   const struct lh_attention_saved *saved,
 			   const struct lh_attention_scratch *scratch, lh_act *dqkv,
-			   const lh_act *dout);
+			   const lh_act *dout, lh_act *raw);
 
 #endif

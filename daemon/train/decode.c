@@ -82,6 +82,21 @@ static void linear(struct lh_decoder *d, int64_t rows, lh_act *y, const lh_act *
 	d->m->ops->linear(d->m->dev, &s, y, x, weight_at(d->m, weight), add);
 }
 
+/* The q and k heads of n fresh rows. */
+static void normalize(struct lh_decoder *d, int i, int64_t n, char *fresh)
+{
+	struct lh_model *m = d->m;
+	const struct lh_job_model *c = &m->c;
+	struct lh_attention_norm norm = lh_model_norm_of(m, i);
+	size_t e = lh_dtype_bytes(m->ops->sizes->act_type);
+	char *keys = fresh + e * (size_t)(c->heads * c->head_dim);
+
+	m->ops->qk_norm(m->dev, n, c->heads, c->head_dim, fresh, lh_qkv_width(c), norm.q_gain,
+			norm.eps);
+	m->ops->qk_norm(m->dev, n, c->kv_heads, c->head_dim, keys, lh_qkv_width(c),
+			norm.k_gain, norm.eps);
+}
+
 /* The residual stream d->x (n,C) through layer i; rows follow `used` others. */
 static void decode_layer(struct lh_decoder *d, int i, int64_t n)
 {
@@ -105,6 +120,10 @@ static void decode_layer(struct lh_decoder *d, int i, int64_t n)
 	m->ops->rmsnorm(m->dev, n, C, d->n, d->rstd, d->x, weight_at(m, w->norm1),
 			(float)c->norm_eps);
 	linear(d, n, fresh, d->n, w->wqkv, row, C, NULL);
+	if (c->qkv_bias)
+		m->ops->bias(m->dev, n, row, fresh, weight_at(m, w->bqkv));
+	if (c->qk_norm)
+		normalize(d, i, n, fresh);
 	/* q and k heads of a row are neighbours: one rotation does both. */
 	m->ops->rope(m->dev, 1, n, c->heads + c->kv_heads, c->head_dim, fresh, row,
 		     &rope, false);

@@ -90,12 +90,17 @@ static double dilated_s(const struct count *c, const struct lh_lighthouse *g)
 static double layer_s(const struct count *c, const struct lh_lighthouse *g)
 {
 	enum lh_recompute again = c->l->mode->recompute;
+	const struct lh_job_model *m = c->l->model;
 	double S = g ? (double)lh_lighthouse_selected(g) : (double)c->l->T, s;
 
 	s = gemm(c, c->C * (c->QKV + c->HD + 3 * c->F), 3);
 	s += sdpa(c, S, false) + sdpa(c, S, true);
 	s += elementwise(c, 4 * c->C + 3 * c->F);         /* norms, swiglu */
 	s += elementwise(c, 8 * c->C + 5 * c->F);         /* their backward */
+	if (m->qkv_bias)
+		s += elementwise(c, 3 * c->QKV);
+	if (m->qk_norm) /* whose rows are projected once more */
+		s += gemm(c, c->C * c->QKV, 1) + elementwise(c, 5 * (c->QKV - c->HD));
 	/* Rotation, or the pyramid and back: 5 times b of the layer's bench. */
 	s += elementwise(c, g ? 5 * 4 * c->HD : 2 * 2 * (c->QKV - c->HD));
 	if (g && g->scorer == LH_SCORER_DILATED) /* its choice is kept */
@@ -136,14 +141,28 @@ static int rest_of(int64_t n, int64_t micro)
 	return (int)(n % micro);
 }
 
+static int check_ops(const struct lh_job_model *m, const struct lh_ops_sizes *sizes,
+		     struct lh_err *err)
+{
+	bool bias = m->qkv_bias && !sizes->has_bias;
+
+	if (!bias && (!m->qk_norm || sizes->has_qk_norm))
+		return 0;
+	lh_err_set(err, LH_EUNSUPPORTED, "this device cannot train models with model.%s",
+		   bias ? "qkv_bias" : "qk_norm");
+	return lh_err_hint(err, "device: cpu can");
+}
+
 /* What the device's ops can do, of every phase and of evaluations. */
 static int check_support(const struct lh_job *job, const struct lh_ops_sizes *sizes,
 			 int64_t micro, struct lh_err *err)
 {
 	struct lh_heads h = lh_layout_heads(&job->model, (int)micro, job->data.seq_len);
 	struct lh_sdpa full = lh_attention_sdpa(NULL, h);
-	int rc = sizes->supports(&full, err);
+	int rc = check_ops(&job->model, sizes, err);
 
+	if (!rc)
+		rc = sizes->supports(&full, err);
 	for (int i = 0; !rc && i < job->phase_count; i++) {
 		struct lh_attention_mode mode;
 		struct lh_sdpa s;

@@ -53,26 +53,50 @@ static void norm_bwd(const struct pass *p, const lh_act *dy, const lh_act *x,
 			    weight_at(m, gain), rstd);
 }
 
-static struct lh_attention_call attention_of(const struct pass *p, int layer)
+struct lh_attention_norm lh_model_norm_of(const struct lh_model *m, int layer)
+{
+	const struct lh_layer_params *w = &m->params.layers[layer];
+
+	return (struct lh_attention_norm){
+		.q_gain = weight_at(m, w->q_norm), .k_gain = weight_at(m, w->k_norm),
+		.dq_gain = m->grad + w->q_norm, .dk_gain = m->grad + w->k_norm,
+		.eps = (float)m->c.norm_eps };
+}
+
+/* `norm`: room for what the call may need. */
+static struct lh_attention_call attention_of(const struct pass *p, int layer,
+					     struct lh_attention_norm *norm)
 {
 	const struct lh_model *m = p->m;
 	const struct lh_lighthouse *g = lh_layout_lighthouse(p->mode, layer);
 
 	LH_ASSERT(!g || p->t == g->tokens);
+	*norm = lh_model_norm_of(m, layer);
 	return (struct lh_attention_call){
 		.ops = m->ops, .dev = m->dev, .rope = &m->acts.rope, .lighthouse = g,
+		.norm = m->c.qk_norm ? norm : NULL,
 		.heads = lh_layout_heads(&m->c, p->b, p->t) };
+}
+
+/* qkv <- n1 */
+static void project_norm(const struct pass *p, int i, lh_act *qkv)
+{
+	struct lh_model *m = p->m;
+	const struct lh_layer_params *w = &m->params.layers[i];
+	int64_t width = lh_qkv_width(&m->c);
+
+	linear(p, qkv, m->acts.layer[i].n1, w->wqkv, width, m->c.dim, NULL);
+	if (m->c.qkv_bias)
+		m->ops->bias(m->dev, p->R, width, qkv, weight_at(m, w->bqkv));
 }
 
 /* n1, qkv <- x */
 static void project(const struct pass *p, int i)
 {
 	struct lh_layer_acts *a = &p->m->acts.layer[i];
-	const struct lh_layer_params *w = &p->m->params.layers[i];
 
-	norm(p, a->n1, a->rstd1, a->x, w->norm1);
-	linear(p, a->attention.qkv, a->n1, w->wqkv, lh_qkv_width(&p->m->c), p->m->c.dim,
-	       NULL);
+	norm(p, a->n1, a->rstd1, a->x, p->m->params.layers[i].norm1);
+	project_norm(p, i, a->attention.qkv);
 }
 
 /* mid <- x + o wo */
@@ -99,7 +123,8 @@ static void layer_forward(const struct pass *p, int i, lh_act *out)
 {
 	struct lh_model *m = p->m;
 	struct lh_layer_acts *a = &m->acts.layer[i];
-	struct lh_attention_call att = attention_of(p, i);
+	struct lh_attention_norm qk;
+	struct lh_attention_call att = attention_of(p, i, &qk);
 
 	project(p, i);
 	lh_attention_forward(&att, &a->attention, &m->acts.attention);
@@ -137,14 +162,20 @@ static void attention_backward(const struct pass *p, int i)
 	struct lh_acts *s = &m->acts;
 	struct lh_layer_acts *a = &s->layer[i];
 	enum lh_recompute again = p->mode->recompute;
-	struct lh_attention_call att = attention_of(p, i);
+	struct lh_attention_norm qk;
+	struct lh_attention_call att = attention_of(p, i, &qk);
 
 	if (again >= LH_RECOMPUTE_CHEAP && att.lighthouse)
 		lh_attention_redo_output(&att, &a->attention, &s->attention);
 	linear_bwd(p, s->half, s->dx, a->attention.o, w->wo, m->c.dim, att.heads.o_row);
-	lh_attention_backward(&att, &a->attention, &s->attention, s->wide, s->half);
 	if (again >= LH_RECOMPUTE_CHEAP)
 		norm(p, a->n1, a->rstd1, a->x, w->norm1);
+	if (m->c.qk_norm) /* it was normalized in place */
+		project_norm(p, i, s->raw);
+	lh_attention_backward(&att, &a->attention, &s->attention, s->wide, s->half, s->raw);
+	if (m->c.qkv_bias)
+		m->ops->bias_bwd(m->dev, p->R, lh_qkv_width(&m->c), m->grad + w->bqkv,
+				 s->wide);
 	linear_bwd(p, s->dn, s->wide, a->n1, w->wqkv, lh_qkv_width(&m->c), m->c.dim);
 	norm_bwd(p, s->dn, a->x, a->rstd1, w->norm1);
 }
@@ -153,7 +184,8 @@ static void layer_backward(const struct pass *p, int i)
 {
 	struct lh_model *m = p->m;
 	struct lh_attention_saved *t = &m->acts.layer[i].attention;
-	struct lh_attention_call att = attention_of(p, i);
+	struct lh_attention_norm qk;
+	struct lh_attention_call att = attention_of(p, i, &qk);
 
 	if (p->mode->recompute == LH_RECOMPUTE_LAYER) {
 		project(p, i);

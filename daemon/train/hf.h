@@ -1,5 +1,6 @@
 /* hf.h: models in Hugging Face's form: config.json and sharded safetensors.
  *
+ * Llama, Mistral without its window, Qwen2 and Qwen3.
  * What trains here has the same arithmetic: RMSNorm, SwiGLU, rotary positions in
  * half-split order. So tensors differ in their names alone, and in that ours are
  * packed: q, k, v and gate, up are rows of one. No element is permuted.

@@ -7,11 +7,35 @@
 
 /* ---- theirs of ours -------------------------------------------------------- */
 
+/* The family that computes exactly this model. */
+static const struct {
+	bool qkv_bias, qk_norm;
+	const char *type, *class;
+} families[] = {
+	{ false, false, "llama", "LlamaForCausalLM" },
+	{ true, false, "qwen2", "Qwen2ForCausalLM" },
+	{ false, true, "qwen3", "Qwen3ForCausalLM" },
+};
+
+/* Its place in the list, or -1. */
+static int family_of(const struct lh_job_model *c)
+{
+	for (size_t i = 0; i < sizeof(families) / sizeof(*families); i++)
+		if (families[i].qkv_bias == c->qkv_bias && families[i].qk_norm == c->qk_norm)
+			return (int)i;
+	return -1;
+}
+
 int lh_hf_class(const struct lh_job_model *c, const char **name, struct lh_err *err)
 {
-	(void)c;
-	(void)err;
-	*name = "LlamaForCausalLM";
+	int i = family_of(c);
+
+	if (i < 0) {
+		lh_err_set(err, LH_EUNSUPPORTED, "no family of transformers has qkv_bias and "
+			   "qk_norm");
+		return lh_err_hint(err, "Qwen2 has the one, Qwen3 the other");
+	}
+	*name = families[i].class;
 	return 0;
 }
 
@@ -69,13 +93,14 @@ static int64_t max_tokens_of(const struct lh_job *job)
 json_t *lh_hf_config_of(const struct lh_job *job, enum lh_tensor_type type)
 {
 	const struct lh_job_model *c = &job->model;
-	const char *class;
+	int family = family_of(c);
 	json_t *config;
 
-	lh_hf_class(c, &class, NULL);
+	LH_ASSERT(family >= 0);
 	config = json_pack("{s:[s], s:s, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:s, s:I, s:f, "
 			   "s:f, s:f, s:o, s:b, s:b, s:b, s:f, s:b, s:s, s:n, s:o}",
-			   "architectures", class, "model_type", "llama", "vocab_size",
+			   "architectures", families[family].class, "model_type",
+			   families[family].type, "vocab_size",
 			   (json_int_t)c->vocab, "hidden_size", (json_int_t)c->dim,
 			   "intermediate_size", (json_int_t)c->ffn_dim, "num_hidden_layers",
 			   c->layers, "num_attention_heads", c->heads, "num_key_value_heads",

@@ -19,6 +19,10 @@ static const struct name {
 	{ "wo", WHOLE, { "self_attn.o_proj.weight" } },
 	{ "wgu", GATE_UP, { "mlp.gate_proj.weight", "mlp.up_proj.weight" } },
 	{ "wdown", WHOLE, { "mlp.down_proj.weight" } },
+	{ "bqkv", QKV, { "self_attn.q_proj.bias", "self_attn.k_proj.bias",
+			 "self_attn.v_proj.bias" } },
+	{ "q_norm", WHOLE, { "self_attn.q_norm.weight" } },
+	{ "k_norm", WHOLE, { "self_attn.k_norm.weight" } },
 	{ "norm1", WHOLE, { "input_layernorm.weight" } },
 	{ "norm2", WHOLE, { "post_attention_layernorm.weight" } },
 }, other_names[] = {

@@ -12,11 +12,16 @@
 
 static const struct family {
 	const char *type, *class;
-	bool needs_kv_heads;  /* its default is a number of its own */
 	bool has_window;      /* sliding_window counts unless it is null */
+	bool qkv_bias, qk_norm;
+	/* Keys whose default is a number of its own. */
+	const char *needs[3];
 } families[] = {
-	{ "llama", "LlamaForCausalLM", false, false },
-	{ "mistral", "MistralForCausalLM", true, true },
+	{ "llama", "LlamaForCausalLM", false, false, false, { NULL } },
+	{ "mistral", "MistralForCausalLM", true, false, false, { "num_key_value_heads" } },
+	{ "qwen2", "Qwen2ForCausalLM", false, true, false, { "num_key_value_heads" } },
+	{ "qwen3", "Qwen3ForCausalLM", false, false, true,
+	  { "num_key_value_heads", "head_dim" } },
 };
 
 /* NULL for what is null, too. */
@@ -51,6 +56,21 @@ static const struct family *family_of(const json_t *config, struct lh_err *err)
 
 /* ---- what ours does not compute -------------------------------------------- */
 
+/* Newer versions say of each layer what it attends to. */
+static bool has_partial_layers(const json_t *config)
+{
+	json_t *types = get(config, "layer_types"), *type;
+	size_t i;
+
+	json_array_foreach (types, i, type) {
+		const char *name = json_string_value(type);
+
+		if (!name || strcmp(name, "full_attention"))
+			return true;
+	}
+	return false;
+}
+
 static int check_family(const struct family *f, const json_t *config, struct lh_err *err)
 {
 	const char *act = json_string_value(get(config, "hidden_act"));
@@ -67,12 +87,15 @@ static int check_family(const struct family *f, const json_t *config, struct lh_
 	if (json_is_true(get(config, "mlp_bias")) || json_is_true(get(config, "attention_bias")))
 		return refuse(err, "its linear maps have biases",
 			      "attention_bias and mlp_bias are false in what is trained here");
-	if (f->has_window && get(config, "sliding_window"))
-		return refuse(err, "'sliding_window' is set: attention is not full",
-			      "set it to null in config.json to train it with full or "
+	if ((f->has_window && get(config, "sliding_window")) ||
+	    json_is_true(get(config, "use_sliding_window")) || has_partial_layers(config))
+		return refuse(err, "attention is not full: it has a sliding window",
+			      "set sliding_window to null, use_sliding_window to false and "
+			      "layer_types to null in config.json to train it with full or "
 			      "Lighthouse attention from here on");
-	if (f->needs_kv_heads && !get(config, "num_key_value_heads"))
-		return lh_err_set(err, LH_ECORRUPT, "'num_key_value_heads' is missing");
+	for (int i = 0; f->needs[i]; i++)
+		if (!get(config, f->needs[i]))
+			return lh_err_set(err, LH_ECORRUPT, "'%s' is missing", f->needs[i]);
 	return 0;
 }
 
@@ -207,6 +230,10 @@ int lh_hf_job_of(struct lh_job *job, const char **class, const json_t *config,
 
 	if (!rc)
 		rc = take_numbers(model, config, err);
+	if (!rc) {
+		json_object_set_new(model, "qkv_bias", json_boolean(f->qkv_bias));
+		json_object_set_new(model, "qk_norm", json_boolean(f->qk_norm));
+	}
 	spec = spec_of_take(model, config);
 	LH_ASSERT(spec);
 	if (!rc && lh_jobfile_from_json(job, spec, err)) {

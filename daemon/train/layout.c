@@ -203,6 +203,8 @@ static void place(struct walk *w, struct lh_acts *a)
 	a->dn = rows(w, SCRATCH, c->dim);
 	a->wide = rows(w, SCRATCH, max(2 * c->ffn_dim, lh_qkv_width(c)));
 	a->half = rows(w, SCRATCH, max(max(c->ffn_dim, hd), c->dim));
+	if (l->train && c->qk_norm)
+		a->raw = rows(w, SCRATCH, lh_qkv_width(c));
 	place_shared(w, &s, a);
 	for (int i = 0; i < c->layers; i++)
 		place_layer(w, i, &s, a);

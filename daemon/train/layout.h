@@ -53,6 +53,7 @@ struct lh_acts {
 	lh_act *dn;    /* (R,C) */
 	lh_act *wide;  /* (R, max(2F, (H+2G)*D)) */
 	lh_act *half;  /* (R, max(F, H*D, C)) */
+	lh_act *raw;   /* (R,(H+2G)*D) before norms of q and k, if there are any */
 	struct lh_attention_scratch attention;
 	void *xent;
 	size_t xent_bytes;

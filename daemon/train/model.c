@@ -217,7 +217,7 @@ void lh_model_init(struct lh_model *m, uint64_t seed)
 				lh_rng_normal(seed, LH_RNG_INIT,
 					      (uint64_t)(p->offset + j), host + j);
 			for (int64_t k = j; k < j + 4; k++)
-				host[k] = p->decays ? (float)(host[k] * std) : 1;
+				host[k] = p->decays ? (float)(host[k] * std) : p->initial;
 		}
 		lh_model_write(m, LH_STATE_PARAM, p->offset, p->count, host);
 		free(host);

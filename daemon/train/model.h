@@ -1,8 +1,8 @@
 /* model.h: a Llama-style decoder over lh_ops: parameters, loss and gradient.
  *
  * RMSNorm -> attention -> + ; RMSNorm -> SwiGLU FFN -> + ; final RMSNorm, output
- * matrix (or the embedding, when tied). Rotary positions, grouped KV heads, no
- * biases. Attention of each layer is full or Lighthouse as the given mode says;
+ * matrix (or the embedding, when tied). Rotary positions, grouped KV heads; if
+ * the job says so biases of q, k, v, and norms of q and k before they are rotated. Attention of each layer is full or Lighthouse as the given mode says;
  * both use the same parameters.
  *
  * Memory. Two arenas made at `new`: parameters with gradients and moments; and
@@ -43,8 +43,8 @@ int lh_model_new(struct lh_model **model, const struct lh_ops *ops, struct lh_de
 		 struct lh_err *err);
 void lh_model_free(struct lh_model *model);
 
-/* Normal(0, init_std) by a counter-based generator, gains 1: the same weights
- * for a seed on every backend. */
+/* Normal(0, init_std) by a counter-based generator, gains 1, biases 0: the same
+ * weights for a seed on every backend. */
 void lh_model_init(struct lh_model *model, uint64_t seed);
 
 const struct lh_param *lh_model_params(const struct lh_model *model, int *count);

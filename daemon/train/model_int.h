@@ -36,6 +36,9 @@ void lh_model_lay_out(struct lh_model *m, const struct lh_attention_mode *mode,
  * t * turn[d] of rope.h, in double so that long positions keep their precision. */
 void lh_model_fill_rope(struct lh_model *m, const struct lh_rope *rope, int64_t tokens);
 
+/* The norms of a layer's q and k, of a model that has them. */
+struct lh_attention_norm lh_model_norm_of(const struct lh_model *m, int layer);
+
 /* Compute copy of the tensor at a parameter offset. */
 static inline lh_act *weight_at(const struct lh_model *m, int64_t offset)
 {

@@ -7,7 +7,7 @@
 
 #include "lighthouse/err.h"
 
-enum { PER_LAYER = 6, OTHERS = 3 };
+enum { PER_LAYER = 9, OTHERS = 3 };
 
 static int64_t add(struct lh_params *t, int64_t rows, int64_t cols, bool decays,
 		   const char *name)
@@ -24,13 +24,25 @@ static int64_t add(struct lh_params *t, int64_t rows, int64_t cols, bool decays,
 	return p->offset;
 }
 
-static int64_t add_to_layer(struct lh_params *t, int layer, int64_t rows, int64_t cols,
-			    bool decays, const char *what)
+static int64_t add_matrix(struct lh_params *t, int layer, int64_t rows, int64_t cols,
+			  const char *what)
 {
 	char name[64];
 
 	snprintf(name, sizeof(name), "layers.%d.%s", layer, what);
-	return add(t, rows, cols, decays, name);
+	return add(t, rows, cols, true, name);
+}
+
+static int64_t add_vector(struct lh_params *t, int layer, int64_t rows, float initial,
+			  const char *what)
+{
+	char name[64];
+	int64_t offset;
+
+	snprintf(name, sizeof(name), "layers.%d.%s", layer, what);
+	offset = add(t, rows, 1, false, name);
+	t->table[t->count - 1].initial = initial;
+	return offset;
 }
 
 void lh_params_init(struct lh_params *t, const struct lh_job_model *c)
@@ -44,18 +56,27 @@ void lh_params_init(struct lh_params *t, const struct lh_job_model *c)
 	for (int i = 0; i < c->layers; i++) {
 		struct lh_layer_params *l = &t->layers[i];
 
-		l->wqkv = add_to_layer(t, i, lh_qkv_width(c), C, true, "wqkv");
-		l->wo = add_to_layer(t, i, C, hd, true, "wo");
-		l->wgu = add_to_layer(t, i, 2 * c->ffn_dim, C, true, "wgu");
-		l->wdown = add_to_layer(t, i, C, c->ffn_dim, true, "wdown");
+		l->wqkv = add_matrix(t, i, lh_qkv_width(c), C, "wqkv");
+		l->wo = add_matrix(t, i, C, hd, "wo");
+		l->wgu = add_matrix(t, i, 2 * c->ffn_dim, C, "wgu");
+		l->wdown = add_matrix(t, i, C, c->ffn_dim, "wdown");
 	}
 	t->output = c->tied ? t->embed : add(t, c->vocab, C, true, "output");
 	t->decay_floats = t->floats;
 	for (int i = 0; i < c->layers; i++) {
-		t->layers[i].norm1 = add_to_layer(t, i, C, 1, false, "norm1");
-		t->layers[i].norm2 = add_to_layer(t, i, C, 1, false, "norm2");
+		struct lh_layer_params *l = &t->layers[i];
+
+		l->norm1 = add_vector(t, i, C, 1, "norm1");
+		l->norm2 = add_vector(t, i, C, 1, "norm2");
+		if (c->qkv_bias)
+			l->bqkv = add_vector(t, i, lh_qkv_width(c), 0, "bqkv");
+		if (!c->qk_norm)
+			continue;
+		l->q_norm = add_vector(t, i, c->head_dim, 1, "q_norm");
+		l->k_norm = add_vector(t, i, c->head_dim, 1, "k_norm");
 	}
 	t->final_norm = add(t, C, 1, false, "final_norm");
+	t->table[t->count - 1].initial = 1;
 }
 
 void lh_params_release(struct lh_params *t)

@@ -1,7 +1,7 @@
 /* params.h: which parameter tensors a model has, and where each lies.
  *
- * All of them form one flat float32 array, tensors that decay first, then the norms'
- * gains, so that the optimizer is two calls and a checkpoint is a table. Projections
+ * All of them form one flat float32 array, tensors that decay first, then gains
+ * and biases, so that the optimizer is two calls and a checkpoint is a table. Projections
  * are packed: wqkv (H+2G)*D x C rows q, k, v; wgu 2F x C rows gate, up.
  *
  * Arithmetic alone: the model has one, and so has whoever reads or writes its
@@ -17,12 +17,15 @@ struct lh_param {
 	char name[64];   /* "layers.3.wqkv", "embed", "output", "final_norm" */
 	int64_t rows, cols;  /* cols = 1 for a vector of rows */
 	int64_t offset, count;
-	bool decays;     /* weight decay applies */
+	bool decays;     /* weight decay applies: a matrix, drawn at random */
+	float initial;   /* of what does not: 1 of a gain, 0 of a bias */
 };
 
 struct lh_layer_params { /* offsets in the flat array */
 	int64_t norm1; /* (C) */
 	int64_t wqkv;  /* ((H+2G)*D, C) */
+	int64_t bqkv;  /* ((H+2G)*D), with qkv_bias */
+	int64_t q_norm, k_norm; /* (D), with qk_norm */
 	int64_t wo;    /* (C, H*D) */
 	int64_t norm2; /* (C) */
 	int64_t wgu;   /* (2F, C) */

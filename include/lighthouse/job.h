@@ -54,6 +54,8 @@ struct lh_job_model {
 	int head_dim;       /* D, even; 0 in the file: dim / heads */
 	int64_t ffn_dim;    /* F */
 	bool tied;          /* output matrix = embedding */
+	bool qkv_bias;      /* of q, k, v */
+	bool qk_norm;       /* heads of q, k are normalized before the rotation */
 	double rope_theta;
 	struct lh_job_rope_scaling rope_scaling;
 	double norm_eps;

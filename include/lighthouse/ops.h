@@ -112,6 +112,8 @@ struct lh_ops_sizes {
 	size_t (*rows_bytes)(int64_t R, int64_t C);
 	/* What the device holds from the start: code, libraries, their buffers. */
 	size_t open_bytes;
+	/* Whether the backend has these ops: a job that needs one is refused. */
+	bool has_bias, has_qk_norm;
 	/* Whether the ops of a layer can do attention of this shape.
 	 * LH_EUNSUPPORTED tells the number that is out of bounds, and the bound. */
 	int (*supports)(const struct lh_sdpa *s, struct lh_err *err);
@@ -195,6 +197,20 @@ struct lh_ops {
 	 * x: B*T rows of stride `row`; token t of a sequence uses table row t. */
 	void (*rope)(struct lh_dev *dev, int B, int64_t T, int heads, int D, lh_act *x,
 		     int64_t row, const struct lh_rope *rope, bool inverse);
+	/* x (R,N) += b (N), to every row. (optional: has_bias) */
+	void (*bias)(struct lh_dev *dev, int64_t R, int64_t N, lh_act *x, const lh_act *b);
+	/* db (N) += dy (R,N), rows added in ascending order (optional: has_bias) */
+	void (*bias_bwd)(struct lh_dev *dev, int64_t R, int64_t N, float *db,
+			 const lh_act *dy);
+	/* RMSNorm of `heads` heads of every row, in place, one gain w (D) for all:
+	 * x: R rows of stride `row`. (optional: has_qk_norm) */
+	void (*qk_norm)(struct lh_dev *dev, int64_t R, int heads, int D, lh_act *x,
+			int64_t row, const lh_act *w, float eps);
+	/* dx, in place: from the gradient of the result to that of x, the rows before
+	 * the norm; both of stride `row`. dw (D) += gradient. (optional: has_qk_norm) */
+	void (*qk_norm_bwd)(struct lh_dev *dev, int64_t R, int heads, int D, lh_act *dx,
+			    float *dw, const lh_act *x, int64_t row, const lh_act *w,
+			    float eps);
 	/* y (R,F) <- silu(gu[:, :F]) * gu[:, F:], gu (R,2F) */
 	void (*swiglu)(struct lh_dev *dev, int64_t R, int64_t F, lh_act *y,
 		       const lh_act *gu);

@@ -28,6 +28,14 @@ void lh_cpu_rmsnorm_bwd(struct lh_dev *dev, int64_t R, int64_t C, lh_act *dx, fl
 			const float *rstd);
 void lh_cpu_rope(struct lh_dev *dev, int B, int64_t T, int heads, int D, lh_act *x,
 		 int64_t row, const struct lh_rope *rope, bool inverse);
+void lh_cpu_bias(struct lh_dev *dev, int64_t R, int64_t N, lh_act *x, const lh_act *b);
+void lh_cpu_bias_bwd(struct lh_dev *dev, int64_t R, int64_t N, float *db,
+		     const lh_act *dy);
+void lh_cpu_qk_norm(struct lh_dev *dev, int64_t R, int heads, int D, lh_act *x,
+		    int64_t row, const lh_act *w, float eps);
+void lh_cpu_qk_norm_bwd(struct lh_dev *dev, int64_t R, int heads, int D, lh_act *dx,
+			float *dw, const lh_act *x, int64_t row, const lh_act *w,
+			float eps);
 void lh_cpu_swiglu(struct lh_dev *dev, int64_t R, int64_t F, lh_act *y,
 		   const lh_act *gu);
 void lh_cpu_swiglu_bwd(struct lh_dev *dev, int64_t R, int64_t F, lh_act *dgu,

@@ -57,5 +57,7 @@ const struct lh_ops_sizes lh_sizes_cpu = {
 	.sdpa_bytes = sdpa_bytes,
 	.lighthouse_bytes = lighthouse_bytes,
 	.rows_bytes = rows_bytes,
+	.has_bias = true,
+	.has_qk_norm = true,
 	.supports = supports,
 };

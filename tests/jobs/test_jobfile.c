@@ -41,6 +41,8 @@ static const struct { const char *path, *text; } good[] = {
 	{ "model.head_dim", "  head_dim: 8" },
 	{ "model.ffn_dim", "  ffn_dim: 64" },
 	{ "model.tied", "  tied: false" },
+	{ "model.qkv_bias", "  qkv_bias: true" },
+	{ "model.qk_norm", "  qk_norm: true" },
 	{ "model.rope_theta", "  rope_theta: 1e4" },
 	{ "model.rope_scaling", "  rope_scaling:" },
 	{ "model.rope_scaling.type", "    type: llama3" },

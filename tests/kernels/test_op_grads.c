@@ -94,6 +94,34 @@ static void rope_b(float **x, const float *dy, float **dx)
 	ops->rope(dev, 2, ROPE_T, ROPE_H, ROPE_D, dx[0], ROPE_ROW, &rope, true);
 }
 
+static void bias_f(float **x, float *y)
+{
+	memcpy(y, x[0], sizeof(float) * R * C);
+	ops->bias(dev, R, C, y, x[1]);
+}
+
+static void bias_b(float **x, const float *dy, float **dx)
+{
+	(void)x;
+	memcpy(dx[0], dy, sizeof(float) * R * C);
+	ops->bias_bwd(dev, R, C, dx[1], dy);
+}
+
+enum { QK_ROWS = 2 * ROPE_T };
+
+static void qk_norm_f(float **x, float *y)
+{
+	memcpy(y, x[0], sizeof(float) * QK_ROWS * ROPE_ROW);
+	ops->qk_norm(dev, QK_ROWS, ROPE_H, ROPE_D, y, ROPE_ROW, x[1], 1e-5f);
+}
+
+static void qk_norm_b(float **x, const float *dy, float **dx)
+{
+	memcpy(dx[0], dy, sizeof(float) * QK_ROWS * ROPE_ROW);
+	ops->qk_norm_bwd(dev, QK_ROWS, ROPE_H, ROPE_D, dx[0], dx[1], x[0], ROPE_ROW, x[1],
+			 1e-5f);
+}
+
 static void swiglu_f(float **x, float *y)
 {
 	ops->swiglu(dev, R, F, y, x[0]);
@@ -297,6 +325,9 @@ static void every_backward_agrees_with_finite_differences(void **state)
 		{ "rmsnorm", { R * C, C }, R * C, rmsnorm_f, rmsnorm_b, 0 },
 		{ "rope", { 2 * ROPE_T * ROPE_ROW }, 2 * ROPE_T * ROPE_ROW, rope_f, rope_b,
 		  0 },
+		{ "bias", { R * C, C }, R * C, bias_f, bias_b, 0 },
+		{ "qk_norm", { QK_ROWS * ROPE_ROW, ROPE_D }, QK_ROWS * ROPE_ROW, qk_norm_f,
+		  qk_norm_b, 0 },
 		{ "swiglu", { R * 2 * F }, R * F, swiglu_f, swiglu_b, 0 },
 		{ "embed", { V * C }, R * C, embed_f, embed_b, 0 },
 		{ "xent", { R * C, V * C }, 1, xent_f, xent_b, 0 },

@@ -18,18 +18,37 @@ enum { T = 48, V = 257 };
 static struct lh_dev *dev;
 static struct lh_model *model;
 
-static int setup(void **state)
+/* `qwen`: with biases and norms that are not those of a new model, and yarn. */
+static int make(struct lh_model **m, bool qwen)
 {
+	const struct lh_param *p;
 	struct lh_job_model c = { .vocab = V, .dim = 24, .layers = 2, .heads = 4,
 				  .kv_heads = 2, .head_dim = 6, .ffn_dim = 40,
-				  .rope_theta = 10000, .norm_eps = 1e-5, .init_std = 0.3 };
+				  .rope_theta = 10000, .norm_eps = 1e-5, .init_std = 0.3,
+				  .qkv_bias = qwen, .qk_norm = qwen };
+	int count;
 
-	(void)state;
-	if (lh_ops_cpu.open(&dev, 2, NULL) ||
-	    lh_model_new(&model, &lh_ops_cpu, dev, &c, 1, T, NULL, 0, NULL))
+	if (qwen)
+		c.rope_scaling = (struct lh_job_rope_scaling){
+			.type = LH_ROPE_YARN, .factor = 4, .original_tokens = 16,
+			.beta_fast = 2, .beta_slow = 0.5 };
+	if (lh_model_new(m, &lh_ops_cpu, dev, &c, 1, T, NULL, 0, NULL))
 		return -1;
-	lh_model_init(model, 9);
+	lh_model_init(*m, 9);
+	p = lh_model_params(*m, &count);
+	for (int i = 0; qwen && i < count; i++)
+		for (int64_t k = 0; !p[i].decays && k < p[i].count; k++) {
+			float x = p[i].initial + 0.3f * sinf((float)(7 * i + k));
+
+			lh_model_write(*m, LH_STATE_PARAM, p[i].offset + k, 1, &x);
+		}
 	return 0;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	return lh_ops_cpu.open(&dev, 2, NULL) || make(&model, false) ? -1 : 0;
 }
 
 static int teardown(void **state)
@@ -50,7 +69,7 @@ static double nats(const float *logits, int32_t target)
 	return log(sum) - logits[target];
 }
 
-static void decoder_agrees_with_the_model_in_any_chunking(void **state)
+static void check_decoder(struct lh_model *m)
 {
 	const int64_t chunks[] = { 1, 5, T };
 	int32_t tokens[T], targets[T];
@@ -58,17 +77,16 @@ static void decoder_agrees_with_the_model_in_any_chunking(void **state)
 	float rows[T], logits[V];
 	double loss;
 
-	(void)state;
 	for (int i = 0; i < T; i++) {
 		tokens[i] = i * 37 % V;
 		targets[i] = i * 11 % V;
 	}
-	assert_int_equal(lh_model_loss(model, &lh_attention_full, 1, T, tokens, targets,
+	assert_int_equal(lh_model_loss(m, &lh_attention_full, 1, T, tokens, targets,
 				       &loss, rows, &err), 0);
 	for (int c = 0; c < 3; c++) {
 		struct lh_decoder *d;
 
-		assert_int_equal(lh_decoder_new(&d, model, T, &err), 0);
+		assert_int_equal(lh_decoder_new(&d, m, T, &err), 0);
 		for (int64_t t = 0; t < T; t += chunks[c]) {
 			int64_t n = T - t < chunks[c] ? T - t : chunks[c];
 
@@ -80,6 +98,17 @@ static void decoder_agrees_with_the_model_in_any_chunking(void **state)
 		assert_int_equal(lh_decoder_feed(d, tokens, 1, logits, &err), LH_ETOOBIG);
 		lh_decoder_free(d);
 	}
+}
+
+static void decoder_agrees_with_the_model_in_any_chunking(void **state)
+{
+	struct lh_model *qwen;
+
+	(void)state;
+	check_decoder(model);
+	assert_int_equal(make(&qwen, true), 0);
+	check_decoder(qwen);
+	lh_model_free(qwen);
 }
 
 static int append(void *arg, const char *text)

@@ -62,6 +62,30 @@ static void the_dilated_scorer_costs_its_attention(void **state)
 	assert_true(phase_of(&dilated).step_s - phase_of(&norm).step_s < 0.0105 * LAYERS);
 }
 
+/* The CPU has every op that a model may ask for. */
+static void what_a_device_lacks_is_refused(void **state)
+{
+	static struct lh_ops_sizes lacking;
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_estimate e;
+
+	(void)state;
+	lacking = lh_sizes_cpu;
+	lacking.has_bias = lacking.has_qk_norm = false;
+	for (int i = 0; i < 2; i++) {
+		struct lh_job job = light_job(LH_SCORER_NORM);
+
+		job.model.qkv_bias = !i;
+		job.model.qk_norm = i;
+		assert_int_equal(lh_estimate_job(&e, &job, &lacking, NULL, INT64_MAX, &err),
+				 LH_EUNSUPPORTED);
+		assert_non_null(strstr(err.text, i ? "model.qk_norm" : "model.qkv_bias"));
+		assert_non_null(strstr(err.hint, "device: cpu"));
+		assert_int_equal(lh_estimate_job(&e, &job, &lh_sizes_cpu, NULL, INT64_MAX,
+						 &err), 0);
+	}
+}
+
 /* Nine sequences are too many elements for cuDNN and go one by one; seven, the last
  * of a step, go at once, and need more. */
 static void a_smaller_last_batch_is_counted(void **state)
@@ -103,6 +127,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_dilated_scorer_costs_its_attention),
+		cmocka_unit_test(what_a_device_lacks_is_refused),
 		cmocka_unit_test(a_smaller_last_batch_is_counted),
 		cmocka_unit_test(chips_are_known_by_their_devices),
 	};

@@ -284,6 +284,27 @@ static void what_cannot_be_exported_leaves_nothing(void **state)
 	lh_job_release(&job);
 }
 
+static void what_no_family_computes_is_not_exported(void **state)
+{
+	struct lh_hf_written w;
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_job job;
+	struct lh_model *m;
+	char *from;
+
+	(void)state;
+	hf_job(&job, "{ vocab: 9, dim: 4, layers: 1, heads: 2, ffn_dim: 4, qk_norm: true, "
+	       "qkv_bias: true }");
+	m = hf_model(&job);
+	from = hf_save(m, &job, 1 << 20);
+	assert_int_equal(export_as(from, "out", LH_TENSOR_F32, 1 << 20, &w, &err),
+			 LH_EUNSUPPORTED);
+	assert_int_equal(entries("out"), 0);
+	free(from);
+	lh_model_free(m);
+	lh_job_release(&job);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -291,6 +312,7 @@ int main(void)
 		HF_TEST(config_says_what_the_model_is),
 		HF_TEST(files_are_no_larger_than_asked_and_the_index_knows_them),
 		HF_TEST(what_is_there_is_replaced_only_if_asked),
+		HF_TEST(what_no_family_computes_is_not_exported),
 		HF_TEST(what_cannot_be_exported_leaves_nothing),
 	};
 

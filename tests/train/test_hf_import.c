@@ -26,6 +26,11 @@
 #define YARN "{ vocab: 19, dim: 8, layers: 1, heads: 2, ffn_dim: 12, rope_scaling: " \
 	"{ type: yarn, factor: 4, original_tokens: 16 } }"
 
+#define QWEN2 "{ vocab: 19, dim: 8, layers: 2, heads: 4, kv_heads: 2, ffn_dim: 12, " \
+	"qkv_bias: true }"
+#define QWEN3 "{ vocab: 19, dim: 8, layers: 2, heads: 4, kv_heads: 2, head_dim: 6, " \
+	"ffn_dim: 12, qk_norm: true }"
+
 static int import(const char *from, const char *to, struct lh_err *err)
 {
 	struct lh_hf_progress nobody = { 0 };
@@ -106,25 +111,25 @@ static void check_model(const char *dir, const char *model)
 
 static void in_and_out_is_the_same_to_the_bit(void **state)
 {
-	static const char *const models[] = { TINY, TIED, SCALED, YARN };
+	static const char *const models[] = { TINY, TIED, SCALED, YARN, QWEN2, QWEN3 };
 	static const enum lh_tensor_type types[] = { LH_TENSOR_F32, LH_TENSOR_BF16,
 						     LH_TENSOR_F16 };
 	struct lh_err err = LH_ERR_INIT;
 
 	(void)state;
-	for (int i = 0; i < 12; i++) {
+	for (int i = 0; i < 18; i++) {
 		char a[32], b[32], c[32];
 
 		snprintf(a, sizeof(a), "theirs%d", i);
 		snprintf(b, sizeof(b), "ours%d", i);
 		snprintf(c, sizeof(c), "again%d", i);
-		make(a, models[i % 4], types[i / 4], 1 << 20);
-		if (import(a, b, &err) || export(b, c, types[i / 4], 1 << 20, &err))
+		make(a, models[i % 6], types[i / 6], 1 << 20);
+		if (import(a, b, &err) || export(b, c, types[i / 6], 1 << 20, &err))
 			fail_msg("%s", err.text);
 		check_same_file(a, c, "model.safetensors");
 		check_same_file(a, c, "config.json");
 		check_same_file(a, c, "generation_config.json");
-		check_model(b, models[i % 4]);
+		check_model(b, models[i % 6]);
 	}
 }
 
@@ -263,7 +268,22 @@ static void models_that_compute_something_else_are_refused(void **state)
 	}
 	set_take("config.json", "model_type", json_string("mistral"));
 	set_take("config.json", "sliding_window", json_integer(4096));
-	refused("sliding_window");
+	refused("sliding window");
+	set_take("config.json", "model_type", json_string("qwen2"));
+	refused("q_proj.bias' is missing");
+	set_take("config.json", "use_sliding_window", json_true());
+	refused("sliding window");
+	set_take("config.json", "use_sliding_window", NULL);
+	set_take("config.json", "layer_types", json_pack("[s,s]", "full_attention",
+							 "sliding_attention"));
+	refused("sliding window");
+	set_take("config.json", "layer_types", json_pack("[s]", "full_attention"));
+	set_take("config.json", "model_type", json_string("qwen3"));
+	refused("q_norm.weight' is missing");
+	set_take("config.json", "head_dim", json_null());
+	refused("'head_dim' is missing");
+	set_take("config.json", "num_key_value_heads", NULL);
+	refused("'num_key_value_heads' is missing");
 }
 
 static void hostile_json_is_refused(void **state)

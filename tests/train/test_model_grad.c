@@ -31,7 +31,8 @@ struct setup {
 	int32_t tokens[B * T], targets[B * T];
 };
 
-static void setup_init(struct setup *s, bool lighthouse, bool tied, int kv_heads)
+/* `qwen`: all that some families have besides. */
+static void setup_init(struct setup *s, bool lighthouse, bool tied, int kv_heads, bool qwen)
 {
 	struct lh_err err = LH_ERR_INIT;
 	uint32_t r[4];
@@ -41,7 +42,12 @@ static void setup_init(struct setup *s, bool lighthouse, bool tied, int kv_heads
 				      .kv_heads = kv_heads, .head_dim = 6,
 				      .ffn_dim = 24, .tied = tied,
 				      .rope_theta = 10000, .norm_eps = 1e-5,
-				      .init_std = 0.3 };
+				      .init_std = 0.3, .qkv_bias = qwen,
+				      .qk_norm = qwen };
+	if (qwen)
+		s->c.rope_scaling = (struct lh_job_rope_scaling){
+			.type = LH_ROPE_YARN, .factor = 4, .original_tokens = 16,
+			.beta_fast = 2, .beta_slow = 0.5 };
 	s->mode.recompute = LH_RECOMPUTE_NONE;
 	if (lighthouse) {
 		s->mode.attention = LH_ATTENTION_LIGHTHOUSE;
@@ -52,6 +58,7 @@ static void setup_init(struct setup *s, bool lighthouse, bool tied, int kv_heads
 	}
 	assert_int_equal(lh_model_new(&s->m, &ops, dev, &s->c, B, T, &s->mode, 1,
 				      &err), 0);
+	assert_int_equal(lh_model_param_count(s->m), lh_job_model_params(&s->c));
 	lh_model_init(s->m, 7);
 	for (int i = 0; i < B * T; i++) {
 		lh_rng_block(3, LH_RNG_SAMPLE, (uint64_t)i, r);
@@ -104,7 +111,7 @@ static double check_direction(struct setup *s, const float *base, const float *g
 	return best;
 }
 
-static void check(bool lighthouse, bool tied, int kv_heads)
+static void check(bool lighthouse, bool tied, int kv_heads, bool qwen)
 {
 	const struct lh_param *params;
 	struct lh_err err = LH_ERR_INIT;
@@ -113,7 +120,7 @@ static void check(bool lighthouse, bool tied, int kv_heads)
 	int64_t n;
 	int count;
 
-	setup_init(&s, lighthouse, tied, kv_heads);
+	setup_init(&s, lighthouse, tied, kv_heads, qwen);
 	n = lh_model_param_count(s.m);
 	params = lh_model_params(s.m, &count);
 	base = lh_calloc((size_t)n, 4);
@@ -159,38 +166,45 @@ static void check(bool lighthouse, bool tied, int kv_heads)
 static void gradient_of_full_attention(void **state)
 {
 	(void)state;
-	check(false, false, 4);
+	check(false, false, 4, false);
 }
 
 static void gradient_of_full_attention_tied_with_grouped_heads(void **state)
 {
 	(void)state;
-	check(false, true, 2);
+	check(false, true, 2, false);
+}
+
+static void gradient_with_biases_and_norms_of_q_and_k(void **state)
+{
+	(void)state;
+	check(false, false, 2, true);
+	check(true, true, 2, true);
 }
 
 static void gradient_of_lighthouse_attention(void **state)
 {
 	(void)state;
-	check(true, false, 4);
+	check(true, false, 4, false);
 }
 
 static void gradient_of_lighthouse_attention_tied_with_grouped_heads(void **state)
 {
 	(void)state;
-	check(true, true, 2);
+	check(true, true, 2, false);
 }
 
 /* What is computed again comes out as it was: the same gradient, bit for bit. */
 static void recomputation_changes_no_bit(void **state)
 {
 	(void)state;
-	for (int lighthouse = 0; lighthouse < 2; lighthouse++) {
+	for (int i = 0; i < 4; i++) {
 		struct lh_err err = LH_ERR_INIT;
 		float *kept = NULL, *again;
 		struct setup s;
 		int64_t n;
 
-		setup_init(&s, lighthouse, false, 2);
+		setup_init(&s, i % 2, false, 2, i / 2);
 		n = lh_model_param_count(s.m);
 		again = lh_calloc((size_t)n, 4);
 		for (int r = LH_RECOMPUTE_NONE; r <= LH_RECOMPUTE_LAYER; r++) {
@@ -227,7 +241,7 @@ static void training_repeats_bit_for_bit(void **state)
 		struct setup s;
 		float norm;
 
-		setup_init(&s, true, false, 2);
+		setup_init(&s, true, false, 2, false);
 		for (int i = 0; i < 5; i++) {
 			opt.step = i + 1;
 			lh_model_zero_grad(s.m);
@@ -255,7 +269,7 @@ static void a_gradient_that_is_not_finite_is_not_applied(void **state)
 	int64_t n;
 
 	(void)state;
-	setup_init(&s, false, false, 4);
+	setup_init(&s, false, false, 4, false);
 	n = lh_model_param_count(s.m);
 	before = lh_calloc((size_t)n, 4);
 	after = lh_calloc((size_t)n, 4);
@@ -291,6 +305,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(gradient_of_full_attention),
 		cmocka_unit_test(gradient_of_full_attention_tied_with_grouped_heads),
+		cmocka_unit_test(gradient_with_biases_and_norms_of_q_and_k),
 		cmocka_unit_test(gradient_of_lighthouse_attention),
 		cmocka_unit_test(
 			gradient_of_lighthouse_attention_tied_with_grouped_heads),
