@@ -70,9 +70,11 @@ static const char instability_sql[] =
 	" json_extract(data_json, '$.action') AS action"
 	" FROM events WHERE job = ?1 AND kind = 'job.instability' GROUP BY cause)";
 
-#define NEWEST_SWITCH_EVENT(also)                                             \
-	" e.id = (SELECT max(id) FROM events WHERE job = ?1 AND"              \
-	" (kind IN ('switch.committed', 'switch.reverted')" also "))"
+/* By kind: a job without one may have any number of other events. */
+#define NEWEST_SWITCH_EVENT(kinds, also)                                      \
+	" e.id = (SELECT max(id) FROM events INDEXED BY events_by_kind"       \
+	" WHERE job = ?1 AND kind IN ('switch.committed', 'switch.reverted'"  \
+	kinds ")" also ")"
 
 /* The newest is an entry on trial, and no verdict. */
 static const char trial_sql[] =
@@ -82,7 +84,7 @@ static const char trial_sql[] =
 	" nullif(json_extract(j.spec_json, '$.switch.loss_ceiling'), 0.0)"
 	"  AS loss_ceiling"
 	" FROM jobs j JOIN events e ON"
-	NEWEST_SWITCH_EVENT(" OR (kind = 'job.phase' AND"
+	NEWEST_SWITCH_EVENT(", 'job.phase'", " AND (kind <> 'job.phase' OR"
 			    " json_extract(data_json, '$.trial'))")
 	" WHERE j.id = ?1 AND j.ended_ms IS NULL AND e.kind = 'job.phase'";
 
@@ -93,7 +95,7 @@ static const char last_switch_sql[] =
 	" json_extract(data_json, '$.from_phase') AS from_phase,"
 	" json_extract(data_json, '$.from_step') AS from_step,"
 	" json_extract(data_json, '$.why') AS why"
-	" FROM events e WHERE" NEWEST_SWITCH_EVENT("");
+	" FROM events e WHERE" NEWEST_SWITCH_EVENT("", "");
 
 /* A query about the one job, to the object under its key. */
 static void add_single(struct lh_reading *r, const char *key, const char *sql, int64_t job)
