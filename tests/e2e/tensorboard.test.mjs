@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Lhd, bin, packText, scratch, submit } from './lib/lhd.mjs';
+import { Lhd, bin, packText, scratch, submit, until } from './lib/lhd.mjs';
 import { readEvents } from './lib/tfevents.mjs';
 
 const lhctl = (lhd, args) => spawnSync(bin('lhctl'), ['--state', lhd.state, ...args], { encoding: 'utf8', timeout: 60_000 });
@@ -67,15 +67,19 @@ test('steps that were done again are runs of their own', async (t) => {
   const dir = scratch(t);
   packText(dir);
   const lhd = await Lhd.start(t, dir);
-  const job = await submit(lhd, { phases: [{ name: 'all', attention: 'full', until: { steps: 100000 } }], checkpoint: { every_steps: 50, keep: 2 } });
-  await lhd.jobUntil(job, 'it is past a checkpoint', (j) => j.step > 60);
+  const job = await submit(lhd, { phases: [{ name: 'all', attention: 'full', until: { steps: 100000 } }], checkpoint: { every_steps: 1_000_000, keep: 2 } });
+  await lhd.jobUntil(job, 'it steps', (j) => j.step > 10);
+  await lhd.call('job.checkpoint', { job }); // the only one: what is behind it is lost
+  const saved = await until('a checkpoint', () => lhd.sql(`select step from checkpoints where job=${job}`)[0]?.step);
+  const { step } = await lhd.jobUntil(job, 'it is past that', (j) => j.step > saved + 10);
   process.kill(await lhd.workerPid(job), 'SIGKILL');
-  await lhd.jobUntil(job, 'another attempt is as far', (j) => j.attempt === 2 && j.step > 70);
+  await until('another attempt is as far', () => lhd.sql(`select max(step) s from steps where job=${job} and attempt=2`)[0].s > step);
   await lhd.call('job.cancel', { job });
   await lhd.jobUntil(job, 'it is over', (j) => j.state === 'CANCELLED');
   const [{ from }] = lhd.sql(`select first_step "from" from attempts where job=${job} and attempt=2`);
   const runs = join(dir, 'runs'), run = join(runs, `tiny-${job}`);
 
+  assert.equal(from, saved);
   assert.equal(lhctl(lhd, ['metrics', String(job), '--tensorboard', runs]).status, 0);
   const final = curves(run)['loss/train'], left = readEvents(eventFile(join(run, 'abandoned-attempt-1')));
   assert.deepEqual(final.map(([step]) => step), final.map((_, i) => i + 1), 'each step once');
