@@ -53,13 +53,17 @@ static json_t *integer_or_null(int64_t v)
 	return v < 0 ? json_null() : json_integer(v);
 }
 
-static json_t *name_of_cpu(const struct lh_host *h)
+/* Read once: with many CPUs the kernel takes long to write that file. */
+static json_t *name_of_cpu(struct lh_host *h)
 {
-	char *text = text_of(h, "cpuinfo");
-	const char *v = value_of(text, "model name");
-	json_t *name = v ? json_stringn(v, strcspn(v, "\n")) : NULL;
+	char *text = *h->cpu ? NULL : text_of(h, "cpuinfo");
+	const char *v = text ? value_of(text, "model name") : NULL;
+	json_t *name;
 
+	if (v)
+		snprintf(h->cpu, sizeof(h->cpu), "%.*s", (int)strcspn(v, "\n"), v);
 	free(text);
+	name = *h->cpu ? json_string(h->cpu) : NULL;
 	return name ? name : json_null();
 }
 

@@ -10,6 +10,7 @@
 struct lh_host {
 	const char *proc;         /* "/proc", but in tests */
 	const char *state_dir;    /* of whose disk */
+	char cpu[128];            /* its name; "": not read yet */
 	int64_t busy, total;      /* ticks of all CPUs */
 };
 

@@ -127,7 +127,7 @@ export class Head {
     for (const i of show.instability)
       lines.push([
         'warn',
-        `${i.cause.replace('_', ' ')}: ${i.count} steps refused, the last at step ${i.step} (${i.action}).`,
+        `${i.cause.replace('_', ' ')}: ${i.count} step${i.count === 1 ? '' : 's'} refused, the last at step ${i.step} (${i.action}).`,
       ]);
     replace(
       this.notices,
