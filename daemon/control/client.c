@@ -59,13 +59,14 @@ static void on_closed(uv_handle_t *handle)
 
 /* ---- out ------------------------------------------------------------------ */
 
-static void on_send(struct lh_peer *peer, const json_t *message)
+static void on_send(struct lh_peer *peer, const struct lh_buf *message, bool piece)
 {
 	struct lh_client *c = (struct lh_client *)peer;
 
+	(void)piece;
 	if (c->closing || c->broken)
 		return;
-	lh_buf_json(&c->out, message);
+	lh_buf_append(&c->out, message->data, message->used_bytes);
 	lh_buf_append(&c->out, "\n", 1);
 	if (unsent(c) > LH_CLIENT_DROP_BYTES) {
 		lh_warn("control: pid %lld does not read its answers, closed",

@@ -22,6 +22,7 @@ struct lh_reading {
 	int query_count;
 	void (*finish)(json_t *result); /* or NULL */
 	json_t *result;
+	struct lh_buf text; /* of the result */
 };
 
 struct lh_reading *lh_reading_new(struct lh_call *call)
@@ -129,6 +130,9 @@ static int run(sqlite3 *db, void *arg, struct lh_err *err)
 	}
 	if (r->finish)
 		r->finish(r->result);
+	lh_buf_json(&r->text, r->result); /* a large one would hold the loop up */
+	json_decref(r->result);
+	r->result = NULL;
 	return 0;
 }
 
@@ -139,8 +143,9 @@ static void on_read(void *arg, int rc, const struct lh_err *err)
 	if (rc)
 		lh_reply_err(r->call, err);
 	else
-		lh_reply_ok(r->call, json_incref(r->result));
+		lh_reply_text(r->call, &r->text);
 	json_decref(r->result);
+	lh_buf_release(&r->text);
 	free(r);
 }
 

@@ -27,6 +27,16 @@ static json_t *envelope(json_t *id)
 	return m;
 }
 
+static void send_take(struct lh_peer *peer, json_t *message, bool piece)
+{
+	struct lh_buf text = { 0 };
+
+	lh_buf_json(&text, message);
+	json_decref(message);
+	peer->send(peer, &text, piece);
+	lh_buf_release(&text);
+}
+
 static void end(struct lh_call *call)
 {
 	struct lh_peer *peer = call->peer;
@@ -54,10 +64,25 @@ void lh_reply_ok(struct lh_call *call, json_t *result)
 		json_t *m = envelope(call->id);
 
 		json_object_set_new(m, "result", result);
-		call->peer->send(call->peer, m);
-		json_decref(m);
+		send_take(call->peer, m, false);
 	} else {
 		json_decref(result);
+	}
+	end(call);
+}
+
+void lh_reply_text(struct lh_call *call, const struct lh_buf *result)
+{
+	struct lh_buf m = { 0 };
+
+	if (call->id) {
+		lh_buf_printf(&m, "{\"jsonrpc\":\"2.0\",\"id\":");
+		lh_buf_json(&m, call->id);
+		lh_buf_printf(&m, ",\"result\":");
+		lh_buf_append(&m, result->data, result->used_bytes);
+		lh_buf_append(&m, "}", 1);
+		call->peer->send(call->peer, &m, false);
+		lh_buf_release(&m);
 	}
 	end(call);
 }
@@ -80,8 +105,7 @@ static void send_error(struct lh_peer *peer, json_t *id, const struct lh_err *er
 	json_object_set_new(e, "message", safe_string(err->text));
 	json_object_set_new(e, "data", data);
 	json_object_set_new(m, "error", e);
-	peer->send(peer, m);
-	json_decref(m);
+	send_take(peer, m, false);
 }
 
 void lh_reply_err(struct lh_call *call, const struct lh_err *err)
@@ -109,8 +133,7 @@ void lh_call_piece(struct lh_call *call, const char *method, const json_t *piece
 	json_object_update(params, (json_t *)piece);
 	json_object_set_new(m, "method", json_string(method));
 	json_object_set_new(m, "params", params);
-	call->peer->send(call->peer, m);
-	json_decref(m);
+	send_take(call->peer, m, true);
 }
 
 void lh_peer_lost(struct lh_peer *peer)

@@ -13,7 +13,7 @@
  *   no "id"     a notification: done, but never answered, whatever happens
  *   else        a result, or {code, message, data: {name, hint}}
  *
- * Every call ends exactly once: lh_reply_ok, lh_reply_err or lh_call_drop, at
+ * Every call ends exactly once: lh_reply_ok, _text, _err or lh_call_drop, at
  * once or later. The peer must outlive its calls; see lh_peer_lost. Loop thread.
  */
 #ifndef LIGHTHOUSE_RPC_H
@@ -24,6 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "lighthouse/err.h"
 
 enum lh_rpc_type {
@@ -74,8 +75,9 @@ struct lh_rpc {
 
 /* Who calls, and where messages go. */
 struct lh_peer {
-	/* Takes a message to the peer; `message` is borrowed. */
-	void (*send)(struct lh_peer *peer, const json_t *message);
+	/* Takes a message, as JSON without a newline, to the peer; borrowed. `piece`: it
+	 * is one on the way, not the answer. */
+	void (*send)(struct lh_peer *peer, const struct lh_buf *message, bool piece);
 	/* A call ended, answered or not; after its message was sent. */
 	void (*ended)(struct lh_peer *peer);
 	struct lh_feed *feed;       /* its subscriptions (subscribe.h); NULL: takes none */
@@ -111,6 +113,8 @@ void lh_peer_lost(struct lh_peer *peer);
 
 /* Ends of a call; `call` is freed. */
 void lh_reply_ok(struct lh_call *call, json_t *result /* stolen */);
+/* The result as JSON, made where it held nobody up; borrowed. */
+void lh_reply_text(struct lh_call *call, const struct lh_buf *result);
 void lh_reply_err(struct lh_call *call, const struct lh_err *err);
 void lh_call_drop(struct lh_call *call);
 /* A message on the way: {"id": the call's, ...piece} as notification `method`. */

@@ -6,13 +6,13 @@
 #include "base/log.h"
 #include "http/http_int.h"
 
-static void on_send(struct lh_peer *peer, const json_t *message)
+static void on_send(struct lh_peer *peer, const struct lh_buf *message, bool piece)
 {
 	struct lh_request *r = (struct lh_request *)peer;
 
-	if (r->ready || json_object_get(message, "method"))
+	if (r->ready || piece)
 		return;
-	lh_buf_json(&r->answer, message);
+	lh_buf_append(&r->answer, message->data, message->used_bytes);
 	lh__request_answer(r, MHD_HTTP_OK, "application/json");
 }
 

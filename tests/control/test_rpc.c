@@ -84,10 +84,12 @@ static void on_denied(void *ctx, const struct lh_peer *peer, const char *method)
 static const struct lh_rpc rpc = { .methods = methods, .method_count = 7,
 				   .denied = on_denied };
 
-static void on_send(struct lh_peer *peer, const json_t *message)
+static void on_send(struct lh_peer *peer, const struct lh_buf *message, bool piece)
 {
-	json_array_append_new(((struct test_peer *)peer)->sent,
-			      json_deep_copy(message));
+	json_t *m = json_loadb(message->data, message->used_bytes, 0, NULL);
+
+	assert_int_equal(piece, json_object_get(m, "method") != NULL);
+	json_array_append_new(((struct test_peer *)peer)->sent, m);
 }
 
 static void on_ended(struct lh_peer *peer)
@@ -363,6 +365,21 @@ static void rpc_makes_hostile_error_texts_safe(void **state)
 	       "\"look with 'ls'\"");
 }
 
+static void rpc_can_answer_with_text_that_was_made_elsewhere(void **state)
+{
+	struct test_peer *p = *state;
+	struct lh_buf text = { 0 };
+
+	lh_buf_printf(&text, "{\"rows\":[1,2]}");
+	send_line(p, CALL("hold", "{}"));
+	lh_reply_text(held, &text);
+	expect(p->sent, "[{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"rows\":[1,2]}}]");
+	send_line(p, "{\"jsonrpc\":\"2.0\",\"method\":\"hold\"}");
+	lh_reply_text(held, &text);
+	assert_int_equal(json_array_size(p->sent), 0);
+	assert_int_equal(p->ended, 2);
+	lh_buf_release(&text);
+}
 static void rpc_can_answer_later_with_pieces_before(void **state)
 {
 	struct test_peer *p = *state;
@@ -461,6 +478,7 @@ int main(void)
 		T(rpc_checks_every_parameter),
 		T(rpc_names_a_long_value_by_its_size),
 		T(rpc_makes_hostile_error_texts_safe),
+		T(rpc_can_answer_with_text_that_was_made_elsewhere),
 		T(rpc_can_answer_later_with_pieces_before),
 		T(rpc_tells_calls_that_their_peer_is_lost),
 	};
