@@ -12,6 +12,7 @@ static const struct ctl_option options[] = {
 	{ "tokens", 'n', "N", false, "tokens to write at most (200)" },
 	{ "temperature", 't', "X", false, "0 takes always the likeliest (0.8)" },
 	{ "top-k", 'k', "N", false, "choose among the N likeliest, 0 = all (40)" },
+	{ "top-p", 0, "X", false, "of those the fewest with this share, 1 = all (1)" },
 	{ "seed", 0, "N", false, "of the draw (1)" },
 	CTL_OPTION_JSON,
 	{ NULL },
@@ -45,11 +46,12 @@ static char *prompt_of(const struct ctl *c)
 
 static json_t *params_of(const struct ctl *c, int64_t job, const char *prompt)
 {
-	return json_pack("{s:I, s:o, s:I, s:f, s:I, s:I}", "job", (json_int_t)job,
+	return json_pack("{s:I, s:o, s:I, s:f, s:I, s:f, s:I}", "job", (json_int_t)job,
 			 "prompt", ctl_text(c, "the prompt", prompt), "max_tokens",
 			 (json_int_t)ctl_opt_int(c, "tokens", 200, 1, 65536),
 			 "temperature", ctl_opt_number(c, "temperature", 0.8, 0, 100),
 			 "top_k", (json_int_t)ctl_opt_int(c, "top-k", 40, 0, 1000000),
+			 "top_p", ctl_opt_number(c, "top-p", 1, 1e-6, 1),
 			 "seed", (json_int_t)ctl_opt_int(c, "seed", 1, 0, INT64_MAX));
 }
 
@@ -91,4 +93,5 @@ const struct ctl_command ctl_cmd_sample = {
 	"Let the model write.\n"
 	"A running job answers between two steps, an ended one from its checkpoint.",
 	"  lhctl sample my-job --prompt 'int main(' --tokens 300\n"
+	"  lhctl sample my-job --top-k 0 --top-p 0.9 --seed 7\n"
 	"  lhctl sample my-job --temperature 0 --json\n", 1, 1, options, run };

@@ -16,19 +16,20 @@ int lh_sample_parse(struct lh_sample_args *a, const json_t *json, struct lh_err 
 	const char *prompt = "";
 	size_t prompt_bytes = 0;
 	json_int_t tokens = 200, top_k = 40, seed = 1;
-	double temperature = 0.8;
+	double temperature = 0.8, top_p = 1;
 	json_error_t e;
 
-	if (json_unpack_ex((json_t *)json, &e, 0, "{s?s% s?I s?F s?I s?I}", "prompt",
+	if (json_unpack_ex((json_t *)json, &e, 0, "{s?s% s?I s?F s?I s?F s?I}", "prompt",
 			   &prompt, &prompt_bytes, "max_tokens", &tokens, "temperature",
-			   &temperature, "top_k", &top_k, "seed", &seed))
+			   &temperature, "top_k", &top_k, "top_p", &top_p, "seed", &seed))
 		return lh_err_set(err, LH_EPARAMS, "sample: %s", e.text);
-	if (tokens < 1 || tokens > 65536 || temperature < 0 || top_k < 0)
+	if (tokens < 1 || tokens > 65536 || temperature < 0 || top_k < 0 || top_p <= 0 ||
+	    top_p > 1)
 		return lh_err_set(err, LH_EPARAMS,
 				  "sample: max_tokens is 1 to 65536, temperature and "
-				  "top_k are not negative");
+				  "top_k are not negative, top_p is above 0 and at most 1");
 	*a = (struct lh_sample_args){ prompt, prompt_bytes, tokens, temperature, top_k,
-				      (uint64_t)seed };
+				      top_p, (uint64_t)seed };
 	return 0;
 }
 
@@ -46,13 +47,14 @@ static int by_logit(const void *a, const void *b)
 	return x->id - y->id;
 }
 
-static int32_t draw(const float *logits, int ids, const struct lh_sample_args *a,
-		    int64_t position)
+int32_t lh_sample_draw(const float *logits, int ids, const struct lh_sample_args *a,
+		       int64_t position)
 {
 	struct choice c[IDS];
-	double sum = 0, want;
-	int n = ids;
+	double weight[IDS], sum = 0, kept = 0, want;
+	int n = ids, k = 0;
 
+	LH_ASSERT(ids >= 1 && ids <= IDS);
 	for (int i = 0; i < ids; i++)
 		c[i] = (struct choice){ logits[i], i };
 	qsort(c, (size_t)n, sizeof(*c), by_logit);
@@ -61,14 +63,17 @@ static int32_t draw(const float *logits, int ids, const struct lh_sample_args *a
 	if (a->top_k > 0 && a->top_k < n)
 		n = (int)a->top_k;
 	for (int i = 0; i < n; i++)
-		sum += exp((c[i].logit - c[0].logit) / a->temperature);
-	want = sum * lh_rng_uniform(a->seed, LH_RNG_SAMPLE, (uint64_t)position);
-	for (int i = 0; i < n; i++) {
-		want -= exp((c[i].logit - c[0].logit) / a->temperature);
+		sum += weight[i] = exp((c[i].logit - c[0].logit) / a->temperature);
+	do {
+		kept += weight[k++];
+	} while (k < n && kept < sum * a->top_p);
+	want = kept * lh_rng_uniform(a->seed, LH_RNG_SAMPLE, (uint64_t)position);
+	for (int i = 0; i < k; i++) {
+		want -= weight[i];
 		if (want < 0)
 			return c[i].id;
 	}
-	return c[n - 1].id;
+	return c[k - 1].id;
 }
 
 /* The prompt as ids; *n of them, heap. */
@@ -121,7 +126,7 @@ int lh_sample_run(struct lh_model *model, int64_t vocab, int64_t step,
 	if (!rc)
 		rc = lh_decoder_feed(d, prompt, n, logits, err);
 	while (!rc && made < a->max_tokens) {
-		int32_t id = draw(logits, ids, a, made);
+		int32_t id = lh_sample_draw(logits, ids, a, made);
 
 		if (id == LH_BYTES_SEPARATOR)
 			break;

@@ -18,7 +18,8 @@ struct lh_sample_args {
 	size_t prompt_bytes;
 	int64_t max_tokens;
 	double temperature;   /* 0 = the likeliest */
-	int64_t top_k;        /* 0 = all */
+	int64_t top_k;        /* among so many of the likeliest; 0 = all */
+	double top_p;         /* and of those the fewest with this share; 1 = all */
 	uint64_t seed;
 };
 
@@ -26,6 +27,11 @@ struct lh_sample_args {
  * `json`'s strings. LH_EPARAMS names what is wrong. */
 int lh_sample_parse(struct lh_sample_args *args, const json_t *json,
 		    struct lh_err *err);
+
+/* One of the ids that `logits` are of, by the arguments; draw number `position` of the
+ * seed. At most LH_BYTES_VOCAB ids. */
+int32_t lh_sample_draw(const float *logits, int ids, const struct lh_sample_args *args,
+		       int64_t position);
 
 /* `piece(arg, text)` is called with text as it grows; non-zero stops early.
  * *result: {text, tokens, step}, new reference. */

@@ -62,9 +62,9 @@
  * cancel and stop it leaves unfinished what it does besides: an evaluation, a
  * step, its preparations. A stop is lhd's own: not journalled yet when it is sent,
  * so its id is LH_PROTO_UNANSWERED and no record answers it.
- * Calls: sample {prompt, max_tokens, temperature, top_k, seed}; preflight {phase} ->
- * {phase, need_bytes, have_bytes, fits, step_s (null: not known)}: what a switch there
- * would meet now.
+ * Calls: sample {prompt, max_tokens, temperature, top_k, top_p, seed}; preflight
+ * {phase} -> {phase, need_bytes, have_bytes, fits, step_s (null: not known)}: what a
+ * switch there would meet now.
  *
  * Version. `proto` is LH_PROTO_VERSION; it, job, attempt, token, pid, start_time,
  * generation and step of a hello mean the same in every version. An lhd speaks its

@@ -119,7 +119,7 @@ static int append(void *arg, const char *text)
 
 static char *sample(double temperature, uint64_t seed, char *pieces)
 {
-	struct lh_sample_args a = { "ab\xc3\xa9", 4, 60, temperature, 0, seed };
+	struct lh_sample_args a = { "ab\xc3\xa9", 4, 60, temperature, 0, 1, seed };
 	struct lh_err err = LH_ERR_INIT;
 	json_t *result;
 	char *text;
@@ -153,10 +153,58 @@ static void sampling_repeats_for_a_seed_and_differs_between_seeds(void **state)
 	free(b);
 }
 
+/* Four ids of 0.4, 0.3, 0.2 and 0.1, shuffled: how often each is drawn. */
+static void count_draws(double temperature, int64_t top_k, double top_p, int draws[4])
+{
+	const float logits[] = { logf(0.2f), logf(0.4f), logf(0.1f), logf(0.3f) };
+	struct lh_sample_args a = { "", 0, 1, temperature, top_k, top_p, 3 };
+
+	memset(draws, 0, 4 * sizeof(*draws));
+	for (int i = 0; i < 10000; i++)
+		draws[lh_sample_draw(logits, 4, &a, i)]++;
+}
+
+static void draws_follow_temperature_and_both_limits(void **state)
+{
+	/* Of 10,000, with a deviation of 50 at most; want[i] < 0: never. */
+	static const struct {
+		double temperature;
+		int64_t top_k;
+		double top_p;
+		int want[4];
+	} cases[] = {
+		{ 1, 0, 1, { 2000, 4000, 1000, 3000 } },
+		{ 1, 2, 1, { -1, 5714, -1, 4286 } },
+		{ 1, 0, 0.75, { 2222, 4444, -1, 3333 } },
+		{ 1, 0, 0.65, { -1, 5714, -1, 4286 } },
+		{ 1, 0, 0.3, { -1, 10000, -1, -1 } },
+		{ 1, 0, 1e-6, { -1, 10000, -1, -1 } },
+		/* The share is one of what top_k leaves. */
+		{ 1, 2, 0.57, { -1, 10000, -1, -1 } },
+		{ 1, 2, 0.58, { -1, 5714, -1, 4286 } },
+		/* Temperature 0.5 squares what is to be shared. */
+		{ 0.5, 0, 1, { 1333, 5333, 333, 3000 } },
+		{ 0, 0, 1, { -1, 10000, -1, -1 } },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		int draws[4];
+
+		count_draws(cases[i].temperature, cases[i].top_k, cases[i].top_p, draws);
+		for (int k = 0; k < 4; k++)
+			if (cases[i].want[k] < 0 ? draws[k] :
+						   abs(draws[k] - cases[i].want[k]) > 200)
+				fail_msg("case %zu, id %d: %d draws, not %d", i, k, draws[k],
+					 cases[i].want[k]);
+	}
+}
+
 static void bad_sampling_arguments_are_refused(void **state)
 {
 	const char *bad[] = { "{\"max_tokens\":0}", "{\"temperature\":-1}",
-			      "{\"top_k\":-2}", "{\"prompt\":7}", "[]" };
+			      "{\"top_k\":-2}", "{\"top_p\":0}", "{\"top_p\":1.1}",
+			      "{\"prompt\":7}", "[]" };
 	struct lh_sample_args a;
 
 	(void)state;
@@ -174,6 +222,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(decoder_agrees_with_the_model_in_any_chunking),
 		cmocka_unit_test(sampling_repeats_for_a_seed_and_differs_between_seeds),
+		cmocka_unit_test(draws_follow_temperature_and_both_limits),
 		cmocka_unit_test(bad_sampling_arguments_are_refused),
 	};
 
