@@ -14,7 +14,7 @@
 #include "train/data.h"
 
 static const struct ctl_option options[] = {
-	{ "at", 0, "N", false, "position in the file, or number of the job's sequence (0)" },
+	{ "at", 0, "N", false, "position in the file, or number of the sequence (0)" },
 	{ "tokens", 'n', "N", false, "tokens to show at most (200)" },
 	{ "format", 0, "NAME", false, "of a file without a header: uint16 or uint32" },
 	{ "ids", 0, NULL, false, "ids, also where they stand for bytes" },
@@ -56,17 +56,15 @@ static void print_about(const json_t *about)
 	json_t *value;
 
 	json_object_foreach ((json_t *)about, key, value) {
-		char safe[1200];
+		int64_t from = json_integer_value(json_array_get(value, 0));
+		int64_t to = json_integer_value(json_array_get(value, 1));
 
-		if (json_is_string(value))
-			printf("%s: %s\n", key,
-			       lh_escape(safe, sizeof(safe), json_string_value(value)));
+		if (json_is_string(value)) /* escaped by name_of */
+			printf("%s: %s\n", key, json_string_value(value));
 		else if (json_is_array(value))
-			printf("%s: %" JSON_INTEGER_FORMAT " to %" JSON_INTEGER_FORMAT "\n", key,
-			       json_integer_value(json_array_get(value, 0)),
-			       json_integer_value(json_array_get(value, 1)));
+			printf("%s: %" PRId64 " to %" PRId64 "\n", key, from, to);
 		else
-			printf("%s: %" JSON_INTEGER_FORMAT "\n", key, json_integer_value(value));
+			printf("%s: %" PRId64 "\n", key, (int64_t)json_integer_value(value));
 	}
 	putchar('\n');
 }
@@ -86,7 +84,8 @@ static int show(struct view *v, const struct lh_shard *s, int64_t from, int64_t 
 		for (int64_t i = 0; i < n; i++)
 			json_array_append_new(list, json_integer(ids[i]));
 		json_object_set_new(v->about, "ids", list);
-		json_object_set_new(v->about, "text", text ? json_string(text) : json_null());
+		json_object_set_new(v->about, "text",
+				    text ? json_string(text) : json_null());
 		ctl_print_json_take(json_incref(v->about));
 	} else {
 		print_about(v->about);
@@ -197,7 +196,8 @@ static int ask_job(const struct ctl *c, struct lh_job *job)
 	if (!rc) {
 		shown = ctl_call(k, "job.show", json_pack("{s:I}", "job", (json_int_t)id),
 				 &err);
-		if (!shown || lh_jobfile_from_json(job, json_object_get(shown, "spec"), &err))
+		if (!shown ||
+		    lh_jobfile_from_json(job, json_object_get(shown, "spec"), &err))
 			rc = ctl_fail(&err);
 		json_decref(shown);
 	}

@@ -17,7 +17,8 @@
 #include "ngram.h"
 #include "pack.h"
 
-enum { THREADS_MAX = 256, BAR_COLUMNS = 24 };
+/* One thread reads for all of them, and more than a few wait for it. */
+enum { THREADS_MAX = 64, THREADS_USUAL = 16, BAR_COLUMNS = 24 };
 
 static const struct ctl_option options[] = {
 	{ "output", 'o', "PREFIX", false, "write PREFIX.train.bin and PREFIX.val.bin" },
@@ -27,7 +28,7 @@ static const struct ctl_option options[] = {
 	{ "ext", 0, "LIST", false, "only files that end so, as in .txt,.md" },
 	{ "field", 0, "NAME", false, "text of a line of JSON (text)" },
 	{ "jsonl", 0, NULL, false, "all input is lines of JSON, whatever it is called" },
-	{ "threads", 0, "N", false, "that make tokens of text (one a CPU)" },
+	{ "threads", 0, "N", false, "that make tokens of text (one a CPU, at most 16)" },
 	{ "save-every", 0, "MB", false, "text after which the place is noted (1000)" },
 	{ "stats", 0, NULL, false, "byte-model losses of the validation split" },
 	{ "json", 0, NULL, false, "the summary as data" },
@@ -76,7 +77,7 @@ static void show_bar(struct pack *p)
 {
 	int64_t now = lh_clock_us(), done = p->place.bytes + p->place.offset;
 	double share = p->total ? (double)done / (double)p->total : 0, seconds, rate;
-	char bar[BAR_COLUMNS + 1], left[32] = "";
+	char bar[BAR_COLUMNS + 1], left[32];
 	int full;
 
 	if (!isatty(STDERR_FILENO) || now < p->shown_us + 200000)
@@ -89,11 +90,13 @@ static void show_bar(struct pack *p)
 	bar[BAR_COLUMNS] = '\0';
 	seconds = (double)(now - p->start_us) / 1e6;
 	rate = (double)(done - p->start_bytes) / seconds;
-	if (p->total && rate > 0)
-		ctl_duration(left, (double)(p->total - done > 0 ? p->total - done : 0) / rate);
-	fprintf(stderr, "\r\x1b[K[%s] %3.0f%%  %" PRId64 " documents, %.1f MB, %.0f MB/s%s%s",
-		bar, 100 * share, p->counts.documents[0] + p->counts.documents[1],
-		(double)text_bytes(p) / 1e6, rate / 1e6, *left ? ", left " : "", left);
+	fprintf(stderr, "\r\x1b[K[%s] %3.0f%%  %" PRId64 " documents, %.1f MB", bar,
+		100 * share, p->counts.documents[0] + p->counts.documents[1],
+		(double)text_bytes(p) / 1e6);
+	if (seconds < 1 || rate <= 0)
+		return; /* it would jump about */
+	ctl_duration(left, (double)(p->total > done ? p->total - done : 0) / rate);
+	fprintf(stderr, ", %.0f MB/s, %s left", rate / 1e6, left);
 }
 
 static void clear_bar(void)
@@ -209,7 +212,8 @@ static int open_splits(struct pack *p, bool resume, struct lh_err *err)
 		char *path = split_path(p, s);
 
 		rc = resume ? lh_shard_writer_resume(&p->split[s], path, LH_BYTES_VOCAB,
-						     LH_BYTES_SEPARATOR, tokens(p, s), err) :
+						     LH_BYTES_SEPARATOR, tokens(p, s),
+						     err) :
 			      lh_shard_writer_new(&p->split[s], path, LH_BYTES_VOCAB,
 						  LH_BYTES_SEPARATOR, err);
 		free(path);
@@ -439,7 +443,7 @@ static int run(struct ctl *c)
 	if (!p.prefix)
 		return ctl_usage(c->command, "--output is missing");
 	if (!threads)
-		threads = cpus < 1 ? 1 : cpus > THREADS_MAX ? THREADS_MAX : (int)cpus;
+		threads = cpus < 1 ? 1 : cpus > THREADS_USUAL ? THREADS_USUAL : (int)cpus;
 	if (reads_stdin(&o))
 		p.save_bytes = 0; /* it comes but once */
 	p.command = command_of(&p, &o, field);

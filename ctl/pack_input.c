@@ -124,45 +124,55 @@ static FTSENT *next_of_tree(struct pack_input *in, struct lh_err *err)
 	return NULL;
 }
 
-/* Enters the next file without opening it: 1, 0 at the end of all, or an error. */
-static int enter_file(struct pack_input *in, bool *in_tree, struct lh_err *err)
+static void enter_stdin(struct pack_input *in)
 {
-	FTSENT *e;
+	in->name = lh_strdup("stdin");
+	in->is_stdin = true;
+	in->jsonl = in->o.jsonl;
+}
 
-	*in_tree = false;
-	for (;;) {
-		if (!in->tree) {
-			if (in->path == in->o.path_count)
-				return 0;
-			if (!strcmp(in->o.paths[in->path], "-")) {
-				in->path++;
-				in->name = lh_strdup("stdin");
-				in->is_stdin = true;
-				in->jsonl = in->o.jsonl;
-				return 1;
-			}
-			in->tree = open_tree(in->o.paths[in->path++]);
-			if (!in->tree)
-				return lh_err_set(err, LH_EIO, "cannot read '%s': %s",
-						  in->o.paths[in->path - 1],
-						  strerror(errno));
-		}
-		e = next_of_tree(in, err);
-		if (e)
-			break;
-		if (in->tree)
-			return err->code;
-	}
-	*in_tree = e->fts_level > 0;
+static void enter_found(struct pack_input *in, const FTSENT *e)
+{
+	const struct timespec *changed = &e->fts_statp->st_mtim;
+	uint64_t *seen = &in->place.seen;
+
 	in->name = lh_strdup(e->fts_path);
 	in->size = e->fts_statp->st_size;
 	in->is_stdin = false;
 	in->jsonl = in->o.jsonl || pack_name_ends(in->name, ".jsonl", 6);
-	in->place.seen = XXH64(in->name, strlen(in->name), in->place.seen);
-	in->place.seen = XXH64(&in->size, sizeof(in->size), in->place.seen);
-	in->place.seen = XXH64(&e->fts_statp->st_mtim, sizeof(e->fts_statp->st_mtim),
-			       in->place.seen);
-	return 1;
+	*seen = XXH64(in->name, strlen(in->name), *seen);
+	*seen = XXH64(&in->size, sizeof(in->size), *seen);
+	*seen = XXH64(changed, sizeof(*changed), *seen);
+}
+
+/* Enters the next file without opening it: 1, 0 at the end of all, or an error. */
+static int enter_file(struct pack_input *in, bool *in_tree, struct lh_err *err)
+{
+	for (;;) {
+		const char *path;
+		FTSENT *e;
+
+		if (in->tree) {
+			e = next_of_tree(in, err);
+			*in_tree = e && e->fts_level > 0;
+			if (e)
+				enter_found(in, e);
+			if (e || in->tree)
+				return e ? 1 : err->code;
+		}
+		if (in->path == in->o.path_count)
+			return 0;
+		path = in->o.paths[in->path++];
+		if (!strcmp(path, "-")) {
+			enter_stdin(in);
+			*in_tree = false;
+			return 1;
+		}
+		in->tree = open_tree(path);
+		if (!in->tree)
+			return lh_err_set(err, LH_EIO, "cannot read '%s': %s", path,
+					  strerror(errno));
+	}
 }
 
 static void leave_file(struct pack_input *in)

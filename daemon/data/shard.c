@@ -146,8 +146,10 @@ int lh_shard_verify(const struct lh_shard *s, struct lh_err *err)
 {
 	const struct lh__shard_header *h = s->map;
 
-	if (!s->vocab)
-		return s->index ? lh__shard_verify_index(s, err) : 0;
+	if (s->index)
+		return lh__shard_verify_index(s, err);
+	if (memcmp(h->magic, LH__SHARD_MAGIC, 8))
+		return 0;
 	if (XXH64(s->ids, (size_t)(s->count * s->width), 0) == h->ids_xxh64)
 		return 0;
 	return bad(s, err, "the tokens do not match their checksum",

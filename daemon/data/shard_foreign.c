@@ -218,8 +218,8 @@ static int read_megatron(struct lh_shard *s, struct lh_err *err)
 	if (rc)
 		return rc;
 	if (!parts_of(s, &x))
-		return lh__shard_bad(s->path, err, "its size does not match the sequences and "
-				     "documents it promises",
+		return lh__shard_bad(s->path, err, "its size does not match the sequences "
+				     "and documents it promises",
 				     "the file was truncated or damaged");
 	rc = check_places(s, &x, PLACES, err);
 	if (rc)
@@ -289,7 +289,7 @@ static int refuse(const struct lh_shard *s, struct lh_err *err)
 		lh_err_hint(err, "make one with 'lhctl pack'; a file of bare ids needs "
 			    "data.format");
 	free(index);
-	return err->code;
+	return LH_EDATA;
 }
 
 int lh__shard_read_foreign(struct lh_shard *s, enum lh_shard_format format,

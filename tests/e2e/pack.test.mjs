@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, symlinkSync, writeFil
 import { gzipSync } from 'node:zlib';
 import { join } from 'node:path';
 import { atEnd, bin, scratch, until } from './lib/lhd.mjs';
+import { onTerminal } from './lib/pty.mjs';
 
 const pack = (dir, out, args, input) => spawnSync(bin('lhctl'), ['pack', '-o', out, ...args], { cwd: dir, encoding: 'utf8', input });
 
@@ -122,6 +123,17 @@ test('bombs and damaged files are refused', (t) => {
   put('h.jsonl.gz', gzipSync(lines(0, 10000, 40)));
   const [shard] = packed(dir, 'h', ['--validation', '0', '--max-bytes', '1000000', 'h.jsonl.gz']);
   assert.equal(texts(shard).join('').length, 1000000);
+});
+
+test('a terminal sees how far it is, a pipe does not', async (t) => {
+  const dir = scratch(t);
+  mkdirSync(join(dir, 'in'));
+  for (const name of ['a', 'b', 'c']) writeFileSync(join(dir, 'in', `${name}.txt`), words(1, 600_000));
+  const page = onTerminal(`${bin('lhctl')} pack -o ${join(dir, 'o')} --validation 0 ${join(dir, 'in')}`);
+  assert.equal(await page.ended, 0);
+  assert.match(page.said, /\[#+\.+\] +(33|67)%  [12] documents, \d+\.\d MB/);
+  assert.match(page.said, /o\.train\.bin: 3 documents/);
+  assert.equal(pack(dir, 'p', ['--validation', '0', 'in']).stderr, '');
 });
 
 test('what was cut short goes on, and comes out the same', (t) => {
