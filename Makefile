@@ -452,7 +452,7 @@ demo: deps
 
 bench: all $(BENCHES)
 	$(Q)for b in $(BENCHES); do echo "== $$b"; $$b || exit 1; done
-	$(Q)for b in control stall pack page; do echo "== $$b"; \
+	$(Q)for b in control steering stall pack page; do echo "== $$b"; \
 	  LH_BUILD=$(abspath $(BUILD)) node tests/bench/$$b.mjs || exit 1; done
 
 install: all

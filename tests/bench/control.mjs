@@ -7,23 +7,10 @@
 // from a control command to its answer and a read to its answer, and that of lhctl
 // from start to end.
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { Lhd, atEnd, bin, packText, submit } from '../e2e/lib/lhd.mjs';
+import { Lhd, bin, packText, submit } from '../e2e/lib/lhd.mjs';
+import { accepted, bench, line, median, quantile, timed } from './report.mjs';
 
-const after = [];
-const t = { after: (f) => after.push(f) };
-const dir = mkdtempSync(join(tmpdir(), 'lh-'));
-atEnd(t, () => rmSync(dir, { recursive: true, force: true }));
-
-function line(what, value, unit, target) {
-  console.log(`${what.padEnd(52)} ${value.toFixed(1).padStart(10)} ${unit.padEnd(8)} target ${target}`);
-}
-
-const quantile = (v, q) => v.sort((a, b) => a - b)[Math.min(v.length - 1, Math.floor(v.length * q))];
-
-try {
+await bench(async (t, dir) => {
   packText(dir);
   const lhd = await Lhd.start(t, dir);
   // A model of the demo's width: long GEMMs on all cores, steps of 100 ms and more.
@@ -35,32 +22,18 @@ try {
   await lhd.jobUntil(job, 'training', (j) => j.step >= 3);
 
   const n = 100_000, window = 1_000;
-  let start = process.hrtime.bigint(), sent = 0;
+  let sent = 0;
   const one = async () => { while (sent++ < n) await lhd.client.request('job.get', { job }); };
-  await Promise.all(Array.from({ length: window }, one));
-  let seconds = Number(process.hrtime.bigint() - start) / 1e9;
-  line(`job.get, one client, ${window} in flight`, n / seconds, 'calls/s', '>= 10000');
+  const ms = await timed(() => Promise.all(Array.from({ length: window }, one)));
+  line(`job.get, one client, ${window} in flight`, n / ms * 1000, 'calls/s', '>= 10000');
 
-  const timed = async (method, params) => {
-    start = process.hrtime.bigint();
-    await lhd.call(method, params);
-    return Number(process.hrtime.bigint() - start) / 1e6;
-  };
-  const reads = [], commands = [];
-  for (let i = 0; i < 1000; i++) reads.push(await timed('job.get', { job }));
-  for (let i = 0; i < 300; i++) commands.push(await timed('job.checkpoint', { job }));
+  const reads = [], runs = [];
+  for (let i = 0; i < 1000; i++) reads.push(await timed(() => lhd.call('job.get', { job })));
+  const commands = await accepted(lhd, job, 300, 'job.checkpoint');
   line('job.get, 99th percentile of 1000', quantile(reads, 0.99), 'ms', '< 50');
   line('a control command accepted, 99th percentile of 300', quantile(commands, 0.99), 'ms', '< 50');
-  line('  its median', quantile(commands, 0.5), 'ms', '');
-
-  const runs = [];
-  for (let i = 0; i < 200; i++) {
-    start = process.hrtime.bigint();
-    execFileSync(bin('lhctl'), ['--state', lhd.state, 'ls']);
-    runs.push(Number(process.hrtime.bigint() - start) / 1e6);
-  }
-  line('lhctl ls, start to end, median of 200', quantile(runs, 0.5), 'ms', '< 15');
-  line('  its 99th percentile', quantile(runs, 0.99), 'ms', '');
-} finally {
-  for (const f of after) await f();
-}
+  line('  its median', median(commands), 'ms');
+  for (let i = 0; i < 200; i++) runs.push(await timed(() => execFileSync(bin('lhctl'), ['--state', lhd.state, 'ls'])));
+  line('lhctl ls, start to end, median of 200', median(runs), 'ms', '< 15');
+  line('  its 99th percentile', quantile(runs, 0.99), 'ms');
+});
