@@ -244,8 +244,13 @@ static int64_t state_bytes(const struct lh_layout *l)
 static int64_t op_bytes(const struct lh_layout *l, int B)
 {
 	struct lh_heads h = lh_layout_heads(l->model, B, l->T);
-	int64_t most = (int64_t)l->sizes->rows_bytes(B * l->T, l->model->dim);
+	const struct lh_job_model *c = l->model;
+	int64_t most = (int64_t)l->sizes->rows_bytes(B * l->T, c->dim);
 
+	if (c->qkv_bias)
+		most = max(most, (int64_t)l->sizes->rows_bytes(B * l->T, lh_qkv_width(c)));
+	if (c->qk_norm)
+		most = max(most, (int64_t)l->sizes->rows_bytes(B * l->T, c->head_dim));
 	for (int i = 0; i < l->model->layers; i++) {
 		const struct lh_lighthouse *g = lh_layout_lighthouse(l->mode, i);
 		struct lh_sdpa s = lh_attention_sdpa(g, h);

@@ -107,7 +107,8 @@ struct lh_ops_sizes {
 	/* So do lighthouse_score and lighthouse_select, */
 	size_t (*lighthouse_bytes)(const struct lh_lighthouse *g,
 				   const struct lh_heads *h);
-	/* and rmsnorm_bwd and embed_bwd of R rows. It is one memory: the most of
+	/* and rmsnorm_bwd, embed_bwd, bias_bwd and qk_norm_bwd of R rows, C (N, D)
+	 * wide. It is one memory: the most of
 	 * these is held. */
 	size_t (*rows_bytes)(int64_t R, int64_t C);
 	/* What the device holds from the start: code, libraries, their buffers. */

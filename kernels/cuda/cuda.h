@@ -136,6 +136,18 @@ template <typename T>
 void lh_cuda_rope(struct lh_dev *dev, int B, int64_t T_, int heads, int D, lh_act *x,
 		  int64_t row, const struct lh_rope *rope, bool inverse);
 template <typename T>
+void lh_cuda_bias(struct lh_dev *dev, int64_t R, int64_t N, lh_act *x, const lh_act *b);
+template <typename T>
+void lh_cuda_bias_bwd(struct lh_dev *dev, int64_t R, int64_t N, float *db,
+		      const lh_act *dy);
+template <typename T>
+void lh_cuda_qk_norm(struct lh_dev *dev, int64_t R, int heads, int D, lh_act *x,
+		     int64_t row, const lh_act *w, float eps);
+template <typename T>
+void lh_cuda_qk_norm_bwd(struct lh_dev *dev, int64_t R, int heads, int D, lh_act *dx,
+			 float *dw, const lh_act *x, int64_t row, const lh_act *w,
+			 float eps);
+template <typename T>
 void lh_cuda_swiglu(struct lh_dev *dev, int64_t R, int64_t F, lh_act *y,
 		    const lh_act *gu);
 template <typename T>

@@ -18,6 +18,8 @@
 		.linear = lh_cuda_linear<T>, .linear_dx = lh_cuda_linear_dx<T>,       \
 		.linear_dw = lh_cuda_linear_dw<T>, .rmsnorm = lh_cuda_rmsnorm<T>,     \
 		.rmsnorm_bwd = lh_cuda_rmsnorm_bwd<T>, .rope = lh_cuda_rope<T>,       \
+		.bias = lh_cuda_bias<T>, .bias_bwd = lh_cuda_bias_bwd<T>,             \
+		.qk_norm = lh_cuda_qk_norm<T>, .qk_norm_bwd = lh_cuda_qk_norm_bwd<T>, \
 		.swiglu = lh_cuda_swiglu<T>, .swiglu_bwd = lh_cuda_swiglu_bwd<T>,     \
 		.embed = lh_cuda_embed<T>, .embed_bwd = lh_cuda_embed_bwd<T>,         \
 		.xent = lh_cuda_xent<T>,                                              \

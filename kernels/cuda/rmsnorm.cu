@@ -5,7 +5,7 @@
  * dx read, dx written). Where a lane's columns fit in registers (C up to 2048
  * bf16) one pass does dx and the gain's partial sums, a slice of rows a block;
  * wider rows read x and dy twice. Partials are added in block order. */
-#include "vec.cuh"
+#include "parts.cuh"
 
 enum { WARPS = 8, THREADS = 32 * WARPS };
 
@@ -179,24 +179,6 @@ wide_dw_kernel(float *part, const T *__restrict__ dy, const T *__restrict__ x,
 	part[blockIdx.y * C + c] = sum;
 }
 
-/* dw (C) += part (parts, C), parts ascending in four interleaved chains. */
-__global__ void __launch_bounds__(128)
-add_parts_kernel(float *dw, const float *__restrict__ part, int parts, int64_t C)
-{
-	__shared__ float rows[4][32];
-	int64_t c = (int64_t)blockIdx.x * 32 + threadIdx.x % 32;
-	int row = threadIdx.x / 32;
-	float sum = 0;
-
-	for (int p = row; p < parts && c < C; p += 4)
-		sum += part[p * C + c];
-	rows[row][threadIdx.x % 32] = sum;
-	__syncthreads();
-	if (row == 0 && c < C)
-		dw[c] += (rows[0][threadIdx.x] + rows[1][threadIdx.x]) +
-			 (rows[2][threadIdx.x] + rows[3][threadIdx.x]);
-}
-
 template <typename T>
 void lh_cuda_rmsnorm(struct lh_dev *dev, int64_t R, int64_t C, lh_act *y, float *rstd,
 		     const lh_act *x, const lh_act *w, float eps)
@@ -253,9 +235,7 @@ void lh_cuda_rmsnorm_bwd(struct lh_dev *dev, int64_t R, int64_t C, lh_act *dx, f
 {
 	bool vec = lh_aligned<T>(dx, C) && lh_aligned<T>(dy, C) && lh_aligned<T>(x, C) &&
 		   lh_aligned<T>(w, C);
-	/* Of the shape alone, not of the card: the sums' order follows from it. */
-	int64_t most = LH_CUDA_NORM_PARTS;
-	int blocks = (int)(lh_ceil(R, WARPS) < most ? lh_ceil(R, WARPS) : most);
+	int blocks = parts_of(R, WARPS);
 	struct bwd b = { R, C, dx, NULL, dy, x, w, rstd, blocks };
 	int64_t nv = lh_ceil(C, 32 * VEC<T>);
 
@@ -270,8 +250,7 @@ void lh_cuda_rmsnorm_bwd(struct lh_dev *dev, int64_t R, int64_t C, lh_act *dx, f
 		fused<T, 4>(dev, &b);
 	else
 		fused<T, 8>(dev, &b);
-	add_parts_kernel<<<(unsigned)lh_ceil(C, 32), 128, 0, dev->stream>>>(dw, b.part,
-									    blocks, C);
+	add_parts(dev, dw, b.part, blocks, C);
 	lh_cuda_launched(dev, "rmsnorm_bwd");
 }
 

@@ -301,6 +301,8 @@ const struct lh_ops_sizes lh_sizes_cuda = {
 	.sdpa_bytes = sdpa_bytes,
 	.lighthouse_bytes = lighthouse_bytes,
 	.rows_bytes = rows_bytes,
+	.has_bias = true,
+	.has_qk_norm = true,
 	.supports = supports,
 	.open_bytes = (size_t)600 << 20,
 };
@@ -312,6 +314,8 @@ const struct lh_ops_sizes lh_sizes_cuda_f32 = {
 	.sdpa_bytes = sdpa_bytes,
 	.lighthouse_bytes = lighthouse_bytes,
 	.rows_bytes = rows_bytes,
+	.has_bias = true,
+	.has_qk_norm = true,
 	.supports = supports_f32,
 	.open_bytes = (size_t)600 << 20,
 };

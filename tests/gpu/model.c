@@ -1,6 +1,7 @@
 /* model.c: the whole model on the GPU against the CPU.
  *
- * Gradients of a small model, full and Lighthouse, tied and with grouped heads:
+ * Gradients of a small model, full and Lighthouse, tied and with grouped heads, with
+ * biases and norms of q and k:
  * float32 within 1e-4 of the CPU's and bf16 within 3e-2, by tensor, |x - y| / |y|,
  * with the CPU's selection (other rounding selects other entries). Every
  * recomputation gives the same gradients. Two phases with evaluations look for no
@@ -81,12 +82,16 @@ struct run {
 	struct lh_attention_mode mode;
 };
 
-static struct lh_job_model shape_of(bool tied)
+enum shape { PLAIN, TIED, QWEN, SHAPES };
+static const char *const shape_names[SHAPES] = { "", " tied, grouped", " biases, qk_norm" };
+
+static struct lh_job_model shape_of(enum shape shape)
 {
 	return (struct lh_job_model){
-		.vocab = V, .dim = 128, .layers = 3, .heads = 4, .kv_heads = tied ? 2 : 4,
-		.head_dim = 32, .ffn_dim = 192, .tied = tied, .rope_theta = 10000,
-		.norm_eps = 1e-5, .init_std = 0.05 };
+		.vocab = V, .dim = 128, .layers = 3, .heads = 4,
+		.kv_heads = shape == PLAIN ? 4 : 2, .head_dim = 32, .ffn_dim = 192,
+		.tied = shape == TIED, .qkv_bias = shape == QWEN, .qk_norm = shape == QWEN,
+		.rope_theta = 10000, .norm_eps = 1e-5, .init_std = 0.05 };
 }
 
 static struct lh_attention_mode mode_of(bool lighthouse)
@@ -102,9 +107,10 @@ static struct lh_attention_mode mode_of(bool lighthouse)
 	return m;
 }
 
-static void run_open(struct run *r, const struct lh_ops *ops, bool lighthouse, bool tied)
+static void run_open(struct run *r, const struct lh_ops *ops, bool lighthouse,
+		     enum shape shape)
 {
-	struct lh_job_model c = shape_of(tied);
+	struct lh_job_model c = shape_of(shape);
 	struct lh_err err = LH_ERR_INIT;
 
 	memset(r, 0, sizeof(*r));
@@ -191,7 +197,7 @@ static double worst(const struct run *r, const float *x, const float *y)
 	return most;
 }
 
-static void gradients(bool lighthouse, bool tied)
+static void gradients(bool lighthouse, enum shape shape)
 {
 	static const struct {
 		const struct lh_ops *ops;
@@ -204,17 +210,17 @@ static void gradients(bool lighthouse, bool tied)
 
 	batch(ids, 0);
 	held.replay = false;
-	run_open(&r, &lh_ops_cpu, lighthouse, tied);
+	run_open(&r, &lh_ops_cpu, lighthouse, shape);
 	want = gradient(&r, ids);
 	run_close(&r);
 	held.replay = true;
 	for (int i = 0; i < 2; i++) {
 		float *have, *again;
 
-		run_open(&r, sides[i].ops, lighthouse, tied);
+		run_open(&r, sides[i].ops, lighthouse, shape);
 		have = gradient(&r, ids);
 		snprintf(what, sizeof(what), "gradient %s %s%s", sides[i].ops->name,
-			 lighthouse ? "lighthouse" : "full", tied ? " tied, grouped" : "");
+			 lighthouse ? "lighthouse" : "full", shape_names[shape]);
 		check(worst(&r, have, want) <= sides[i].limit, what, worst(&r, have, want),
 		      sides[i].limit);
 		/* cuDNN adds dq in no fixed order, the rest repeats. */
@@ -264,7 +270,7 @@ static void phase(struct lh_model *m, const struct lh_attention_mode *mode, int 
 static void preparations(const struct lh_ops *ops)
 {
 	struct lh_attention_mode modes[3] = { mode_of(true), mode_of(true), mode_of(false) };
-	struct lh_job_model c = shape_of(true);
+	struct lh_job_model c = shape_of(TIED);
 	struct lh_err err = LH_ERR_INIT;
 	static int32_t ids[B * (T + 1)];
 	struct lh_model *m;
@@ -305,7 +311,7 @@ static void curve(const struct lh_ops *ops, int micro, bool lighthouse, double *
 	struct lh_err err = LH_ERR_INIT;
 	struct run r;
 
-	run_open(&r, ops, lighthouse, false);
+	run_open(&r, ops, lighthouse, PLAIN);
 	r.ops.lighthouse_select = ops->lighthouse_select; /* its own choice */
 	for (int i = 0; i < STEPS; i++) {
 		batch(ids, i);
@@ -353,8 +359,8 @@ static void curves(bool lighthouse, double limit)
 
 int main(void)
 {
-	for (int i = 0; i < 4; i++)
-		gradients(i % 2, i / 2);
+	for (int i = 0; i < 2 * SHAPES; i++)
+		gradients(i % 2, (enum shape)(i / 2));
 	preparations(&lh_ops_cuda_f32);
 	preparations(&lh_ops_cuda);
 	curves(false, CURVE_NATS);

@@ -137,6 +137,79 @@ static void ropes(const struct side *gpus)
 		}
 }
 
+static void call_bias(const struct lh_ops *o, struct lh_dev *dev, void **p,
+		      const struct test *t)
+{
+	o->bias(dev, t->d[0], t->d[1], p[0], p[1]);
+}
+
+static void call_bias_bwd(const struct lh_ops *o, struct lh_dev *dev, void **p,
+			  const struct test *t)
+{
+	o->bias_bwd(dev, t->d[0], t->d[1], p[0], p[1]);
+}
+
+static void biases(const struct side *gpus)
+{
+	static const int64_t shapes[][2] = { { 33, 3072 }, { 7, 130 }, { 9, 37 }, { 5000, 64 },
+					     { 1, 8 } };
+	char text[80];
+
+	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+		int64_t R = shapes[i][0], N = shapes[i][1];
+		struct test f = { .d = { R, N }, .call = call_bias };
+		struct test b = { .d = { R, N }, .call = call_bias_bwd };
+
+		ops_add(&f, ACT, R * N, true);
+		ops_add(&f, ACT, N, false);
+		ops_name(&f, text, sizeof(text), "bias");
+		ops_run(&f, gpus);
+		ops_add(&b, F32, N, true);
+		ops_add(&b, ACT, R * N, false);
+		ops_name(&b, text, sizeof(text), "bias_bwd");
+		ops_run(&b, gpus);
+	}
+}
+
+static void call_qk_norm(const struct lh_ops *o, struct lh_dev *dev, void **p,
+			 const struct test *t)
+{
+	o->qk_norm(dev, t->d[0], (int)t->d[1], (int)t->d[2], p[0], t->d[3], p[1], 1e-5f);
+}
+
+static void call_qk_norm_bwd(const struct lh_ops *o, struct lh_dev *dev, void **p,
+			     const struct test *t)
+{
+	o->qk_norm_bwd(dev, t->d[0], (int)t->d[1], (int)t->d[2], p[0], p[1], p[2], t->d[3],
+		       p[3], 1e-5f);
+}
+
+/* Rows, heads, width, stride. */
+static void qk_norms(const struct side *gpus)
+{
+	static const int64_t shapes[][4] = { { 33, 3, 128, 768 }, { 10, 2, 8, 40 },
+					     { 9, 3, 6, 19 },     { 5000, 2, 64, 128 },
+					     { 17, 1, 256, 264 }, { 5, 2, 250, 501 } };
+	char text[80];
+
+	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+		const int64_t *d = shapes[i];
+		struct test f = { .d = { d[0], d[1], d[2], d[3] }, .call = call_qk_norm };
+		struct test b = { .d = { d[0], d[1], d[2], d[3] }, .call = call_qk_norm_bwd };
+
+		ops_add(&f, ACT, d[0] * d[3], true);
+		ops_add(&f, ACT, d[2], false)->middle = 1;
+		ops_name(&f, text, sizeof(text), "qk_norm");
+		ops_run(&f, gpus);
+		ops_add(&b, ACT, d[0] * d[3], true);
+		ops_add(&b, F32, d[2], true);
+		ops_add(&b, ACT, d[0] * d[3], false);
+		ops_add(&b, ACT, d[2], false)->middle = 1;
+		ops_name(&b, text, sizeof(text), "qk_norm_bwd");
+		ops_run(&b, gpus);
+	}
+}
+
 static void call_swiglu(const struct lh_ops *o, struct lh_dev *dev, void **p,
 			const struct test *t)
 {
@@ -330,6 +403,8 @@ void ops_layer_cases(const struct side *gpus)
 	linears(gpus);
 	norms(gpus);
 	ropes(gpus);
+	biases(gpus);
+	qk_norms(gpus);
 	swiglus(gpus);
 	embeds(gpus);
 	xents(gpus);
