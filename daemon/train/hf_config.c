@@ -107,7 +107,8 @@ json_t *lh_hf_config_of(const struct lh_job *job, enum lh_tensor_type type)
 			   c->kv_heads, "head_dim", c->head_dim, "hidden_act", "silu",
 			   "max_position_embeddings", (json_int_t)max_tokens_of(job),
 			   "initializer_range", c->init_std, "rms_norm_eps", c->norm_eps,
-			   "rope_theta", c->rope_theta, "rope_scaling", scaling_of(c), "tie_word_embeddings", c->tied,
+			   "rope_theta", c->rope_theta, "rope_scaling", scaling_of(c),
+			   "tie_word_embeddings", c->tied,
 			   "attention_bias", false, "mlp_bias", false, "attention_dropout",
 			   0.0, "use_cache", true, "torch_dtype", type_name(type),
 			   "bos_token_id", "eos_token_id", end_id(job));

@@ -1,9 +1,10 @@
 /* model.h: a Llama-style decoder over lh_ops: parameters, loss and gradient.
  *
  * RMSNorm -> attention -> + ; RMSNorm -> SwiGLU FFN -> + ; final RMSNorm, output
- * matrix (or the embedding, when tied). Rotary positions, grouped KV heads; if
- * the job says so biases of q, k, v, and norms of q and k before they are rotated. Attention of each layer is full or Lighthouse as the given mode says;
- * both use the same parameters.
+ * matrix (or the embedding, when tied). Rotary positions, grouped KV heads; if the
+ * job says so biases of q, k, v, and norms of q and k before they are rotated.
+ * Attention of each layer is full or Lighthouse as the given mode says; both use the
+ * same parameters.
  *
  * Memory. Two arenas made at `new`: parameters with gradients and moments; and
  * activations of one micro-batch, sized for the largest of the modes given, see
