@@ -173,7 +173,7 @@ PROGRAMS := $(addprefix $(BUILD)/bin/,lhd lhctl lhkeeper lhgpus lhworker-cpu \
 # tests (checkers, benchmarks) are named here.
 UNIT_SRC := $(filter-out $(if $(HAVE_CUDA),,tests/gpu/%),$(sort $(wildcard tests/*/test_*.c)))
 UNITS    := $(UNIT_SRC:tests/%.c=$(BUILD)/tests/%)
-CHECKERS := $(BUILD)/tests/lighthouse-vectors
+CHECKERS := $(BUILD)/tests/lighthouse-vectors $(BUILD)/tests/models/logits
 SHIM     := $(BUILD)/tests/clock.so
 GPU_TESTS := $(addprefix $(BUILD)/tests/gpu/,ops model large deterministic bench_layer bench_step)
 CUDA_OBJ := $(patsubst kernels/cuda/%,$(BUILD)/obj/kernels/cuda/%.o, \

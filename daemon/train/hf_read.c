@@ -74,7 +74,9 @@ static bool has_partial_layers(const json_t *config)
 static int check_family(const struct family *f, const json_t *config, struct lh_err *err)
 {
 	const char *act = json_string_value(get(config, "hidden_act"));
-	json_t *rotary = get(config, "partial_rotary_factor");
+	json_t *ropes = get(config, "rope_parameters");
+	json_t *rotary = get(get(ropes, "partial_rotary_factor") ? ropes : config,
+			     "partial_rotary_factor");
 
 	if (act && strcmp(act, "silu") && strcmp(act, "swish"))
 		return refuse(err, "'hidden_act' is not silu", "the FFN here is SwiGLU");

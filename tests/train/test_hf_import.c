@@ -230,6 +230,7 @@ static void models_that_compute_something_else_are_refused(void **state)
 		{ "attention_bias", "true", "biases" },
 		{ "mlp_bias", "true", "biases" },
 		{ "partial_rotary_factor", "0.5", "partial_rotary_factor" },
+		{ "rope_parameters", "{'partial_rotary_factor':0.5}", "partial_rotary_factor" },
 		{ "quantization_config", "{}", "quantized" },
 		{ "rope_scaling", "{'rope_type':'dynamic','factor':2}", "of type 'dynamic'" },
 		{ "rope_scaling", "{'type':'yarn','factor':2,'truncate':false}", "truncate" },
