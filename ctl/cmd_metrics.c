@@ -72,6 +72,7 @@ static void add_evaluation(struct ctl_table *t, const json_t *e)
 	add_int(t, e, "step");
 	add_int(t, e, "phase");
 	add_real(t, "%.4f", e, "loss");
+	ctl_table_add(t, ctl_str(e, "set_name"));
 	ctl_table_add(t, ctl_str(e, "attention"));
 	ctl_table_add(t, ctl_str(e, "reason"));
 }
@@ -93,14 +94,15 @@ static void add_point(struct ctl_table *t, const json_t *p)
 static const char *const step_heads[] = { "ATTEMPT", "STEP", "PHASE", "LOSS", "GRAD NORM",
 					  "LR", "MS", "TOKENS/S" };
 static const char *const evaluation_heads[] = { "ATTEMPT", "STEP", "PHASE",
-						"VALIDATION LOSS", "ATTENTION", "WHEN" };
+						"VALIDATION LOSS", "SET", "ATTENTION",
+						"WHEN" };
 static const char *const point_heads[] = { "FROM", "TO", "LEAST LOSS", "MEAN LOSS",
 					   "MOST LOSS", "MEAN NORM", "MOST NORM", "LR",
 					   "MS", "TOKENS/S" };
 
 static const struct kind steps = { "job.steps", "steps", step_heads, 8, add_step,
 				   ctl_behind_step };
-static const struct kind evals = { "job.evaluations", "evaluations", evaluation_heads, 6,
+static const struct kind evals = { "job.evaluations", "evaluations", evaluation_heads, 7,
 				   add_evaluation, ctl_behind_evaluation };
 static const struct kind points = { "job.curve", "points", point_heads, 10, add_point,
 				    NULL };

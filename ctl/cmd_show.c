@@ -71,10 +71,10 @@ static void print_settings(const json_t *show)
 
 static void print_evaluations(const json_t *show)
 {
-	static const char *const heads[] = { "STEP", "VALIDATION LOSS", "ATTENTION",
+	static const char *const heads[] = { "STEP", "VALIDATION LOSS", "SET", "ATTENTION",
 					     "PHASE", "WHEN" };
 	json_t *phases = json_object_get(show, "phases"), *e;
-	struct ctl_table *t = ctl_table_new(5, heads);
+	struct ctl_table *t = ctl_table_new(6, heads);
 	size_t i;
 
 	json_array_foreach (json_object_get(show, "evaluations"), i, e) {
@@ -82,6 +82,7 @@ static void print_evaluations(const json_t *show)
 
 		ctl_table_addf(t, "%lld", (long long)ctl_int(e, "step"));
 		ctl_table_addf(t, "%.4f", ctl_real(e, "loss"));
+		ctl_table_add(t, ctl_str(e, "set_name"));
 		ctl_table_add(t, ctl_str(e, "attention"));
 		ctl_table_add(t, ctl_str(phase, "name"));
 		ctl_table_add(t, ctl_str(e, "reason"));

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "commands.h"
+#include "lighthouse/job.h"
 
 enum { SETTLE_MS = 300 };
 
@@ -128,6 +129,13 @@ static void look_at_loss(struct goal *g, const json_t *row)
 	g->crossed |= g->side == '<' ? loss < g->limit : loss > g->limit;
 }
 
+/* Of the first validation set, with full attention: what val_loss is. */
+static bool is_val_loss(const json_t *evaluation)
+{
+	return !strcmp(ctl_str(evaluation, "attention"), "full") &&
+	       !ctl_int(evaluation, "set_no");
+}
+
 static void on_note(void *arg, const char *method, json_t *params)
 {
 	json_t *data = json_object_get(params, "data");
@@ -136,8 +144,7 @@ static void on_note(void *arg, const char *method, json_t *params)
 	if (g->loss && !strcmp(method, "step"))
 		look_at_loss(g, params);
 	else if (g->val_loss && !strcmp(method, "event") &&
-		 !strcmp(ctl_str(params, "kind"), "job.eval") &&
-		 !strcmp(ctl_str(data, "attention"), "full"))
+		 !strcmp(ctl_str(params, "kind"), "job.eval") && is_val_loss(data))
 		look_at_loss(g, data);
 	g->lost |= !strcmp(method, "lost");
 }
@@ -157,11 +164,11 @@ static int look_back(struct ctl_client *k, const json_t *job, struct goal *g,
 	result = ctl_call(k, "job.evaluations",
 			  json_pack("{s:I, s:b, s:i}", "job",
 				    (json_int_t)ctl_int(job, "job"), "newest", 1, "limit",
-				    10), err);
+				    4 * LH_SETS_MAX), err);
 	if (!result)
 		return err->code;
 	json_array_foreach (json_object_get(result, "evaluations"), i, e)
-		if (!strcmp(ctl_str(e, "attention"), "full"))
+		if (is_val_loss(e))
 			newest = e;
 	if (newest)
 		look_at_loss(g, newest);

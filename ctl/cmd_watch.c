@@ -86,7 +86,7 @@ static void take(json_t **place, json_t *value)
 
 static void take_evaluation(struct ctl_watch *p, json_t *e, int64_t step)
 {
-	if (strcmp(ctl_str(e, "attention"), "full"))
+	if (strcmp(ctl_str(e, "attention"), "full") || ctl_int(e, "set_no"))
 		return;
 	ctl_series_add(&p->val_loss, step, ctl_real(e, "loss"));
 	take(&p->evaluation, json_copy(e));

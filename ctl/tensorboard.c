@@ -93,13 +93,16 @@ static void on_step(void *arg, const json_t *row)
 	((struct board *)arg)->steps++;
 }
 
+/* The first validation set has the tag that the only one has, others their names behind. */
 static void on_evaluation(void *arg, const json_t *row)
 {
-	bool full = !strcmp(ctl_str(row, "attention"), "full");
-	struct ctl_scalar scalar = { full ? "loss/validation_full" : "loss/validation_lighthouse",
-				     ctl_real(row, "loss") };
+	bool first = !ctl_int(row, "set_no");
+	char *tag = lh_asprintf("loss/validation_%s%s%s", ctl_str(row, "attention"),
+				first ? "" : "/", first ? "" : ctl_str(row, "set_name"));
+	struct ctl_scalar scalar = { tag, ctl_real(row, "loss") };
 
 	write_row(arg, row, &scalar, 1);
+	free(tag);
 }
 
 static void on_page(void *arg)

@@ -15,12 +15,12 @@ static const char paces_sql[] =
 	"  ORDER BY q.attempt DESC, q.seq DESC LIMIT 1)) / 1000 AS step_s"
 	" FROM phases p WHERE p.job = ?1 ORDER BY p.phase";
 
-/* The newest pair of one step. */
+/* The newest pair of one step, of the first validation set. */
 static const char gap_sql[] =
 	"SELECT f.step, f.loss AS val_loss, l.loss AS val_loss_lighthouse,"
 	" f.loss - l.loss AS gap FROM evaluations l JOIN evaluations f ON f.job = l.job"
 	" AND f.attempt = l.attempt AND f.step = l.step AND f.attention = 'full'"
-	" WHERE l.job = ?1 AND l.attention = 'lighthouse'"
+	" AND f.set_no = 0 WHERE l.job = ?1 AND l.set_no = 0 AND l.attention = 'lighthouse'"
 	" ORDER BY l.attempt DESC, l.seq DESC, f.seq DESC LIMIT 1";
 
 /* Steps of phase i that are left, null when it is open. */

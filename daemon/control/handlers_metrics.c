@@ -74,7 +74,7 @@ void rpc_job_steps(struct lh_call *call)
 
 #define EVALUATIONS(order)                                                    \
 	"SELECT attempt, seq, step, phase, attention, reason, loss, tokens,"  \
-	" duration_ms, time_ms"                                               \
+	" duration_ms, time_ms, set_no, set_name, cost"                       \
 	" FROM (SELECT * FROM evaluations e WHERE " CHOSEN("e")               \
 	"  AND (e.attempt, e.seq) > (?6, ?7)"                                 \
 	"  ORDER BY e.attempt" order ", e.seq" order " LIMIT ?8)"             \

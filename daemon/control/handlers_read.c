@@ -42,7 +42,7 @@ static const char attempts_sql[] =
 /* The newest of them, in order. */
 static const char evaluations_sql[] =
 	"SELECT step, attempt, phase, attention, reason, loss, tokens, duration_ms,"
-	" time_ms FROM"
+	" time_ms, set_no, set_name, cost FROM"
 	" (SELECT * FROM evaluations WHERE job = ?1"
 	"  ORDER BY attempt DESC, seq DESC LIMIT ?2) ORDER BY attempt, seq";
 

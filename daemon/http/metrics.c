@@ -1,11 +1,13 @@
 /* metrics.c: GET /metrics: what memory knows is taken at once, then devices are asked,
  * then the rest is read and written out on the thread pool; the form is prom.c's. */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/fs.h"
 #include "http/http_int.h"
 #include "http/prom.h"
+#include "lighthouse/job.h"
 #include "lighthouse/version.h"
 
 struct scrape {
@@ -64,6 +66,16 @@ static const char jobs_sql[] =
 	" (SELECT max(count(*) - 1, 0) FROM attempts WHERE job = id) AS later_attempts"
 	" FROM jobs WHERE ended_ms IS NULL OR ended_ms >= ?1";
 
+/* The newest of each set, by the index of sets. */
+static const char validation_sql[] =
+	"WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 15)"
+	" SELECT j.id AS job, e.set_name, e.loss FROM jobs j CROSS JOIN n"
+	" JOIN evaluations e ON e.job = j.id AND e.set_no = n.i AND e.attention = 'full'"
+	" AND (e.attempt, e.seq) = (SELECT attempt, seq FROM evaluations WHERE job = j.id"
+	"  AND set_no = n.i AND attention = 'full' ORDER BY attempt DESC, seq DESC LIMIT 1)"
+	" WHERE j.ended_ms IS NULL OR j.ended_ms >= ?1 ORDER BY j.id, n.i";
+static_assert(LH_SETS_MAX == 16, "validation_sql counts them");
+
 static const char size_sql[] = "SELECT page_count * page_size AS bytes"
 			       " FROM pragma_page_count(), pragma_page_size()";
 
@@ -90,6 +102,23 @@ static void update_jobs(json_t *jobs, const json_t *rows)
 	}
 }
 
+/* Each set to its job, under "validation". */
+static void add_validation(json_t *jobs, const json_t *rows)
+{
+	json_t *row, *job, *sets;
+	size_t i;
+
+	json_array_foreach (rows, i, row) {
+		job = job_of(jobs, json_object_get(row, "job"));
+		sets = json_object_get(job, "validation");
+		if (job && !sets) {
+			sets = json_array();
+			json_object_set_new(job, "validation", sets);
+		}
+		json_array_append(sets, row);
+	}
+}
+
 /* On a pool thread. */
 static int work(sqlite3 *db, void *arg, struct lh_err *err)
 {
@@ -97,16 +126,20 @@ static int work(sqlite3 *db, void *arg, struct lh_err *err)
 	struct lh_bind after = LH_INT(s->ended_after_ms);
 	bool more;
 	json_t *rows = lh_store_rows(db, jobs_sql, &after, 1, INT64_MAX, &more, err);
-	json_t *size = rows ? lh_store_rows(db, size_sql, NULL, 0, 1, &more, err) : NULL;
+	json_t *sets = rows ? lh_store_rows(db, validation_sql, &after, 1, INT64_MAX, &more,
+					    err) : NULL;
+	json_t *size = sets ? lh_store_rows(db, size_sql, NULL, 0, 1, &more, err) : NULL;
 
 	update_jobs(s->jobs, rows);
 	update_jobs(s->jobs, json_object_get(s->devices, "workers"));
 	if (size) {
+		add_validation(s->jobs, sets);
 		json_object_set(s->daemon, "database_bytes",
 				json_object_get(json_array_get(size, 0), "bytes"));
 		lh_prom_write(&s->text, s->daemon, s->devices, s->jobs);
 	}
 	json_decref(rows);
+	json_decref(sets);
 	json_decref(size);
 	return size ? 0 : err->code;
 }

@@ -189,6 +189,28 @@ static void put_states(struct lh_buf *out, const json_t *jobs)
 		}
 }
 
+/* With full attention, of each validation set; NaN if it is not finite. */
+static void put_validation(struct lh_buf *out, const json_t *jobs)
+{
+	static const char name[] = "lighthouse_job_validation_loss_nats_per_token";
+	const json_t *job, *set, *loss;
+	size_t i, s;
+
+	put_head(out, name, "gauge", "Newest validation loss with full attention, by set; "
+				     "NaN if it is not finite.");
+	json_array_foreach (jobs, i, job)
+		json_array_foreach (json_object_get(job, "validation"), s, set) {
+			loss = json_object_get(set, "loss");
+			put_job_labels(out, name, job);
+			lh_buf_printf(out, ",set=\"");
+			put_escaped(out, text_of(set, "set_name"));
+			if (json_is_number(loss))
+				lh_buf_printf(out, "\"} %.17g\n", json_number_value(loss));
+			else
+				lh_buf_printf(out, "\"} NaN\n");
+		}
+}
+
 #define EACH(i, table) size_t i = 0; i < sizeof(table) / sizeof(*(table)); i++
 
 void lh_prom_write(struct lh_buf *out, const json_t *daemon, const json_t *devices,
@@ -210,4 +232,5 @@ void lh_prom_write(struct lh_buf *out, const json_t *daemon, const json_t *devic
 	put_states(out, jobs);
 	for (EACH(i, of_jobs))
 		put_rows(out, &of_jobs[i], jobs, put_job_labels);
+	put_validation(out, jobs);
 }

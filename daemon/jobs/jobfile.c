@@ -187,6 +187,8 @@ static int read_value(const struct lh_reader *r, const struct lh_node *n, const 
 		return lh__read_path(r, n, path, key, field(base, key));
 	case LH_KEY_PATHS:
 		return lh__read_paths(r, n, path, key, &job->data);
+	case LH_KEY_SETS:
+		return lh__read_sets(r, n, path, key, &job->data);
 	case LH_KEY_LAYERS:
 		return read_layers(r, n, path, key, base, job->model.layers);
 	}
@@ -346,7 +348,8 @@ static int read_fallback(const struct lh_reader *r, const struct lh_key *key, vo
 	if (key->type == LH_KEY_LAYERS)
 		return 0;
 	n.text = lh_strdup(value);
-	n.quoted = key->type == LH_KEY_STRING || key->type == LH_KEY_PATH;
+	n.quoted = key->type == LH_KEY_STRING || key->type == LH_KEY_PATH ||
+		   key->type == LH_KEY_SETS;
 	rc = read_value(r, &n, path, key, base, job);
 	free(n.text);
 	return rc;

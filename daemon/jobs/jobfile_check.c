@@ -264,8 +264,9 @@ int lh_jobfile_check_data(const struct lh_job *job, const struct lh_node *root,
 	for (int i = 0; i < job->data.train_count; i++)
 		if (check_shard(job, job->data.train[i], job->data.seq_len + 1, err))
 			return blame(root, "data.train", err);
-	if (*job->data.validation && check_shard(job, job->data.validation, 2, err))
-		return blame(root, "data.validation", err);
+	for (int i = 0; i < job->data.validation_count; i++)
+		if (check_shard(job, job->data.validation[i].path, 2, err))
+			return blame(root, "data.validation", err);
 	return 0;
 }
 
@@ -334,7 +335,10 @@ void lh_job_release(struct lh_job *job)
 	for (int i = 0; i < job->data.train_count; i++)
 		free(job->data.train[i]);
 	free(job->data.train);
-	free(job->data.validation);
+	for (int i = 0; i < job->data.validation_count; i++) {
+		free(job->data.validation[i].name);
+		free(job->data.validation[i].path);
+	}
 	for (int i = 0; i < job->phase_count; i++)
 		free(job->phases[i].name);
 	for (int i = 0; i < job->rule_count; i++) {

@@ -12,7 +12,8 @@
 #include "lighthouse/job.h"
 
 enum lh_key_type { LH_KEY_STRING, LH_KEY_INTEGER, LH_KEY_NUMBER, LH_KEY_BOOLEAN,
-		   LH_KEY_ENUM, LH_KEY_PATH, LH_KEY_PATHS, LH_KEY_LAYERS };
+		   LH_KEY_ENUM, LH_KEY_PATH, LH_KEY_PATHS, LH_KEY_SETS,
+		   LH_KEY_LAYERS };
 
 struct lh_key {
 	const char *path;     /* "model.dim"; of a phase: "until.steps" */
@@ -87,6 +88,13 @@ int lh__read_path(const struct lh_reader *r, const struct lh_node *n, const char
 /* Shards, or a mixture of them. */
 int lh__read_paths(const struct lh_reader *r, const struct lh_node *n, const char *path,
 		   const struct lh_key *key, struct lh_job_data *d);
+
+/* ---- jobfile_sets.c -------------------------------------------------------- */
+/* A path, a section of NAME: PATH, or a list of { name, path } into d->validation. */
+int lh__read_sets(const struct lh_reader *r, const struct lh_node *n, const char *path,
+		  const struct lh_key *key, struct lh_job_data *d);
+/* What lh__read_sets reads: a path alone where there is one without a name. */
+json_t *lh__sets_json(const struct lh_job_data *d);
 
 /* The tree into a zeroed job: types, ranges, presets, defaults, unknown keys. */
 int lh_jobfile_read(struct lh_job *job, const struct lh_node *root,

@@ -147,6 +147,8 @@ static void on_eval(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 	const char *reason = text(r, "reason"), *attention = text(r, "attention");
 	int phase = phase_of(w->run, r);
 	int64_t step = integer(r, "step");
+	int64_t set = integer(r, "set_no");
+	const char *set_name = *text(r, "set_name") ? text(r, "set_name") : LH_SET_NAME;
 	double loss = number(r, "loss");
 
 	lh_batch_add(b, LH_STMT_EVAL_INSERT,
@@ -155,14 +157,18 @@ static void on_eval(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 					 LH_INT(phase), LH_INT(integer(r, "time_ms")),
 					 LH_TEXT(attention), LH_TEXT(reason), LH_REAL(loss),
 					 LH_INT(integer(r, "tokens")),
-					 LH_REAL(number(r, "duration_ms")) },
-		     11);
+					 LH_REAL(number(r, "duration_ms")), LH_INT(set),
+					 LH_TEXT(set_name), LH_REAL(number(r, "cost")) },
+		     14);
 	lh_batch_event_take(b, w->run->id, w->attempt, step, "job.eval",
-			    json_pack("{s:i, s:s, s:s, s:o, s:I}", "phase", phase,
-				      "attention", attention, "reason", reason, "loss",
-				      real_or_null(loss), "tokens",
-				      (json_int_t)integer(r, "tokens")),
-			    "validation loss %.4f%s (%s)", loss,
+			    json_pack("{s:i, s:s, s:s, s:o, s:I, s:I, s:s, s:o, s:o}",
+				      "phase", phase, "attention", attention, "reason",
+				      reason, "loss", real_or_null(loss), "tokens",
+				      (json_int_t)integer(r, "tokens"), "set_no",
+				      (json_int_t)set, "set_name", set_name,
+				      "duration_ms", real_or_null(number(r, "duration_ms")),
+				      "cost", real_or_null(number(r, "cost"))),
+			    "%s loss %.4f%s (%s)", set_name, loss,
 			    strcmp(attention, "full") ? " with Lighthouse attention" : "",
 			    reason);
 }

@@ -28,10 +28,13 @@ enum { PROGRESS_EVERY = 1000, PROGRESS_MAX = 20000 };
 	"s.attempt = a.attempt AND " COUNTS("s", "a")                             \
 	" JOIN main.phases p ON p.job = s.job AND p.phase = s.phase "             \
 	"WHERE a.job = ?1), "                                                     \
-	"evals AS (SELECT e.step, p.name AS phase, e.attention, e.reason, "       \
-	"e.loss, e.time_ms / 1000.0 AS time FROM main.evaluations e "             \
+	"sets AS (SELECT e.step, p.name AS phase, e.attention, e.reason, "        \
+	"e.loss, e.time_ms / 1000.0 AS time, e.set_name AS name, e.set_no "       \
+	"FROM main.evaluations e "                                                \
 	"JOIN main.phases p ON p.job = e.job AND p.phase = e.phase "              \
-	"WHERE e.job = ?1 AND " COUNTS("e", "e") ")"
+	"WHERE e.job = ?1 AND " COUNTS("e", "e") "), "                            \
+	"evals AS (SELECT step, phase, attention, reason, loss, time FROM sets "  \
+	"WHERE set_no = 0)"
 
 #define NEWEST_EVAL(attention)                                                   \
 	"(SELECT loss FROM evals WHERE attention = '" attention "' "              \
@@ -67,7 +70,7 @@ static int authorize(void *arg, int action, const char *a, const char *b,
 {
 	/* Of the store, then of the statement itself. */
 	static const char *const tables[] = { "steps", "evaluations", "phases", "paces",
-					      "now", "evals", "newest", "losses", NULL };
+					      "now", "evals", "sets", "newest", "losses", NULL };
 	static const char *const attempt_columns[] = { "job", "attempt", "first_step",
 						       NULL };
 	static const char *const functions[] = {

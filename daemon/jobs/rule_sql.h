@@ -10,8 +10,10 @@
  *               val_loss_lighthouse, gap (the former less the latter), restarts,
  *               elapsed_s (since the job was started)
  *   tables      steps (step, phase, loss, grad_norm, lr, tokens, step_ms,
- *               tokens_per_s, time) and evals (step, phase, attention, reason, loss,
- *               time), each the line of attempts that counts; in subqueries
+ *               tokens_per_s, time), evals (step, phase, attention, reason, loss,
+ *               time; of the first validation set, as val_loss is) and sets (those
+ *               and name, set_no; of all), each the line of attempts that counts; in
+ *               subqueries
  *   functions   improvement(n)   share by which val_loss fell in the last n steps
  *               mean_loss(n)     of the last n steps
  *               seconds_for(p)   what phase p's planned steps take, at the pace it

@@ -35,6 +35,17 @@ static int check_windows(const struct lh_data *d, struct lh_err *err)
 	return 0;
 }
 
+static int open_validation(struct lh_shard *s, const char *path,
+			   enum lh_shard_format format, struct lh_err *err)
+{
+	int rc = lh_shard_open(s, path, format, err);
+
+	if (rc || s->count >= 2)
+		return rc;
+	lh_shard_close(s);
+	return lh_err_set(err, LH_EDATA, "'%s': one token alone has nothing to predict", path);
+}
+
 int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err)
 {
 	int rc;
@@ -59,14 +70,12 @@ int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err
 	rc = check_windows(d, err);
 	if (rc)
 		goto fail;
-	if (job->data.validation && *job->data.validation) {
-		rc = lh_shard_open(&d->validation, job->data.validation, job->data.format,
-				   err);
-		if (!rc && d->validation.count < 2)
-			rc = lh_err_set(err, LH_EDATA, "'%s': one token alone has nothing "
-					"to predict", job->data.validation);
+	for (int i = 0; i < job->data.validation_count; i++) {
+		rc = open_validation(&d->validation[i], job->data.validation[i].path,
+				     job->data.format, err);
 		if (rc)
 			goto fail;
+		d->validation_count++;
 	}
 	return 0;
 fail:
@@ -78,7 +87,8 @@ void lh_data_close(struct lh_data *d)
 {
 	for (int i = 0; i < d->count; i++)
 		lh_shard_close(&d->shards[i]);
-	lh_shard_close(&d->validation);
+	for (int i = 0; i < d->validation_count; i++)
+		lh_shard_close(&d->validation[i]);
 	free(d->shards);
 	free(d->first);
 	memset(d, 0, sizeof(*d));
@@ -87,11 +97,6 @@ void lh_data_close(struct lh_data *d)
 int64_t lh_data_windows(const struct lh_data *d)
 {
 	return d->first[d->count];
-}
-
-bool lh_data_has_validation(const struct lh_data *d)
-{
-	return d->validation.map != NULL;
 }
 
 /* A seed for each epoch of each source, drawn and not mixed from the two by hand: any simple
@@ -188,10 +193,11 @@ int lh_data_train(const struct lh_data *d, int64_t cursor, int32_t *tokens,
 	return window(d, s, from, d->seq_len, tokens, targets, err);
 }
 
-int lh_data_validation(const struct lh_data *d, int64_t i, int64_t n, int32_t *tokens,
-		       int32_t *targets, struct lh_err *err)
+int lh_data_validation(const struct lh_data *d, int set, int64_t i, int64_t n,
+		       int32_t *tokens, int32_t *targets, struct lh_err *err)
 {
-	int64_t room = d->validation.count - 1, from = 0, take = d->seq_len;
+	const struct lh_shard *s = &d->validation[set];
+	int64_t room = s->count - 1, from = 0, take = d->seq_len;
 
 	if (room < take)
 		take = room;
@@ -201,5 +207,5 @@ int lh_data_validation(const struct lh_data *d, int64_t i, int64_t n, int32_t *t
 		tokens[t] = 0;
 		targets[t] = -1;
 	}
-	return window(d, &d->validation, from, take, tokens, targets, err);
+	return window(d, s, from, take, tokens, targets, err);
 }

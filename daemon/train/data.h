@@ -24,7 +24,8 @@ struct lh_data {
 	int count;
 	struct lh_mix mix;
 	int source[LH_SOURCES_MAX + 1]; /* shards before each source of a mixture */
-	struct lh_shard validation; /* zeroed: none */
+	struct lh_shard validation[LH_SETS_MAX];
+	int validation_count;
 };
 
 int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err);
@@ -44,10 +45,9 @@ const struct lh_shard *lh_data_locate(const struct lh_data *d, int64_t cursor,
  * of an id that the model does not have. */
 int lh_data_train(const struct lh_data *d, int64_t cursor, int32_t *tokens,
 		  int32_t *targets, struct lh_err *err);
-/* The same of validation sequence i of n, spread evenly over the split. A split
- * shorter than a window gives what there is; the rest has target -1. */
-int lh_data_validation(const struct lh_data *d, int64_t i, int64_t n, int32_t *tokens,
-		       int32_t *targets, struct lh_err *err);
-bool lh_data_has_validation(const struct lh_data *d);
+/* The same of sequence i of n of a validation set, spread evenly over it. One shorter
+ * than a window gives what there is; the rest has target -1. */
+int lh_data_validation(const struct lh_data *d, int set, int64_t i, int64_t n,
+		       int32_t *tokens, int32_t *targets, struct lh_err *err);
 
 #endif

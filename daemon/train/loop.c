@@ -229,6 +229,7 @@ static int train_step(struct lh_loop *l, struct lh_err *err)
 	l->p.cursor += n;
 	l->p.phase_tokens += tokens;
 	l->p.phase_ms += ms;
+	l->trained_ms += ms;
 	lh_loop_post_take(l, "step", json_pack("{s:i, s:f, s:f, s:f, s:I, s:f, s:f, s:I}", "phase",
 				  l->p.phase, "loss", (double)loss, "grad_norm",
 				  (double)norm, "lr", lr, "tokens", (json_int_t)tokens,
@@ -506,7 +507,7 @@ static int open_model(struct lh_loop *l, struct lh_err *err)
 /* Phase by phase: a library may compile for a minute. */
 static int prepare(struct lh_loop *l, struct lh_err *err)
 {
-	int64_t evaluated = lh_data_has_validation(&l->data) ?
+	int64_t evaluated = l->data.validation_count ?
 				    l->job->evaluation.sequences : 0;
 	int rc = 0;
 

@@ -5,6 +5,7 @@
  *   unstable.c  steps that are not sane
  *   rewind.c    going back to a checkpoint
  *   loop_save.c checkpoints and evaluations
+ *   look.c      what else is looked at with them, and what that costs
  *   pace.c      what steps of phases to come would take
  *   loop_gpu.c  the GPU that is to be its own
  *
@@ -21,6 +22,9 @@
 #include "train/origin.h"
 #include "train/saver.h"
 #include "train/trial.h"
+
+/* What is looked at beside training, each with its own cost. */
+enum lh_look { LH_LOOK_LOSS, LH_LOOK_COUNT };
 
 enum lh_ending { LH_END_NOT, LH_END_DONE, LH_END_CANCELLED, LH_END_STOPPED,
 		 LH_END_FAILED, LH_END_REWOUND, LH_END_HELD };
@@ -46,6 +50,8 @@ struct lh_loop {
 	char *trial_path;
 	struct lh_trial trial;   /* while p.trial, and of one that is taken back */
 	bool abandoned;          /* an evaluation, because the worker is to end */
+	double trained_ms;       /* in steps of this attempt */
+	double look_ms[LH_LOOK_COUNT];
 	struct lh_set {
 		int64_t id, step;
 	} sets[LH_VOIDED_MAX];   /* applied by this attempt, the newest ones */
@@ -93,7 +99,7 @@ int lh_loop_begin_save(struct lh_loop *l, const char *reason, struct lh_err *why
 int lh_loop_take_save(struct lh_loop *l, bool wait, struct lh_err *why);
 /* This boundary's state safe on disk before anything else happens. */
 int lh_loop_save(struct lh_loop *l, const char *reason, struct lh_err *why);
-/* Full attention over the validation split; training state is not touched. Told to
+/* Full attention over the validation sets; training state is not touched. Told to
  * end, it leaves off, records nothing and sets l->abandoned. */
 int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err);
 /* The same with the attention of the phase. */
@@ -105,6 +111,18 @@ int lh_loop_evaluate_step(struct lh_loop *l, struct lh_err *err);
 /* Compares this attempt's origin with that of the checkpoint it goes on from: tells of
  * what differs, sets data_changed. */
 void lh_loop_compare_origin(struct lh_loop *l, const json_t *manifest);
+
+/* ---- look.c ---------------------------------------------------------------- */
+/* "full" or "lighthouse", as records have it. */
+const char *lh_look_attention(const struct lh_attention_mode *mode);
+/* Records of one evaluation are told together: what is abandoned is made again as a
+ * whole, and a part of it would be told of twice. `told`: a JSON array of theirs. */
+void lh_told_add_take(json_t *told, const char *kind, json_t *fields);
+/* Posts them, unless `rc` or l->abandoned says that some are missing. Takes it. */
+void lh_told_post_take(struct lh_loop *l, json_t *told, int rc);
+/* Adds `ms` to what looks of this kind took; their share of the time of this attempt's
+ * steps, or null before the first. */
+json_t *lh_loop_cost(struct lh_loop *l, enum lh_look look, double ms);
 
 /* ---- pace.c ---------------------------------------------------------------- */
 /* Tells what a step of each phase to come would take: one micro-batch of it is done

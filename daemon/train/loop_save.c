@@ -92,22 +92,14 @@ void lh_loop_compare_origin(struct lh_loop *l, const json_t *manifest)
 			     "and resume; or resume to go on with these)", l->p.step, why);
 }
 
-/* *record is what is to be told of it: NULL when there is nothing to evaluate, or it
- * was abandoned. */
-static int evaluate(struct lh_loop *l, const struct lh_attention_mode *mode,
-		    const char *reason, json_t **record, struct lh_err *err)
+/* Sum of nats of one set, over so many tokens; an abandoned one sets l->abandoned. */
+static int sum_losses(struct lh_loop *l, int set, const struct lh_attention_mode *mode,
+		      double *sum, int64_t *tokens, struct lh_err *err)
 {
-	int64_t n = l->job->evaluation.sequences, T = l->job->data.seq_len, count = 0;
-	int64_t start_us = lh_clock_us();
-	double sum = 0;
+	int64_t n = l->job->evaluation.sequences, T = l->job->data.seq_len;
 
-	*record = NULL;
-	if (!lh_data_has_validation(&l->data) || !n)
-		return 0;
-	if (LH_SPOILS("evaluation"))
-		return lh_err_set(err, LH_EDATA, "validation data cannot be read, says a "
-				  "test");
-	lh_loop_status(l, "evaluating");
+	*sum = 0;
+	*tokens = 0;
 	for (int64_t i = 0; i < n; i += l->micro) {
 		int b = n - i < l->micro ? (int)(n - i) : l->micro;
 		double loss;
@@ -119,63 +111,78 @@ static int evaluate(struct lh_loop *l, const struct lh_attention_mode *mode,
 			return 0;
 		}
 		for (int s = 0; !rc && s < b; s++)
-			rc = lh_data_validation(&l->data, i + s, n, l->tokens + s * T,
+			rc = lh_data_validation(&l->data, set, i + s, n, l->tokens + s * T,
 						l->targets + s * T, err);
 		if (!rc)
 			rc = lh_model_loss(l->model, mode, b, T, l->tokens, l->targets, &loss,
 					   NULL, err);
 		if (rc)
 			return rc;
-		sum += loss;
+		*sum += loss;
 		lh_link_beat(l->link);
 		for (int64_t t = 0; t < b * T; t++)
-			count += l->targets[t] >= 0;
+			*tokens += l->targets[t] >= 0;
 	}
-	*record = json_pack(
-		"{s:i, s:s, s:o, s:I, s:f, s:s}", "phase", l->p.phase, "attention",
-		mode->attention == LH_ATTENTION_FULL ? "full" : "lighthouse", "loss",
-		isfinite(sum) ? json_real(sum / (double)count) : json_null(), "tokens",
-		(json_int_t)count, "duration_ms", (double)(lh_clock_us() - start_us) / 1000,
-		"reason", reason);
 	return 0;
 }
 
-static int evaluate_one(struct lh_loop *l, const struct lh_attention_mode *mode,
-			const char *reason, struct lh_err *err)
+/* Adds what is to be told of one set. */
+static int evaluate(struct lh_loop *l, int set, const struct lh_attention_mode *mode,
+		    const char *reason, json_t *told, struct lh_err *err)
 {
-	json_t *record;
-	int rc = evaluate(l, mode, reason, &record, err);
+	int64_t start_us = lh_clock_us(), tokens;
+	double sum, ms;
+	int rc;
 
-	if (record)
-		lh_loop_post_take(l, "eval", record);
+	if (LH_SPOILS("evaluation"))
+		return lh_err_set(err, LH_EDATA, "validation data cannot be read, says a "
+				  "test");
+	lh_loop_status(l, "evaluating");
+	rc = sum_losses(l, set, mode, &sum, &tokens, err);
+	if (rc || l->abandoned)
+		return rc;
+	ms = (double)(lh_clock_us() - start_us) / 1000;
+	lh_told_add_take(told, "eval", json_pack(
+		"{s:i, s:s, s:i, s:s, s:o, s:I, s:f, s:o, s:s}", "phase", l->p.phase,
+		"attention", lh_look_attention(mode), "set_no", set, "set_name",
+		l->job->data.validation[set].name, "loss",
+		isfinite(sum) ? json_real(sum / (double)tokens) : json_null(), "tokens",
+		(json_int_t)tokens, "duration_ms", ms, "cost",
+		lh_loop_cost(l, LH_LOOK_LOSS, ms), "reason", reason));
+	return 0;
+}
+
+/* Every set with each of the two, where it is not NULL. */
+static int evaluate_sets(struct lh_loop *l, const struct lh_attention_mode *full,
+			 const struct lh_attention_mode *own, const char *reason,
+			 json_t *told, struct lh_err *err)
+{
+	int sets = l->job->evaluation.sequences ? l->data.validation_count : 0, rc = 0;
+
+	for (int i = 0; !rc && !l->abandoned && i < sets; i++) {
+		if (full)
+			rc = evaluate(l, i, full, reason, told, err);
+		if (!rc && !l->abandoned && own)
+			rc = evaluate(l, i, own, reason, told, err);
+	}
 	return rc;
 }
 
 int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err)
 {
-	return evaluate_one(l, &lh_attention_full, reason, err);
+	json_t *told = json_array();
+	int rc = evaluate_sets(l, &lh_attention_full, NULL, reason, told, err);
+
+	lh_told_post_take(l, told, rc);
+	return rc;
 }
 
 int lh_loop_evaluate_own(struct lh_loop *l, const char *reason, struct lh_err *err)
 {
-	return evaluate_one(l, &l->modes[l->p.phase], reason, err);
-}
+	json_t *told = json_array();
+	int rc = evaluate_sets(l, NULL, &l->modes[l->p.phase], reason, told, err);
 
-/* With full attention and with the phase's. Told of together: a half would be told
- * of twice, since what is abandoned is made again as a whole. */
-static int evaluate_both(struct lh_loop *l, const char *reason, struct lh_err *err)
-{
-	json_t *full, *own = NULL;
-	int rc = evaluate(l, &lh_attention_full, reason, &full, err);
-
-	if (full)
-		rc = evaluate(l, &l->modes[l->p.phase], reason, &own, err);
-	if (!own) {
-		json_decref(full);
-		return rc;
-	}
-	lh_loop_post_take(l, "eval", full);
-	lh_loop_post_take(l, "eval", own);
+	lh_told_post_take(l, told, rc);
 	return rc;
 }
 
@@ -210,13 +217,16 @@ int lh_loop_evaluate_step(struct lh_loop *l, struct lh_err *err)
 {
 	const char *reason = due_evaluation(l);
 	bool interval = reason && !strcmp(reason, "interval"), gap = l->job->evaluation.gap;
+	const struct lh_attention_mode *own = &l->modes[l->p.phase];
 	struct lh_err why = LH_ERR_INIT;
+	json_t *told = json_array();
 	int rc = 0;
 
-	if (interval && gap && l->modes[l->p.phase].attention == LH_ATTENTION_LIGHTHOUSE)
-		rc = evaluate_both(l, reason, &why);
-	else if (reason)
-		rc = lh_loop_evaluate(l, reason, &why);
+	if (!interval || !gap || own->attention == LH_ATTENTION_FULL)
+		own = NULL;
+	if (reason)
+		rc = evaluate_sets(l, &lh_attention_full, own, reason, told, &why);
+	lh_told_post_take(l, told, rc);
 	l->p.owed = l->abandoned;
 	if (l->p.owed)
 		l->saved_step = -1; /* one of this step does not say so */

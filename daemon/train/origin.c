@@ -32,12 +32,12 @@ static json_t *mixture_json(const struct lh_job_data *d)
 json_t *lh_origin_of(const struct lh_job *job, const struct lh_data *data,
 		     const char *device)
 {
-	json_t *train = json_array(), *validation = json_null(), *origin;
+	json_t *train = json_array(), *validation = json_array(), *origin;
 
 	for (int i = 0; i < data->count; i++)
 		json_array_append_new(train, shard_json(&data->shards[i]));
-	if (lh_data_has_validation(data))
-		validation = shard_json(&data->validation);
+	for (int i = 0; i < data->validation_count; i++)
+		json_array_append_new(validation, shard_json(&data->validation[i]));
 	origin = json_pack("{s:s, s:{s:s, s:I, s:I}, s:o, s:o, s:o}", "device", device, "rng",
 			   "generator", LH_RNG_NAME, "seed", (json_int_t)job->seed,
 			   "shuffle_seed", (json_int_t)job->data.shuffle_seed, "train",

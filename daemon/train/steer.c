@@ -264,7 +264,7 @@ static void eval_by_command(struct lh_loop *l, const json_t *args, struct lh_err
 	const char *name = json_string_value(json_object_get(args, "attention"));
 	bool own = name && !strcmp(name, "lighthouse");
 
-	if (!lh_data_has_validation(&l->data) || !l->job->evaluation.sequences) {
+	if (!l->data.validation_count || !l->job->evaluation.sequences) {
 		lh_err_set(no, LH_ESTATE, "the job has nothing to be evaluated with");
 		lh_err_hint(no, "data.validation and evaluation.sequences, in the job file");
 	} else if (own && l->modes[l->p.phase].attention == LH_ATTENTION_FULL) {

@@ -21,6 +21,8 @@
 #define LH_RULES_MAX 32
 #define LH_SOURCES_MAX 32
 #define LH_LAYERS_MAX 128
+#define LH_SETS_MAX 16
+#define LH_SET_NAME "validation" /* of the one that has none */
 
 enum lh_device { LH_DEVICE_AUTO, LH_DEVICE_CPU, LH_DEVICE_CUDA };
 enum lh_schedule { LH_SCHEDULE_CONSTANT, LH_SCHEDULE_LINEAR, LH_SCHEDULE_COSINE,
@@ -68,13 +70,20 @@ struct lh_job_source {
 	int shards;
 };
 
+/* A shard to be evaluated on. */
+struct lh_job_set {
+	char *name;         /* LH_SET_NAME unless the file gives one */
+	char *path;         /* absolute */
+};
+
 struct lh_job_data {
 	char **train;       /* absolute paths of shards, globs expanded; of each source
 			     * sorted */
 	int train_count;
 	struct lh_job_source sources[LH_SOURCES_MAX];
 	int source_count;   /* 0: no mixture, all shards are alike */
-	char *validation;   /* absolute path, or "" */
+	struct lh_job_set validation[LH_SETS_MAX]; /* the first is what rules mean */
+	int validation_count;
 	enum lh_shard_format format; /* of all of them */
 	enum lh_tokenizer tokenizer;
 	int64_t seq_len;    /* N tokens a sequence */

@@ -30,8 +30,9 @@
  *
  *     step        loss grad_norm lr tokens step_ms tokens_per_s phase
  *                 data_epoch
- *     eval        phase attention ("full"|"lighthouse") loss tokens duration_ms reason
- *                 ("start"|"interval"|"before_switch"|"after_switch"|"end"|"command")
+ *     eval        phase attention ("full"|"lighthouse") set_no set_name loss tokens
+ *                 duration_ms cost (null: no step yet) reason ("start"|"interval"|
+ *                 "before_switch"|"after_switch"|"end"|"command")
  *     pace        phase step_ms: what a step of that phase, to come yet, would take
  *     checkpoint  path bytes duration_ms stall_ms reason; step is the one saved
  *     phase       phase (index) name reason command trial step_s (predicted)

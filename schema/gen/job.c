@@ -31,6 +31,7 @@ static const char *const types[][2] = {
 	{ "number", "LH_KEY_NUMBER" },   { "boolean", "LH_KEY_BOOLEAN" },
 	{ "enum", "LH_KEY_ENUM" },       { "path", "LH_KEY_PATH" },
 	{ "paths", "LH_KEY_PATHS" },     { "layers", "LH_KEY_LAYERS" },
+	{ "sets", "LH_KEY_SETS" },
 };
 
 static const char *type_of(json_t *row)

@@ -37,6 +37,10 @@ async function timed(work) {
 const longRun = (job) => `
   PRAGMA synchronous = OFF;
   BEGIN;
+  DROP INDEX events_by_kind; DROP TABLE rollups;
+  DROP INDEX evaluations_of_set; ALTER TABLE evaluations DROP COLUMN set_no;
+  ALTER TABLE evaluations DROP COLUMN set_name; ALTER TABLE evaluations DROP COLUMN cost;
+  PRAGMA user_version = 6;
   DELETE FROM steps; DELETE FROM attempts; DELETE FROM evaluations; DELETE FROM checkpoints;
   INSERT INTO attempts (job, attempt, token, first_step, last_step, started_ms, ended_ms, outcome) VALUES
     (${job}, 1, 'a', 0, ${BACK_FROM}, 1e12, 1e12 + 100 * ${BACK_FROM}, 'rewound'),
@@ -58,7 +62,6 @@ const longRun = (job) => `
   INSERT INTO events (job, attempt, step, time_ms, kind, text, data_json)
     SELECT job, attempt, step, time_ms, 'job.checkpoint', 'checkpoint', '{}' FROM checkpoints;
   UPDATE jobs SET step = ${STEPS}, attempt = 2, phase = 1, ended_ms = 1e12 + 100 * ${STEPS} WHERE id = ${job};
-  DROP INDEX IF EXISTS events_by_kind; DROP TABLE IF EXISTS rollups; PRAGMA user_version = 6;
   COMMIT;`;
 
 async function calls(page, job) {

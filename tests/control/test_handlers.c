@@ -539,7 +539,8 @@ static void evaluations_follow_the_line_that_counts(void **state)
 	add_job();
 	add_attempt(1, "0", 1, 8);
 	add_attempt(2, "4", 5, 8);
-	sql("INSERT INTO evaluations SELECT 7, column1, column2, column3, 0, 5, 'full',"
+	sql("INSERT INTO evaluations (job, attempt, seq, step, phase, time_ms, attention,"
+	    " reason, loss, tokens, duration_ms) SELECT 7, column1, column2, column3, 0, 5, 'full',"
 	    " 'interval', 2.5, 100, 1.5 FROM (VALUES (1, 1, 0), (1, 5, 4), (1, 9, 8),"
 	    " (2, 6, 8))");
 	expect_evaluations("{\"job\":7}", "1:0 1:4 2:8");
@@ -552,7 +553,7 @@ static void evaluations_follow_the_line_that_counts(void **state)
 					      "evaluations"), 2),
 	       "{\"attempt\":2,\"seq\":6,\"step\":8,\"phase\":0,\"attention\":\"full\","
 	       "\"reason\":\"interval\",\"loss\":2.5,\"tokens\":100,\"duration_ms\":1.5,"
-	       "\"time_ms\":5}");
+	       "\"time_ms\":5,\"set_no\":0,\"set_name\":\"validation\",\"cost\":null}");
 }
 
 static void checkpoints_tell_which_remain(void **state)
@@ -703,7 +704,8 @@ static void show_puts_memory_and_store_together(void **state)
 	sql("UPDATE attempts SET ended_ms = 9, outcome = 'lost', last_step = 4,"
 	    " doing = 'training', why = 'w', hint = 'h', log_json = '[\"a\"]'");
 	sql("INSERT INTO evaluations VALUES (7, 1, 2, 0, 0, 5, 'full', 'start', 5.5,"
-	    " 100, 1.5), (7, 1, 1, 9, 0, 5, 'full', 'early', NULL, 100, NULL)");
+	    " 100, 1.5, 1, 'code', 0.25), (7, 1, 1, 9, 0, 5, 'full', 'early', NULL, 100,"
+	    " NULL, 0, 'validation', NULL)");
 	sql("INSERT INTO checkpoints VALUES (7, 1, 3, 1, 6, '/c', 10, 1.5, 'end')");
 	r = ask("job.show", "{\"job\":7}");
 	assert_string_equal(json_string_value(json_object_get(r, "directory")), job_dir);
@@ -717,9 +719,11 @@ static void show_puts_memory_and_store_together(void **state)
 	       "\"hint\":\"h\",\"log\":[\"a\"]}],"
 	       "\"evaluations\":[{\"step\":9,\"attempt\":1,\"phase\":0,"
 	       "\"attention\":\"full\",\"reason\":\"early\",\"loss\":null,"
-	       "\"tokens\":100,\"duration_ms\":null,\"time_ms\":5},{\"step\":0,\"attempt\":1,"
+	       "\"tokens\":100,\"duration_ms\":null,\"time_ms\":5,\"set_no\":0,"
+	       "\"set_name\":\"validation\",\"cost\":null},{\"step\":0,\"attempt\":1,"
 	       "\"phase\":0,\"attention\":\"full\",\"reason\":\"start\","
-	       "\"loss\":5.5,\"tokens\":100,\"duration_ms\":1.5,\"time_ms\":5}],"
+	       "\"loss\":5.5,\"tokens\":100,\"duration_ms\":1.5,\"time_ms\":5,"
+	       "\"set_no\":1,\"set_name\":\"code\",\"cost\":0.25}],"
 	       "\"checkpoints\":[{\"step\":1,\"attempt\":1,\"path\":\"/c\","
 	       "\"bytes\":10,\"duration_ms\":1.5,\"reason\":\"end\","
 	       "\"time_ms\":6}],\"trial\":null,\"last_switch\":null,"

@@ -32,7 +32,8 @@ test('every step and evaluation of the line that counts is in its file, at its t
   const dir = scratch(t);
   packText(dir);
   const lhd = await Lhd.start(t, dir);
-  const job = await submit(lhd, { evaluation: { every_steps: 20, sequences: 2 } });
+  const data = { train: 'text.train.bin', validation: { web: 'text.val.bin', seen: 'text.train.bin' }, tokenizer: 'bytes', seq_len: 128 };
+  const job = await submit(lhd, { data, evaluation: { every_steps: 20, sequences: 2 } });
   await lhd.jobUntil(job, 'it is done', (j) => j.state === 'DONE');
   const runs = join(dir, 'runs'), run = join(runs, `tiny-${job}`);
 
@@ -45,8 +46,10 @@ test('every step and evaluation of the line that counts is in its file, at its t
     assert.deepEqual(got[tag], rows(lhd, `select step, ${key}, time_ms from steps where job=${job} order by step`, key), tag);
   assert.equal(got['loss/train'].length, 100);
   for (const attention of ['full', 'lighthouse'])
-    assert.deepEqual(got[`loss/validation_${attention}`], rows(lhd, `select step, loss, time_ms from evaluations where job=${job} and attention='${attention}' order by attempt, seq`, 'loss'), attention);
-  assert.deepEqual(Object.keys(got).sort(), ['loss/train', 'loss/validation_full', 'loss/validation_lighthouse', 'train/grad_norm', 'train/lr', 'train/tokens_per_s']);
+    for (const [set, tag] of [['web', attention], ['seen', `${attention}/seen`]])
+      assert.deepEqual(got[`loss/validation_${tag}`], rows(lhd, `select step, loss, time_ms from evaluations where job=${job} and attention='${attention}' and set_name='${set}' order by attempt, seq`, 'loss'), tag);
+  assert.deepEqual(Object.keys(got).sort(), ['loss/train', 'loss/validation_full', 'loss/validation_full/seen', 'loss/validation_lighthouse',
+    'loss/validation_lighthouse/seen', 'train/grad_norm', 'train/lr', 'train/tokens_per_s']);
 
   const python = spawnSync('python3', ['-c', `
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

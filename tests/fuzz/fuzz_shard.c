@@ -37,7 +37,8 @@ static void train_on(char *path, enum lh_shard_format format)
 {
 	struct lh_job job = { .model.vocab = VOCAB,
 			      .data = { .train = &path, .train_count = 1,
-					.validation = path, .format = format,
+					.validation = { { .path = path } },
+					.validation_count = 1, .format = format,
 					.seq_len = SEQ_LEN } };
 	int32_t tokens[SEQ_LEN], targets[SEQ_LEN];
 	struct lh_err err = LH_ERR_INIT;
@@ -49,7 +50,7 @@ static void train_on(char *path, enum lh_shard_format format)
 		if (!lh_data_train(&d, i, tokens, targets, &err))
 			check_window(tokens, targets);
 	for (int64_t i = 0; i < WINDOWS; i++)
-		if (!lh_data_validation(&d, i, WINDOWS, tokens, targets, &err))
+		if (!lh_data_validation(&d, 0, i, WINDOWS, tokens, targets, &err))
 			check_window(tokens, targets);
 	lh_data_close(&d);
 }

@@ -75,12 +75,18 @@ static void a_job_is_labelled_and_is_in_one_state(void **state)
 		"1700000000.500",
 		"# TYPE lighthouse_job_checkpoints_total counter",
 		"lighthouse_job_checkpoints_total{job_id=\"7\",name=\"a\\\"b\\\\c\\nd\"} 4",
+		"lighthouse_job_validation_loss_nats_per_token{job_id=\"7\",name=\"a\\\"b"
+		"\\\\c\\nd\",set=\"co\\\"de\"} 1.5",
+		"lighthouse_job_validation_loss_nats_per_token{job_id=\"7\",name=\"a\\\"b"
+		"\\\\c\\nd\",set=\"v\"} NaN",
 		NULL };
 
 	(void)state;
 	expect_lines(written("{}", "[{\"job\":7,\"name\":\"a\\\"b\\\\c\\nd\",\"step\":12,"
 				   "\"state\":\"PAUSED\",\"loss\":2.5,"
-				   "\"last_step_ms\":1700000000500,\"checkpoints\":4}]"),
+				   "\"last_step_ms\":1700000000500,\"checkpoints\":4,"
+				   "\"validation\":[{\"set_name\":\"co\\\"de\",\"loss\":1.5},"
+				   "{\"set_name\":\"v\",\"loss\":null}]}]"),
 		     lines);
 }
 

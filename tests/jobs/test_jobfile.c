@@ -224,6 +224,7 @@ static void refused_for_type(const struct lh_key *k, const char *path)
 		refused_with(path, "true", "found 'true'");
 		break;
 	case LH_KEY_PATHS:
+	case LH_KEY_SETS:
 		refused_with(path, "none.bin", "none.bin");
 		refused_with(path, "none-*.bin", "none-*.bin");
 		refused_with(path, "[]", "a path");
@@ -697,6 +698,50 @@ static void bare_ids_are_read_when_the_file_says_so(void **state)
 	free(path);
 }
 
+static void validation_sets_have_names(void **state)
+{
+	static const char *const lists[] = {
+		"data.validation={ web: val.bin, code: train.bin }",
+		"data.validation=[{ name: web, path: val.bin }, { path: train.bin, name: code }]",
+	};
+	char *text = text_with(-1, NULL);
+	struct lh_job job, back = { 0 };
+	struct lh_err err;
+	json_t *json;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		if (load(&job, text, strlen(text), &lists[i], 1, &err))
+			fail_msg("refused: %s", err.text);
+		json = lh_jobfile_to_json(&job);
+		if (lh_jobfile_from_json(&back, json, &err))
+			fail_msg("from JSON: %s", err.text);
+		assert_int_equal(back.data.validation_count, 2);
+		assert_string_equal(back.data.validation[0].name, "web");
+		assert_string_equal(back.data.validation[1].name, "code");
+		assert_string_equal(back.data.validation[1].path, job.data.train[0]);
+		json_decref(json);
+		lh_job_release(&back);
+		lh_job_release(&job);
+	}
+	free(text);
+}
+
+static void odd_validation_sets_are_refused(void **state)
+{
+	(void)state;
+	refused_with("data.validation", "[val.bin]", "found 'val.bin', { name: NAME");
+	refused_with("data.validation", "[]", "found 'a list', a path, or 1 to 16");
+	refused_with("data.validation", "{ a: [val.bin] }", "found 'a list', a path");
+	refused_with("data.validation", "{ 'a b': val.bin }", "found the name 'a b'");
+	refused_with("data.validation", "{ a: '' }", "found '', a path");
+	refused_with("data.validation", "null", "found 'null', a path");
+	refused_with("data.validation",
+		     "[{ name: a, path: val.bin }, { name: a, path: val.bin }]",
+		     "two sets are named 'a'");
+	refused_with("data.validation", "{ a: val.bin, b: none.bin }", "none.bin");
+}
+
 /* 600 ids, 0 .. ids-1 over and over. */
 static int write_shard(const char *name, int ids)
 {
@@ -880,6 +925,8 @@ int main(void)
 		cmocka_unit_test(shards_are_found_once_whatever_their_names),
 		cmocka_unit_test(a_mixture_is_read_by_source),
 		cmocka_unit_test(a_mixture_that_is_none_is_refused),
+		cmocka_unit_test(validation_sets_have_names),
+		cmocka_unit_test(odd_validation_sets_are_refused),
 		cmocka_unit_test(an_accepted_job_is_read_back_as_it_is),
 		cmocka_unit_test(what_is_no_job_file_is_refused),
 		cmocka_unit_test(overrides_follow_the_same_rules),

@@ -43,11 +43,13 @@ static int setup(void **state)
 	    "INSERT INTO steps SELECT 1, 2, i, 0, 1000 * i, 200 - i, 1, 0.1, 8, 10, 800, 0 "
 	    "FROM n");
 	sql("INSERT INTO steps VALUES (2, 1, 1, 0, 0, 7, 1, 1, 8, 10, 800, 0)");
-	sql("INSERT INTO evaluations VALUES "
-	    "(1, 1, 1, 10, 0, 0, 'full', 'interval', 4.0, 8, 1), "
-	    "(1, 1, 2, 60, 0, 0, 'full', 'interval', 9.0, 8, 1), "
-	    "(1, 2, 1, 50, 0, 0, 'full', 'interval', 3.0, 8, 1), "
-	    "(1, 2, 2, 50, 0, 0, 'lighthouse', 'interval', 2.5, 8, 1)");
+	sql("INSERT INTO evaluations (job, attempt, seq, step, phase, time_ms, attention, "
+	    "reason, loss, tokens, duration_ms, set_no, set_name) VALUES "
+	    "(1, 1, 1, 10, 0, 0, 'full', 'interval', 4.0, 8, 1, 0, 'v'), "
+	    "(1, 1, 2, 60, 0, 0, 'full', 'interval', 9.0, 8, 1, 0, 'v'), "
+	    "(1, 2, 1, 50, 0, 0, 'full', 'interval', 3.0, 8, 1, 0, 'v'), "
+	    "(1, 2, 2, 50, 0, 0, 'lighthouse', 'interval', 2.5, 8, 1, 0, 'v'), "
+	    "(1, 2, 3, 50, 0, 1, 'full', 'interval', 7.0, 8, 1, 1, 'code')");
 	sql("INSERT INTO paces VALUES (1, 2, 3, 50, 1, 250, 0)");
 	scope = (struct lh_rule_scope){
 		.job = 1, .step = 50, .phase_step = 50, .step_tokens = 8,
@@ -100,6 +102,8 @@ static void a_condition_sees_the_job_as_it_is_now(void **state)
 	assert_true(holds("phase_step = 50 AND state = 'RUNNING' AND elapsed_s = 12"));
 	assert_true(holds("tokens >= 0.5 * tokens_planned AND steps_planned = 100"));
 	assert_true(holds("loss = 150 AND val_loss = 3 AND gap = 0.5"));
+	assert_true(holds("(SELECT max(loss) FROM evals WHERE step = 50) = 3"));
+	assert_true(holds("(SELECT loss FROM sets WHERE name = 'code') = 7"));
 	assert_false(holds("loss < 150"));
 	assert_true(holds("1"));
 	assert_false(holds("NULL"));

@@ -47,7 +47,8 @@ static void fixture_open(struct fixture *f, int64_t seed)
 	f->train[2] = pack("c.bin", 2000, 5 * T + 1);
 	f->job.data.train = f->train;
 	f->job.data.train_count = 3;
-	f->job.data.validation = pack("v.bin", 3000, 41);
+	f->job.data.validation[0].path = pack("v.bin", 3000, 41);
+	f->job.data.validation_count = 1;
 	f->job.data.seq_len = T;
 	f->job.data.shuffle_seed = seed;
 	f->job.model.vocab = VOCAB;
@@ -60,7 +61,7 @@ static void fixture_close(struct fixture *f)
 	lh_data_close(&f->d);
 	for (int i = 0; i < 3; i++)
 		free(f->train[i]);
-	free(f->job.data.validation);
+	free(f->job.data.validation[0].path);
 }
 
 /* lh_data_window needs the number of windows only. */
@@ -229,15 +230,15 @@ static void validation_is_spread_over_the_split(void **state)
 
 	(void)state;
 	fixture_open(&f, 1);
-	assert_true(lh_data_has_validation(&f.d));
+	assert_int_equal(f.d.validation_count, 1);
 	for (int64_t i = 0; i < 3; i++) {
-		assert_int_equal(lh_data_validation(&f.d, i, 3, tokens, targets, &err), 0);
+		assert_int_equal(lh_data_validation(&f.d, 0, i, 3, tokens, targets, &err), 0);
 		assert_int_equal(tokens[0], 3000 + i * 16);
 		assert_int_equal(targets[T - 1], 3000 + i * 16 + T);
 	}
 	/* The last one ends with the split. */
 	assert_int_equal(targets[T - 1], 3040);
-	assert_int_equal(lh_data_validation(&f.d, 0, 1, tokens, targets, &err), 0);
+	assert_int_equal(lh_data_validation(&f.d, 0, 0, 1, tokens, targets, &err), 0);
 	assert_int_equal(tokens[0], 3000);
 	fixture_close(&f);
 }
@@ -251,11 +252,11 @@ static void a_short_split_is_filled_with_nothing_to_predict(void **state)
 	(void)state;
 	fixture_open(&f, 1);
 	lh_data_close(&f.d);
-	free(f.job.data.validation);
-	f.job.data.validation = pack("v.bin", 3000, 4);
+	free(f.job.data.validation[0].path);
+	f.job.data.validation[0].path = pack("v.bin", 3000, 4);
 	assert_int_equal(lh_data_open(&f.d, &f.job, &err), 0);
 	for (int64_t i = 0; i < 3; i++) {
-		assert_int_equal(lh_data_validation(&f.d, i, 3, tokens, targets, &err), 0);
+		assert_int_equal(lh_data_validation(&f.d, 0, i, 3, tokens, targets, &err), 0);
 		assert_int_equal(tokens[2], 3002);
 		assert_int_equal(targets[2], 3003);
 		for (int t = 3; t < T; t++)
@@ -273,8 +274,8 @@ static void a_split_of_one_token_is_refused(void **state)
 	(void)state;
 	fixture_open(&f, 1);
 	lh_data_close(&f.d);
-	free(f.job.data.validation);
-	f.job.data.validation = pack("v.bin", 3000, 1);
+	free(f.job.data.validation[0].path);
+	f.job.data.validation[0].path = pack("v.bin", 3000, 1);
 	assert_int_equal(lh_data_open(&f.d, &f.job, &err), LH_EDATA);
 	assert_non_null(strstr(err.text, "v.bin"));
 	fixture_close(&f);
@@ -319,7 +320,7 @@ static void an_id_past_the_vocabulary_names_file_and_position(void **state)
 				assert_non_null(strstr(err.text, "2019 at position 19,"));
 		}
 	assert_int_equal(failed, 3);
-	validation = lh_data_validation(&f.d, 0, 1, tokens, targets, &err);
+	validation = lh_data_validation(&f.d, 0, 0, 1, tokens, targets, &err);
 	assert_int_equal(validation, LH_EDATA);
 	assert_non_null(strstr(err.text, "v.bin"));
 	fixture_close(&f);

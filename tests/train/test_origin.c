@@ -41,7 +41,8 @@ static json_t *origin(const char *first, const char *second, int64_t seed,
 	job.model.vocab = 300;
 	job.data.train = train;
 	job.data.train_count = 2;
-	job.data.validation = validation;
+	job.data.validation[0].path = validation;
+	job.data.validation_count = 1;
 	job.data.seq_len = 16;
 	job.data.shuffle_seed = seed;
 	if (lh_data_open(&data, &job, &err))

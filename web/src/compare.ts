@@ -8,7 +8,15 @@ import { saveGroups, savePicture } from './export';
 import * as fmt from './format';
 import type { Page, Shell } from './main';
 import { StatePill } from './parts';
-import { interpolate, lastAtOrBelow, smooth, xOf, type Column, type XMode } from './series';
+import {
+  interpolate,
+  isFirst,
+  lastAtOrBelow,
+  smooth,
+  xOf,
+  type Column,
+  type XMode,
+} from './series';
 import { openStream } from './stream';
 import { colour, onScheme, type Colour } from './theme';
 import { axisChoice, button, buttons, check, Smoothing, toolbar } from './toolbar';
@@ -203,7 +211,7 @@ export class Compare implements Page {
   private evaluations(j: Compared): [number[], Column] {
     const ends = j.curve.points.map((p) => p.last_step);
     const kept = j.show.evaluations
-      .filter((e) => e.attention === 'full' && e.loss !== null && e.step <= j.curve.lastStep)
+      .filter((e) => e.attention === 'full' && isFirst(e) && e.loss !== null && e.step <= j.curve.lastStep)
       .sort((a, b) => a.step - b.step);
     return [
       kept.map((e) => (this.mode === 'step' ? e.step : interpolate(ends, j.xs, e.step))),
@@ -218,7 +226,7 @@ export class Compare implements Page {
         const s = j.show.summary;
         const pill = new StatePill();
         const swatch = h('i', { class: 'swatch' });
-        const full = j.show.evaluations.filter((e) => e.attention === 'full');
+        const full = j.show.evaluations.filter((e) => e.attention === 'full' && isFirst(e));
         const points = j.curve.points;
         const numbers = [
           fmt.count(Math.max(s.step, j.curve.lastStep)),

@@ -3,7 +3,7 @@ import { h, replace, setText } from './dom';
 import * as fmt from './format';
 import { mfu } from './mfu';
 import { PhaseBar, Stat, StatePill } from './parts';
-import { gaps } from './series';
+import { gaps, isFirst } from './series';
 import type { Devices, JobShow, JobSummary } from './types';
 
 type Worker = Devices['workers'][number];
@@ -73,7 +73,7 @@ export class Head {
   private setStats(show: JobShow, s: JobSummary): void {
     const { stats } = this;
     const of = (attention: string) =>
-      show.evaluations.filter((e) => e.attention === attention && e.loss !== null);
+      show.evaluations.filter((e) => e.attention === attention && e.loss !== null && isFirst(e));
     const full = of('full');
     const val = full[full.length - 1];
     const both = gaps(full, of('lighthouse'));

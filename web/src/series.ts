@@ -139,6 +139,9 @@ export function abandoned(
   return out;
 }
 
+/** Of the first validation set: the one that charts and rules mean. */
+export const isFirst = (e: Evaluation): boolean => !e.set_no;
+
 /** Evaluations on the line that counts, one a step and attention: the newest. */
 export function finalEvaluations(
   evaluations: readonly Evaluation[],
@@ -147,7 +150,7 @@ export function finalEvaluations(
 ): Evaluation[] {
   const byStep = new Map<number, Evaluation>();
   for (const e of evaluations) {
-    if (e.attention !== attention || e.loss === null) continue;
+    if (e.attention !== attention || e.loss === null || !isFirst(e)) continue;
     if (branches.some((b) => b.attempt === e.attempt && e.step > b.from_step)) continue;
     byStep.set(e.step, e);
   }

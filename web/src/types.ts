@@ -49,6 +49,9 @@ export interface Evaluation {
   loss: number | null;
   tokens: number;
   time_ms: number;
+  set_no?: number;
+  set_name?: string;
+  cost?: number | null;
 }
 
 export interface Checkpoint {

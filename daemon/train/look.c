@@ -1,0 +1,32 @@
+/* look.c: what is looked at beside training, and what that costs; see loop_int.h. */
+#include "train/loop_int.h"
+
+const char *lh_look_attention(const struct lh_attention_mode *mode)
+{
+	return mode->attention == LH_ATTENTION_FULL ? "full" : "lighthouse";
+}
+
+void lh_told_add_take(json_t *told, const char *kind, json_t *fields)
+{
+	LH_ASSERT(fields);
+	json_array_append_new(told, json_pack("[s, o]", kind, fields));
+}
+
+void lh_told_post_take(struct lh_loop *l, json_t *told, int rc)
+{
+	bool whole = !rc && !l->abandoned;
+	json_t *one;
+	size_t i;
+
+	json_array_foreach (told, i, one)
+		if (whole)
+			lh_loop_post_take(l, json_string_value(json_array_get(one, 0)),
+					  json_incref(json_array_get(one, 1)));
+	json_decref(told);
+}
+
+json_t *lh_loop_cost(struct lh_loop *l, enum lh_look look, double ms)
+{
+	l->look_ms[look] += ms;
+	return l->trained_ms > 0 ? json_real(l->look_ms[look] / l->trained_ms) : json_null();
+}
