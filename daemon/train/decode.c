@@ -136,31 +136,6 @@ static void decode_layer(struct lh_decoder *d, int i, int64_t n)
 	linear(d, n, d->x, d->h, w->wdown, C, F, d->x);
 }
 
-/* bf16 is the upper half of a float32. */
-static void widen(float *out, const void *in, int64_t n)
-{
-	for (int64_t i = 0; i < n; i++) {
-		uint32_t bits = (uint32_t)((const uint16_t *)in)[i] << 16;
-
-		memcpy(out + i, &bits, 4);
-	}
-}
-
-static int read_logits(struct lh_decoder *d, float *logits, struct lh_err *err)
-{
-	int64_t V = d->m->c.vocab;
-	uint16_t *half;
-	int rc;
-
-	if (d->m->ops->sizes->act_type == LH_F32)
-		return d->m->ops->fetch(d->m->dev, logits, d->logits, (size_t)V * 4, err);
-	half = lh_calloc((size_t)V, sizeof(*half));
-	rc = d->m->ops->fetch(d->m->dev, half, d->logits, (size_t)V * 2, err);
-	widen(logits, half, V);
-	free(half);
-	return rc;
-}
-
 int lh_decoder_feed(struct lh_decoder *d, const int32_t *tokens, int64_t n,
 		    float *logits, struct lh_err *err)
 {
@@ -180,5 +155,5 @@ int lh_decoder_feed(struct lh_decoder *d, const int32_t *tokens, int64_t n,
 			(char *)d->x + e * (size_t)((n - 1) * m->c.dim),
 			weight_at(m, m->params.final_norm), (float)m->c.norm_eps);
 	linear(d, 1, d->logits, d->n, m->params.output, m->c.vocab, m->c.dim, NULL);
-	return read_logits(d, logits, err);
+	return lh_model_fetch(m, logits, d->logits, m->c.vocab, err);
 }

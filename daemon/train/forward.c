@@ -277,6 +277,58 @@ int lh_model_loss(struct lh_model *m, const struct lh_attention_mode *mode, int 
 	return rc;
 }
 
+/* Of one row: its norm once more, by itself, where a device wants its inputs to begin. */
+static int read_logits(const struct pass *p, int64_t row, float *logits, struct lh_err *err)
+{
+	struct lh_model *m = p->m;
+	size_t e = lh_dtype_bytes(m->ops->sizes->act_type);
+	struct pass one = { m, p->mode, 1, 1, 1 };
+
+	norm(&one, m->acts.nf, m->acts.rstdf,
+	     (char *)m->acts.last + e * (size_t)(row * m->c.dim), m->params.final_norm);
+	linear(&one, m->acts.xent, m->acts.nf, m->params.output, m->c.vocab, m->c.dim, NULL);
+	return lh_model_fetch(m, logits, m->acts.xent, m->c.vocab, err);
+}
+
+int lh_model_logits(struct lh_model *m, const struct lh_attention_mode *mode, int b,
+		    int64_t t, const int32_t *tokens, int64_t at, float *logits,
+		    struct lh_err *err)
+{
+	struct pass p = pass_of(m, mode, false, b, t, tokens, tokens);
+	int rc = 0;
+
+	LH_ASSERT(at >= 0 && at < t);
+	forward(&p);
+	for (int i = 0; !rc && i < b; i++)
+		rc = read_logits(&p, i * t + at, logits + i * m->c.vocab, err);
+	return rc;
+}
+
+int lh_model_selection(struct lh_model *m, const struct lh_attention_mode *mode, int b,
+		       const int32_t *tokens,
+		       void (*seen)(void *arg, int layer, const int32_t *index), void *arg,
+		       struct lh_err *err)
+{
+	struct pass p = pass_of(m, mode, false, b, m->T, tokens, tokens);
+	struct lh_acts *a = &m->acts;
+	size_t bytes = (size_t)(m->c.heads * lh_lighthouse_selected(&mode->geometry)) * 4;
+	int32_t *index = lh_alloc(bytes);
+	int L = m->c.layers, rc = 0;
+
+	m->ops->embed(m->dev, p.R, m->c.dim, a->layer[0].x, a->tokens,
+		      weight_at(m, m->params.embed));
+	for (int i = 0; !rc && i < L; i++) {
+		layer_forward(&p, i, i + 1 < L ? a->layer[i + 1].x : a->last);
+		if (!lh_layout_lighthouse(mode, i))
+			continue;
+		rc = m->ops->fetch(m->dev, index, a->layer[i].attention.index, bytes, err);
+		if (!rc)
+			seen(arg, i, index);
+	}
+	free(index);
+	return rc;
+}
+
 /* Sizes of the micro-batches that n sequences come in; at most two differ. */
 static int batches_of(const struct lh_model *m, int64_t n, int *b)
 {
@@ -294,12 +346,13 @@ int lh_model_prepare(struct lh_model *m, const struct lh_attention_mode *modes, 
 {
 	int32_t *ids;
 	int b[2], n, rc = 0;
-	float sum, norm;
+	float sum, norm, *logits;
 	double loss;
 
 	if (!m->ops->rehearse)
 		return 0;
 	ids = lh_calloc((size_t)(m->B * m->T), sizeof(*ids));
+	logits = lh_calloc((size_t)(m->B * m->c.vocab), sizeof(*logits));
 	m->ops->rehearse(m->dev, true);
 	n = batches_of(m, sequences, b);
 	for (int i = 0; i < n * count; i++)
@@ -312,10 +365,13 @@ int lh_model_prepare(struct lh_model *m, const struct lh_attention_mode *modes, 
 		if (modes[i / n].attention == LH_ATTENTION_LIGHTHOUSE)
 			rc = lh_model_loss(m, &modes[i / n], b[i % n], m->T, ids, ids, &loss,
 					   NULL, err);
+	if (!rc && n)
+		rc = lh_model_logits(m, &lh_attention_full, b[0], m->T, ids, 0, logits, err);
 	if (!rc)
 		rc = lh_model_measure(m, &sum, &norm, err);
 	m->ops->rehearse(m->dev, false);
 	lh_model_zero_grad(m);
+	free(logits);
 	free(ids);
 	return rc;
 }

@@ -180,6 +180,25 @@ int lh_model_read(struct lh_model *m, enum lh_model_state which, int64_t offset,
 			     (size_t)count * 4, err);
 }
 
+int lh_model_fetch(struct lh_model *m, float *host, const lh_act *src, int64_t n,
+		   struct lh_err *err)
+{
+	uint16_t *half;
+	uint32_t bits;
+	int rc;
+
+	if (m->ops->sizes->act_type == LH_F32)
+		return m->ops->fetch(m->dev, host, src, (size_t)n * 4, err);
+	half = lh_calloc((size_t)n, sizeof(*half));
+	rc = m->ops->fetch(m->dev, half, src, (size_t)n * 2, err);
+	for (int64_t i = 0; i < n; i++) {
+		bits = (uint32_t)half[i] << 16; /* bf16 is the upper half of a float32 */
+		memcpy(host + i, &bits, 4);
+	}
+	free(half);
+	return rc;
+}
+
 void lh_model_write(struct lh_model *m, enum lh_model_state which, int64_t offset,
 		    int64_t count, const float *host)
 {

@@ -73,11 +73,22 @@ void lh_model_forward_backward(struct lh_model *model,
 int lh_model_loss(struct lh_model *model, const struct lh_attention_mode *mode, int b,
 		  int64_t t, const int32_t *tokens, const int32_t *targets,
 		  double *loss, float *row_loss, struct lh_err *err);
+/* Logits (b, V) host, float32, of the token that follows row `at` of each sequence:
+ * forward only, t <= T as in lh_model_loss. */
+int lh_model_logits(struct lh_model *model, const struct lh_attention_mode *mode, int b,
+		    int64_t t, const int32_t *tokens, int64_t at, float *logits,
+		    struct lh_err *err);
+/* A forward pass of b sequences of T tokens in a Lighthouse mode; after each of its
+ * Lighthouse layers `seen` gets the choice of the first sequence: index (H,S), host. */
+int lh_model_selection(struct lh_model *model, const struct lh_attention_mode *mode, int b,
+		       const int32_t *tokens,
+		       void (*seen)(void *arg, int layer, const int32_t *index), void *arg,
+		       struct lh_err *err);
 /* Rehearses (ops.h) what will be run, so that no step, switch or evaluation waits
  * for a kernel or for memory: optimizer steps of `sequences` in every mode, and
  * evaluations of `evaluated` (0: none) with full attention and in every Lighthouse
- * mode, all B at a time with a smaller last one. Weights stay as they are, gradients
- * are zero after it. */
+ * mode, all B at a time with a smaller last one, and the logits of a row. Weights stay
+ * as they are, gradients are zero after it. */
 int lh_model_prepare(struct lh_model *model, const struct lh_attention_mode *modes,
 		     int mode_count, int64_t sequences, int64_t evaluated,
 		     struct lh_err *err);

@@ -39,6 +39,10 @@ void lh_model_fill_rope(struct lh_model *m, const struct lh_rope *rope, int64_t 
 /* The norms of a layer's q and k, of a model that has them. */
 struct lh_attention_norm lh_model_norm_of(const struct lh_model *m, int layer);
 
+/* n activations to the host, as float32. */
+int lh_model_fetch(struct lh_model *m, float *host, const lh_act *src, int64_t n,
+		   struct lh_err *err);
+
 /* Compute copy of the tensor at a parameter offset. */
 static inline lh_act *weight_at(const struct lh_model *m, int64_t offset)
 {
