@@ -13,7 +13,8 @@
 #define LH_RNG_NAME "philox4x32-10"
 
 /* Streams: which use a seed's numbers are for. */
-enum lh_rng_stream { LH_RNG_INIT, LH_RNG_SHUFFLE, LH_RNG_SAMPLE, LH_RNG_MIX };
+enum lh_rng_stream { LH_RNG_INIT, LH_RNG_SHUFFLE, LH_RNG_SAMPLE, LH_RNG_MIX,
+		     LH_RNG_PASSKEY };
 
 void lh_rng_block(uint64_t seed, enum lh_rng_stream stream, uint64_t counter,
 		  uint32_t out[4]);

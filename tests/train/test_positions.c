@@ -1,0 +1,85 @@
+/* test_positions.c: buckets of places cover a sequence once, and hold its losses. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+
+#include "train/positions.h"
+
+static void buckets_cover_every_place_once(void **state)
+{
+	static const int64_t lengths[] = { 2, 3, 32, 100, 98304, 16777216 };
+	struct lh_positions p;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
+		lh_positions_init(&p, lengths[i]);
+		assert_true(p.count >= 1 && p.count <= LH_POSITIONS_MAX);
+		assert_int_equal(p.edge[0], 0);
+		assert_int_equal(p.edge[p.count], lengths[i]);
+		for (int b = 0; b < p.count; b++)
+			assert_true(p.edge[b] < p.edge[b + 1]);
+	}
+	/* 98,304 tokens: two buckets a doubling, near enough. */
+	lh_positions_init(&p, 98304);
+	assert_true(p.count >= 28);
+	assert_true((double)p.edge[p.count - 1] / 98304 > 0.65);
+}
+
+static void losses_are_means_of_what_is_predicted(void **state)
+{
+	int32_t targets[32];
+	float row_loss[32];
+	struct lh_positions p;
+	json_t *j, *loss;
+	int last;
+
+	(void)state;
+	for (int t = 0; t < 32; t++) {
+		targets[t] = t == 31 ? -1 : 1;
+		row_loss[t] = t == 31 ? 0 : (float)t;
+	}
+	lh_positions_init(&p, 32);
+	last = p.count - 1;
+	lh_positions_add(&p, targets, row_loss);
+	lh_positions_add(&p, targets, row_loss);
+	j = lh_positions_json(&p);
+	loss = json_object_get(j, "loss");
+	assert_int_equal(json_array_size(loss), p.count);
+	assert_int_equal(json_array_size(json_object_get(j, "edges")), p.count + 1);
+	assert_float_equal(json_number_value(json_array_get(loss, 0)), 0, 1e-9);
+	assert_float_equal(json_number_value(json_array_get(loss, (size_t)last)),
+			   (double)(p.edge[last] + 30) / 2, 1e-6);
+	assert_int_equal(p.tokens[last], 2 * (31 - p.edge[last]));
+	json_decref(j);
+}
+
+static void what_is_not_known_is_null(void **state)
+{
+	int32_t targets[8] = { 1, -1, -1, -1, -1, -1, -1, -1 };
+	float row_loss[8] = { INFINITY };
+	struct lh_positions p;
+	json_t *j;
+
+	(void)state;
+	lh_positions_init(&p, 8);
+	lh_positions_add(&p, targets, row_loss);
+	j = lh_positions_json(&p);
+	for (size_t i = 0; i < (size_t)p.count; i++)
+		assert_true(json_is_null(json_array_get(json_object_get(j, "loss"), i)));
+	json_decref(j);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(buckets_cover_every_place_once),
+		cmocka_unit_test(losses_are_means_of_what_is_predicted),
+		cmocka_unit_test(what_is_not_known_is_null),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
