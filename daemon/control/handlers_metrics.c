@@ -1,4 +1,4 @@
-/* handlers_metrics.c: the numbers of a job: steps, evaluations, and curves of
+/* handlers_metrics.c: the numbers of a job: steps, evaluations, looks, and curves of
  * steps that were put together.
  *
  * Training that went on from step s does again what was done past s. The line that
@@ -39,9 +39,10 @@ static void bind_chosen(struct lh_query *q, const struct lh_call *call, int64_t 
 	lh_query_bind(q, attempt ? LH_INT(attempt) : LH_NULL);
 }
 
-/* A page of rows: those behind (after_attempt, `after`). */
+/* A page of rows: those behind (after_attempt, `after`); `kind` is bound last, NULL:
+ * there is none. */
 static void read_page(struct lh_call *call, const char *key, const char *sql,
-		      const char *after, bool newest)
+		      const char *after, bool newest, const char *kind)
 {
 	int64_t limit = lh_call_int(call, "limit", LH_READING_DEFAULT_ROWS), job;
 	struct lh_reading *r;
@@ -55,6 +56,8 @@ static void read_page(struct lh_call *call, const char *key, const char *sql,
 	lh_query_bind(q, LH_INT(lh_call_int(call, "after_attempt", 0)));
 	lh_query_bind(q, LH_INT(lh_call_int(call, after, 0)));
 	lh_query_bind(q, LH_INT(limit + 1));
+	if (kind)
+		lh_query_bind(q, LH_TEXT(kind));
 	if (newest)
 		lh_query_newest(q);
 	lh_query_tell_more(q);
@@ -69,7 +72,7 @@ static const char steps_sql[] =
 
 void rpc_job_steps(struct lh_call *call)
 {
-	read_page(call, "steps", steps_sql, "after_step", false);
+	read_page(call, "steps", steps_sql, "after_step", false, NULL);
 }
 
 #define EVALUATIONS(order)                                                    \
@@ -86,7 +89,26 @@ void rpc_job_evaluations(struct lh_call *call)
 {
 	bool newest = lh_call_bool(call, "newest", false);
 
-	read_page(call, "evaluations", evaluations_sql[newest], "after_seq", newest);
+	read_page(call, "evaluations", evaluations_sql[newest], "after_seq", newest,
+		  NULL);
+}
+
+#define LOOKS(order)                                                          \
+	"SELECT attempt, seq, step, phase, kind, attention, reason,"          \
+	" duration_ms, cost, time_ms, data_json"                              \
+	" FROM (SELECT * FROM looks e WHERE " CHOSEN("e")                     \
+	"  AND (e.attempt, e.seq) > (?6, ?7) AND e.kind = ?9"                 \
+	"  ORDER BY e.attempt" order ", e.seq" order " LIMIT ?8)"             \
+	" ORDER BY attempt, seq"
+
+static const char *const looks_sql[2] = { LOOKS(""), LOOKS(" DESC") };
+
+void rpc_job_looks(struct lh_call *call)
+{
+	bool newest = lh_call_bool(call, "newest", false);
+
+	read_page(call, "looks", looks_sql[newest], "after_seq", newest,
+		  lh_call_str(call, "kind", ""));
 }
 
 /* ---- job.curve ------------------------------------------------------------- */

@@ -46,6 +46,15 @@ static const char evaluations_sql[] =
 	" (SELECT * FROM evaluations WHERE job = ?1"
 	"  ORDER BY attempt DESC, seq DESC LIMIT ?2) ORDER BY attempt, seq";
 
+/* The newest of each kind. */
+static const char looks_sql[] =
+	"SELECT l.kind, l.step, l.attempt, l.phase, l.attention, l.reason, l.duration_ms,"
+	" l.cost, l.time_ms, l.data_json"
+	" FROM (VALUES ('selection'), ('positions'), ('passkey')) k JOIN looks l"
+	" ON l.job = ?1 AND l.kind = k.column1 AND (l.attempt, l.seq) ="
+	" (SELECT attempt, seq FROM looks WHERE job = ?1 AND kind = k.column1"
+	"  ORDER BY attempt DESC, seq DESC LIMIT 1)";
+
 static const char checkpoints_sql[] =
 	"SELECT step, attempt, path, bytes, duration_ms, reason, time_ms FROM"
 	" (SELECT * FROM checkpoints WHERE job = ?1"
@@ -133,6 +142,8 @@ void rpc_job_show(struct lh_call *call)
 	add_single(r, "trial", trial_sql, job);
 	add_single(r, "last_switch", last_switch_sql, job);
 	q = lh_reading_query(r, "instability", instability_sql, INT64_MAX);
+	lh_query_bind(q, LH_INT(job));
+	q = lh_reading_query(r, "looks", looks_sql, INT64_MAX);
 	lh_query_bind(q, LH_INT(job));
 	lh_reading_start(r);
 }

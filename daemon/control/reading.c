@@ -5,7 +5,7 @@
 
 #include "control/control.h"
 
-enum { MAX_QUERIES = 6, MAX_BINDS = 8 };
+enum { MAX_QUERIES = 8, MAX_BINDS = 10 };
 
 struct lh_query {
 	const char *key, *sql;

@@ -9,6 +9,7 @@
 #include "jobs/jobfile.h"
 #include "jobs/jobfile_int.h"
 #include "lighthouse/shard.h"
+#include "train/passkey.h"
 
 /* Finishes an error that is set: place and key in front. */
 static int blame(const struct lh_node *root, const char *path, struct lh_err *err)
@@ -132,6 +133,27 @@ static int check_schedule(const struct lh_job *job, const struct lh_node *root,
 	return 0;
 }
 
+static int check_passkey(const struct lh_job *job, const struct lh_node *root,
+			 struct lh_err *err)
+{
+	const char *path = "evaluation.passkey.every_steps";
+
+	if (!job->evaluation.passkey.every_steps)
+		return 0;
+	if (job->data.tokenizer != LH_TOKENIZER_BYTES) {
+		lh_err_set(err, LH_EJOBFILE, "digits are hidden in bytes, and the job's ids "
+			   "are none");
+		lh_err_hint(err, "data.tokenizer: bytes, or every_steps: 0");
+		return blame(root, path, err);
+	}
+	if (job->data.seq_len >= LH_PASSKEY_CONTEXT_MIN)
+		return 0;
+	lh_err_set(err, LH_EJOBFILE, "sequences of %" PRId64 " tokens hide no digit",
+		   job->data.seq_len);
+	lh_err_hint(err, "a seq_len from %d, or every_steps: 0", LH_PASSKEY_CONTEXT_MIN);
+	return blame(root, path, err);
+}
+
 /* Lighthouse keys that stand in a full phase. */
 static int check_full(int i, const struct lh_node *root, struct lh_err *err)
 {
@@ -198,6 +220,8 @@ int lh_jobfile_check(const struct lh_job *job, const struct lh_node *root,
 		rc = check_model(job, root, err);
 	if (!rc)
 		rc = check_batch(job, root, err);
+	if (!rc)
+		rc = check_passkey(job, root, err);
 	for (int i = 0; !rc && i < job->phase_count; i++)
 		rc = check_phase(job, i, root, err);
 	return rc ? rc : check_schedule(job, root, err);

@@ -173,6 +173,55 @@ static void on_eval(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 			    reason);
 }
 
+/* A sentence on what was seen; where the page and scripts find it, it is whole. */
+static void tell_of_look(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	bool passkey = !strcmp(text(r, "kind"), "passkey");
+	const json_t *data = json_object_get(r, "data");
+	double share = number(data, passkey ? "right" : "never"), cost = number(r, "cost");
+	char costs[64] = "";
+
+	if (isfinite(cost))
+		snprintf(costs, sizeof(costs), "; such looks take %.2g %% of training's time",
+			 100 * cost);
+	lh_batch_event_take(b, w->run->id, w->attempt, integer(r, "step"), "job.look",
+			    json_pack("{s:s, s:s, s:s, s:o, s:o}", "kind", text(r, "kind"),
+				      "attention", text(r, "attention"), "reason",
+				      text(r, "reason"), "duration_ms",
+				      real_or_null(number(r, "duration_ms")), "cost",
+				      real_or_null(cost)),
+			    passkey ? "passkeys: %.1f %% found%s%s" :
+				      "selection: %.1f %% of tokens starved%s%s",
+			    100 * share,
+			    passkey && strcmp(text(r, "attention"), "full") ?
+				    " with Lighthouse attention" : "", costs);
+}
+
+/* The loss by place comes with each evaluation, whose event tells of it. */
+static void on_look(struct lh_worker *w, struct lh_batch *b, const json_t *r)
+{
+	json_t *data = json_object_get(r, "data");
+	char *dump = data ? json_dumps(data, JSON_COMPACT) : NULL;
+
+	if (!dump) {
+		lh_warn("job %" PRId64 ": a look without data is passed over", w->run->id);
+		return;
+	}
+	lh_batch_add(b, LH_STMT_LOOK_INSERT,
+		     (struct lh_bind[]){ LH_INT(w->run->id), LH_INT(w->attempt),
+					 LH_INT(integer(r, "seq")), LH_INT(integer(r, "step")),
+					 LH_INT(phase_of(w->run, r)),
+					 LH_INT(integer(r, "time_ms")),
+					 LH_TEXT(text(r, "kind")), LH_TEXT(text(r, "attention")),
+					 LH_TEXT(text(r, "reason")),
+					 LH_REAL(number(r, "duration_ms")),
+					 LH_REAL(number(r, "cost")), LH_TEXT(dump) },
+		     12);
+	free(dump);
+	if (strcmp(text(r, "kind"), "positions"))
+		tell_of_look(w, b, r);
+}
+
 static void on_pace(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 {
 	lh_batch_add(b, LH_STMT_PACE_INSERT,
@@ -388,7 +437,7 @@ static const struct {
 	{ "state", on_state },     { "event", on_event }, { "command", on_command },
 	{ "phase", on_phase },     { "end", on_end },     { "instability", on_instability },
 	{ "switch", on_switch },   { "settings", on_settings },
-	{ "pace", on_pace },
+	{ "pace", on_pace },       { "look", on_look },
 };
 
 static void apply(struct lh_worker *w, struct lh_batch *b, const json_t *r)

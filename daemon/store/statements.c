@@ -50,6 +50,10 @@ const struct lh_store_sql lh_store_sql[LH_STMT_COUNT] = {
 		"INSERT OR IGNORE INTO evaluations (job, attempt, seq, step, phase, "
 		"time_ms, attention, reason, loss, tokens, duration_ms, set_no, "
 		"set_name, cost) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", 14 },
+	[LH_STMT_LOOK_INSERT] = {
+		"INSERT OR IGNORE INTO looks (job, attempt, seq, step, phase, time_ms, "
+		"kind, attention, reason, duration_ms, cost, data_json) "
+		"VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", 12 },
 	[LH_STMT_PACE_INSERT] = {
 		"INSERT OR IGNORE INTO paces (job, attempt, seq, step, phase, step_ms, "
 		"time_ms) VALUES (?,?,?,?,?,?,?)", 7 },

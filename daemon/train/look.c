@@ -25,6 +25,28 @@ void lh_told_post_take(struct lh_loop *l, json_t *told, int rc)
 	json_decref(told);
 }
 
+int64_t lh_loop_evaluated(const struct lh_loop *l)
+{
+	int64_t n = l->data.validation_count ? l->job->evaluation.sequences : 0;
+
+	return n ? n : l->micro;
+}
+
+void lh_look_add_take(struct lh_loop *l, json_t *told, enum lh_look look,
+		      const struct lh_attention_mode *mode, const char *reason, double ms,
+		      json_t *data)
+{
+	static const char *const kinds[LH_LOOK_COUNT] = {
+		[LH_LOOK_SELECTION] = "selection", [LH_LOOK_POSITIONS] = "positions",
+		[LH_LOOK_PASSKEY] = "passkey" };
+
+	LH_ASSERT(data && kinds[look]);
+	lh_told_add_take(told, "look", json_pack(
+		"{s:s, s:i, s:s, s:s, s:f, s:o, s:o}", "kind", kinds[look], "phase",
+		l->p.phase, "attention", lh_look_attention(mode), "reason", reason,
+		"duration_ms", ms, "cost", lh_loop_cost(l, look, ms), "data", data));
+}
+
 json_t *lh_loop_cost(struct lh_loop *l, enum lh_look look, double ms)
 {
 	l->look_ms[look] += ms;

@@ -507,8 +507,7 @@ static int open_model(struct lh_loop *l, struct lh_err *err)
 /* Phase by phase: a library may compile for a minute. */
 static int prepare(struct lh_loop *l, struct lh_err *err)
 {
-	int64_t evaluated = l->data.validation_count ?
-				    l->job->evaluation.sequences : 0;
+	int64_t evaluated = lh_loop_evaluated(l);
 	int rc = 0;
 
 	for (int i = 0; !rc && i < l->job->phase_count && !lh_loop_is_told(l); i++) {
@@ -526,6 +525,7 @@ static int open_buffers(struct lh_loop *l, struct lh_err *err)
 
 	l->tokens = lh_calloc(count, sizeof(*l->tokens));
 	l->targets = lh_calloc(count, sizeof(*l->targets));
+	l->row_loss = lh_calloc(count, sizeof(*l->row_loss));
 	return open_saver(l, err);
 }
 
@@ -589,6 +589,8 @@ static void close_all(struct lh_loop *l)
 	free(l->trial_path);
 	free(l->tokens);
 	free(l->targets);
+	free(l->row_loss);
+	lh_selection_free(l->selection);
 	lh_saver_free(l->saver);
 	lh_model_free(l->model);
 	lh_data_close(&l->data);

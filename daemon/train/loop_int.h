@@ -5,7 +5,8 @@
  *   unstable.c  steps that are not sane
  *   rewind.c    going back to a checkpoint
  *   loop_save.c checkpoints and evaluations
- *   look.c      what else is looked at with them, and what that costs
+ *   look.c      what they tell, and what that costs
+ *   look_more.c what else is looked at with them: selections, passkeys
  *   pace.c      what steps of phases to come would take
  *   loop_gpu.c  the GPU that is to be its own
  *
@@ -21,10 +22,12 @@
 #include "train/model.h"
 #include "train/origin.h"
 #include "train/saver.h"
+#include "train/selection.h"
 #include "train/trial.h"
 
 /* What is looked at beside training, each with its own cost. */
-enum lh_look { LH_LOOK_LOSS, LH_LOOK_COUNT };
+enum lh_look { LH_LOOK_LOSS, LH_LOOK_SELECTION, LH_LOOK_POSITIONS, LH_LOOK_PASSKEY,
+	       LH_LOOK_COUNT };
 
 enum lh_ending { LH_END_NOT, LH_END_DONE, LH_END_CANCELLED, LH_END_STOPPED,
 		 LH_END_FAILED, LH_END_REWOUND, LH_END_HELD };
@@ -44,6 +47,7 @@ struct lh_loop {
 	struct lh_estimate plan;
 	int micro;               /* sequences of a micro-batch */
 	int32_t *tokens, *targets; /* (micro, seq_len) */
+	float *row_loss;         /* (micro, seq_len) */
 	struct lh_progress p;
 	int64_t saved_step;      /* of the newest checkpoint, begun at least; -1 none */
 	bool paused;
@@ -52,6 +56,7 @@ struct lh_loop {
 	bool abandoned;          /* an evaluation, because the worker is to end */
 	double trained_ms;       /* in steps of this attempt */
 	double look_ms[LH_LOOK_COUNT];
+	struct lh_selection *selection; /* of the phase that was looked at last, or NULL */
 	struct lh_set {
 		int64_t id, step;
 	} sets[LH_VOIDED_MAX];   /* applied by this attempt, the newest ones */
@@ -123,6 +128,24 @@ void lh_told_post_take(struct lh_loop *l, json_t *told, int rc);
 /* Adds `ms` to what looks of this kind took; their share of the time of this attempt's
  * steps, or null before the first. */
 json_t *lh_loop_cost(struct lh_loop *l, enum lh_look look, double ms);
+/* Sequences of an evaluation, to be rehearsed: a micro-batch where there is none, which
+ * other looks need. */
+int64_t lh_loop_evaluated(const struct lh_loop *l);
+/* Adds a record of a look that took `ms`; takes `data`. */
+void lh_look_add_take(struct lh_loop *l, json_t *told, enum lh_look look,
+		      const struct lh_attention_mode *mode, const char *reason, double ms,
+		      json_t *data);
+
+/* ---- look_more.c ----------------------------------------------------------- */
+/* What the phase's Lighthouse attention selects; nothing in a phase of full attention.
+ * No state of training is touched, in all of these. */
+int lh_loop_look_selection(struct lh_loop *l, const char *reason, json_t *told,
+			   struct lh_err *err);
+/* Whether the job's ids are bytes and its sequences long enough; LH_ESTATE. */
+int lh_loop_may_passkey(const struct lh_loop *l, struct lh_err *err);
+/* Contexts by depths; told to end, it leaves off and sets l->abandoned. */
+int lh_loop_look_passkey(struct lh_loop *l, const struct lh_attention_mode *mode,
+			 const char *reason, json_t *told, struct lh_err *err);
 
 /* ---- pace.c ---------------------------------------------------------------- */
 /* Tells what a step of each phase to come would take: one micro-batch of it is done

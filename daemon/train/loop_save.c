@@ -10,6 +10,7 @@
 
 #include "base/failpoint.h"
 #include "base/fs.h"
+#include "train/positions.h"
 
 enum { PACE_AT_STEP = 3 };
 
@@ -92,14 +93,32 @@ void lh_loop_compare_origin(struct lh_loop *l, const json_t *manifest)
 			     "and resume; or resume to go on with these)", l->p.step, why);
 }
 
-/* Sum of nats of one set, over so many tokens; an abandoned one sets l->abandoned. */
+struct losses { /* of one set */
+	double nats;
+	int64_t tokens;
+	struct lh_positions by_place;
+	int64_t by_place_us; /* what telling them apart took */
+};
+
+/* Of a micro-batch whose targets and row_loss are at hand. */
+static void add_places(struct lh_loop *l, int b, struct losses *sum)
+{
+	int64_t start_us = lh_clock_us(), T = l->job->data.seq_len;
+
+	for (int s = 0; s < b; s++)
+		lh_positions_add(&sum->by_place, l->targets + s * T, l->row_loss + s * T);
+	sum->by_place_us += lh_clock_us() - start_us;
+}
+
+/* An abandoned one sets l->abandoned. */
 static int sum_losses(struct lh_loop *l, int set, const struct lh_attention_mode *mode,
-		      double *sum, int64_t *tokens, struct lh_err *err)
+		      struct losses *sum, struct lh_err *err)
 {
 	int64_t n = l->job->evaluation.sequences, T = l->job->data.seq_len;
+	float *rows = l->job->evaluation.positions ? l->row_loss : NULL;
 
-	*sum = 0;
-	*tokens = 0;
+	memset(sum, 0, sizeof(*sum));
+	lh_positions_init(&sum->by_place, T);
 	for (int64_t i = 0; i < n; i += l->micro) {
 		int b = n - i < l->micro ? (int)(n - i) : l->micro;
 		double loss;
@@ -115,13 +134,15 @@ static int sum_losses(struct lh_loop *l, int set, const struct lh_attention_mode
 						l->targets + s * T, err);
 		if (!rc)
 			rc = lh_model_loss(l->model, mode, b, T, l->tokens, l->targets, &loss,
-					   NULL, err);
+					   rows, err);
 		if (rc)
 			return rc;
-		*sum += loss;
+		sum->nats += loss;
 		lh_link_beat(l->link);
 		for (int64_t t = 0; t < b * T; t++)
-			*tokens += l->targets[t] >= 0;
+			sum->tokens += l->targets[t] >= 0;
+		if (rows)
+			add_places(l, b, sum);
 	}
 	return 0;
 }
@@ -130,25 +151,33 @@ static int sum_losses(struct lh_loop *l, int set, const struct lh_attention_mode
 static int evaluate(struct lh_loop *l, int set, const struct lh_attention_mode *mode,
 		    const char *reason, json_t *told, struct lh_err *err)
 {
-	int64_t start_us = lh_clock_us(), tokens;
-	double sum, ms;
+	const char *name = l->job->data.validation[set].name;
+	int64_t start_us = lh_clock_us();
+	struct losses sum;
+	json_t *places;
+	double ms;
 	int rc;
 
 	if (LH_SPOILS("evaluation"))
 		return lh_err_set(err, LH_EDATA, "validation data cannot be read, says a "
 				  "test");
 	lh_loop_status(l, "evaluating");
-	rc = sum_losses(l, set, mode, &sum, &tokens, err);
+	rc = sum_losses(l, set, mode, &sum, err);
 	if (rc || l->abandoned)
 		return rc;
 	ms = (double)(lh_clock_us() - start_us) / 1000;
 	lh_told_add_take(told, "eval", json_pack(
 		"{s:i, s:s, s:i, s:s, s:o, s:I, s:f, s:o, s:s}", "phase", l->p.phase,
-		"attention", lh_look_attention(mode), "set_no", set, "set_name",
-		l->job->data.validation[set].name, "loss",
-		isfinite(sum) ? json_real(sum / (double)tokens) : json_null(), "tokens",
-		(json_int_t)tokens, "duration_ms", ms, "cost",
+		"attention", lh_look_attention(mode), "set_no", set, "set_name", name, "loss",
+		isfinite(sum.nats) ? json_real(sum.nats / (double)sum.tokens) : json_null(),
+		"tokens", (json_int_t)sum.tokens, "duration_ms", ms, "cost",
 		lh_loop_cost(l, LH_LOOK_LOSS, ms), "reason", reason));
+	if (!l->job->evaluation.positions)
+		return 0;
+	places = lh_positions_json(&sum.by_place);
+	json_object_set_new(places, "set_name", json_string(name));
+	lh_look_add_take(l, told, LH_LOOK_POSITIONS, mode, reason,
+			 (double)sum.by_place_us / 1000, places);
 	return 0;
 }
 
@@ -199,11 +228,18 @@ static const char *due_evaluation(const struct lh_loop *l)
 	return every && l->p.step % every == 0 ? "interval" : NULL;
 }
 
+static bool is_passkey_due(const struct lh_loop *l)
+{
+	int64_t every = l->job->evaluation.passkey.every_steps;
+
+	return every && l->p.step && l->p.step % every == 0;
+}
+
 /* That the loss after a switch cannot be had is no reason to end a job. */
 static int without_evaluation(struct lh_loop *l, const char *reason,
 			      const struct lh_err *why, struct lh_err *err)
 {
-	if (strcmp(reason, "after_switch")) {
+	if (!reason || strcmp(reason, "after_switch")) {
 		*err = *why;
 		return why->code;
 	}
@@ -226,6 +262,10 @@ int lh_loop_evaluate_step(struct lh_loop *l, struct lh_err *err)
 		own = NULL;
 	if (reason)
 		rc = evaluate_sets(l, &lh_attention_full, own, reason, told, &why);
+	if (!rc && !l->abandoned && interval && l->job->evaluation.selection)
+		rc = lh_loop_look_selection(l, reason, told, &why);
+	if (!rc && !l->abandoned && is_passkey_due(l))
+		rc = lh_loop_look_passkey(l, &lh_attention_full, "interval", told, &why);
 	lh_told_post_take(l, told, rc);
 	l->p.owed = l->abandoned;
 	if (l->p.owed)

@@ -259,18 +259,32 @@ static void save_by_command(struct lh_loop *l, bool pin, struct lh_err *no)
 	free(path);
 }
 
+static void passkey_by_command(struct lh_loop *l, const struct lh_attention_mode *mode,
+			       struct lh_err *no)
+{
+	json_t *told = json_array();
+	int rc = lh_loop_may_passkey(l, no);
+
+	if (!rc)
+		rc = lh_loop_look_passkey(l, mode, "command", told, no);
+	lh_told_post_take(l, told, rc);
+}
+
 static void eval_by_command(struct lh_loop *l, const json_t *args, struct lh_err *no)
 {
 	const char *name = json_string_value(json_object_get(args, "attention"));
+	const struct lh_attention_mode *phase = &l->modes[l->p.phase];
 	bool own = name && !strcmp(name, "lighthouse");
 
-	if (!l->data.validation_count || !l->job->evaluation.sequences) {
-		lh_err_set(no, LH_ESTATE, "the job has nothing to be evaluated with");
-		lh_err_hint(no, "data.validation and evaluation.sequences, in the job file");
-	} else if (own && l->modes[l->p.phase].attention == LH_ATTENTION_FULL) {
+	if (own && phase->attention == LH_ATTENTION_FULL) {
 		lh_err_set(no, LH_ESTATE, "phase '%s' has full attention",
 			   l->job->phases[l->p.phase].name);
 		lh_err_hint(no, "leave the attention out");
+	} else if (is_set(args, "passkey")) {
+		passkey_by_command(l, own ? phase : &lh_attention_full, no);
+	} else if (!l->data.validation_count || !l->job->evaluation.sequences) {
+		lh_err_set(no, LH_ESTATE, "the job has nothing to be evaluated with");
+		lh_err_hint(no, "data.validation and evaluation.sequences, in the job file");
 	} else if (own) {
 		lh_loop_evaluate_own(l, "command", no);
 	} else {

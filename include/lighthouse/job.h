@@ -138,6 +138,14 @@ struct lh_job_evaluation {
 	int64_t every_steps; /* 0 = only at the start, around switches, at the end */
 	int64_t sequences;   /* of the validation split, each time */
 	bool gap;            /* find out what a switch would gain and cost */
+	bool selection;      /* look at what Lighthouse attention selects */
+	bool positions;      /* tell the loss by place in the sequence */
+	struct {
+		int64_t every_steps; /* 0 = by command only */
+		int64_t from_tokens; /* shortest context; they double from there */
+		int64_t samples;     /* of each context and depth */
+		int64_t seed;
+	} passkey;           /* hidden digits, train/passkey.h */
 };
 
 /* What is done about a step that is not sane (train/watch.h). It is never applied,

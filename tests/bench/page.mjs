@@ -38,7 +38,7 @@ const longRun = (job) => `
   PRAGMA synchronous = OFF;
   BEGIN;
   DROP INDEX events_by_kind; DROP TABLE rollups;
-  DROP INDEX evaluations_of_set; ALTER TABLE evaluations DROP COLUMN set_no;
+  DROP TABLE looks; DROP INDEX evaluations_of_set; ALTER TABLE evaluations DROP COLUMN set_no;
   ALTER TABLE evaluations DROP COLUMN set_name; ALTER TABLE evaluations DROP COLUMN cost;
   PRAGMA user_version = 6;
   DELETE FROM steps; DELETE FROM attempts; DELETE FROM evaluations; DELETE FROM checkpoints;

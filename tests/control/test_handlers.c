@@ -727,7 +727,7 @@ static void show_puts_memory_and_store_together(void **state)
 	       "\"checkpoints\":[{\"step\":1,\"attempt\":1,\"path\":\"/c\","
 	       "\"bytes\":10,\"duration_ms\":1.5,\"reason\":\"end\","
 	       "\"time_ms\":6}],\"trial\":null,\"last_switch\":null,"
-	       "\"instability\":[]}");
+	       "\"instability\":[],\"looks\":[]}");
 }
 
 /* A switch by hand was taken back; another one is on trial: its last entry counts. */

@@ -80,6 +80,13 @@ static const struct { const char *path, *text; } good[] = {
 	{ "evaluation.every_steps", "  every_steps: 10" },
 	{ "evaluation.sequences", "  sequences: 3" },
 	{ "evaluation.gap", "  gap: false" },
+	{ "evaluation.selection", "  selection: false" },
+	{ "evaluation.positions", "  positions: false" },
+	{ "evaluation.passkey", "  passkey:" },
+	{ "evaluation.passkey.every_steps", "    every_steps: 9" },
+	{ "evaluation.passkey.from_tokens", "    from_tokens: 64" },
+	{ "evaluation.passkey.samples", "    samples: 2" },
+	{ "evaluation.passkey.seed", "    seed: 3" },
 	{ "checkpoint", "checkpoint:" },
 	{ "checkpoint.every_steps", "  every_steps: 11" },
 	{ "checkpoint.keep", "  keep: 2" },
@@ -742,6 +749,13 @@ static void odd_validation_sets_are_refused(void **state)
 	refused_with("data.validation", "{ a: val.bin, b: none.bin }", "none.bin");
 }
 
+static void passkeys_need_bytes_and_room(void **state)
+{
+	(void)state;
+	refused_at("data.tokenizer", "none", "evaluation.passkey.every_steps",
+		   "digits are hidden in bytes");
+}
+
 /* 600 ids, 0 .. ids-1 over and over. */
 static int write_shard(const char *name, int ids)
 {
@@ -927,6 +941,7 @@ int main(void)
 		cmocka_unit_test(a_mixture_that_is_none_is_refused),
 		cmocka_unit_test(validation_sets_have_names),
 		cmocka_unit_test(odd_validation_sets_are_refused),
+		cmocka_unit_test(passkeys_need_bytes_and_room),
 		cmocka_unit_test(an_accepted_job_is_read_back_as_it_is),
 		cmocka_unit_test(what_is_no_job_file_is_refused),
 		cmocka_unit_test(overrides_follow_the_same_rules),

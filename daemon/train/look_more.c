@@ -1,0 +1,196 @@
+/* look_more.c: what Lighthouse attention selects, and whether hidden digits are found;
+ * see loop_int.h.
+ *
+ * All passes have the shape of an evaluation's, which was rehearsed: no kernel is looked
+ * for and no memory taken in the midst of training. A text shorter than a sequence is
+ * padded: attention is causal, so that what follows the question changes nothing, and
+ * Lighthouse attention, which has whole sequences only, can be asked as well.
+ *
+ * What that costs: a look at selections is one forward pass of a micro-batch, and 4 H S
+ * bytes of each Lighthouse layer fetched and gone through on the host (530 M parameters
+ * at 98,304 tokens: 15 MB); a grid of passkeys, as many sequences forward as there are
+ * contexts x 7 depths x samples. */
+#include "train/loop_int.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/failpoint.h"
+#include "base/fs.h"
+#include "lighthouse/shard.h"
+#include "train/passkey.h"
+
+/* Sequences of a pass. */
+static int batch_of(const struct lh_loop *l)
+{
+	int64_t n = lh_loop_evaluated(l);
+
+	return n < l->micro ? (int)n : l->micro;
+}
+
+static bool is_called_away(struct lh_loop *l)
+{
+	LH_FAILPOINT("look.batch");
+	if (lh_loop_is_told(l))
+		l->abandoned = true;
+	return l->abandoned;
+}
+
+static double ms_since(int64_t start_us)
+{
+	return (double)(lh_clock_us() - start_us) / 1000;
+}
+
+/* ---- selection ------------------------------------------------------------- */
+
+/* The same sequences at every look: of the first validation set, or else the first of
+ * training. */
+static int fill(struct lh_loop *l, int b, struct lh_err *err)
+{
+	int64_t T = l->job->data.seq_len;
+	int rc = 0;
+
+	for (int s = 0; !rc && s < b; s++) {
+		int32_t *tokens = l->tokens + s * T, *targets = l->targets + s * T;
+
+		rc = l->data.validation_count ?
+			     lh_data_validation(&l->data, 0, s, b, tokens, targets, err) :
+			     lh_data_train(&l->data, s, tokens, targets, err);
+	}
+	return rc;
+}
+
+static void see(void *arg, int layer, const int32_t *index)
+{
+	lh_selection_add(arg, layer, index);
+}
+
+int lh_loop_look_selection(struct lh_loop *l, const char *reason, json_t *told,
+			   struct lh_err *err)
+{
+	const struct lh_attention_mode *mode = &l->modes[l->p.phase];
+	const struct lh_job_model *model = &l->job->model;
+	int64_t start_us = lh_clock_us();
+	int b = batch_of(l), rc;
+
+	if (mode->attention == LH_ATTENTION_FULL || is_called_away(l))
+		return 0;
+	lh_loop_status(l, "evaluating");
+	if (l->selection && !lh_selection_is_of(l->selection, &mode->geometry)) {
+		lh_selection_free(l->selection);
+		l->selection = NULL;
+	}
+	if (!l->selection)
+		l->selection = lh_selection_new(&mode->geometry, model->layers,
+						model->heads);
+	lh_selection_begin(l->selection);
+	rc = fill(l, b, err);
+	if (!rc)
+		rc = lh_model_selection(l->model, mode, b, l->tokens, see, l->selection, err);
+	lh_link_beat(l->link);
+	if (!rc)
+		lh_look_add_take(l, told, LH_LOOK_SELECTION, mode, reason, ms_since(start_us),
+				 lh_selection_json(l->selection));
+	return rc;
+}
+
+/* ---- passkeys -------------------------------------------------------------- */
+
+int lh_loop_may_passkey(const struct lh_loop *l, struct lh_err *err)
+{
+	const struct lh_job_data *d = &l->job->data;
+
+	if (d->tokenizer != LH_TOKENIZER_BYTES || l->job->model.vocab < LH_BYTES_VOCAB) {
+		lh_err_set(err, LH_ESTATE, "digits are hidden in bytes, and the job's ids are "
+			   "none");
+		return lh_err_hint(err, "data.tokenizer: bytes");
+	}
+	if (d->seq_len >= LH_PASSKEY_CONTEXT_MIN)
+		return 0;
+	lh_err_set(err, LH_ESTATE, "sequences of %" PRId64 " tokens hide no digit", d->seq_len);
+	return lh_err_hint(err, "a seq_len from %d", LH_PASSKEY_CONTEXT_MIN);
+}
+
+struct grid {
+	const struct lh_attention_mode *mode;
+	int contexts;
+	int64_t context[LH_PASSKEY_CONTEXTS_MAX];
+	int64_t found[LH_PASSKEY_CONTEXTS_MAX][LH_PASSKEY_DEPTHS];
+	int *digit;    /* (b) of a batch */
+	float *logits; /* (b, V) */
+};
+
+/* n samples of one cell from number `from` on; a smaller last batch is filled with more
+ * of the cell, that do not count. */
+static int ask(struct lh_loop *l, struct grid *g, int c, int d, int64_t from, int n,
+	       struct lh_err *err)
+{
+	int64_t T = l->job->data.seq_len, V = l->job->model.vocab;
+	uint64_t seed = (uint64_t)l->job->evaluation.passkey.seed;
+	int b = batch_of(l), rc;
+
+	for (int s = 0; s < b; s++)
+		g->digit[s] = lh_passkey_text(seed, from + s, g->context[c],
+					      lh_passkey_depths[d], T, l->tokens + s * T);
+	rc = lh_model_logits(l->model, g->mode, b, T, l->tokens, g->context[c] - 1, g->logits,
+			     err);
+	lh_link_beat(l->link);
+	for (int s = 0; !rc && s < n; s++)
+		g->found[c][d] += lh_passkey_answer(g->logits + s * V) == g->digit[s];
+	return rc;
+}
+
+static int ask_cell(struct lh_loop *l, struct grid *g, int c, int d, struct lh_err *err)
+{
+	int64_t samples = l->job->evaluation.passkey.samples;
+	int b = batch_of(l), rc = 0;
+
+	for (int64_t i = 0; !rc && i < samples && !is_called_away(l); i += b)
+		rc = ask(l, g, c, d, i, samples - i < b ? (int)(samples - i) : b, err);
+	return rc;
+}
+
+/* {contexts, depths, samples, found: a row for each context, right}. */
+static json_t *grid_json(const struct grid *g, int64_t samples)
+{
+	json_t *contexts = json_array(), *depths = json_array(), *found = json_array();
+	int64_t right = 0;
+
+	for (int d = 0; d < LH_PASSKEY_DEPTHS; d++)
+		json_array_append_new(depths, json_integer(lh_passkey_depths[d]));
+	for (int c = 0; c < g->contexts; c++) {
+		json_t *row = json_array();
+
+		for (int d = 0; d < LH_PASSKEY_DEPTHS; d++) {
+			json_array_append_new(row, json_integer(g->found[c][d]));
+			right += g->found[c][d];
+		}
+		json_array_append_new(found, row);
+		json_array_append_new(contexts, json_integer(g->context[c]));
+	}
+	return json_pack("{s:o, s:o, s:I, s:o, s:f}", "contexts", contexts, "depths", depths,
+			 "samples", (json_int_t)samples, "found", found, "right",
+			 (double)right / (double)(samples * g->contexts * LH_PASSKEY_DEPTHS));
+}
+
+int lh_loop_look_passkey(struct lh_loop *l, const struct lh_attention_mode *mode,
+			 const char *reason, json_t *told, struct lh_err *err)
+{
+	int64_t start_us = lh_clock_us(), from = l->job->evaluation.passkey.from_tokens;
+	struct grid g = { .mode = mode };
+	size_t b = (size_t)batch_of(l);
+	int rc = 0;
+
+	lh_loop_status(l, "evaluating");
+	g.contexts = lh_passkey_contexts(from, l->job->data.seq_len, g.context);
+	g.digit = lh_calloc(b, sizeof(*g.digit));
+	g.logits = lh_calloc(b * (size_t)l->job->model.vocab, sizeof(*g.logits));
+	for (int i = 0; !rc && !l->abandoned && i < g.contexts * LH_PASSKEY_DEPTHS; i++)
+		rc = ask_cell(l, &g, i / LH_PASSKEY_DEPTHS, i % LH_PASSKEY_DEPTHS, err);
+	free(g.digit);
+	free(g.logits);
+	if (!rc && !l->abandoned)
+		lh_look_add_take(l, told, LH_LOOK_PASSKEY, mode, reason, ms_since(start_us),
+				 grid_json(&g, l->job->evaluation.passkey.samples));
+	return rc;
+}
