@@ -1,13 +1,15 @@
-/* cmd_metrics.c: the numbers of a job: every step, steps put together, evaluations. */
+/* cmd_metrics.c: the numbers of a job: every step, steps put together, evaluations and
+ * what they looked at besides. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "commands.h"
+#include "looks.h"
 #include "tensorboard.h"
 
 static const struct ctl_option options[] = {
-	{ "kind", 0, "KIND", false, "steps or evals (steps)" },
+	{ "kind", 0, "KIND", false, "steps (default), evals, selection, positions or passkey" },
 	{ "points", 0, "N", false, "steps put together in N groups of equal width" },
 	{ "attempt", 0, "N", false, "only this attempt, abandoned steps too" },
 	{ "all-attempts", 0, NULL, false, "all attempts, abandoned steps too" },
@@ -30,11 +32,13 @@ struct metrics {
 
 /* What can be had, and how a row of it is shown. */
 struct kind {
+	const char *name;
 	const char *method, *list;
 	const char *const *heads;
 	int columns;
 	void (*add)(struct ctl_table *t, const json_t *row);
 	void (*go_on)(json_t *params, const json_t *last); /* NULL: one page is all */
+	bool is_look; /* `add` gets its flat rows */
 };
 
 /* ---- rows ------------------------------------------------------------------ */
@@ -91,6 +95,43 @@ static void add_point(struct ctl_table *t, const json_t *p)
 	add_real(t, "%.0f", p, "tokens_per_s_mean");
 }
 
+static void add_level(struct ctl_table *t, const json_t *r)
+{
+	add_int(t, r, "attempt");
+	add_int(t, r, "step");
+	add_int(t, r, "level");
+	add_real(t, "%.4f", r, "expanded");
+	add_real(t, "%.4f", r, "any_head");
+	add_real(t, "%.4f", r, "heads");
+	add_real(t, "%.4f", r, "kept");
+	add_real(t, "%.4f", r, "never");
+}
+
+static void add_bucket(struct ctl_table *t, const json_t *r)
+{
+	add_int(t, r, "attempt");
+	add_int(t, r, "step");
+	ctl_table_add(t, ctl_str(r, "set_name"));
+	ctl_table_add(t, ctl_str(r, "attention"));
+	add_int(t, r, "from");
+	add_int(t, r, "to");
+	add_real(t, "%.4f", r, "loss");
+	add_int(t, r, "tokens");
+}
+
+static void add_context(struct ctl_table *t, const json_t *r)
+{
+	static const char *const depths[] = { "depth_0",  "depth_15", "depth_30", "depth_50",
+					      "depth_70", "depth_85", "depth_100" };
+
+	add_int(t, r, "attempt");
+	add_int(t, r, "step");
+	ctl_table_add(t, ctl_str(r, "attention"));
+	add_int(t, r, "context");
+	for (size_t i = 0; i < sizeof(depths) / sizeof(*depths); i++)
+		add_real(t, "%.2f", r, depths[i]);
+}
+
 static const char *const step_heads[] = { "ATTEMPT", "STEP", "PHASE", "LOSS", "GRAD NORM",
 					  "LR", "MS", "TOKENS/S" };
 static const char *const evaluation_heads[] = { "ATTEMPT", "STEP", "PHASE",
@@ -100,24 +141,46 @@ static const char *const point_heads[] = { "FROM", "TO", "LEAST LOSS", "MEAN LOS
 					   "MOST LOSS", "MEAN NORM", "MOST NORM", "LR",
 					   "MS", "TOKENS/S" };
 
-static const struct kind steps = { "job.steps", "steps", step_heads, 8, add_step,
-				   ctl_behind_step };
-static const struct kind evals = { "job.evaluations", "evaluations", evaluation_heads, 7,
-				   add_evaluation, ctl_behind_evaluation };
-static const struct kind points = { "job.curve", "points", point_heads, 10, add_point,
-				    NULL };
+static const char *const level_heads[] = { "ATTEMPT", "STEP", "LEVEL", "EXPANDED", "ANY HEAD",
+					   "HEADS AGREE", "AS BEFORE", "STARVED" };
+static const char *const bucket_heads[] = { "ATTEMPT", "STEP", "SET", "ATTENTION", "FROM",
+					    "TO", "LOSS", "TOKENS" };
+static const char *const context_heads[] = { "ATTEMPT", "STEP", "ATTENTION", "CONTEXT", "0 %",
+					     "15 %", "30 %", "50 %", "70 %", "85 %",
+					     "100 %" };
+
+static const struct kind kinds[] = {
+	{ "steps", "job.steps", "steps", step_heads, 8, add_step, ctl_behind_step, false },
+	{ "evals", "job.evaluations", "evaluations", evaluation_heads, 7, add_evaluation,
+	  ctl_behind_evaluation, false },
+	{ "selection", "job.looks", "looks", level_heads, 8, add_level, ctl_behind_evaluation,
+	  true },
+	{ "positions", "job.looks", "looks", bucket_heads, 8, add_bucket,
+	  ctl_behind_evaluation, true },
+	{ "passkey", "job.looks", "looks", context_heads, 11, add_context,
+	  ctl_behind_evaluation, true },
+};
+static const struct kind points = { "steps", "job.curve", "points", point_heads, 10, add_point,
+				    NULL, false };
+
+static const struct kind *find_kind(const char *name)
+{
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
+		if (!name || !strcmp(kinds[i].name, name))
+			return &kinds[i];
+	return NULL;
+}
 
 /* The kind asked for, or NULL after printing why it cannot be. */
 static const struct kind *choose(const struct ctl *c)
 {
-	const char *name = ctl_opt(c, "kind");
-	bool want_evals = name && !strcmp(name, "evals");
+	const struct kind *kind = find_kind(ctl_opt(c, "kind"));
 	bool want_points = ctl_opt(c, "points") != NULL;
 	const char *wrong = NULL;
 
-	if (name && !want_evals && strcmp(name, "steps"))
-		wrong = "--kind is neither steps nor evals";
-	else if (want_points && want_evals)
+	if (!kind)
+		wrong = "--kind is none of steps, evals, selection, positions and passkey";
+	else if (want_points && kind != kinds)
 		wrong = "--points is for steps";
 	else if (want_points && (ctl_opt(c, "all-attempts") || ctl_opt(c, "limit")))
 		wrong = "--points goes with neither --all-attempts nor --limit";
@@ -126,17 +189,15 @@ static const struct kind *choose(const struct ctl *c)
 	else if (ctl_opt(c, "csv") && ctl_opt(c, "json"))
 		wrong = "--csv and --json exclude each other";
 	if (!wrong)
-		return want_evals ? &evals : want_points ? &points : &steps;
+		return want_points ? &points : kind;
 	ctl_usage(c->command, "%s", wrong);
 	return NULL;
 }
 
 /* ---- asking and printing --------------------------------------------------- */
 
-static void print(void *arg, const json_t *row)
+static void print_row(struct metrics *m, const json_t *row)
 {
-	struct metrics *m = arg;
-
 	if (!ctl_opt(m->c, "csv")) {
 		m->kind->add(m->table, row);
 		return;
@@ -145,6 +206,19 @@ static void print(void *arg, const json_t *row)
 		ctl_csv_row(row, true);
 	m->headed = true;
 	ctl_csv_row(row, false);
+}
+
+static void print(void *arg, const json_t *row)
+{
+	struct metrics *m = arg;
+	json_t *rows = m->kind->is_look ? ctl_look_rows(row) : NULL, *one;
+	size_t i;
+
+	if (!rows)
+		print_row(m, row);
+	json_array_foreach (rows, i, one)
+		print_row(m, one);
+	json_decref(rows);
 }
 
 static void flush(void *arg)
@@ -236,6 +310,8 @@ static int run(struct ctl *c)
 	if (!m.kind || !check_tensorboard(c))
 		return CTL_USAGE;
 	params = chosen(c);
+	if (m.kind->is_look)
+		json_object_set_new(params, "kind", json_string(m.kind->name));
 	k = ctl_connect(c);
 	rc = k ? ctl_job(k, c->args[0], &job) : CTL_UNREACHABLE;
 	json_object_set_new(params, "job", json_integer(job));
@@ -264,4 +340,5 @@ const struct ctl_command ctl_cmd_metrics = {
 	"  lhctl metrics my-job --csv >steps.csv\n"
 	"  lhctl metrics my-job --points 200 --json\n"
 	"  lhctl metrics my-job --kind evals\n"
+	"  lhctl metrics my-job --kind positions --csv >loss-by-place.csv\n"
 	"  lhctl metrics my-job --tensorboard runs && tensorboard --logdir runs\n", 1, 1, options, run };

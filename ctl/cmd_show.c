@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "commands.h"
+#include "looks.h"
 
 static const struct ctl_option options[] = {
 	{ "evaluations", 'e', NULL, false, "only the evaluations" },
@@ -238,6 +239,7 @@ static int run(struct ctl *c)
 		print_forecast(forecast);
 		json_decref(forecast);
 		print_instability(show);
+		ctl_print_looks(show);
 		print_checkpoints(show);
 	}
 	print_evaluations(show);

@@ -148,7 +148,7 @@ struct ctl_pages {
 int ctl_pages_print(const struct ctl *c, struct ctl_client *k, struct ctl_pages *p,
 		    bool *more);
 
-/* For go_on, of job.steps and job.evaluations. */
+/* For go_on, of job.steps; of job.evaluations and job.looks. */
 void ctl_behind_step(json_t *params, const json_t *last);
 void ctl_behind_evaluation(json_t *params, const json_t *last);
 

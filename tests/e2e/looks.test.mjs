@@ -3,7 +3,10 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { Lhd, bin, packText, scratch, submit } from './lib/lhd.mjs';
+import { request } from './lib/page.mjs';
 import { quietRun, steps } from './lib/quiet.mjs';
 
 async function fresh(t) {
@@ -43,5 +46,72 @@ test('each validation set is evaluated by name; rules, wait and the gap mean the
   assert.equal(ctl(lhd, 'wait', 'tiny', '--for', `val_loss${met === '<' ? '>' : '<'}${between}`).status, 5);
   assert.match(ctl(lhd, 'metrics', 'tiny', '--kind', 'evals').stdout, /\t20\t0\t\d+\.\d{4}\tseen\tlighthouse\tinterval/);
   assert.match(ctl(lhd, 'show', 'tiny', '-e').stdout, /\d+\.\d{4}\s+seen\s+full/);
+  const key = readFileSync(join(lhd.state, 'metrics.key'), 'utf8');
+  const { text } = await request((await lhd.call('daemon.info')).page, '/metrics', { key });
+  for (const e of [last, other]) assert.ok(text.includes(`lighthouse_job_validation_loss_nats_per_token{job_id="${job}",name="tiny",set="${e.set_name}"} ${e.loss}\n`));
   assert.deepEqual(await steps(lhd, job), quietRun(lhd, job, { evaluation: NONE }));
+});
+
+const LOOKS = { every_steps: 20, sequences: 2, passkey: { every_steps: 20, from_tokens: 64, samples: 3 } };
+const looksOf = (lhd, job, kind) => lhd.call('job.looks', { job, kind, limit: 10000 }).then((r) => r.looks);
+
+test('selections, the loss by place and passkeys are told, and leave training as it was', async (t) => {
+  const lhd = await fresh(t);
+  const job = await submit(lhd, { phases: phases(40), batch: { sequences: 4, micro_sequences: 2 }, evaluation: LOOKS });
+  await lhd.jobUntil(job, 'DONE', done);
+
+  const selections = await looksOf(lhd, job, 'selection');
+  assert.deepEqual(selections.map((s) => [s.step, s.attention]), [[20, 'lighthouse'], [40, 'lighthouse']], 'of the Lighthouse phase alone');
+  const [first, second] = selections.map((s) => s.data);
+  assert.deepEqual([first.layers, first.window, second.window], [1, 1, 2]);
+  assert.equal(first.levels[0].expanded, 16 / 64, 'k of N_1 entries');
+  assert.equal(first.levels[0].kept, null);
+  assert.ok(second.levels[0].kept > 0 && second.levels[0].kept <= 1);
+  assert.ok(first.never > 0 && first.never <= 0.75 && second.never <= first.never);
+
+  const places = await looksOf(lhd, job, 'positions');
+  const evals = lhd.sql(`select step, attention, loss, tokens from evaluations where job=${job} order by seq`);
+  assert.equal(places.length, evals.length);
+  places.forEach(({ data }, i) => {
+    assert.equal(data.edges.at(-1), 128);
+    const sum = data.loss.reduce((a, x, b) => a + (x ?? 0) * data.tokens[b], 0), tokens = data.tokens.reduce((a, b) => a + b);
+    assert.equal(tokens, evals[i].tokens);
+    assert.ok(Math.abs(sum / tokens - evals[i].loss) < 1e-4, 'the places together are the loss');
+  });
+
+  const passkeys = await looksOf(lhd, job, 'passkey');
+  assert.deepEqual(passkeys.map((p) => [p.step, p.attention, p.reason]), [20, 40, 60].map((s) => [s, 'full', 'interval']));
+  assert.deepEqual(passkeys[0].data.contexts, [64, 128]);
+  assert.deepEqual(passkeys[0].data.depths, [0, 15, 30, 50, 70, 85, 100]);
+  assert.ok(passkeys.every((p) => p.data.right < 0.5 && p.cost > 0 && p.duration_ms > 0), 'nobody taught it');
+
+  const { stdout } = ctl(lhd, 'show', 'tiny');
+  for (const line of [/^selection at step 40: \d+\.\d % of tokens chosen by no head in 2 looks\n {2}level 1: a head expands 25\.0 %, any head/m, /^passkeys at step 60 with full attention: \d+\.\d % found/m,
+    /^ +128 {2}0: +\d+ {2}15: +\d+/m, /^looks, by the time of steps: validation loss \S+ %, by place \S+ %, selection \S+ %, passkeys \S+ %$/m]) assert.match(stdout, line);
+  const csv = (kind) => ctl(lhd, 'metrics', 'tiny', '--kind', kind, '--csv').stdout.trim().split('\n');
+  assert.equal(csv('passkey').length, 1 + 3 * 2);
+  assert.equal(csv('selection').length, 1 + 2);
+  assert.equal(csv('positions').length, 1 + places.reduce((n, p) => n + p.data.loss.length, 0));
+  assert.equal(csv('positions')[0], 'attempt,step,phase,attention,set_name,from,to,loss,tokens');
+  assert.match(ctl(lhd, 'metrics', 'tiny', '--kind', 'passkey', '--limit', '1').stdout, /^1\t20\tfull\t64(\t\d\.\d\d){7}$/m);
+  assert.equal(ctl(lhd, 'metrics', 'tiny', '--kind', 'other').status, 2);
+  assert.match(ctl(lhd, 'events', 'tiny').stdout, /passkeys: \d+\.\d % found; such looks take \S+ % of training's time/);
+  assert.deepEqual(await steps(lhd, job), quietRun(lhd, job, { evaluation: { ...NONE, selection: false, positions: false } }));
+});
+
+test('passkeys are asked for by command, with either attention, and only of bytes', async (t) => {
+  const lhd = await fresh(t);
+  const job = await submit(lhd, { phases: phases(100000), evaluation: { sequences: 2, passkey: { from_tokens: 64, samples: 1 } } });
+  await lhd.jobUntil(job, 'it trains', (j) => j.step > 5);
+  assert.equal(ctl(lhd, 'eval', 'tiny', '--passkey').status, 0);
+  assert.equal(ctl(lhd, 'eval', 'tiny', '--passkey', '-a', 'lighthouse').status, 0);
+  await lhd.jobUntil(job, 'both are stored', async () => (await looksOf(lhd, job, 'passkey')).length === 2);
+  const [a, b] = await looksOf(lhd, job, 'passkey');
+  assert.deepEqual([a.attention, b.attention, a.reason], ['full', 'lighthouse', 'command']);
+  await lhd.call('job.cancel', { job });
+  const other = await submit(lhd, { name: 'ids', phases: phases(100000), data: { ...data('text.val.bin'), tokenizer: 'none' } });
+  await lhd.jobUntil(other, 'it trains', (j) => j.step > 5);
+  const r = ctl(lhd, 'eval', 'ids', '--passkey');
+  assert.equal(r.status, 1);
+  assert.match(r.stderr, /digits are hidden in bytes.*\nhint: data\.tokenizer: bytes/);
 });

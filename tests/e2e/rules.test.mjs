@@ -104,7 +104,7 @@ test('everything that the help names can be asked', async (t) => {
   assert.ok(examples.length >= 5);
   const now = [...help.split('Now:\n')[1].split('\n\nTables')[0].matchAll(/^ {2}((?:\w+(?:, )?)+) {2}/gm)].flatMap((m) => m[1].split(', '));
   assert.equal(now.length, 20, now.join());
-  const tables = ['steps', 'evals'].map((table) => `(SELECT ${help.match(new RegExp(`  ${table}  (.*)`))[1].replaceAll(', ', ' || ')} FROM ${table} LIMIT 1) IS NULL`);
+  const tables = ['steps', 'evals', 'sets'].map((table) => `(SELECT ${help.match(new RegExp(`  ${table}  (.*)`))[1].replaceAll(', ', ' || ')} FROM ${table} LIMIT 1) IS NULL`);
   for (const [i, when] of [...examples, ...now.map((c) => `${c} IS NULL`), ...tables].entries())
     await lhd.call('rule.add', { job, name: `r${i}`, when, do: 'checkpoint' }).catch((e) => assert.fail(`${when}: ${e.message}`));
 });

@@ -13,7 +13,7 @@ const { Lhd, atEnd, until, scratch, packText, submit, losses, processesOf, bin }
 
 const done = (j) => j.state === 'DONE';
 const upTo = (n) => Array.from({ length: n }, (_, i) => i + 1);
-const JOB = { batch: { sequences: 2, micro_sequences: 1 }, evaluation: { sequences: 1, every_steps: 30 } };
+const JOB = { batch: { sequences: 2, micro_sequences: 1 }, evaluation: { sequences: 1, every_steps: 30, passkey: { every_steps: 30, from_tokens: 64, samples: 1 } } };
 const LONG = { phases: [{ name: 'all', attention: 'full', until: { steps: 100000 } }], checkpoint: { every_steps: 20, keep: 2 } };
 
 /** Failpoints held once: `there(name)` waits until one is, `free(name)` lets it go. */
@@ -38,6 +38,8 @@ async function fresh(t, holds = {}, args = []) {
 }
 
 const evaluations = (lhd, job) => lhd.sql(`select step, reason, loss from evaluations where job=${job} order by attempt, seq`);
+/** Told of once each, whatever was abandoned; the passkeys found are the weights'. */
+const looks = (lhd, job) => lhd.sql(`select step, kind, json_extract(data_json, '$.found') found from looks where job=${job} order by attempt, seq`);
 const outcomes = (lhd, job) => lhd.sql(`select outcome from attempts where job=${job} order by attempt`).map((a) => a.outcome);
 
 /** The job is as another one that nothing happened to. */
@@ -48,6 +50,7 @@ async function isAsUndisturbed(lhd, job) {
   await until('both are stored', () => evaluations(lhd, quiet).at(-1)?.reason === 'end' && evaluations(lhd, job).at(-1)?.reason === 'end');
   assert.deepEqual(await losses(lhd, job), await losses(lhd, quiet));
   assert.deepEqual(evaluations(lhd, job), evaluations(lhd, quiet));
+  assert.deepEqual(looks(lhd, job), looks(lhd, quiet));
   assert.equal((await lhd.call('job.get', { job })).restarts, 0);
 }
 
@@ -61,6 +64,8 @@ const STATES = [
   ['while it evaluates before a switch', 'eval.batch', 6, 'SWITCHING'],
   ['while it evaluates after a switch', 'eval.batch', 7, 'RUNNING'],
   ['while it evaluates at the end', 'eval.batch', 9, 'STOPPING'],
+  ['while it looks at what is selected', 'look.batch', 1, 'RUNNING'],
+  ['while it asks for passkeys', 'look.batch', 5, 'RUNNING'],
   ['in the middle of a step', 'step.micro', 12, 'RUNNING'],
   ['while a checkpoint is written', 'checkpoint.written', 1, 'RUNNING'],
 ];
