@@ -124,6 +124,25 @@ test('the page in a browser', async (t) => {
     quiet(other);
   });
 
+  await t.test('the tab of evaluations has each set, the loss by place, passkeys and selections', async (t) => {
+    const lhd = await start(t);
+    const job = await submit(lhd, { phases: PHASES(40, 20), evaluation: { every_steps: 20, sequences: 2, passkey: { every_steps: 20, from_tokens: 64, samples: 2 } },
+      data: { train: 'text.train.bin', validation: { web: 'text.val.bin', seen: 'text.train.bin' }, tokenizer: 'bytes', seq_len: 128 } });
+    await lhd.jobUntil(job, 'it is done', (j) => j.state === 'DONE');
+    const page = await openPage(t, b, lhd, { hash: `#/job/${job}` });
+    await page.getByRole('tab', { name: 'Evaluations' }).click();
+    const looks = page.locator('.looks');
+    await pageUntil('the curves', async () => (await looks.locator('polyline').count()) === 2);
+    const text = await looks.textContent();
+    const { right } = (await lhd.call('job.looks', { job, kind: 'passkey', newest: true, limit: 1 })).looks[0].data;
+    for (const part of ['web, full attention', 'seen, full attention', 'web, Lighthouse', `Passkeys found: ${(100 * right).toFixed(1)} % at step 60`, 'Selection at step 40', 'By the time of steps, these took: validation loss'])
+      assert.ok(text.includes(part), `${part} is not in ${text}`);
+    assert.equal(await looks.locator('td.cell').count(), 2 * 7);
+    assert.deepEqual(await serious(page), []);
+    await keep(page, 'evaluations-1280-light');
+    quiet(page);
+  });
+
   await t.test('the keyboard moves the cursor and zooms', async (t) => {
     const lhd = await start(t);
     const job = await submit(lhd, { phases: PHASES(200, 100) });
@@ -324,7 +343,7 @@ test('the page in a browser', async (t) => {
     await page.locator(`[data-job="${job}"] .who .name`).waitFor();
     assert.ok((await page.locator(`[data-job="${job}"] .who .name`).textContent()).includes(evil));
     await go(page, `#/job/${job}`);
-    for (const tab of ['Journal', 'Log', 'Checkpoints', 'Attempts', 'Configuration', 'Events']) {
+    for (const tab of ['Journal', 'Log', 'Evaluations', 'Checkpoints', 'Attempts', 'Configuration', 'Events']) {
       await page.getByRole('tab', { name: tab }).click();
       await pageUntil(`${tab} has it as text`, async () => (await page.locator('.tabbody').textContent()).includes('<img src=x') || tab === 'Journal');
     }

@@ -1,8 +1,9 @@
-// tabs.ts: what is told of a job in words: events, journal, log, checkpoints,
-// attempts, configuration. Only the open tab costs anything.
+// tabs.ts: what is told of a job in words: events, journal, log, evaluations,
+// checkpoints, attempts, configuration. Only the open tab costs anything.
 import { rpc } from './api';
 import { h, replace, setText } from './dom';
 import * as fmt from './format';
+import { Looks } from './looks';
 import type { Shell } from './main';
 import { journalLine } from './marks';
 import type { Command, JobEvent, JobShow, Logs } from './types';
@@ -12,8 +13,18 @@ const LOG_LINES = 400;
 const LOG_KEPT_BYTES = 1 << 20;
 const LOG_EVERY_MS = 1_000;
 
-const NAMES = ['Events', 'Journal', 'Log', 'Checkpoints', 'Attempts', 'Configuration'] as const;
+const NAMES = [
+  'Events',
+  'Journal',
+  'Log',
+  'Evaluations',
+  'Checkpoints',
+  'Attempts',
+  'Configuration',
+] as const;
 type Name = (typeof NAMES)[number];
+/** Tabs that keep what they show themselves. */
+type Own = 'Log' | 'Evaluations';
 
 export class Tabs {
   readonly root: HTMLElement;
@@ -31,12 +42,14 @@ export class Tabs {
   private logTimer = 0;
   private logNext = -1; // offset, < 0: not begun
   private logAttempt = 0;
+  private readonly looks: Looks;
   private readonly log = h('pre', { class: 'log', tabindex: '0', 'aria-label': 'log of the worker' });
 
   constructor(
     private readonly shell: Shell,
     private readonly job: number,
   ) {
+    this.looks = new Looks(job);
     const list = h('div', {
       class: 'tablist',
       role: 'tablist',
@@ -66,7 +79,8 @@ export class Tabs {
     this.show = show;
     this.events = events;
     this.journal = journal;
-    if (this.open !== 'Log' && !(this.open === 'Configuration' && this.body.childElementCount))
+    if (this.open === 'Evaluations') this.shell.guard(this.looks.set(show));
+    else if (this.open !== 'Log' && !(this.open === 'Configuration' && this.body.childElementCount))
       this.fill();
   }
 
@@ -94,6 +108,9 @@ export class Tabs {
       replace(this.body, this.log);
       this.logNext = -1;
       this.pollLog();
+    } else if (name === 'Evaluations') {
+      replace(this.body, this.looks.root);
+      if (this.show) this.shell.guard(this.looks.set(this.show));
     } else {
       replace(this.body);
       this.fill();
@@ -102,7 +119,7 @@ export class Tabs {
 
   private fill(): void {
     if (!this.show) return;
-    const make: Record<Exclude<Name, 'Log'>, () => HTMLElement> = {
+    const make: Record<Exclude<Name, Own>, () => HTMLElement> = {
       Events: () =>
         table(
           ['time', 'step', 'event', 'what'],
@@ -159,7 +176,7 @@ export class Tabs {
           fmt.yaml(this.show!.spec).trimStart(),
         ),
     };
-    this.put(make[this.open as Exclude<Name, 'Log'>]());
+    this.put(make[this.open as Exclude<Name, Own>]());
   }
 
   /** Who reads further down, or has the focus there, stays; who marks a text keeps it. */

@@ -54,6 +54,42 @@ export interface Evaluation {
   cost?: number | null;
 }
 
+/** What an evaluation saw beside the loss; `data` depends on the kind. */
+export interface Look<T> {
+  kind: string;
+  step: number;
+  attempt: number;
+  attention: string;
+  cost: number | null;
+  data: T;
+}
+
+export interface Positions {
+  set_name?: string;
+  edges: number[]; // one more than losses
+  loss: (number | null)[];
+}
+
+export interface Passkey {
+  contexts: number[];
+  depths: number[];
+  samples: number;
+  found: number[][]; // a row for each context
+  right: number;
+}
+
+export interface Selection {
+  levels: {
+    level: number;
+    expanded: number;
+    any_head: number;
+    heads: number | null;
+    kept: number | null;
+  }[];
+  never: number;
+  window: number;
+}
+
 export interface Checkpoint {
   step: number;
   attempt: number;
@@ -72,6 +108,7 @@ export interface JobShow {
   attempts: Attempt[];
   evaluations: Evaluation[];
   checkpoints: Checkpoint[];
+  looks?: Look<unknown>[];
   trial: {
     phase: number;
     from_step: number;
