@@ -26,7 +26,7 @@ export function jobOf(kind, switchStep = STEPS[0], rules = RULES) {
     ],
     switch: { watch_steps: 10, loss_ceiling: kind === 'rewind' ? 1e-6 : 1000 },
     checkpoint: { every_steps: 8, keep: 2 },
-    evaluation: { sequences: 1 },
+    evaluation: { sequences: 1, every_steps: 16 },
     rules,
   });
 }
