@@ -17,8 +17,11 @@ every=$((steps < 10 ? 1 : steps / 10))
 
 # The newest loss beside the newest of at least $steps steps before it.
 is_flat() {
-	lhctl metrics "$job" --kind evals | awk -F '\t' -v steps="$steps" -v share="$share" '
-		$5 == "full" { at[++n] = $2; loss[n] = $4 }
+	lhctl metrics "$job" --kind evals --csv | awk -F, -v steps="$steps" -v share="$share" '
+		NR == 1 { for (i = 1; i <= NF; i++) col[$i] = i; next }
+		$col["attention"] == "\"full\"" && $col["set_no"] == 0 {
+			at[++n] = $col["step"]; loss[n] = $col["loss"]
+		}
 		END {
 			for (i = n; i > 1 && at[n] - at[i] < steps;) i--
 			exit !(n && at[n] - at[i] >= steps && loss[n] > loss[i] * (1 - share))

@@ -21,8 +21,10 @@ done
 status=0 rows=
 for k; do
 	if lhctl wait "${job[$k]}" >/dev/null; then
-		loss=$(lhctl metrics "${job[$k]}" --kind evals |
-			awk -F '\t' '$5 == "full" { loss = $4 } END { print loss }')
+		loss=$(lhctl metrics "${job[$k]}" --kind evals --csv | awk -F, '
+			NR == 1 { for (i = 1; i <= NF; i++) col[$i] = i; next }
+			$col["attention"] == "\"full\"" && $col["set_no"] == 0 { loss = $col["loss"] }
+			END { print loss }')
 		rows+="$k"$'\t'"${job[$k]}"$'\t'"$loss"$'\n'
 	else
 		status=$?

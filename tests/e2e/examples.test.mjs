@@ -18,7 +18,7 @@ async function fresh(t) {
 
 /** Starts a script; `ended` gives {code, out, err}. */
 function start(t, lhd, script, ...args) {
-  const p = spawn(join(EXAMPLES, script), args, { detached: true,
+  const p = spawn(join(EXAMPLES, script), args, { detached: true, timeout: 60_000,
     env: { ...process.env, PATH: `${join(build, 'bin')}:${process.env.PATH}`, LIGHTHOUSE_STATE: lhd.state } });
   const r = { out: '', err: '' };
   p.stdout.on('data', (d) => { r.out += d; });
