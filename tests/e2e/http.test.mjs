@@ -277,10 +277,15 @@ test('a reader that stands still is told what it lost, can get it, and holds up 
   await slow.until('it reads', (s) => s.of('step').length > 0);
   slow.response.pause();
   const fast = Array.from({ length: 20 }, () => Stream.open(t, page, query));
-  await Promise.all(fast.map((s) => s.until('all steps', (x) => x.of('step').length === steps)));
+  const hasLast = (s) => s.of('step').at(-1)?.step === steps;
+  const lostBy = (s) => s.of('lost').reduce((n, l) => n + l.steps, 0);
+  await Promise.all(fast.map((s) => s.until('the last step', hasLast)));
+  // On a busy machine one of so many may fall behind, too, and is told; what it lost of
+  // the feed, rows may have brought.
+  for (const s of fast) assert.ok(s.of('step').length + lostBy(s) >= steps);
   slow.response.resume();
-  await slow.until('it has read on', (s) => s.of('step').at(-1).step === steps);
-  const lost = slow.of('lost').reduce((n, l) => n + l.steps, 0);
+  await slow.until('it has read on', hasLast);
+  const lost = lostBy(slow);
   assert.ok(lost > 0);
   assert.equal(slow.of('step').length + lost, steps);
   // With the id it was told that with, it gets them.
