@@ -26,7 +26,8 @@ const NONE = { every_steps: 0, sequences: 2, gap: false };
 
 test('each validation set is evaluated by name; rules, wait and the gap mean the first', async (t) => {
   const lhd = await fresh(t);
-  const job = await submit(lhd, { phases: phases(40), data: data({ web: 'text.val.bin', seen: 'text.train.bin' }),
+  // Long enough that the rule is looked at while there is something to save.
+  const job = await submit(lhd, { phases: phases(600), data: data({ web: 'text.val.bin', seen: 'text.train.bin' }),
     evaluation: { every_steps: 20, sequences: 2 },
     rules: [{ name: 'sees', when: "(SELECT count(*) FROM sets WHERE name = 'seen') > (SELECT count(*) FROM evals) - 2 AND gap IS NOT NULL", do: 'checkpoint' }] });
   await lhd.jobUntil(job, 'DONE', done);
