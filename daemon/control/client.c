@@ -257,6 +257,7 @@ void lh__client_close(struct lh_client *c)
 		return;
 	flush(c);
 	c->closing = true;
+	lh__server_forget_due(c); /* its answer of this very turn may have made it so */
 	lh_feed_release(&c->feed);
 	uv_close((uv_handle_t *)&c->pipe, on_closed);
 	lh_peer_lost(&c->peer);

@@ -21,6 +21,23 @@ void lh__server_make_due(struct lh_client *c)
 	s->due_end = &c->due_next;
 }
 
+void lh__server_forget_due(struct lh_client *c)
+{
+	struct lh_server *s = c->server;
+	struct lh_client **link = &s->due;
+
+	/* One that is not found is in the turn that is under way: nothing is freed
+	 * before that is over. */
+	while (*link && *link != c)
+		link = &(*link)->due_next;
+	if (!*link)
+		return;
+	*link = c->due_next;
+	if (s->due_end == &c->due_next)
+		s->due_end = link;
+	c->due = false;
+}
+
 static void on_idle(uv_idle_t *idle)
 {
 	(void)idle;

@@ -60,6 +60,8 @@ void lh__client_turn(struct lh_client *c);
 void lh__client_close(struct lh_client *c);
 
 void lh__server_make_due(struct lh_client *c);
+/* Of one that closes: it may be freed before the next turn. */
+void lh__server_forget_due(struct lh_client *c);
 /* A guest waits until its allowance is filled up again. */
 void lh__server_await_refill(struct lh_server *s);
 /* A client's memory is gone. */

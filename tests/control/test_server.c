@@ -110,6 +110,22 @@ static void server_answers_a_peer_that_ended_its_side(void **state)
 	close_client(&c);
 }
 
+/* Its answer makes it due for the next turn, before which it is freed. */
+static void server_forgets_a_peer_that_asks_and_leaves(void **state)
+{
+	struct client c;
+
+	(void)state;
+	for (int i = 0; i < 50; i++) {
+		open_client(&c);
+		TURN_UNTIL(lh_server_clients(server) == 1);
+		call(&c, i, "echo", "{}");
+		close_client(&c);
+		TURN_UNTIL(lh_server_clients(server) == 0);
+		turns(3);
+	}
+}
+
 static void server_begins_only_so_many_calls_at_once(void **state)
 {
 	struct client c, other;
@@ -378,6 +394,7 @@ int main(void)
 		T(server_answers_one_client_while_200_are_idle),
 		T(server_refuses_one_connection_too_many),
 		T(server_answers_a_peer_that_ended_its_side),
+		T(server_forgets_a_peer_that_asks_and_leaves),
 		T(server_begins_only_so_many_calls_at_once),
 		T(server_answers_garbage_and_goes_on),
 		T(server_drops_a_client_with_too_much_unread),
