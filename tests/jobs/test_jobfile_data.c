@@ -1,0 +1,220 @@
+/* test_jobfile_data.c: what a job file may say of its data: shards, mixtures, bare ids,
+ * validation sets. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "jobfile_text.h"
+
+static void data_that_does_not_fit_is_refused(void **state)
+{
+	char *path = lh_asprintf("%s/short.bin", dir);
+	struct lh_shard_writer *w;
+	int32_t ids[10] = { 0 };
+
+	(void)state;
+	assert_int_equal(lh_shard_writer_new(&w, path, 300, 256, NULL), 0);
+	assert_int_equal(lh_shard_writer_add(w, ids, 10, NULL), 0);
+	assert_int_equal(lh_shard_writer_commit(w, 1, NULL), 0);
+	refused_with("data.train", "short.bin", "holds 10 tokens, at least 257");
+	assert_int_equal(truncate(path, 70), 0);
+	refused_with("data.train", "[train.bin, short.bin]", "promises 10 tokens");
+	assert_int_equal(lh_fs_write_atomic(path, "", 0, NULL), 0);
+	refused_with("data.validation", "short.bin", "empty");
+	assert_int_equal(lh_fs_write_atomic(path, "hello, I am no shard at all", 27, NULL), 0);
+	refused_with("data.train", "short.bin", "not a token shard");
+	refused_at("model.vocab", "270", "data.train", "token id 299");
+	free(path);
+}
+
+/* No header says how wide they are, so the file must. */
+static void bare_ids_are_read_when_the_file_says_so(void **state)
+{
+	static const char *const set[] = { "data.train=raw/bare.bin", "data.format=uint16" };
+	static const char *const small[] = { "data.train=raw/bare.bin", "data.format=uint16",
+					     "model.vocab=290" };
+	char *path = lh_asprintf("%s/raw/bare.bin", dir), *text = text_with(-1, NULL);
+	uint16_t ids[300];
+	struct lh_job job;
+	struct lh_err err;
+
+	(void)state;
+	for (int i = 0; i < 300; i++)
+		ids[i] = (uint16_t)i;
+	assert_int_equal(lh_fs_write_atomic(path, ids, sizeof(ids), NULL), 0);
+	assert_int_equal(load(&job, text, strlen(text), set, 1, &err), LH_EDATA);
+	assert_non_null(strstr(err.hint, "data.format"));
+	if (load(&job, text, strlen(text), set, 2, &err))
+		fail_msg("refused: %s", err.text);
+	assert_int_equal(job.data.format, LH_SHARD_UINT16);
+	lh_job_release(&job);
+	assert_int_equal(load(&job, text, strlen(text), small, 3, &err), LH_EDATA);
+	assert_non_null(strstr(err.text, "token id 299"));
+	assert_int_equal(unlink(path), 0);
+	free(text);
+	free(path);
+}
+
+static void validation_sets_have_names(void **state)
+{
+	static const char *const lists[] = {
+		"data.validation={ web: val.bin, code: train.bin }",
+		"data.validation=[{ name: web, path: val.bin }, { path: train.bin, name: code }]",
+	};
+	char *text = text_with(-1, NULL);
+	struct lh_job job, back = { 0 };
+	struct lh_err err;
+	json_t *json;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		if (load(&job, text, strlen(text), &lists[i], 1, &err))
+			fail_msg("refused: %s", err.text);
+		json = lh_jobfile_to_json(&job);
+		if (lh_jobfile_from_json(&back, json, &err))
+			fail_msg("from JSON: %s", err.text);
+		assert_int_equal(back.data.validation_count, 2);
+		assert_string_equal(back.data.validation[0].name, "web");
+		assert_string_equal(back.data.validation[1].name, "code");
+		assert_string_equal(back.data.validation[1].path, job.data.train[0]);
+		json_decref(json);
+		lh_job_release(&back);
+		lh_job_release(&job);
+	}
+	free(text);
+}
+
+static void odd_validation_sets_are_refused(void **state)
+{
+	(void)state;
+	refused_with("data.validation", "[val.bin]", "found 'val.bin', { name: NAME");
+	refused_with("data.validation", "[]", "found 'a list', a path, or 1 to 16");
+	refused_with("data.validation", "{ a: [val.bin] }", "found 'a list', a path");
+	refused_with("data.validation", "{ 'a b': val.bin }", "found the name 'a b'");
+	refused_with("data.validation", "{ a: '' }", "found '', a path");
+	refused_with("data.validation", "null", "found 'null', a path");
+	refused_with("data.validation",
+		     "[{ name: a, path: val.bin }, { name: a, path: val.bin }]",
+		     "two sets are named 'a'");
+	refused_with("data.validation", "{ a: val.bin, b: none.bin }", "none.bin");
+}
+
+static void passkeys_need_bytes_and_room(void **state)
+{
+	(void)state;
+	refused_at("data.tokenizer", "none", "evaluation.passkey.every_steps",
+		   "digits are hidden in bytes");
+}
+
+static void shards_are_found_once_whatever_their_names(void **state)
+{
+	static const char *const all[] = { "data.train=['[odd]/b*.bin', '[odd]/*.bin', "
+					   "'[odd]/a[1].bin']" };
+	static const char *const foreign[] = { "data.train='raw/*.bin'" };
+	char *text = text_with(-1, NULL), *odd = lh_asprintf("%s/[odd]", dir);
+	struct lh_jobfile_source src = { .yaml = text, .yaml_bytes = strlen(text),
+					 .base_dir = odd };
+	struct lh_job job, back = { 0 };
+	struct lh_err err;
+	json_t *json;
+
+	(void)state;
+	assert_int_equal(write_shard("[odd]/b.bin", 200), 0);
+	assert_int_equal(write_shard("[odd]/a[1].bin", 200), 0);
+	/* "[odd]" in a pattern of the file is a glob; the file itself is not. */
+	assert_true(load(&job, text, strlen(text), all, 1, &err) < 0);
+	assert_non_null(strstr(err.text, "no file matches"));
+	src.set = (const char *[]){ "data.train=['b*.bin', '*.bin', 'a[1].bin']",
+				    "data.validation=b.bin" };
+	src.set_count = 2;
+	if (lh_jobfile_load(&job, &src, &err))
+		fail_msg("refused: %s", err.text);
+	assert_int_equal(job.data.train_count, 2);
+	assert_non_null(strstr(job.data.train[0], "/[odd]/a[1].bin"));
+	assert_non_null(strstr(job.data.train[1], "/[odd]/b.bin"));
+	json = lh_jobfile_to_json(&job);
+	if (lh_jobfile_from_json(&back, json, &err))
+		fail_msg("from JSON: %s", err.text);
+	assert_int_equal(back.data.train_count, 2);
+	assert_string_equal(back.data.train[0], job.data.train[0]);
+	json_decref(json);
+	lh_job_release(&back);
+	lh_job_release(&job);
+	/* JSON cannot carry this name: the worker would not see the shard. */
+	assert_int_equal(write_shard("raw/\xff.bin", 200), 0);
+	assert_true(load(&job, text, strlen(text), foreign, 1, &err) < 0);
+	assert_non_null(strstr(err.text, "not UTF-8"));
+	free(odd);
+	free(text);
+}
+
+static void a_mixture_is_read_by_source(void **state)
+{
+	static const char *const set[] = { "data.train=[{path: train.bin, weight: 2.5}, "
+					   "{path: [zeros.bin, '*s.bin', val.bin]}]" };
+	char *text = text_with(-1, NULL);
+	struct lh_job job, back = { 0 };
+	struct lh_err err;
+	json_t *json, *again;
+
+	(void)state;
+	if (load(&job, text, strlen(text), set, 1, &err))
+		fail_msg("refused: %s", err.text);
+	assert_int_equal(job.data.train_count, 3);
+	assert_int_equal(job.data.source_count, 2);
+	assert_true(job.data.sources[0].weight == 2.5);
+	assert_int_equal(job.data.sources[0].shards, 1);
+	assert_true(job.data.sources[1].weight == 1);
+	assert_int_equal(job.data.sources[1].shards, 2);
+	assert_non_null(strstr(job.data.train[1], "/val.bin"));
+	json = lh_jobfile_to_json(&job);
+	if (lh_jobfile_from_json(&back, json, &err))
+		fail_msg("from JSON: %s", err.text);
+	again = lh_jobfile_to_json(&back);
+	assert_true(json_equal(json, again));
+	assert_int_equal(back.data.source_count, 2);
+	json_decref(json);
+	json_decref(again);
+	lh_job_release(&job);
+	lh_job_release(&back);
+	free(text);
+}
+
+static void a_mixture_that_is_none_is_refused(void **state)
+{
+	static const char *const bad[][2] = {
+		{ "[{path: train.bin}, train.bin]", "a list of paths, or of { path" },
+		{ "[train.bin, {path: train.bin}]", "a section" },
+		{ "[{path: train.bin, weight: 0}]", "a number from 1e-06" },
+		{ "[{path: train.bin, weight: -1}]", "a number from 1e-06" },
+		{ "[{path: train.bin, weight: nan}]", "a number from 1e-06" },
+		{ "[{path: train.bin, weight: '2'}]", "a number from 1e-06" },
+		{ "[{weight: 1}]", "a list of paths, or of { path" },
+		{ "[{path: train.bin, wait: 1}]", "a list of paths, or of { path" },
+		{ "[{path: []}]", "a path or a list" },
+		{ "[{path: none.bin}]", "No such file" },
+		{ "{path: train.bin}", "" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		refused_with("data.train", bad[i][0], bad[i][1]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(data_that_does_not_fit_is_refused),
+		cmocka_unit_test(bare_ids_are_read_when_the_file_says_so),
+		cmocka_unit_test(validation_sets_have_names),
+		cmocka_unit_test(odd_validation_sets_are_refused),
+		cmocka_unit_test(passkeys_need_bytes_and_room),
+		cmocka_unit_test(shards_are_found_once_whatever_their_names),
+		cmocka_unit_test(a_mixture_is_read_by_source),
+		cmocka_unit_test(a_mixture_that_is_none_is_refused),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
