@@ -1,6 +1,9 @@
 # lib.sh: an lhd of their own for the scripts beside it; bash, sourced.
 #
-#   start [BIN]      programs (../bin), an empty $dir with text in it, lhd; stopped at exit
+#   start [BIN [KEY=VALUE...]]     programs (../bin), an empty $dir with text in it, lhd;
+#                    stopped at exit. The keys are for `submit`.
+#   large UNTIL      into $dir/job.yaml: 530 M parameters at 98,304 tokens, a Lighthouse
+#                    phase until then; the caller adds what comes after it
 #   ctl ARGS...      lhctl with that state
 #   pid_of JOB, ended PID          of a worker
 #   check WHAT CMD.. runs CMD, tells how it went; 1, and failed=1, if it did not go well
@@ -11,10 +14,30 @@ start() {
 	bin=$(cd "${1:-$(dirname "$0")/../bin}" && pwd) || exit 2
 	dir=$(mktemp -d)
 	trap finish EXIT
+	set=()
+	for s in "${@:2}"; do set+=(--set "$s"); done
 	"$bin/lhctl" pack -o "$dir/text" --max-bytes 8000000 --validation-bytes 100000 --ext .h \
 		/usr/include >/dev/null || exit 1
 	"$bin/lhd" --state "$dir/state" 2>"$dir/lhd.log" &
 	for _ in $(seq 300); do ctl info >/dev/null 2>&1 && break; wait_ms 100; done
+}
+# column JOB NAME ARGS...: its values, one a line; ARGS of `lhctl metrics`
+column() {
+	ctl metrics "$1" --csv "${@:3}" | awk -F, -v c="$2" '
+		NR == 1 { for (i = 1; i <= NF; i++) if ($i == c) at = i; next } { print $at }'
+}
+submit() { ctl submit "$1" "${set[@]}"; }
+large() {
+	cat >"$dir/job.yaml" <<END
+name: large
+device: cuda
+model: { preset: llama-530m }
+data: { train: text.train.bin, seq_len: 98304 }
+batch: { sequences: 1 }
+optimizer: { lr: 1e-4, warmup_steps: 10 }
+phases:
+  - { name: light, attention: lighthouse, dense_layers: [0, 1, -2, -1], until: $1 }
+END
 }
 finish() { ctl stop >/dev/null 2>&1; wait; rm -rf "$dir"; }
 ctl() { timeout 900 "$bin/lhctl" --state "$dir/state" "$@"; }

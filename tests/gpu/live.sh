@@ -8,9 +8,7 @@
 #   live.sh [BIN [KEY=VALUE...]]     directory of lhd and lhctl (../bin); job keys
 set -u
 . "$(dirname "$0")/lib.sh"
-start "${1:-}"
-set=()
-for s in "${@:2}"; do set+=(--set "$s"); done
+start "$@"
 
 # job NAME UNTIL STEPS KEYS: a Lighthouse phase until then, a full one of STEPS
 job() {
@@ -27,7 +25,7 @@ phases:
   - { name: recovery, attention: full, until: { steps: $3 } }
 evaluation: { sequences: 4 }
 END
-	ctl submit "$dir/$1.yaml" "${set[@]}"
+	submit "$dir/$1.yaml"
 }
 # Step, loss and gradient norm of the line that stands, to all their digits.
 losses() { ctl metrics "$1" --csv | cut -d, -f2,5,6; }

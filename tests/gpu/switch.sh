@@ -9,19 +9,10 @@
 # 20 GB of disk in $TMPDIR, two minutes. The bar: 2 s.
 set -u
 . "$(dirname "$0")/lib.sh"
-start "${1:-}"
-set=()
-for s in "${@:2}"; do set+=(--set "$s"); done
+start "$@"
 
-cat >"$dir/job.yaml" <<END
-name: large
-device: cuda
-model: { preset: llama-530m }
-data: { train: text.train.bin, seq_len: 98304 }
-batch: { sequences: 1 }
-optimizer: { lr: 1e-4, warmup_steps: 10 }
-phases:
-  - { name: light, attention: lighthouse, dense_layers: [0, 1, -2, -1], until: manual }
+large manual
+cat >>"$dir/job.yaml" <<END
   - { name: recovery, attention: full, until: { steps: 6 } }
 checkpoint: { every_steps: 1000, keep: 1 }
 END
@@ -35,7 +26,7 @@ begun() {
 }
 seconds() { awk "BEGIN { printf \"%.2f\", ($2 - $1) / 1000 }"; }
 
-check "submit" ctl submit "$dir/job.yaml" "${set[@]}" || exit 1
+check "submit" submit "$dir/job.yaml" || exit 1
 check "12 steps" ctl wait large --for step=12 --timeout 600
 
 asked=$(now_ms) worker=$(pid_of large)
