@@ -10,7 +10,8 @@
  * hello, {generation, beat_ms}: a comment comes as often as that, so that silence means
  * that nobody is there. Each has an id, "EVENT.ATTEMPT.STEP": what the reader has by then.
  * Last-Event-ID, or else the query, says where to go on; without either that is now. `lost`
- * has the id of the message before it: who comes back with it gets what was lost.
+ * has the id of the message before it: who comes back with it gets what was lost. It may
+ * count some that the rows of SETTLE have brought, never too few.
  *
  * No gap and no double:
  *
