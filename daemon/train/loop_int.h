@@ -209,6 +209,7 @@ void lh_rewind_end(struct lh_loop *l);
 int lh_rewind_instability(struct lh_loop *l, const char *why, struct lh_err *err);
 /* Whether a command was taken back. */
 bool lh_rewind_is_void(const struct lh_loop *l, int64_t command);
+void lh_rewind_tell_void(struct lh_loop *l, int64_t command, const char *why);
 /* A set was applied here: a rollback from instability takes it back. */
 void lh_rewind_note_set(struct lh_loop *l, int64_t command);
 

@@ -247,6 +247,14 @@ void lh_rewind_note_set(struct lh_loop *l, int64_t command)
 	l->sets[l->set_count++] = (struct lh_set){ command, l->p.step };
 }
 
+void lh_rewind_tell_void(struct lh_loop *l, int64_t command, const char *why)
+{
+	lh_loop_post_take(l, "command",
+			  json_pack("{s:I, s:s, s:o, s:s}", "command", (json_int_t)command,
+				    "outcome", "reverted", "text", lh_loop_text_json(why),
+				    "hint", ""));
+}
+
 /* What was set since the checkpoint that l->p is now of may be, too. */
 static void void_sets(struct lh_loop *l, const char *why)
 {
@@ -257,10 +265,7 @@ static void void_sets(struct lh_loop *l, const char *why)
 		    (s->step == l->p.step && s->id <= l->p.command))
 			continue;
 		make_void(&l->p, s->id);
-		lh_loop_post_take(l, "command",
-				  json_pack("{s:I, s:s, s:o, s:s}", "command",
-					    (json_int_t)s->id, "outcome", "reverted", "text",
-					    lh_loop_text_json(why), "hint", ""));
+		lh_rewind_tell_void(l, s->id, why);
 	}
 }
 

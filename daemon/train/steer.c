@@ -364,6 +364,16 @@ static void apply(struct lh_loop *l, int64_t id, const char *verb, const json_t 
 		resolve(l, id, &no, text);
 }
 
+/* It has come again: who did it was lost before that was told, and since then it was
+ * taken back. Both are told; it is not done once more. */
+static void tell_void(struct lh_loop *l, int64_t id)
+{
+	const struct lh_err none = LH_ERR_INIT;
+
+	resolve(l, id, &none, "done by a worker that was lost");
+	lh_rewind_tell_void(l, id, "what came of it failed");
+}
+
 struct caller {
 	struct lh_loop *l;
 	const json_t *call;
@@ -436,15 +446,17 @@ int lh_loop_on_message(struct lh_loop *l, const json_t *m, struct lh_err *err)
 	const char *name = json_string_value(json_object_get(m, "m"));
 	const char *verb = json_string_value(json_object_get(m, "verb"));
 	const char *text = json_string_value(json_object_get(m, "text"));
+	int64_t id = json_integer_value(json_object_get(m, "id"));
 
 	if (!strcmp(name, "call"))
 		answer_call(l, m);
 	else if (!strcmp(name, "refuse"))
 		return lh_err_set(err, LH_EPROTO, "lhd does not want this worker: %s",
 				  text ? text : "it does not say why");
+	else if (verb && lh_rewind_is_void(l, id))
+		tell_void(l, id);
 	else if (verb)
-		apply(l, json_integer_value(json_object_get(m, "id")), verb,
-		      json_object_get(m, "args"), false);
+		apply(l, id, verb, json_object_get(m, "args"), false);
 	return 0;
 }
 

@@ -183,6 +183,17 @@ test('a trial in which two workers die is over: the switch is taken back, and th
   assert.equal((await lhd.call('job.show', { job: id })).phases[1].first_step, null);
 });
 
+test('a switch that was taken back is not done when it comes again, its outcome lost with two workers', async (t) => {
+  const lhd = await fresh(t, 'command.done=kill@1', true); // it is entered, and not told
+  const id = await submit(lhd, job(100000));
+  await lhd.jobUntil(id, 'some steps', (j) => j.step >= 10);
+  const { command } = await lhd.call('job.switch', { job: id });
+  await goesOn(lhd, id, 3);
+  await lhd.jobUntil(id, 'it is told', () => outcome(lhd, command).outcome === 'reverted');
+  assert.match(outcome(lhd, command).text, /done by a worker that was lost; taken back/);
+  assert.deepEqual(events(lhd, id, 'switch.reverted').map((e) => e.data.command), [command]);
+});
+
 test('workers that are stopped in a trial, and not lost, do not end it', async (t) => {
   const lhd = await fresh(t, '');
   const id = await submit(lhd, job(30, { switch: { watch_steps: 2000, loss_ceiling: 900 }, phases: [two(30)[0], { name: 'recovery', attention: 'full', until: { steps: 100000 } }] }));
