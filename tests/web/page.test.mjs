@@ -199,7 +199,8 @@ test('the page in a browser', async (t) => {
     const [command] = lhd.sql(`select method, message, program from commands where job=${job} and method='job.switch'`);
     assert.equal(command.message, 'looks <i>flat</i>');
     await page.locator('.mark[data-kind="switch"]').first().focus();
-    assert.match(await page.locator('#mark-tip').textContent(), /job\.switch .*looks <i>flat<\/i>/);
+    // The open tip takes in the journal line, which may come after the event.
+    await pageUntil('its journal line', async () => /job\.switch .*looks <i>flat<\/i>/.test(await page.locator('#mark-tip').textContent()));
     assert.equal(await page.locator('i:text("flat")').count(), 0);
 
     const before = (await lhd.call('job.get', { job })).step;

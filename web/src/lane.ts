@@ -12,6 +12,7 @@ export class Lane {
   private readonly row = h('div', { class: 'marks', role: 'group', 'aria-label': 'what happened' });
   readonly el = h('div', { class: 'lane' }, this.row, this.tip);
   private shown: Cluster[] = [];
+  private told = -1; // index into shown of the mark whose tip is open
 
   /** Buttons are used again in order, so that a focused one stays. */
   place(marks: readonly Mark[], x: (m: Mark) => number, left: number, width: number): void {
@@ -33,6 +34,9 @@ export class Lane {
       if (b.textContent !== text) b.textContent = text;
       if (b.getAttribute('aria-label') !== name) b.setAttribute('aria-label', name);
     });
+    // What is being read may have grown: a journal line comes after its event.
+    if (this.told >= this.shown.length) this.hush();
+    else if (this.told >= 0) this.tell(this.told);
   }
 
   private button(i: number): HTMLElement {
@@ -53,6 +57,7 @@ export class Lane {
   private tell(i: number): void {
     const c = this.shown[i];
     if (!c) return;
+    this.told = i;
     const rows = c.marks
       .slice(0, TOLD_MAX)
       .map((m) =>
@@ -82,6 +87,7 @@ export class Lane {
   }
 
   private hush(): void {
+    this.told = -1;
     this.tip.hidden = true;
   }
 }
