@@ -1,6 +1,9 @@
 /* loop_int.h: what the files of the training loop share behind loop.h.
  *
- *   loop.c      start, steps, boundaries, end
+ *   loop.c      boundaries, and from the first step to the end
+ *   loop_open.c what training depends on: device, model, the state to go on from
+ *   loop_step.c a step
+ *   loop_tell.c what lhd is told
  *   steer.c     commands, calls, and the phase that a switch enters
  *   unstable.c  steps that are not sane
  *   rewind.c    going back to a checkpoint
@@ -66,7 +69,7 @@ struct lh_loop {
 	char why[400];           /* of LH_END_REWOUND */
 };
 
-/* ---- loop.c: telling lhd --------------------------------------------------- */
+/* ---- loop_tell.c ----------------------------------------------------------- */
 /* Takes a record's fields; kind and step are added. */
 void lh_loop_post_take(struct lh_loop *l, const char *kind, json_t *fields);
 /* An event of `level` "info" or "warn", and a line of the log. */
@@ -78,16 +81,28 @@ void lh_loop_post_state(struct lh_loop *l, const char *state, const char *reason
 /* Paths and messages may hold any bytes, JSON holds UTF-8. */
 json_t *lh_loop_text_json(const char *text);
 void lh_loop_post_settings(struct lh_loop *l);
+
+/* ---- loop.c ---------------------------------------------------------------- */
 /* Steps over all phases as planned from here; -1 when one is open. */
 int64_t lh_loop_plan_total(const struct lh_loop *l);
 /* Told to end: what is under way is left, the next boundary does the rest. */
 bool lh_loop_is_told(const struct lh_loop *l);
+/* By its own limit. */
+bool lh_loop_phase_is_over(const struct lh_loop *l);
+
+/* ---- loop_open.c ----------------------------------------------------------- */
+/* All that a step depends on, or l->ending when the worker is told to end before. To be
+ * closed after a failure too. */
+int lh_loop_open(struct lh_loop *l, struct lh_err *err);
+void lh_loop_close(struct lh_loop *l);
 /* Newest good checkpoint of step `up_to` at most into model and *p; the settings that
  * it lacks are the job's. As lh_checkpoint_load_newest. */
 int lh_loop_load(struct lh_loop *l, int64_t up_to, struct lh_progress *p, char **path,
 		 struct lh_err *err);
-/* By its own limit. */
-bool lh_loop_phase_is_over(const struct lh_loop *l);
+
+/* ---- loop_step.c ----------------------------------------------------------- */
+/* l->p.step is one more, or the step comes again; an error is the job's end. */
+int lh_loop_step(struct lh_loop *l, struct lh_err *err);
 
 /* ---- unstable.c ------------------------------------------------------------ */
 /* A step that was measured and is not to be applied; an error is the job's end. */
