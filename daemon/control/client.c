@@ -272,7 +272,7 @@ static struct lh_client *client_new(struct lh_server *s)
 	c->peer.ended = on_call_ended;
 	c->peer.feed = &c->feed;
 	lh_frame_init(&c->frame, LH_PROTO_LINE_MAX_BYTES);
-	lh_feed_init(&c->feed, &s->hub, on_feed);
+	lh_feed_init(&c->feed, &s->hub, LH_CLIENT_PUSH_GAP_MS, on_feed);
 	uv_pipe_init(s->loop, &c->pipe, 0);
 	c->pipe.data = c;
 	c->next = s->clients;

@@ -106,12 +106,15 @@ int lh_server_open(struct lh_server **server, uv_loop_t *loop, const char *path,
 	s->rpc = rpc;
 	s->loop = loop;
 	s->due_end = &s->due;
-	s->handles = 5;
+	s->handles = 6;
 	uv_prepare_init(loop, &s->prepare);
 	uv_check_init(loop, &s->check);
 	uv_idle_init(loop, &s->idle);
 	uv_timer_init(loop, &s->refill);
+	uv_timer_init(loop, &s->gather);
 	s->prepare.data = s->check.data = s->idle.data = s->refill.data = s;
+	s->hub.gather = &s->gather;
+	s->gather.data = &s->hub;
 	uv_prepare_start(&s->prepare, on_prepare);
 	uv_check_start(&s->check, on_check);
 	/* Whom it lets in, admit() looks at. */
@@ -186,6 +189,9 @@ void lh_server_close(struct lh_server *s, void (*closed)(void *arg), void *arg)
 	uv_close((uv_handle_t *)&s->check, on_handle_closed);
 	uv_close((uv_handle_t *)&s->idle, on_handle_closed);
 	uv_close((uv_handle_t *)&s->refill, on_handle_closed);
+	s->hub.gather = NULL;
+	s->gather.data = s;
+	uv_close((uv_handle_t *)&s->gather, on_handle_closed);
 }
 
 int lh_server_clients(const struct lh_server *s)

@@ -40,6 +40,7 @@ struct lh_server {
 	uv_check_t check;
 	uv_idle_t idle;           /* active: somebody is due, do not sleep */
 	uv_timer_t refill;        /* active: a guest has used up its calls */
+	uv_timer_t gather;        /* the hub's */
 	int handles;              /* of these, not closed yet */
 	struct lh_hub hub;
 	struct lh_client *clients;

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The timer's step: gaps end a little late. */
+enum { GATHER_MS = 20 };
+
 struct lh_subscription {
 	int64_t id;
 	int64_t job;               /* 0 = all */
@@ -42,11 +45,12 @@ static size_t cost(const struct lh_feed_entry *e)
 	return e->text->json.used_bytes + sizeof(*e);
 }
 
-void lh_feed_init(struct lh_feed *f, struct lh_hub *hub,
+void lh_feed_init(struct lh_feed *f, struct lh_hub *hub, uint64_t gap_ms,
 		  void (*wake)(struct lh_feed *f))
 {
 	memset(f, 0, sizeof(*f));
 	f->hub = hub;
+	f->gap_ms = gap_ms;
 	f->wake = wake;
 	f->end = &f->first;
 }
@@ -199,6 +203,39 @@ static struct text *text_new(const struct lh_event *ev)
 	return t;
 }
 
+/* What was lost is older than all that is queued, so it is told first. */
+static struct lh_subscription *next_lost(const struct lh_feed *f)
+{
+	struct lh_subscription *sub = f->subs;
+
+	while (sub && !sub->lost_events && !sub->lost_steps)
+		sub = sub->next;
+	return sub;
+}
+
+static void on_gathered(uv_timer_t *timer);
+
+/* At once, if its gap is over or there is so much that some might be lost for waiting. */
+static void wake(struct lh_feed *f)
+{
+	uv_timer_t *gather = f->hub->gather;
+
+	if (!gather || uv_now(gather->loop) - f->taken_ms >= f->gap_ms ||
+	    f->used_bytes > LH_FEED_MAX_BYTES / 4)
+		f->wake(f);
+	else if (!uv_is_active((uv_handle_t *)gather))
+		uv_timer_start(gather, on_gathered, GATHER_MS, 0);
+}
+
+static void on_gathered(uv_timer_t *timer)
+{
+	struct lh_hub *hub = timer->data;
+
+	for (struct lh_feed *f = hub->feeds; f; f = f->next)
+		if (f->first || next_lost(f))
+			wake(f);
+}
+
 void lh_hub_publish(struct lh_hub *hub, const struct lh_event *ev)
 {
 	struct lh_subscription *sub;
@@ -217,20 +254,10 @@ void lh_hub_publish(struct lh_hub *hub, const struct lh_event *ev)
 			any = true;
 		}
 		if (any)
-			f->wake(f);
+			wake(f);
 	}
 	if (t)
 		text_unref(t);
-}
-
-/* What was lost is older than all that is queued, so it is told first. */
-static struct lh_subscription *next_lost(const struct lh_feed *f)
-{
-	struct lh_subscription *sub = f->subs;
-
-	while (sub && !sub->lost_events && !sub->lost_steps)
-		sub = sub->next;
-	return sub;
 }
 
 static void take_lost(struct lh_subscription *sub, struct lh_buf *out)
@@ -269,6 +296,8 @@ bool lh_feed_take_params(struct lh_feed *f, struct lh_feed_kind *kind, struct lh
 
 	if (!peek(f, kind))
 		return false;
+	if (f->hub->gather)
+		f->taken_ms = uv_now(f->hub->gather->loop);
 	if (lost)
 		take_lost(lost, out);
 	else

@@ -10,7 +10,9 @@
  *   {"method":"step","params":{"subscription":1,"job":7,...}}  as in job.steps
  *   {"method":"lost","params":{"subscription":1,"events":2,"steps":900}}
  *
- * The text of an entry is made once and shared by all feeds. Loop thread.
+ * The text of an entry is made once and shared by all feeds. Of a fast job several leave
+ * together: a feed that had lines a moment ago is woken when its gap is over, which
+ * spares both ends most of the writes and wake-ups. Loop thread.
  */
 #ifndef LIGHTHOUSE_SUBSCRIBE_H
 #define LIGHTHOUSE_SUBSCRIBE_H
@@ -18,6 +20,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <uv.h>
 
 #include "base/buf.h"
 #include "jobs/jobs.h"
@@ -30,6 +33,7 @@ struct lh_feed;
 
 struct lh_hub {
 	struct lh_feed *feeds; /* those with a subscription */
+	uv_timer_t *gather;    /* to wake them later; NULL: all are woken at once */
 };
 
 struct lh_feed_entry;
@@ -43,6 +47,7 @@ struct lh_feed {
 	int64_t last_id;
 	struct lh_feed_entry *first, **end;
 	size_t used_bytes;
+	uint64_t gap_ms, taken_ms;        /* loop time of the last line taken */
 	struct lh_feed *next, **link;
 };
 
@@ -55,7 +60,8 @@ struct lh_feed_kind {
 /* Puts it into every feed that wants it. */
 void lh_hub_publish(struct lh_hub *hub, const struct lh_event *ev);
 
-void lh_feed_init(struct lh_feed *f, struct lh_hub *hub,
+/* gap_ms: from the last line that was taken until the next wake. */
+void lh_feed_init(struct lh_feed *f, struct lh_hub *hub, uint64_t gap_ms,
 		  void (*wake)(struct lh_feed *f));
 void lh_feed_release(struct lh_feed *f); /* empty after it; twice is fine */
 /* Number of the new subscription, > 0; job 0 = all. LH_ETOOBIG. */

@@ -47,6 +47,7 @@ enum {
 	LH_HTTP_ASK_MS = 20000,
 	LH_HTTP_TAKE_MS = 120000,
 	LH_HTTP_STREAM_IDLE_S = 60, /* of a stream whose reader takes nothing */
+	LH_HTTP_PUSH_GAP_MS = 100,  /* of streams: a page draws no oftener */
 	LH_HTTP_BEAT_MS = 3000,     /* of streams; limits are looked at as often */
 };
 

@@ -464,7 +464,8 @@ void lh__stream_start(struct lh_request *r)
 	}
 	s->request = r;
 	s->page.subscription = 1; /* what a feed's first one will be */
-	lh_feed_init(&s->feed, lh_server_hub(r->http->config.server), on_wake);
+	lh_feed_init(&s->feed, lh_server_hub(r->http->config.server),
+		     LH_HTTP_PUSH_GAP_MS, on_wake);
 	r->stream = s;
 	r->http->stream_count++;
 	MHD_set_connection_option(r->connection, MHD_CONNECTION_OPTION_TIMEOUT,

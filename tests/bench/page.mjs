@@ -5,7 +5,7 @@
 // The run is made by SQL, with an attempt that went back, evaluations, checkpoints and
 // their events; its rollups are those of the migration. Prints, each beside its target:
 // the calls the page makes, opening it in Chromium, zooming there, and lhd's use of a
-// core with 50 pages open on a job that trains. Without Chromium its part is left out.
+// core with 50 pages open on a job that trains. Without Chromium its parts are left out.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -15,6 +15,7 @@ import { Page, Stream } from '../e2e/lib/page.mjs';
 
 const STEPS = 1_000_000, BACK_FROM = 620_000, BACK_TO = 600_000;
 const PAGES = 50, WATCHED_S = 20;
+const CHROMIUM = existsSync('/usr/bin/chromium');
 
 const after = [];
 const t = { after: (f) => after.push(f) };
@@ -181,6 +182,21 @@ function openPages(page, query, count, everyMs, method, params) {
   };
 }
 
+/** Tabs of a real browser, which takes what it can get of the cores. */
+function openTabs(lhd, job, count) {
+  return async () => {
+    const { browser, openPage } = await import('../web/lib/browser.mjs');
+    const b = await browser(t), first = await openPage(t, b, lhd, { hash: `#/job/${job}` });
+    for (let i = 1; i < count; i++) {
+      const tab = await first.context().newPage();
+      await tab.goto((await lhd.call('daemon.dashboard', {})).url);
+      await tab.waitForSelector('.overview');
+      await tab.evaluate((hash) => { location.hash = hash; }, `#/job/${job}`);
+    }
+    return [() => b.close()];
+  };
+}
+
 async function openPagesCost(lhd, page) {
   const job = await submit(lhd, { model: { vocab: 257, dim: 64, layers: 2, heads: 4, ffn_dim: 256 },
     phases: [{ name: 'only', attention: 'full', until: { steps: 1_000_000 } }], checkpoint: { every_steps: 10_000, keep: 1 } });
@@ -191,6 +207,7 @@ async function openPagesCost(lhd, page) {
   line('lhd of a core, no page open', none, '%');
   line(`lhd of a core, ${PAGES} pages of that job`, await share(lhd, openPages(page, `?job=${job}&steps=1`, PAGES, 3000, 'job.get', { job })), '%', '< 5');
   line(`lhd of a core, ${PAGES} overviews`, await share(lhd, openPages(page, '', PAGES, 1000, 'job.list', {})), '%', '< 5');
+  if (CHROMIUM) line(`lhd of a core, ${PAGES} tabs of that job in Chromium`, await share(lhd, openTabs(lhd, job, PAGES)), '%', '< 5');
 }
 
 try {
@@ -204,7 +221,7 @@ try {
   line('lhd starts on a database without rollups', await timed(() => lhd.boot()), 'ms');
   const page = await Page.open(lhd);
   await calls(page, job);
-  if (existsSync('/usr/bin/chromium')) await inBrowser(lhd, job);
+  if (CHROMIUM) await inBrowser(lhd, job);
   await openPagesCost(lhd, page);
 } finally {
   for (const f of after) await f();

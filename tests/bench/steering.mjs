@@ -19,7 +19,7 @@ const MINUTES = option('--minutes', 0.25), PAIRS = option('--pairs', 10), WINDOW
 /** About 200 steps a second of one thread. */
 const SMALL = {
   model: { vocab: 257, dim: 64, layers: 2, heads: 2, ffn_dim: 128 },
-  data: { train: 'text.train.bin', validation: 'text.val.bin', tokenizer: 'bytes', seq_len: 128 },
+  data: { train: 'text.train.bin', validation: 'text.val.bin', tokenizer: 'bytes', seq_len: 256 },
 };
 /** Of the demo: steps of a tenth of a second. */
 const LARGE = {

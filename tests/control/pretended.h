@@ -305,7 +305,7 @@ static inline int setup(void **state)
 			 .ctx = &control },
 	};
 	hub = (struct lh_hub){ 0 };
-	lh_feed_init(&feed, &hub, on_wake);
+	lh_feed_init(&feed, &hub, 0, on_wake);
 	peer = (struct lh_peer){ .send = on_send, .feed = &feed, .uid = 11,
 				 .pid = 12, .role = LH_ROLE_SUBMIT };
 	sent = json_array();

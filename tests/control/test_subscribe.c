@@ -191,7 +191,7 @@ static void params_can_be_taken_without_their_frame(void **state)
 	struct lh_feed f;
 
 	(void)state;
-	lh_feed_init(&f, &hub, on_wake);
+	lh_feed_init(&f, &hub, 0, on_wake);
 	assert_int_equal(lh_feed_add(&f, 7, true, NULL), 1);
 	lh_hub_publish(&hub, &event);
 	lh_hub_publish(&hub, &step);
@@ -209,12 +209,61 @@ static void params_can_be_taken_without_their_frame(void **state)
 	json_decref(long_one.json);
 }
 
+static int woken;
+
+static void on_counted_wake(struct lh_feed *f)
+{
+	(void)f;
+	woken++;
+}
+
+static void lines_that_come_soon_after_one_wait_for_each_other(void **state)
+{
+	struct lh_event step = { 0, 7, true, json_pack("{s:i,s:i}", "attempt", 1, "step", 9) };
+	struct lh_buf out = { 0 };
+	struct lh_hub hub = { 0 };
+	uv_timer_t gather;
+	struct lh_feed f;
+	uv_loop_t own;
+
+	(void)state;
+	uv_loop_init(&own);
+	uv_timer_init(&own, &gather);
+	gather.data = &hub;
+	hub.gather = &gather;
+	lh_feed_init(&f, &hub, 5, on_counted_wake);
+	f.taken_ms = uv_now(&own) - 5;
+	assert_int_equal(lh_feed_add(&f, 7, true, NULL), 1);
+	woken = 0;
+	lh_hub_publish(&hub, &step);
+	assert_int_equal(woken, 1);
+	assert_true(lh_feed_take(&f, &out));
+	/* The loop's time stands still. */
+	lh_hub_publish(&hub, &step);
+	lh_hub_publish(&hub, &step);
+	assert_int_equal(woken, 1);
+	uv_run(&own, UV_RUN_DEFAULT);
+	assert_int_equal(woken, 2);
+	assert_true(lh_feed_take(&f, &out));
+	assert_true(lh_feed_take(&f, &out));
+	assert_false(lh_feed_take(&f, &out));
+	/* All was taken: the timer has nothing to do. */
+	assert_false(uv_is_active((uv_handle_t *)&gather));
+	lh_feed_release(&f);
+	uv_close((uv_handle_t *)&gather, NULL);
+	uv_run(&own, UV_RUN_DEFAULT);
+	assert_int_equal(uv_loop_close(&own), 0);
+	lh_buf_release(&out);
+	json_decref(step.json);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(subscriptions_count_what_a_slow_reader_lost),
 		T(subscriptions_get_what_they_asked_for),
 		T(subscriptions_have_a_limit),
+		T(lines_that_come_soon_after_one_wait_for_each_other),
 		T(params_can_be_taken_without_their_frame),
 		T(subscriptions_end_with_their_connection),
 	};
