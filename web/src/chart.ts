@@ -45,7 +45,11 @@ export class Panel {
   readonly root: HTMLElement;
   readonly plot: HTMLElement;
   u: uPlot;
-  private watch: ResizeObserver;
+  private readonly watch: ResizeObserver;
+  private readonly sight: IntersectionObserver;
+  private inSight = true;
+  private data: Column[] | null = null; // to be drawn; what is out of sight waits
+  private range: [number, number] | null = null;
 
   constructor(private readonly o: PanelOptions) {
     this.plot = h('div', {
@@ -70,22 +74,38 @@ export class Panel {
       if (width > 0 && width !== this.u.width) this.u.setSize({ width, height: o.height });
     });
     this.watch.observe(this.plot);
+    this.sight = new IntersectionObserver((entries) => {
+      this.inSight = entries[entries.length - 1].isIntersecting;
+      if (this.inSight) this.draw();
+    });
+    this.sight.observe(this.plot);
   }
 
   /** New values, the range of x being what it was. */
   setData(data: Column[], range: [number, number]): void {
-    this.u.batch(() => {
-      this.u.setData(data as uPlot.AlignedData, false);
-      this.setRange(range);
-    });
+    this.data = data;
+    this.setRange(range);
   }
 
-  setRange([min, max]: [number, number]): void {
-    this.u.setScale('x', { min, max });
+  setRange(range: [number, number]): void {
+    this.range = range;
+    if (this.inSight) this.draw();
+  }
+
+  /** What was set while it was out of sight. */
+  draw(): void {
+    const { data, range, u } = this;
+    if (!range) return;
+    this.data = this.range = null;
+    u.batch(() => {
+      if (data) u.setData(data as uPlot.AlignedData, false);
+      u.setScale('x', { min: range[0], max: range[1] });
+    });
   }
 
   destroy(): void {
     this.watch.disconnect();
+    this.sight.disconnect();
     this.u.destroy();
     this.root.remove();
   }

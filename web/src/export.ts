@@ -47,6 +47,7 @@ export function savePicture(name: string, title: string, panels: readonly Panel[
   const px = devicePixelRatio;
   const head = 30 * px;
   const label = 22 * px;
+  for (const p of panels) p.draw();
   const canvases = panels.map((p) => p.plot.querySelector('canvas')!);
   const out = document.createElement('canvas');
   const c = out.getContext('2d')!;
