@@ -12,6 +12,7 @@
 #include "jobs/jobfile.h"
 #include "lighthouse/shard.h"
 #include "train/data.h"
+#include "train/settings.h"
 
 static const struct ctl_option options[] = {
 	{ "at", 0, "N", false, "position in the file, or number of the sequence (0)" },
@@ -159,60 +160,84 @@ static int inspect_file(struct view *v, const char *path)
 	return rc;
 }
 
-static int inspect_sequence(struct view *v, const struct lh_job *job)
+static int inspect_sequence(struct view *v, const struct lh_job *job,
+			    const struct lh_data *d)
 {
 	int64_t n = job->data.seq_len + 1, from;
-	struct lh_err err = LH_ERR_INIT;
-	const struct lh_shard *s;
-	struct lh_data d;
-	int rc;
+	const struct lh_shard *s = lh_data_locate(d, v->at, &from);
 
-	if (lh_data_open(&d, job, &err))
-		return ctl_fail(&err);
-	s = lh_data_locate(&d, v->at, &from);
 	n = n < v->most ? n : v->most;
 	v->as_text = job->data.tokenizer == LH_TOKENIZER_BYTES;
 	v->about = json_pack("{s:I, s:I, s:o, s:[I, I]}", "sequence", (json_int_t)v->at,
-			     "epoch", (json_int_t)lh_data_epoch(&d, v->at), "file",
+			     "epoch", (json_int_t)lh_data_epoch(d, v->at), "file",
 			     name_of(s->path), "positions", (json_int_t)from,
 			     (json_int_t)(from + job->data.seq_len + 1));
-	rc = show(v, s, from, n);
-	lh_data_close(&d);
+	return show(v, s, from, n);
+}
+
+static int ask_spec(struct ctl_client *k, int64_t id, struct lh_job *job,
+		    struct lh_err *err)
+{
+	json_t *shown = ctl_call(k, "job.show", json_pack("{s:I}", "job", (json_int_t)id), err);
+	int rc = shown ? lh_jobfile_from_json(job, json_object_get(shown, "spec"), err) :
+			 err->code;
+
+	json_decref(shown);
 	return rc;
 }
 
-/* The job as resolved, or the code to exit with after printing why. */
-static int ask_job(const struct ctl *c, struct lh_job *job)
+/* The mixture that draw `at` was or will be of: the one that was told last of those
+ * that hold from it or an earlier one on. */
+static int ask_mix(struct ctl_client *k, int64_t id, const struct lh_job *job, int64_t at,
+		   struct lh_mix *mix, struct lh_err *err)
 {
-	struct ctl_client *k = ctl_connect(c);
+	bool more = true;
+	json_t *event;
+	size_t i;
+
+	for (json_int_t last = 0; more;) {
+		json_t *told = ctl_call(k, "job.events",
+					json_pack("{s:I, s:s, s:I}", "job", (json_int_t)id, "kind",
+						  "job.settings", "after_id", last), err);
+
+		if (!told)
+			return err->code;
+		json_array_foreach (json_object_get(told, "events"), i, event) {
+			const json_t *data = json_object_get(event, "data");
+			struct lh_settings s;
+
+			last = json_integer_value(json_object_get(event, "id"));
+			lh_settings_from_json(&s, json_object_get(data, "settings"));
+			lh_settings_complete(&s, job);
+			if (s.mix.since <= at)
+				*mix = s.mix;
+		}
+		more = json_is_true(json_object_get(told, "more"));
+		json_decref(told);
+	}
+	return 0;
+}
+
+static int inspect_job(struct view *v)
+{
+	struct ctl_client *k = ctl_connect(v->c);
 	struct lh_err err = LH_ERR_INIT;
-	json_t *shown;
+	struct lh_job job = { 0 };
+	struct lh_data d = { 0 };
 	int64_t id;
 	int rc;
 
 	if (!k)
 		return CTL_UNREACHABLE;
-	rc = ctl_job(k, c->args[1], &id);
-	if (!rc) {
-		shown = ctl_call(k, "job.show", json_pack("{s:I}", "job", (json_int_t)id),
-				 &err);
-		if (!shown ||
-		    lh_jobfile_from_json(job, json_object_get(shown, "spec"), &err))
-			rc = ctl_fail(&err);
-		json_decref(shown);
-	}
-	ctl_disconnect(k);
-	return rc;
-}
-
-static int inspect_job(struct view *v)
-{
-	struct lh_job job = { 0 };
-	int rc = ask_job(v->c, &job);
-
+	rc = ctl_job(k, v->c->args[1], &id);
+	if (!rc && (ask_spec(k, id, &job, &err) || lh_data_open(&d, &job, &err) ||
+		    ask_mix(k, id, &job, v->at, &d.mix, &err)))
+		rc = ctl_fail(&err);
 	if (!rc)
-		rc = inspect_sequence(v, &job);
+		rc = inspect_sequence(v, &job, &d);
+	lh_data_close(&d);
 	lh_job_release(&job);
+	ctl_disconnect(k);
 	return rc;
 }
 

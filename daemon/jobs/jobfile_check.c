@@ -359,6 +359,8 @@ void lh_job_release(struct lh_job *job)
 	for (int i = 0; i < job->data.train_count; i++)
 		free(job->data.train[i]);
 	free(job->data.train);
+	for (int i = 0; i < job->data.source_count; i++)
+		free(job->data.sources[i].name);
 	for (int i = 0; i < job->data.validation_count; i++) {
 		free(job->data.validation[i].name);
 		free(job->data.validation[i].path);

@@ -90,6 +90,10 @@ int lh__read_paths(const struct lh_reader *r, const struct lh_node *n, const cha
 		   const struct lh_key *key, struct lh_job_data *d);
 
 /* ---- jobfile_sets.c -------------------------------------------------------- */
+/* Refuses a name that is none, or that another of `what` ("sets") has: `is_known`. `at`:
+ * the node that gave it. */
+int lh__check_name(const struct lh_reader *r, const struct lh_node *at, const char *path,
+		   const char *what, const char *name, bool is_known);
 /* A path, a section of NAME: PATH, or a list of { name, path } into d->validation. */
 int lh__read_sets(const struct lh_reader *r, const struct lh_node *n, const char *path,
 		  const struct lh_key *key, struct lh_job_data *d);

@@ -28,7 +28,8 @@ static json_t *train_of(const struct lh_job_data *d)
 	for (int i = 0; i < d->source_count; i++) {
 		const struct lh_job_source *s = &d->sources[i];
 
-		json_array_append_new(mixture, json_pack("{s:o, s:f}", "path",
+		json_array_append_new(mixture, json_pack("{s:s, s:o, s:f}", "name", s->name,
+							 "path",
 							 paths_of(d, from, s->shards),
 							 "weight", s->weight));
 		from += s->shards;

@@ -145,14 +145,41 @@ static int read_shards(const struct lh_reader *r, const struct lh_node *n, const
 /* ---- mixtures -------------------------------------------------------------- */
 
 static const struct lh_key weight_key = {
-	.path = "weight", .type = LH_KEY_NUMBER, .min_number = 1e-6, .max_number = 1e6,
+	.path = "weight", .type = LH_KEY_NUMBER, .max_number = LH_WEIGHT_MAX,
 	.doc = "share of the sequences that the source gives, relative to the others" };
 
-/* { path: ..., weight: ... } */
+static bool has_source(const struct lh_job_data *d, const char *name)
+{
+	for (int i = 0; i < d->source_count; i++)
+		if (!strcmp(d->sources[i].name, name))
+			return true;
+	return false;
+}
+
+/* The one that the file gives, or its place. */
+static int name_source(const struct lh_reader *r, const struct lh_node *n, const char *path,
+		       const struct lh_key *key, struct lh_job_data *d)
+{
+	const struct lh_node *given = lh_node_get(n, "name");
+	char place[12];
+	int rc;
+
+	snprintf(place, sizeof(place), "%d", d->source_count + 1);
+	if (given && given->kind != LH_NODE_SCALAR)
+		return lh__reader_refuse(r, given, path, key, "a name");
+	rc = lh__check_name(r, given ? given : n, path, "sources",
+			    given ? given->text : place,
+			    has_source(d, given ? given->text : place));
+	if (!rc)
+		d->sources[d->source_count].name = lh_strdup(given ? given->text : place);
+	return rc;
+}
+
+/* { path: ..., weight: ..., name: ... } */
 static int read_source(const struct lh_reader *r, const struct lh_node *n, const char *path,
 		       const struct lh_key *key, struct lh_job_data *d)
 {
-	const char *what = "a list of paths, or of { path: PATH, weight: NUMBER }";
+	const char *what = "a list of paths, or of { path: PATH, weight: NUMBER, name: NAME }";
 	struct lh_job_source *source = &d->sources[d->source_count];
 	const struct lh_node *weight, *shards;
 	int from = d->train_count, rc = 0;
@@ -161,16 +188,27 @@ static int read_source(const struct lh_reader *r, const struct lh_node *n, const
 		return lh__reader_refuse(r, n, path, key, what);
 	shards = lh_node_get(n, "path");
 	weight = lh_node_get(n, "weight");
-	if (!shards || n->count != 1 + !!weight)
+	if (!shards || n->count != 1 + !!weight + !!lh_node_get(n, "name"))
 		return lh__reader_refuse(r, n, path, key, what);
 	source->weight = 1;
-	if (weight)
+	rc = name_source(r, n, path, key, d);
+	if (!rc && weight)
 		rc = lh__read_number(r, weight, path, &weight_key, &source->weight);
 	if (!rc)
 		rc = read_shards(r, shards, path, key, d);
 	source->shards = d->train_count - from;
-	d->source_count++;
+	d->source_count++; /* it has what is to be freed */
 	return rc;
+}
+
+/* With weights of 0 alone there is nothing to draw. */
+static int check_weights(const struct lh_reader *r, const struct lh_node *n, const char *path,
+			 const struct lh_key *key, const struct lh_job_data *d)
+{
+	for (int i = 0; i < d->source_count; i++)
+		if (d->sources[i].weight > 0)
+			return 0;
+	return lh__reader_refuse(r, n, path, key, "a mixture with a weight above 0");
 }
 
 int lh__read_paths(const struct lh_reader *r, const struct lh_node *n, const char *path,
@@ -187,5 +225,5 @@ int lh__read_paths(const struct lh_reader *r, const struct lh_node *n, const cha
 	}
 	for (int i = 0; !rc && i < n->count; i++)
 		rc = read_source(r, n->child[i], path, key, d);
-	return rc;
+	return rc ? rc : check_weights(r, n, path, key, d);
 }

@@ -18,12 +18,26 @@ static bool is_name(const char *text)
 	return *text && strlen(text) <= NAME_MAX_BYTES && strspn(text, ok) == strlen(text);
 }
 
-static bool is_known(const struct lh_job_data *d, const char *name)
+static bool has_set(const struct lh_job_data *d, const char *name)
 {
 	for (int i = 0; i < d->validation_count; i++)
 		if (!strcmp(d->validation[i].name, name))
 			return true;
 	return false;
+}
+
+int lh__check_name(const struct lh_reader *r, const struct lh_node *at, const char *path,
+		   const char *what, const char *name, bool is_known)
+{
+	if (is_name(name) && !is_known)
+		return 0;
+	if (is_name(name))
+		lh_err_set(r->err, LH_EJOBFILE, "two %s are named '%.64s'", what, name);
+	else
+		lh_err_set(r->err, LH_EJOBFILE, "found the name '%.64s', up to 64 letters, "
+			   "digits, '.', '_' and '-' are allowed", name);
+	lh_err_hint(r->err, "each of the %s needs a name of its own", what);
+	return lh_node_blame(at, path, r->err);
 }
 
 /* `at`: the node that gave the name. */
@@ -36,15 +50,9 @@ static int add(const struct lh_reader *r, const char *name, const struct lh_node
 
 	if (!lh_node_is_text(n) || !*n->text)
 		return lh__reader_refuse(r, n, path, key, "a path");
-	if (!is_name(name) || is_known(d, name)) {
-		lh_err_set(r->err, LH_EJOBFILE, is_name(name) ?
-			   "two sets are named '%.64s'" :
-			   "found the name '%.64s', up to 64 letters, digits, '.', '_' and "
-			   "'-' are allowed", name);
-		lh_err_hint(r->err, "each set needs a name of its own");
-		return lh_node_blame(at, path, r->err);
-	}
-	rc = lh__read_path(r, n, path, key, &set->path);
+	rc = lh__check_name(r, at, path, "sets", name, has_set(d, name));
+	if (!rc)
+		rc = lh__read_path(r, n, path, key, &set->path);
 	if (rc)
 		return rc;
 	set->name = lh_strdup(name);

@@ -60,8 +60,9 @@ int lh_rule_check_action(const struct lh_job *job, const struct lh_settings *set
 		rc = lh_jobfile_find_phase(job, to, &phase, err);
 	if (!rc && !strcmp(a.verb, "set")) {
 		spec = lh_jobfile_to_json(job);
-		lh_settings_apply(&s, a.args, phase);
-		rc = lh_settings_check(&s, spec, err);
+		rc = lh_settings_apply(&s, job, a.args, phase, s.mix.since, err);
+		if (!rc)
+			rc = lh_settings_check(&s, spec, err);
 		json_decref(spec);
 	}
 	lh_rule_action_release(&a);

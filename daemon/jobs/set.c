@@ -9,7 +9,8 @@
 
 #include "jobs/jobfile.h"
 
-/* As they will be once everything pending was applied. */
+/* As they will be once everything pending was applied; from which draw on is the
+ * worker's to know. */
 static struct lh_settings to_be(const struct lh_job_run *run, int phase)
 {
 	struct lh_settings s = run->settings;
@@ -22,7 +23,7 @@ static struct lh_settings to_be(const struct lh_job_run *run, int phase)
 			continue;
 		if (name)
 			lh_jobfile_find_phase(&run->spec, name, &of, NULL);
-		lh_settings_apply(&s, c->args, of);
+		lh_settings_apply(&s, &run->spec, c->args, of, s.mix.since, NULL);
 	}
 	return s;
 }
@@ -38,8 +39,8 @@ int lh_set_check(const struct lh_job_run *run, int phase, const json_t *args,
 		lh_err_set(err, LH_EPARAMS, "nothing is to be set");
 		return lh_err_hint(err, "give at least one of: %s", names);
 	}
-	lh_settings_apply(&s, args, phase);
-	if (lh_settings_check(&s, run->spec_json, err))
+	if (lh_settings_apply(&s, &run->spec, args, phase, s.mix.since, err) ||
+	    lh_settings_check(&s, run->spec_json, err))
 		return err->code;
 	*stored = json_copy((json_t *)args);
 	json_object_set_new(*stored, "phase", json_string(run->spec.phases[phase].name));
@@ -76,7 +77,10 @@ void lh_set_told(struct lh_worker *w, struct lh_batch *b, int64_t step,
 	char text[1024];
 
 	lh_settings_from_json(&s, settings);
-	if (s.phases != run->spec.phase_count || lh_settings_are_equal(&s, &run->settings))
+	if (s.phases != run->spec.phase_count)
+		return;
+	lh_settings_complete(&s, &run->spec);
+	if (lh_settings_are_equal(&s, &run->settings))
 		return;
 	run->settings = s;
 	changed = lh_settings_changed(&s, &run->spec);
@@ -92,6 +96,8 @@ void lh_set_load(struct lh_job_run *run, const json_t *settings)
 	struct lh_settings s;
 
 	lh_settings_from_json(&s, settings);
-	if (s.phases == run->spec.phase_count)
-		run->settings = s;
+	if (s.phases != run->spec.phase_count)
+		return;
+	lh_settings_complete(&s, &run->spec);
+	run->settings = s;
 }

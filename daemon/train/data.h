@@ -5,8 +5,8 @@
  * predicted once an epoch); a shard's tail shorter than a window is left out.
  * Each epoch goes through all windows in another order, a permutation that is
  * computed, not stored. Of a mixture each source has epochs of its own, and mix.h
- * says which one gives a sequence. The only state is `cursor`: sequences drawn since
- * the start of the job. Training thread.
+ * says which one gives a sequence. The only state is `cursor`, sequences drawn since
+ * the start of the job, and the mixture where its weights were set. Training thread.
  */
 #ifndef LIGHTHOUSE_DATA_H
 #define LIGHTHOUSE_DATA_H
@@ -22,7 +22,7 @@ struct lh_data {
 	struct lh_shard *shards;
 	int64_t *first;     /* (shards + 1) windows before each shard */
 	int count;
-	struct lh_mix mix;
+	struct lh_mix mix;  /* the job file's, until the caller has another */
 	int source[LH_SOURCES_MAX + 1]; /* shards before each source of a mixture */
 	struct lh_shard validation[LH_SETS_MAX];
 	int validation_count;

@@ -26,8 +26,8 @@ int lh_loop_load(struct lh_loop *l, int64_t up_to, struct lh_progress *p, char *
 	int rc = lh_checkpoint_load_newest(l->c->checkpoints, up_to, l->model, p, path,
 					   on_damaged, l, err);
 
-	if (!rc && p->settings.phases != l->job->phase_count)
-		lh_settings_of_job(&p->settings, l->job);
+	if (!rc)
+		lh_settings_complete(&p->settings, l->job);
 	return rc;
 }
 
@@ -126,6 +126,7 @@ static int restore(struct lh_loop *l, struct lh_err *err)
 
 	if (rc)
 		return rc;
+	l->data.mix = l->p.settings.mix;
 	if (back)
 		return lh_rewind_take_back(l, err);
 	lh_rewind_go_on(l);

@@ -188,6 +188,9 @@ int lh_manifest_progress(const json_t *manifest, struct lh_progress *p,
 	p->owed = json_is_true(json_object_get(manifest, "owed"));
 	lh_watch_from_json(&p->watch, json_object_get(manifest, "watch"));
 	lh_settings_from_json(&p->settings, json_object_get(manifest, "settings"));
+	if (p->settings.mix.since > cursor)
+		return lh_err_set(err, LH_ECORRUPT, "the manifest has weights of draws that "
+				  "are to come");
 	switch_from_json(p, json_object_get(manifest, "switch"));
 	return 0;
 }

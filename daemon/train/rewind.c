@@ -273,6 +273,7 @@ int lh_rewind_instability(struct lh_loop *l, const char *why, struct lh_err *err
 {
 	const struct lh_progress now = l->p;
 	struct lh_progress q;
+	struct lh_mix mix;
 	struct lh_err no;
 	char *path;
 	int rc;
@@ -284,6 +285,10 @@ int lh_rewind_instability(struct lh_loop *l, const char *why, struct lh_err *err
 	free(path);
 	lh_watch_carry(&q.watch, &now.watch);
 	q.cursor = now.cursor + l->job->batch.sequences;
+	/* The weights are those of then, what was drawn from each source is not. */
+	mix = now.settings.mix;
+	lh_mix_set(&mix, q.settings.mix.weight, q.cursor);
+	q.settings.mix = mix;
 	l->p = q;
 	void_switch(l, &l->p, &now, why);
 	void_sets(l, why);

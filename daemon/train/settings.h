@@ -16,6 +16,7 @@
 
 #include "lighthouse/err.h"
 #include "lighthouse/job.h"
+#include "train/mix.h"
 
 struct lh_settings {
 	int phases;                         /* of the job; 0: nothing is known */
@@ -23,9 +24,13 @@ struct lh_settings {
 	int64_t eval_every_steps, checkpoint_every_steps;
 	double lr_factor[LH_PHASES_MAX];
 	int64_t phase_steps[LH_PHASES_MAX]; /* until.steps, 0 = no limit */
+	struct lh_mix mix;                  /* of the sources of data.train */
 };
 
 void lh_settings_of_job(struct lh_settings *s, const struct lh_job *job);
+/* What is not known is the job's: all of them, or what programs of an older version
+ * did not write. */
+void lh_settings_complete(struct lh_settings *s, const struct lh_job *job);
 /* Steps planned of one phase, as lh_jobfile_phase_steps; -1: open. */
 int64_t lh_settings_phase_steps(const struct lh_settings *s, const struct lh_job *job,
 				int phase);
@@ -34,13 +39,17 @@ struct lh_job_until lh_settings_until(const struct lh_settings *s, const struct 
 				      int phase);
 bool lh_settings_are_equal(const struct lh_settings *a, const struct lh_settings *b);
 
-/* ---- a change: {NAME: value} ------------------------------------------------- */
-/* Adds "NAME=VALUE" to it. LH_EINVAL: no such name, not of its type, or twice. */
+/* ---- a change: {NAME: value, weight: {SOURCE: value}} ------------------------- */
+/* Adds "NAME=VALUE" or "weight.SOURCE=VALUE" to it. LH_EINVAL: no such name, not of its
+ * type, or twice. */
 int lh_settings_parse(json_t *change, const char *pair, struct lh_err *err);
 bool lh_settings_is_empty(const json_t *change);
-/* What it names, of `phase` where phases differ; other keys are passed over. */
-void lh_settings_apply(struct lh_settings *s, const json_t *change, int phase);
-/* "lr 0.001, clip 0.5". */
+/* What it names, of `phase` where phases differ, before draw `cursor`, which is
+ * s->mix.since or later; other keys are passed over. LH_EPARAMS: the job has no such
+ * source, or its value is no number; nothing is changed then. */
+int lh_settings_apply(struct lh_settings *s, const struct lh_job *job, const json_t *change,
+		      int phase, int64_t cursor, struct lh_err *err);
+/* "lr 0.001, clip 0.5, weight.web 3". */
 void lh_settings_describe(const json_t *change, char *text, size_t text_bytes);
 /* The names with a blank between them. */
 void lh_settings_names(char *text, size_t text_bytes);

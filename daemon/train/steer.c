@@ -308,7 +308,9 @@ static void change_settings(struct lh_loop *l, int64_t id, const json_t *args, b
 			    l->job->phases[l->p.phase].name);
 		return;
 	}
-	lh_settings_apply(&l->p.settings, args, phase);
+	if (lh_settings_apply(&l->p.settings, l->job, args, phase, l->p.cursor, no))
+		return;
+	l->data.mix = l->p.settings.mix;
 	l->p.total_steps = lh_loop_plan_total(l);
 	lh_rewind_note_set(l, id);
 	lh_loop_post_settings(l);

@@ -20,6 +20,7 @@
 #define LH_PHASES_MAX 16
 #define LH_RULES_MAX 32
 #define LH_SOURCES_MAX 32
+#define LH_WEIGHT_MAX 1e6 /* of a source */
 #define LH_LAYERS_MAX 128
 #define LH_SETS_MAX 16
 #define LH_SET_NAME "validation" /* of the one that has none */
@@ -66,8 +67,9 @@ struct lh_job_model {
 
 /* One of a mixture: the next `shards` of data.train, drawn from by weight. */
 struct lh_job_source {
-	double weight;
+	double weight;      /* 0: not before one is set live */
 	int shards;
+	char *name;         /* its place from 1 unless the file gives one */
 };
 
 /* A shard to be evaluated on. */

@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Lhd, bin, scratch, packText, submit, losses } from './lib/lhd.mjs';
+import { quietRun, steps } from './lib/quiet.mjs';
 
 const done = (j) => j.state === 'DONE';
 
@@ -65,6 +66,66 @@ test('a mixture goes on bit for bit after its worker was lost', async (t) => {
   const { spec } = await lhd.call('job.show', { job: lost });
   assert.deepEqual(spec.data.train.map((s) => [s.path.length, s.weight]), [[1, 3], [1, 1], [1, 0.5]]);
   assert.ok(lhd.sql(`select max(data_epoch) e from steps where job=${lost}`)[0].e >= 2);
+});
+
+const ctl = (lhd, ...args) => spawnSync(bin('lhctl'), ['--state', lhd.state, ...args], { encoding: 'utf8' });
+
+/** Which share of 60 draws from one on is of a file, as `data inspect` tells. */
+function share(dir, job, from, file) {
+  const files = Array.from({ length: 60 }, (_, i) => inspect(dir, job, '--at', String(from + i), '-n', '1', '--json').json.file);
+  return files.filter((f) => f.endsWith(`/${file}`)).length / 60;
+}
+
+test('weights that are set live: a worker lost or not, replayed or not, the same run', async (t) => {
+  const dir = scratch(t), job = mixture(dir);
+  Object.assign(job.data.train[0], { name: 'text' });
+  Object.assign(job.data.train[2], { name: 'boat', weight: 0 });
+  const lhd = await Lhd.start(t, dir);
+  const id = await submit(lhd, { ...job, phases: [{ name: 'a', attention: 'full', until: { steps: 400 } }],
+    rules: [{ name: 'more', when: 'step >= 60', do: 'set weight.boat=2' }] });
+  const at = (step) => lhd.jobUntil(id, `step ${step}`, (j) => j.step >= step);
+  const set = (...pairs) => {
+    const r = ctl(lhd, 'set', 'tiny', ...pairs, '-m', 'less of it');
+    assert.equal(r.status, 0, r.stderr);
+    return Number(r.stdout.match(/applied at step (\d+)/)[1]);
+  };
+  await at(10);
+  const first = set('weight.text=1', 'weight.2=0');
+  await at(first + 3);
+  process.kill(await lhd.workerPid(id), 'SIGKILL'); // most likely before a checkpoint has it
+  await lhd.jobUntil(id, 'its rule fired', () => lhd.sql("select 1 from commands where method='job.set' and outcome='applied'").length === 2);
+  await lhd.restart();
+  const show = await lhd.call('job.show', { job: id });
+  assert.deepEqual(show.settings, [
+    { setting: 'weight.text', phase: null, value: 1, file: 3 },
+    { setting: 'weight.2', phase: null, value: 0, file: 1 },
+    { setting: 'weight.boat', phase: null, value: 2, file: 0 },
+  ]);
+  assert.match(ctl(lhd, 'show', 'tiny').stdout, /^set: weight\.text 1, 3 in the job file$/m);
+  assert.match(ctl(lhd, 'journal', 'tiny').stdout, /weight\.text 1, weight\.2 0/);
+  for (const [pair, want] of [
+    ['weight.web=1', /weight\.web: the job has no such source[^]*hint: it has: text 2 boat/],
+    ['weight.text=-1', /data\.train: found '-1.*a number from 0 to 1e\+06/],
+  ]) {
+    const r = ctl(lhd, 'set', 'tiny', pair);
+    assert.equal(r.status, 1);
+    assert.match(r.stderr, want);
+  }
+  assert.match(ctl(lhd, 'set', 'tiny', 'weight.text=0', 'weight.boat=0').stderr, /a mixture with a weight above 0/);
+  await lhd.jobUntil(id, 'DONE', done);
+
+  const was = await steps(lhd, id);
+  assert.equal(was.length, 400);
+  assert.deepEqual(was, quietRun(lhd, id));
+  assert.equal(ctl(lhd, 'replay', 'tiny').status, 0);
+  await lhd.jobUntil(2, 'DONE', done);
+  assert.deepEqual(await steps(lhd, 2), was);
+
+  // What it drew: 3 sequences a step.
+  const [{ step: second }] = lhd.sql(`select step from commands where job=${id} and method='job.set' order by id desc limit 1`);
+  assert.ok(Math.abs(share(dir, 'tiny', 3 * first - 30, 'text.train.bin') - (0.75 + 1) / 2) < 0.1);
+  assert.equal(share(dir, 'tiny', 3 * second - 60, 'text.train.bin'), 1);
+  assert.ok(Math.abs(share(dir, 'tiny', 3 * second, 'm.idx') - 2 / 3) < 0.1);
 });
 
 test('what is drawn does not depend on micro-batches', async (t) => {

@@ -69,7 +69,7 @@ test('every setting, with workers and a daemon lost between: losses are those of
   assert.ok(evals.every((s) => s % 40 === 0));
   const dir = join(lhd.state, 'jobs', String(job), 'checkpoints');
   const { settings } = JSON.parse(readFileSync(join(dir, readdirSync(dir).sort().at(-1), 'manifest.json'), 'utf8'));
-  assert.deepEqual(settings, { lr: 3e-3, lr_factor: [0.25, 1], clip: 0.05, weight_decay: 0.5, eval_every: 40, checkpoint_every: 30, phase_steps: [300, 60] });
+  assert.deepEqual(settings, { lr: 3e-3, lr_factor: [0.25, 1], clip: 0.05, weight_decay: 0.5, eval_every: 40, checkpoint_every: 30, phase_steps: [300, 60], mix: null });
 });
 
 test('a phase made shorter than it is ends at once; one made longer goes on', async (t) => {

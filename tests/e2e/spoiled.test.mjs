@@ -58,6 +58,24 @@ test('a rollback does not repeat the switch that came before what went wrong', a
   assert.deepEqual(lhd.sql(`select distinct phase from steps where job=${job} and attempt=2`), [{ phase: 0 }]);
 });
 
+test('after a rollback weights are those of its checkpoint, and sources go on from where they stood', async (t) => {
+  const lhd = await fresh(t, 'loss.nan=spoil@600');
+  const data = { train: [{ name: 'a', path: 'text.train.bin' }, { name: 'b', path: 'text.val.bin' }], validation: 'text.val.bin', tokenizer: 'bytes', seq_len: 128 };
+  const phases = [{ name: 'a', attention: 'full', until: { steps: 100000 } }];
+  const job = await submit(lhd, { data, phases, checkpoint: { every_steps: 0, keep: 2 }, on_instability: { nan: 'rollback' } });
+  await lhd.jobUntil(job, 'some steps', (j) => j.step >= 10);
+  const { command } = await lhd.call('job.set', { job, weight: { b: 0 } });
+  await lhd.jobUntil(job, 'it went back and passes that step', () => lhd.sql(`select 1 from steps where job=${job} and attempt=2 and step > 610 limit 1`).length);
+  const [{ outcome, step }] = lhd.sql(`select outcome, step from commands where id=${command}`);
+  assert.equal(outcome, 'reverted');
+  assert.ok(step < 590, 'it was set too late for this test');
+  const { mix } = events(lhd, job, 'job.settings').at(-1).data.settings;
+  // 2 sequences a step: half of them from b until it was set, none since; step 600 is passed over.
+  assert.deepEqual([mix.weight, mix.since], [[1, 1], 1200]);
+  assert.ok(Math.abs(mix.drawn[1] - step) <= 1, `${mix.drawn} of 1200, set at step ${step}`);
+  assert.deepEqual((await lhd.call('job.show', { job })).settings, []);
+});
+
 test('a rollback does not set again what was set since its checkpoint, and keeps what was set before', async (t) => {
   const lhd = await fresh(t, 'loss.nan=spoil@600');
   const phases = [{ name: 'a', attention: 'full', until: { steps: 100000 } }];

@@ -152,7 +152,8 @@ static void shards_are_found_once_whatever_their_names(void **state)
 
 static void a_mixture_is_read_by_source(void **state)
 {
-	static const char *const set[] = { "data.train=[{path: train.bin, weight: 2.5}, "
+	static const char *const set[] = { "data.train=[{path: train.bin, weight: 2.5, "
+					   "name: web}, "
 					   "{path: [zeros.bin, '*s.bin', val.bin]}]" };
 	char *text = text_with(-1, NULL);
 	struct lh_job job, back = { 0 };
@@ -175,6 +176,8 @@ static void a_mixture_is_read_by_source(void **state)
 	again = lh_jobfile_to_json(&back);
 	assert_true(json_equal(json, again));
 	assert_int_equal(back.data.source_count, 2);
+	assert_string_equal(back.data.sources[0].name, "web");
+	assert_string_equal(back.data.sources[1].name, "2");
 	json_decref(json);
 	json_decref(again);
 	lh_job_release(&job);
@@ -187,12 +190,18 @@ static void a_mixture_that_is_none_is_refused(void **state)
 	static const char *const bad[][2] = {
 		{ "[{path: train.bin}, train.bin]", "a list of paths, or of { path" },
 		{ "[train.bin, {path: train.bin}]", "a section" },
-		{ "[{path: train.bin, weight: 0}]", "a number from 1e-06" },
-		{ "[{path: train.bin, weight: -1}]", "a number from 1e-06" },
-		{ "[{path: train.bin, weight: nan}]", "a number from 1e-06" },
-		{ "[{path: train.bin, weight: '2'}]", "a number from 1e-06" },
+		{ "[{path: train.bin, weight: 0}]", "a mixture with a weight above 0" },
+		{ "[{path: train.bin, weight: -1}]", "a number from 0" },
+		{ "[{path: train.bin, weight: nan}]", "a number from 0" },
+		{ "[{path: train.bin, weight: '2'}]", "a number from 0" },
 		{ "[{weight: 1}]", "a list of paths, or of { path" },
 		{ "[{path: train.bin, wait: 1}]", "a list of paths, or of { path" },
+		{ "[{path: train.bin, name: [a]}]", "found 'a list', a name" },
+		{ "[{path: train.bin, name: 'a b'}]", "found the name 'a b'" },
+		{ "[{path: train.bin, name: a}, {path: val.bin, name: a}]",
+		  "two sources are named 'a'" },
+		{ "[{path: train.bin, name: '2'}, {path: val.bin}]",
+		  "two sources are named '2'" },
 		{ "[{path: []}]", "a path or a list" },
 		{ "[{path: none.bin}]", "No such file" },
 		{ "{path: train.bin}", "" },

@@ -168,6 +168,17 @@ static void every_window_comes_once_an_epoch(void **state)
 
 /* The first shard alone, against the other two at a third of its weight: 3 windows come
  * three times as often as 6. */
+static void mix(struct fixture *f)
+{
+	struct lh_err err = LH_ERR_INIT;
+
+	lh_data_close(&f->d);
+	f->job.data.sources[0] = (struct lh_job_source){ .weight = 3, .shards = 1 };
+	f->job.data.sources[1] = (struct lh_job_source){ .weight = 1, .shards = 2 };
+	f->job.data.source_count = 2;
+	assert_int_equal(lh_data_open(&f->d, &f->job, &err), 0);
+}
+
 static void each_source_of_a_mixture_has_its_epochs(void **state)
 {
 	int32_t tokens[T], targets[T];
@@ -178,11 +189,7 @@ static void each_source_of_a_mixture_has_its_epochs(void **state)
 
 	(void)state;
 	fixture_open(&f, 3);
-	lh_data_close(&f.d);
-	f.job.data.sources[0] = (struct lh_job_source){ 3, 1 };
-	f.job.data.sources[1] = (struct lh_job_source){ 1, 2 };
-	f.job.data.source_count = 2;
-	assert_int_equal(lh_data_open(&f.d, &f.job, &err), 0);
+	mix(&f);
 	for (int64_t cursor = 0; cursor < 4 * 90; cursor++) {
 		bool epoch_is_over;
 
@@ -196,6 +203,50 @@ static void each_source_of_a_mixture_has_its_epochs(void **state)
 			assert_int_equal(seen[w], draws / 3);
 	}
 	assert_in_range(draws, 3 * 90 - 1, 3 * 90 + 1);
+	fixture_close(&f);
+}
+
+/* The first draws with the weights before, the others by a reader that has but what a
+ * checkpoint holds. */
+static void weights_set_live_leave_each_source_its_epochs(void **state)
+{
+	static const double sets[][LH_SOURCES_MAX] = { { 1, 4 }, { 0, 1 }, { 2, 1 } };
+	const int64_t at[] = { 40, 41, 80 };
+	int32_t tokens[T], targets[T];
+	struct lh_err err = LH_ERR_INIT;
+	int draws[2] = { 0 }, seen[9] = { 0 }, set = 0;
+	struct fixture f;
+
+	(void)state;
+	fixture_open(&f, 3);
+	mix(&f);
+	for (int64_t cursor = 0; cursor < 300; cursor++) {
+		const int windows[] = { 3, 6 }, first[] = { 0, 3 };
+		int source, window;
+
+		if (set < 3 && cursor == at[set]) {
+			json_t *kept;
+
+			lh_mix_set(&f.d.mix, sets[set++], cursor);
+			kept = lh_mix_to_json(&f.d.mix);
+			lh_data_close(&f.d);
+			assert_int_equal(lh_data_open(&f.d, &f.job, &err), 0);
+			assert_true(lh_mix_from_json(&f.d.mix, kept));
+			json_decref(kept);
+		}
+		assert_int_equal(lh_data_train(&f.d, cursor, tokens, targets, &err), 0);
+		source = tokens[0] >= 1000;
+		window = tokens[0] < 1000 ? tokens[0] / T :
+			 tokens[0] < 2000 ? 3 : 4 + (tokens[0] - 2000) / T;
+		/* Never twice before all of its source came. */
+		assert_int_equal(seen[window]++, draws[source] / windows[source]);
+		draws[source]++;
+		for (int w = 0; draws[source] % windows[source] == 0 && w < windows[source]; w++)
+			assert_int_equal(seen[first[source] + w],
+					 draws[source] / windows[source]);
+	}
+	/* 30 of 40, none of 40, 2 of 3 of the rest. */
+	assert_in_range(draws[0], 30 + 147 - 2, 30 + 147 + 2);
 	fixture_close(&f);
 }
 
@@ -352,6 +403,7 @@ int main(void)
 		cmocka_unit_test(no_two_seeds_share_their_epochs),
 		SCRATCH_TEST(every_window_comes_once_an_epoch),
 		SCRATCH_TEST(each_source_of_a_mixture_has_its_epochs),
+		SCRATCH_TEST(weights_set_live_leave_each_source_its_epochs),
 		SCRATCH_TEST(a_cursor_is_all_there_is_to_resume),
 		SCRATCH_TEST(validation_is_spread_over_the_split),
 		SCRATCH_TEST(a_short_split_is_filled_with_nothing_to_predict),

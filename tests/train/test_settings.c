@@ -7,15 +7,23 @@
 #include <cmocka.h>
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "train/settings.h"
 
+/* A job of two sources, as far as settings ask. */
+static const struct lh_job mixed = {
+	.data = { .sources = { { 3, 1, "web" }, { 1, 1, "code" } }, .source_count = 2 } };
+
 static struct lh_settings some(void)
 {
-	return (struct lh_settings){ .phases = 2, .lr = 0.1, .weight_decay = 1.0 / 3,
-				     .clip = 0, .eval_every_steps = 7,
-				     .checkpoint_every_steps = 9, .lr_factor = { 1, 0.25 },
-				     .phase_steps = { 40, 0 } };
+	struct lh_settings s = { .phases = 2, .lr = 0.1, .weight_decay = 1.0 / 3, .clip = 0,
+				 .eval_every_steps = 7, .checkpoint_every_steps = 9,
+				 .lr_factor = { 1, 0.25 }, .phase_steps = { 40, 0 } };
+
+	lh_mix_init(&s.mix, mixed.data.sources, mixed.data.source_count, 1);
+	lh_mix_set(&s.mix, (double[LH_SOURCES_MAX]){ 1.0 / 3, 7 }, 1000);
+	return s;
 }
 
 static void they_come_back_from_json_to_the_last_bit(void **state)
@@ -34,6 +42,9 @@ static void they_come_back_from_json_to_the_last_bit(void **state)
 	assert_int_equal(back.phases, 2);
 	assert_true(lh_settings_are_equal(&s, &back));
 	back.phase_steps[1] = 1;
+	assert_false(lh_settings_are_equal(&s, &back));
+	back = s;
+	lh_mix_set(&back.mix, (double[LH_SOURCES_MAX]){ 1, 7 }, 1001);
 	assert_false(lh_settings_are_equal(&s, &back));
 }
 
@@ -64,6 +75,35 @@ static void what_is_strange_is_not_known(void **state)
 	lh_settings_from_json(&s, j);
 	assert_int_equal(s.phases, 0);
 	json_decref(j);
+	s = some();
+	s.mix.drawn[0]++;
+	j = lh_settings_to_json(&s);
+	lh_settings_from_json(&s, j);
+	assert_int_equal(s.phases, 0);
+	json_decref(j);
+}
+
+/* Programs that knew no weights wrote none. */
+static void what_is_not_known_is_the_jobs(void **state)
+{
+	struct lh_settings s = some();
+	json_t *j = lh_settings_to_json(&s);
+	struct lh_job job = mixed;
+
+	(void)state;
+	job.phase_count = 2;
+	json_object_del(j, "mix");
+	lh_settings_from_json(&s, j);
+	json_decref(j);
+	assert_int_equal(s.mix.count, 0);
+	lh_settings_complete(&s, &job);
+	assert_true(s.mix.weight[0] == 3 && s.mix.since == 0 && s.lr == 0.1);
+	s = some();
+	lh_settings_complete(&s, &job);
+	assert_int_equal(s.mix.since, 1000);
+	job.phase_count = 1;
+	lh_settings_complete(&s, &job);
+	assert_true(s.phases == 1 && s.mix.since == 0 && s.lr == 0);
 }
 
 static void a_change_is_of_one_phase_where_phases_differ(void **state)
@@ -78,7 +118,7 @@ static void a_change_is_of_one_phase_where_phases_differ(void **state)
 	assert_int_equal(lh_settings_parse(change, "lr_factor=2", NULL), 0);
 	assert_int_equal(lh_settings_parse(change, "phase_steps=50", NULL), 0);
 	assert_false(lh_settings_is_empty(change));
-	lh_settings_apply(&s, change, 1);
+	assert_int_equal(lh_settings_apply(&s, &mixed, change, 1, 1000, NULL), 0);
 	assert_true(s.lr == 3e-4 && s.lr_factor[0] == 1 && s.lr_factor[1] == 2);
 	assert_int_equal(s.phase_steps[0], 40);
 	assert_int_equal(s.phase_steps[1], 50);
@@ -87,11 +127,50 @@ static void a_change_is_of_one_phase_where_phases_differ(void **state)
 	json_decref(change);
 }
 
+static void weights_are_set_by_the_names_of_sources(void **state)
+{
+	struct lh_settings s = some(), was = s;
+	json_t *change = json_object();
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_job plain = mixed;
+	char text[100];
+
+	(void)state;
+	assert_int_equal(lh_settings_parse(change, "weight.code=0.5", NULL), 0);
+	assert_int_equal(lh_settings_parse(change, "weight.code=1", &err), LH_EINVAL);
+	assert_non_null(strstr(err.text, "set twice"));
+	assert_int_equal(lh_settings_parse(change, "lr=1", NULL), 0);
+	assert_int_equal(lh_settings_apply(&s, &mixed, change, 0, 1500, &err), 0);
+	assert_true(s.mix.weight[0] == 1.0 / 3 && s.mix.weight[1] == 0.5);
+	assert_int_equal(s.mix.since, 1500);
+	lh_settings_describe(change, text, sizeof(text));
+	assert_string_equal(text, "lr 1, weight.code 0.5");
+	assert_int_equal(lh_settings_parse(change, "weight.cod=1", NULL), 0);
+	s = was;
+	assert_int_equal(lh_settings_apply(&s, &mixed, change, 0, 1500, &err), LH_EPARAMS);
+	assert_non_null(strstr(err.text, "weight.cod: the job has no such source"));
+	assert_string_equal(err.hint, "it has: web code");
+	assert_true(lh_settings_are_equal(&s, &was));
+	plain.data.source_count = 0;
+	assert_int_equal(lh_settings_apply(&s, &plain, change, 0, 0, &err), LH_EPARAMS);
+	assert_non_null(strstr(err.hint, "no mixture"));
+	json_decref(change);
+	change = json_pack("{s:{s:s}}", "weight", "web", "1");
+	assert_int_equal(lh_settings_apply(&s, &mixed, change, 0, 1500, &err), LH_EPARAMS);
+	assert_non_null(strstr(err.text, "no number"));
+	json_decref(change);
+	change = json_pack("{s:{}}", "weight");
+	assert_true(lh_settings_is_empty(change));
+	json_decref(change);
+}
+
 static void what_sets_nothing_is_refused_and_adds_nothing(void **state)
 {
 	static const char *const wrong[] = { "", "lr", "=1", "lr=", "lr=x", "lr=1e999", "lr=nan",
 					     "Lr=1", "lrx=1", "eval_every=1.5",
-					     "eval_every=99999999999999999999", "lr= 1" };
+					     "eval_every=99999999999999999999", "lr= 1", "weight=1",
+					     "weight.=1", "weight.web", "weight.web=",
+					     "weight.web=x", "weights.web=1" };
 	json_t *change = json_object();
 
 	(void)state;
@@ -111,6 +190,8 @@ int main(void)
 		cmocka_unit_test(they_come_back_from_json_to_the_last_bit),
 		cmocka_unit_test(what_is_strange_is_not_known),
 		cmocka_unit_test(a_change_is_of_one_phase_where_phases_differ),
+		cmocka_unit_test(what_is_not_known_is_the_jobs),
+		cmocka_unit_test(weights_are_set_by_the_names_of_sources),
 		cmocka_unit_test(what_sets_nothing_is_refused_and_adds_nothing),
 	};
 
