@@ -45,6 +45,23 @@ int64_t lh_lighthouse_selected(const struct lh_lighthouse *g)
 	       (g->levels - 1) * (int64_t)g->pool * g->topk;
 }
 
+/* Rounded down, so that no document has more than it has entries. */
+int64_t lh_lighthouse_share(const struct lh_lighthouse *g, int64_t n)
+{
+	int64_t tile = lh_lighthouse_entries(g, g->levels - 1) / lh_lighthouse_tiles(g);
+
+	return g->tile * n / tile;
+}
+
+int64_t lh_lighthouse_row(const struct lh_lighthouse *g, int64_t entry)
+{
+	int64_t tiles = lh_lighthouse_tiles(g);
+	int64_t tile = lh_lighthouse_entries(g, g->levels - 1) / tiles, n = entry % tile;
+
+	return entry / tile * (lh_lighthouse_selected(g) / tiles) + n +
+	       (g->levels - 1) * g->pool * lh_lighthouse_share(g, n);
+}
+
 int lh_lighthouse_level_of(const struct lh_lighthouse *g, int64_t flat,
 			   int64_t *position)
 {

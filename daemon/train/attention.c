@@ -23,9 +23,9 @@ static void rotate(const struct lh_attention_call *a, const struct packed *x, bo
 	const struct lh_heads *h = &a->heads;
 
 	a->ops->rope(a->dev, h->batch, h->tokens, h->heads, h->head_dim, x->q, h->q_row,
-		     a->rope, inverse);
+		     a->rope, h->start, inverse);
 	a->ops->rope(a->dev, h->batch, h->tokens, h->kv_heads, h->head_dim, x->k,
-		     h->kv_row, a->rope, inverse);
+		     h->kv_row, a->rope, h->start, inverse);
 }
 
 /* The q and k parts of packed rows, where there are norms. */
@@ -69,8 +69,18 @@ struct lh_sdpa lh_attention_sdpa(const struct lh_lighthouse *g, struct lh_heads 
 		return s;
 	s.heads.tokens = s.kv_tokens = lh_lighthouse_selected(g);
 	s.heads.kv_heads = heads.heads;
+	s.heads.start = NULL;
 	s.heads.q_row = s.heads.kv_row = s.heads.o_row =
 		(int64_t)heads.heads * heads.head_dim;
+	return s;
+}
+
+static struct lh_sdpa sdpa_of(const struct lh_attention_call *a)
+{
+	struct lh_sdpa s = lh_attention_sdpa(a->lighthouse, a->heads);
+
+	if (a->lighthouse)
+		s.heads.start = a->sub_start;
 	return s;
 }
 
@@ -91,8 +101,7 @@ void lh_attention_forward(const struct lh_attention_call *a,
 	const struct lh_lighthouse *g = a->lighthouse;
 	const struct lh_ops *ops = a->ops;
 	struct packed x = unpack(a, saved->qkv);
-	int64_t BH = (int64_t)a->heads.batch * a->heads.heads;
-	struct lh_sdpa s = lh_attention_sdpa(g, a->heads);
+	struct lh_sdpa s = sdpa_of(a);
 
 	if (!g) {
 		normalize(a, &x);
@@ -102,7 +111,7 @@ void lh_attention_forward(const struct lh_attention_call *a,
 	}
 	ops->lighthouse_score(a->dev, g, &a->heads, scratch->score_q, scratch->score_k,
 			      x.q, x.k, x.v, a->rope, scratch->score);
-	ops->lighthouse_select(a->dev, g, BH, saved->index, scratch->score_q,
+	ops->lighthouse_select(a->dev, g, &a->heads, saved->index, scratch->score_q,
 			       scratch->score_k);
 	normalize(a, &x);
 	/* What the scorer left is of rows that are not normalized. */
@@ -143,7 +152,7 @@ void lh_attention_backward(const struct lh_attention_call *a,
 	const struct lh_ops *ops = a->ops;
 	struct packed d = unpack(a, dqkv), x = unpack(a, saved->qkv);
 	int64_t BH = (int64_t)a->heads.batch * a->heads.heads;
-	struct lh_sdpa s = lh_attention_sdpa(g, a->heads);
+	struct lh_sdpa s = sdpa_of(a);
 
 	if (!g) {
 		ops->sdpa_bwd(a->dev, &s, d.q, d.k, d.v, dout, x.q, x.k, x.v, saved->o,

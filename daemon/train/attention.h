@@ -6,7 +6,8 @@
  * rows raw (they are dead after the gather) and keeps the sub-sequence. With norms,
  * both normalize q and k in place before they are rotated. Selection comes before
  * that: rows of one length would all score alike. Entries are means of normalized
- * rows, so that those of level 0 are what full attention has.
+ * rows, so that those of level 0 are what full attention has. Documents of `heads` stay
+ * apart in the sub-sequence too: sub_start is theirs there.
  * Buffers belong to the model's arenas. Training thread only.
  */
 #ifndef LIGHTHOUSE_ATTENTION_H
@@ -43,13 +44,14 @@ struct lh_attention_call {
 	const struct lh_ops *ops;
 	struct lh_dev *dev;
 	struct lh_heads heads;        /* rows of qkv and o */
+	const int32_t *sub_start;     /* (B,S) heads.start of the sub-sequence, or NULL */
 	const struct lh_rope *rope;
 	const struct lh_attention_norm *norm;   /* NULL: none */
 	const struct lh_lighthouse *lighthouse; /* NULL: full attention */
 };
 
 /* The SDPA of one layer: of the rows themselves, or (g) of the sub-sequence,
- * contiguous (B,S,H,D), every head with K, V of its own. */
+ * contiguous (B,S,H,D), every head with K, V of its own; it as one document. */
 struct lh_sdpa lh_attention_sdpa(const struct lh_lighthouse *g, struct lh_heads heads);
 
 /* saved->o <- attention of saved->qkv. lse, when it is not NULL, os, qs, ks, vs

@@ -126,7 +126,7 @@ static void decode_layer(struct lh_decoder *d, int i, int64_t n)
 		normalize(d, i, n, fresh);
 	/* q and k heads of a row are neighbours: one rotation does both. */
 	m->ops->rope(m->dev, 1, n, c->heads + c->kv_heads, c->head_dim, fresh, row,
-		     &rope, false);
+		     &rope, NULL, false);
 	m->ops->sdpa(m->dev, &s, d->o, NULL, fresh, keys, values);
 	linear(d, n, d->x, d->o, w->wo, C, s.heads.o_row, d->x);
 	m->ops->rmsnorm(m->dev, n, C, d->n, d->rstd, d->x, weight_at(m, w->norm2),

@@ -57,6 +57,16 @@ int64_t lh_lighthouse_pyramid(const struct lh_lighthouse *g);            /* P */
 int64_t lh_lighthouse_tiles(const struct lh_lighthouse *g);              /* k / m */
 int64_t lh_lighthouse_selected(const struct lh_lighthouse *g);           /* S */
 
+/* Documents. Each begins with an entry of the coarsest level, so that no window holds
+ * parts of two. Those that meet in a tile do not compete: the first n coarsest entries
+ * of a tile have lh_lighthouse_share of its budget, a document what its entries add to
+ * that. Half of it, and the odd one, goes to query scores, the rest to key scores. What
+ * is selected of a document so follows from the layout and its own scores alone, and
+ * its rows are consecutive: those of one that begins with coarsest entry i begin with
+ * row lh_lighthouse_row(i). A document alone in its tile has all of the budget. */
+int64_t lh_lighthouse_share(const struct lh_lighthouse *g, int64_t n);
+int64_t lh_lighthouse_row(const struct lh_lighthouse *g, int64_t entry);
+
 /* Level and position inside it of a flat pyramid index. */
 int lh_lighthouse_level_of(const struct lh_lighthouse *g, int64_t flat,
 			   int64_t *position);

@@ -67,12 +67,17 @@ struct lh_heads {
 	int64_t q_row;  /* stride of q and dq rows, >= H*D */
 	int64_t kv_row; /* stride of k, v, dk, dv rows, >= G*D */
 	int64_t o_row;  /* stride of o and do rows, >= H*D */
+	/* (B,T) the row of the sequence at which each row's document begins; NULL:
+	 * a sequence is one document. A row sees no other document, and is rotated
+	 * by its place in its own. (optional: has_documents) */
+	const int32_t *start;
 };
 
 /* Causal scaled-dot-product attention: query i of a sequence sees keys
  * 0 .. kv_tokens - heads.tokens + i (bottom-right aligned), so that a slice of
  * queries at the end of a longer key sequence is the same call.
- * heads.tokens counts queries; kv_tokens >= heads.tokens counts keys. */
+ * heads.tokens counts queries; kv_tokens >= heads.tokens counts keys. With
+ * documents there are as many of both, and it sees none before its own. */
 struct lh_sdpa {
 	struct lh_heads heads;
 	int64_t kv_tokens;
@@ -114,7 +119,7 @@ struct lh_ops_sizes {
 	/* What the device holds from the start: code, libraries, their buffers. */
 	size_t open_bytes;
 	/* Whether the backend has these ops: a job that needs one is refused. */
-	bool has_bias, has_qk_norm;
+	bool has_bias, has_qk_norm, has_documents;
 	/* Whether the ops of a layer can do attention of this shape.
 	 * LH_EUNSUPPORTED tells the number that is out of bounds, and the bound. */
 	int (*supports)(const struct lh_sdpa *s, struct lh_err *err);
@@ -195,9 +200,11 @@ struct lh_ops {
 			    float *dw, const lh_act *dy, const lh_act *x,
 			    const lh_act *w, const float *rstd);
 	/* Rotates (inverse: rotates back) `heads` heads of every row in place.
-	 * x: B*T rows of stride `row`; token t of a sequence uses table row t. */
+	 * x: B*T rows of stride `row`; token t of a sequence uses table row t, or
+	 * t - start[t], start (B,T) as in lh_heads. */
 	void (*rope)(struct lh_dev *dev, int B, int64_t T, int heads, int D, lh_act *x,
-		     int64_t row, const struct lh_rope *rope, bool inverse);
+		     int64_t row, const struct lh_rope *rope, const int32_t *start,
+		     bool inverse);
 	/* x (R,N) += b (N), to every row. (optional: has_bias) */
 	void (*bias)(struct lh_dev *dev, int64_t R, int64_t N, lh_act *x, const lh_act *b);
 	/* db (N) += dy (R,N), rows added in ascending order (optional: has_bias) */
@@ -249,7 +256,8 @@ struct lh_ops {
 
 	/* Lighthouse attention, step by step; heads.tokens == g->tokens == N.
 	 * q, k, v are raw rows (rotated on the fly by `rope`, or already rotated
-	 * when rope is NULL); H heads after the gather, also for K and V. */
+	 * when rope is NULL); H heads after the gather, also for K and V.
+	 * Documents: lighthouse.h. */
 
 	/* score_q, score_k (B,H,P): level 0 from the scorer, level l the maximum
 	 * over the window. `v` is read by the dilated scorer only. scratch:
@@ -260,11 +268,11 @@ struct lh_ops {
 				 float *score_k, const lh_act *q, const lh_act *k,
 				 const lh_act *v, const struct lh_rope *rope,
 				 void *scratch);
-	/* index (BH,S): flat pyramid indices in causal order. NaN ranks as +inf,
-	 * ties go to the smaller index. */
+	/* index (B,H,S): flat pyramid indices in causal order. NaN ranks as +inf,
+	 * ties go to the smaller index. Of h: batch, heads, tokens and start. */
 	void (*lighthouse_select)(struct lh_dev *dev, const struct lh_lighthouse *g,
-				  int64_t BH, int32_t *index, const float *score_q,
-				  const float *score_k);
+				  const struct lh_heads *h, int32_t *index,
+				  const float *score_q, const float *score_k);
 	/* map (BH,P): row in the sub-sequence of each entry, -1 if absent. */
 	void (*lighthouse_map)(struct lh_dev *dev, const struct lh_lighthouse *g,
 			       int64_t BH, int32_t *map, const int32_t *index);
@@ -284,7 +292,8 @@ struct lh_ops {
 				      const lh_act *dvs, const struct lh_rope *rope,
 				      const int32_t *map);
 	/* o (B,N,H,D; stride h->o_row) <- sum of the rows os (B,S,H,D) whose
-	 * shifted window [i*c+c-1, i*c+2c-2] holds the token; else zero. */
+	 * shifted window [i*c+c-1, i*c+2c-2] holds the token, as far as the entry's
+	 * document goes; else zero. */
 	void (*lighthouse_scatter)(struct lh_dev *dev, const struct lh_lighthouse *g,
 				   const struct lh_heads *h, lh_act *o,
 				   const lh_act *os, const int32_t *map);

@@ -15,6 +15,12 @@ struct lh_dev {
 	char text[160];
 };
 
+/* Place of row r of B*T in its document. */
+static inline int64_t lh_cpu_place(const int32_t *start, int64_t r, int64_t T)
+{
+	return r % T - (start ? start[r] : 0);
+}
+
 void lh_cpu_linear(struct lh_dev *dev, const struct lh_linear *s, lh_act *y,
 		   const lh_act *x, const lh_act *w, const lh_act *add);
 void lh_cpu_linear_dx(struct lh_dev *dev, const struct lh_linear *s, lh_act *dx,
@@ -27,7 +33,8 @@ void lh_cpu_rmsnorm_bwd(struct lh_dev *dev, int64_t R, int64_t C, lh_act *dx, fl
 			const lh_act *dy, const lh_act *x, const lh_act *w,
 			const float *rstd);
 void lh_cpu_rope(struct lh_dev *dev, int B, int64_t T, int heads, int D, lh_act *x,
-		 int64_t row, const struct lh_rope *rope, bool inverse);
+		 int64_t row, const struct lh_rope *rope, const int32_t *start,
+		 bool inverse);
 void lh_cpu_bias(struct lh_dev *dev, int64_t R, int64_t N, lh_act *x, const lh_act *b);
 void lh_cpu_bias_bwd(struct lh_dev *dev, int64_t R, int64_t N, float *db,
 		     const lh_act *dy);
@@ -59,8 +66,8 @@ void lh_cpu_lighthouse_score(struct lh_dev *dev, const struct lh_lighthouse *g,
 			     const lh_act *q, const lh_act *k, const lh_act *v,
 			     const struct lh_rope *rope, void *scratch);
 void lh_cpu_lighthouse_select(struct lh_dev *dev, const struct lh_lighthouse *g,
-			      int64_t BH, int32_t *index, const float *score_q,
-			      const float *score_k);
+			      const struct lh_heads *h, int32_t *index,
+			      const float *score_q, const float *score_k);
 void lh_cpu_lighthouse_map(struct lh_dev *dev, const struct lh_lighthouse *g,
 			   int64_t BH, int32_t *map, const int32_t *index);
 void lh_cpu_lighthouse_gather(struct lh_dev *dev, const struct lh_lighthouse *g,

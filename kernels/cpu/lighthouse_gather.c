@@ -11,19 +11,20 @@
 
 enum { D_MAX = 1024 };
 
-/* out (D) <- mean of `count` rows from token t0 on, rotated if rope. */
+/* out (D) <- mean of `count` rows from token t0 on, rotated if rope; `place`: of the
+ * first one. */
 static void window_mean(float *out, const float *x, int64_t row, int D, int64_t t0,
-			int64_t count, const struct lh_rope *rope)
+			int64_t count, const struct lh_rope *rope, int64_t place)
 {
 	float buf[D_MAX], inv = 1.0f / (float)count;
 
 	memset(out, 0, (size_t)D * sizeof(float));
-	for (int64_t t = t0; t < t0 + count; t++) {
+	for (int64_t t = t0; t < t0 + count; t++, place++) {
 		const float *from = x + t * row;
 
 		if (rope) {
-			lh_rotate(buf, from, D, rope->cos + t * (D / 2),
-				  rope->sin + t * (D / 2), 1);
+			lh_rotate(buf, from, D, rope->cos + place * (D / 2),
+				  rope->sin + place * (D / 2), 1);
 			from = buf;
 		}
 		for (int d = 0; d < D; d++)
@@ -52,16 +53,17 @@ void lh_cpu_lighthouse_gather(struct lh_dev *dev, const struct lh_lighthouse *g,
 				int l = lh_lighthouse_level_of(
 					g, index[((int64_t)b * H + e) * S + r], &i);
 				int64_t c = lh_lighthouse_window(g, l);
+				int64_t place = lh_cpu_place(h->start, b * N + i * c, N);
 				int64_t qo = b * N * h->q_row + (int64_t)e * D;
 				int64_t ko = b * N * h->kv_row +
 					     (int64_t)(e / group) * D;
 
 				window_mean((float *)qs + to, (const float *)q + qo,
-					    h->q_row, D, i * c, c, rope);
+					    h->q_row, D, i * c, c, rope, place);
 				window_mean((float *)ks + to, (const float *)k + ko,
-					    h->kv_row, D, i * c, c, rope);
+					    h->kv_row, D, i * c, c, rope, place);
 				window_mean((float *)vs + to, (const float *)v + ko,
-					    h->kv_row, D, i * c, c, NULL);
+					    h->kv_row, D, i * c, c, NULL, 0);
 			}
 }
 
@@ -111,8 +113,9 @@ void lh_cpu_lighthouse_gather_bwd(struct lh_dev *dev, const struct lh_lighthouse
 	for (int64_t r = 0; r < h->batch * N; r++) {
 		int64_t b = r / N, t = r % N, rows = b * S * H * D;
 		struct spread s = { g, map + b * H * P, P, t, H, D };
-		const float *cos = rope ? rope->cos + t * (D / 2) : NULL;
-		const float *sin = rope ? rope->sin + t * (D / 2) : NULL;
+		int64_t place = lh_cpu_place(h->start, r, N);
+		const float *cos = rope ? rope->cos + place * (D / 2) : NULL;
+		const float *sin = rope ? rope->sin + place * (D / 2) : NULL;
 
 		for (int e = 0; e < H; e++) {
 			float *out = (float *)dq + r * h->q_row + (int64_t)e * D;

@@ -20,13 +20,13 @@ static float row_norm(const float *x, int D)
 	return sqrtf(sum);
 }
 
-/* Row of a head, rotated into `buf` unless it already is. */
-static const float *rotated(float *buf, const float *x, int D, int64_t t,
+/* Row of a head, rotated by its place into `buf` unless it already is. */
+static const float *rotated(float *buf, const float *x, int D, int64_t place,
 			    const struct lh_rope *rope)
 {
 	if (!rope)
 		return x;
-	lh_rotate(buf, x, D, rope->cos + t * (D / 2), rope->sin + t * (D / 2), 1);
+	lh_rotate(buf, x, D, rope->cos + place * (D / 2), rope->sin + place * (D / 2), 1);
 	return buf;
 }
 
@@ -67,12 +67,13 @@ static void score_norm(const struct lh_lighthouse *g, const struct lh_heads *h,
 
 			for (int64_t t = 0; t < g->tokens; t++) {
 				int64_t r = b * g->tokens + t;
+				int64_t place = lh_cpu_place(h->start, r, g->tokens);
 				const float *qr = q + r * h->q_row + (int64_t)e * D;
 				const float *kr = k + r * h->kv_row +
 						  (int64_t)(e / group) * D;
 
-				sq[t] = row_norm(rotated(buf, qr, D, t, rope), D);
-				sk[t] = row_norm(rotated(buf, kr, D, t, rope), D);
+				sq[t] = row_norm(rotated(buf, qr, D, place, rope), D);
+				sk[t] = row_norm(rotated(buf, kr, D, place, rope), D);
 			}
 			max_pyramid(g, sq);
 			max_pyramid(g, sk);
@@ -143,6 +144,7 @@ void lh_cpu_lighthouse_score(struct lh_dev *dev, const struct lh_lighthouse *g,
 		score_norm(g, h, score_q, score_k, q, k, rope);
 		return;
 	}
+	LH_ASSERT(!h->start); /* refused when the job is checked */
 	kr = qr + size;
 	vr = kr + size;
 	o = vr + size;

@@ -3,7 +3,8 @@
 #include "math.h"
 
 void lh_cpu_rope(struct lh_dev *dev, int B, int64_t T, int heads, int D, lh_act *x,
-		 int64_t row, const struct lh_rope *rope, bool inverse)
+		 int64_t row, const struct lh_rope *rope, const int32_t *start,
+		 bool inverse)
 {
 	float *xs = x;
 	int half = D / 2;
@@ -11,7 +12,7 @@ void lh_cpu_rope(struct lh_dev *dev, int B, int64_t T, int heads, int D, lh_act 
 	(void)dev;
 #pragma omp parallel for
 	for (int64_t r = 0; r < B * T; r++) {
-		int64_t t = r % T;
+		int64_t t = lh_cpu_place(start, r, T);
 
 		for (int h = 0; h < heads; h++) {
 			float *p = xs + r * row + (int64_t)h * D;

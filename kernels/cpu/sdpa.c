@@ -3,7 +3,8 @@
  * Forward: for QB queries, walk the keys in blocks of KB and keep a running
  * maximum m, sum l and output acc (Dao et al. 2022, algorithm 1), so the square
  * of scores never exists. Blocks above the diagonal are not visited; inside the
- * one it crosses, scores past it become zero weight.
+ * one it crosses, scores past it become zero weight. Nor are blocks before the first
+ * query's document; of the other queries, keys of earlier documents weigh zero.
  *
  * Backward: per KV block and query block, P = exp(scale q k^T - lse), then
  *   dv += P^T do,  ds = P (do v^T - delta) scale,  dq += ds k,  dk += ds^T q,
@@ -26,6 +27,7 @@ struct view { /* one head of one sequence */
 	int D;
 	int64_t tokens, kv_tokens;
 	float scale;
+	const int32_t *start; /* (tokens) or NULL */
 };
 
 static struct view view_of(const struct lh_sdpa *s, int b, int h, const float *q,
@@ -41,6 +43,7 @@ static struct view view_of(const struct lh_sdpa *s, int b, int h, const float *q
 		.q_row = e->q_row, .kv_row = e->kv_row, .o_row = e->o_row,
 		.D = e->head_dim, .tokens = e->tokens, .kv_tokens = s->kv_tokens,
 		.scale = s->scale,
+		.start = e->start ? e->start + b * e->tokens : NULL,
 	};
 }
 
@@ -48,6 +51,12 @@ static struct view view_of(const struct lh_sdpa *s, int b, int h, const float *q
 static int64_t visible(const struct view *w, int64_t i)
 {
 	return w->kv_tokens - w->tokens + i + 1;
+}
+
+/* The first key that query i sees. */
+static int64_t first(const struct view *w, int64_t i)
+{
+	return w->start ? w->start[i] : 0;
 }
 
 /* s (nq, nk; stride KB) <- scale q k^T of one block pair. */
@@ -59,36 +68,45 @@ static void scores(const struct view *w, float *s, int64_t i0, int64_t nq, int64
 		    s, KB);
 }
 
-/* One row of scores becomes weights exp(s - m); returns their sum. Columns from
- * `n` on are hidden and become 0. */
-static float weigh(float *s, int64_t n, int64_t nk, float m)
+/* Of the nk keys from j0 on, query i sees [from, to). */
+struct span {
+	int64_t from, to;
+};
+
+static int64_t clip(int64_t n, int64_t nk)
+{
+	return n < 0 ? 0 : n > nk ? nk : n;
+}
+
+static struct span span_of(const struct view *w, int64_t i, int64_t j0, int64_t nk)
+{
+	return (struct span){ clip(first(w, i) - j0, nk), clip(visible(w, i) - j0, nk) };
+}
+
+/* One row of scores becomes weights exp(s - m); returns their sum. Columns outside of
+ * the span are hidden and become 0. */
+static float weigh(float *s, struct span n, int64_t nk, float m)
 {
 	float sum = 0;
 
+	for (int64_t j = 0; j < n.from; j++)
+		s[j] = 0;
 #pragma omp simd reduction(+ : sum)
-	for (int64_t j = 0; j < n; j++) {
+	for (int64_t j = n.from; j < n.to; j++) {
 		s[j] = lh_expf(s[j] - m);
 		sum += s[j];
 	}
-	for (int64_t j = n; j < nk; j++)
+	for (int64_t j = n.to; j < nk; j++)
 		s[j] = 0;
 	return sum;
 }
 
-static float row_max(const float *s, int64_t n, float m)
+static float row_max(const float *s, struct span n, float m)
 {
 #pragma omp simd reduction(max : m)
-	for (int64_t j = 0; j < n; j++)
+	for (int64_t j = n.from; j < n.to; j++)
 		m = s[j] > m ? s[j] : m;
 	return m;
-}
-
-/* How many of the nk keys from j0 on query i sees. */
-static int64_t clip(const struct view *w, int64_t i, int64_t j0, int64_t nk)
-{
-	int64_t n = visible(w, i) - j0;
-
-	return n < 0 ? 0 : n > nk ? nk : n;
 }
 
 struct fwd_scratch {
@@ -109,14 +127,19 @@ static void forward_block(const struct view *w, struct fwd_scratch *x, int64_t i
 		x->l[i] = 0;
 	}
 	memset(x->acc, 0, (size_t)(nq * D) * sizeof(float));
-	for (int64_t j0 = 0; j0 < end; j0 += KB) {
+	for (int64_t j0 = first(w, i0); j0 < end; j0 += KB) {
 		int64_t nk = end - j0 < KB ? end - j0 : KB;
 
 		scores(w, x->s, i0, nq, j0, nk);
 		for (int64_t i = 0; i < nq; i++) {
 			float *s = x->s + i * KB, *acc = x->acc + i * D, m, keep;
-			int64_t n = clip(w, i0 + i, j0, nk);
+			struct span n = span_of(w, i0 + i, j0, nk);
 
+			/* Its maximum may be -inf still. */
+			if (n.from >= n.to) {
+				memset(s, 0, (size_t)nk * sizeof(float));
+				continue;
+			}
 			m = row_max(s, n, x->m[i]);
 			keep = lh_expf(x->m[i] - m);
 			x->l[i] = x->l[i] * keep + weigh(s, n, nk, m);
@@ -144,6 +167,7 @@ void lh_cpu_sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float *
 
 	(void)dev;
 	LH_ASSERT(s->kv_tokens >= e->tokens && e->heads % e->kv_heads == 0);
+	LH_ASSERT(!e->start || s->kv_tokens == e->tokens);
 #pragma omp parallel if (items > 1)
 	{
 		struct fwd_scratch *x = lh_alloc(
@@ -195,7 +219,7 @@ static void backward_block(const struct bwd_head *a, struct bwd_scratch *x, int6
 		float *p = x->p + i * KB, *dp = x->dp + i * KB;
 		float delta = a->delta[i0 + i];
 
-		weigh(p, clip(w, i0 + i, j0, nk), nk, a->lse[i0 + i]);
+		weigh(p, span_of(w, i0 + i, j0, nk), nk, a->lse[i0 + i]);
 		for (int64_t j = 0; j < nk; j++)
 			dp[j] = p[j] * (dp[j] - delta) * w->scale;
 	}
@@ -217,7 +241,7 @@ static void backward_head(const struct bwd_head *a, struct bwd_scratch *x)
 		int64_t nq = w->tokens - i0 < QB ? w->tokens - i0 : QB;
 		int64_t end = visible(w, i0 + nq - 1);
 
-		for (int64_t j0 = 0; j0 < end; j0 += KB)
+		for (int64_t j0 = first(w, i0); j0 < end; j0 += KB)
 			backward_block(a, x, i0, nq, j0,
 				       end - j0 < KB ? end - j0 : KB);
 	}

@@ -59,5 +59,6 @@ const struct lh_ops_sizes lh_sizes_cpu = {
 	.rows_bytes = rows_bytes,
 	.has_bias = true,
 	.has_qk_norm = true,
+	.has_documents = true,
 	.supports = supports,
 };

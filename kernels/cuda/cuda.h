@@ -134,7 +134,8 @@ void lh_cuda_rmsnorm_bwd(struct lh_dev *dev, int64_t R, int64_t C, lh_act *dx, f
 			 const float *rstd);
 template <typename T>
 void lh_cuda_rope(struct lh_dev *dev, int B, int64_t T_, int heads, int D, lh_act *x,
-		  int64_t row, const struct lh_rope *rope, bool inverse);
+		  int64_t row, const struct lh_rope *rope, const int32_t *start,
+		  bool inverse);
 template <typename T>
 void lh_cuda_bias(struct lh_dev *dev, int64_t R, int64_t N, lh_act *x, const lh_act *b);
 template <typename T>
@@ -178,8 +179,8 @@ void lh_cuda_lighthouse_score(struct lh_dev *dev, const struct lh_lighthouse *g,
 			      const lh_act *q, const lh_act *k, const lh_act *v,
 			      const struct lh_rope *rope, void *scratch);
 void lh_cuda_lighthouse_select(struct lh_dev *dev, const struct lh_lighthouse *g,
-			       int64_t BH, int32_t *index, const float *score_q,
-			       const float *score_k);
+			       const struct lh_heads *h, int32_t *index,
+			       const float *score_q, const float *score_k);
 void lh_cuda_lighthouse_map(struct lh_dev *dev, const struct lh_lighthouse *g,
 			    int64_t BH, int32_t *map, const int32_t *index);
 template <typename T>

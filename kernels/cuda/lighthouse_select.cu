@@ -282,13 +282,15 @@ map_kernel(const struct pyramid y, int tiles, int32_t *map, const int32_t *index
 }
 
 void lh_cuda_lighthouse_select(struct lh_dev *dev, const struct lh_lighthouse *g,
-			       int64_t BH, int32_t *index, const float *score_q,
-			       const float *score_k)
+			       const struct lh_heads *h, int32_t *index,
+			       const float *score_q, const float *score_k)
 {
+	int64_t BH = (int64_t)h->batch * h->heads;
 	struct select_args a = { };
 	size_t shared;
 	int threads;
 
+	LH_ASSERT(!h->start);
 	a.y = pyramid_of(g);
 	a.tiles = (int)lh_lighthouse_tiles(g);
 	a.budget = g->tile;

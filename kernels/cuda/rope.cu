@@ -44,11 +44,13 @@ static void launch(struct lh_dev *dev, int64_t rows, int64_t tokens, int heads, 
 
 template <typename T>
 void lh_cuda_rope(struct lh_dev *dev, int B, int64_t tokens, int heads, int D, lh_act *x,
-		  int64_t row, const struct lh_rope *rope, bool inverse)
+		  int64_t row, const struct lh_rope *rope, const int32_t *start,
+		  bool inverse)
 {
 	T *p = (T *)x;
 	float sign = inverse ? -1 : 1;
 
+	LH_ASSERT(!start);
 	if (lh_aligned<T>(x, row) && D % (2 * VEC<T>) == 0)
 		launch<T, VEC<T>>(dev, B * tokens, tokens, heads, D, p, row, rope, sign);
 	else
@@ -58,6 +60,7 @@ void lh_cuda_rope(struct lh_dev *dev, int B, int64_t tokens, int heads, int D, l
 
 #define INSTANCE(T)                                                                   \
 	template void lh_cuda_rope<T>(struct lh_dev *, int, int64_t, int, int,        \
-				      lh_act *, int64_t, const struct lh_rope *, bool);
+				      lh_act *, int64_t, const struct lh_rope *,      \
+				      const int32_t *, bool);
 INSTANCE(bf16)
 INSTANCE(float)

@@ -152,7 +152,7 @@ static double step_s(struct lh_model *m, const struct lh_attention_mode *mode,
  * row that is long enough for the chip to have settled on its clock. */
 static double sdpa_s(struct lh_dev *dev, int64_t N)
 {
-	struct lh_heads h = { 1, N, 8, 8, 128, 1024, 1024, 1024 };
+	struct lh_heads h = { 1, N, 8, 8, 128, 1024, 1024, 1024, nullptr };
 	struct lh_sdpa s = { h, N, 0.0883883476f };
 	size_t bytes = (size_t)N * 2048;
 	struct lh_err err = LH_ERR_INIT;

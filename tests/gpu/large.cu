@@ -110,7 +110,7 @@ static void run(struct side *s)
 	s->vs = (bf16 *)device(sub), s->dos = (bf16 *)device(sub);
 	ops->lighthouse_score(dev, &s->g, &s->h, s->sq, s->sk, s->q, s->k, s->v, NULL,
 			      s->scratch);
-	ops->lighthouse_select(dev, &s->g, heads, s->index, s->sq, s->sk);
+	ops->lighthouse_select(dev, &s->g, &s->h, s->index, s->sq, s->sk);
 	ops->lighthouse_map(dev, &s->g, heads, s->map, s->index);
 	ops->lighthouse_gather(dev, &s->g, &s->h, s->qs, s->ks, s->vs, s->q, s->k, s->v,
 			       NULL, s->index, s->scratch);
@@ -197,8 +197,8 @@ int main(void)
 	one.g = all.g;
 	all.S = one.S = lh_lighthouse_selected(&all.g);
 	all.P = one.P = lh_lighthouse_pyramid(&all.g);
-	all.h = { 1, N, H, H, D, ROW, ROW, H * D };
-	one.h = { 1, N, 1, 1, D, D, D, D };
+	all.h = { 1, N, H, H, D, ROW, ROW, H * D, nullptr };
+	one.h = { 1, N, 1, 1, D, D, D, D, nullptr };
 	all.q = (bf16 *)device(N * ROW * 2), all.dq = (bf16 *)device(N * ROW * 2);
 	all.k = all.q + H * D, all.v = all.k + H * D;
 	all.dk = all.dq + H * D, all.dv = all.dk + H * D;

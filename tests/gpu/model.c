@@ -57,17 +57,19 @@ static int replayed(void)
 	return i < held.count ? i : 2 * held.count - 1 - i;
 }
 
-static void held_select(struct lh_dev *dev, const struct lh_lighthouse *g, int64_t BH,
-			int32_t *index, const float *sq, const float *sk)
+static void held_select(struct lh_dev *dev, const struct lh_lighthouse *g,
+			const struct lh_heads *h, int32_t *index, const float *sq,
+			const float *sk)
 {
-	size_t bytes = (size_t)(BH * lh_lighthouse_selected(g)) * sizeof(*index);
+	size_t bytes = (size_t)(h->batch * h->heads * lh_lighthouse_selected(g)) *
+		       sizeof(*index);
 	struct lh_err err = LH_ERR_INIT;
 
 	if (held.replay) {
 		held.inner->put(dev, index, held.index[replayed()], bytes);
 		return;
 	}
-	held.inner->lighthouse_select(dev, g, BH, index, sq, sk);
+	held.inner->lighthouse_select(dev, g, h, index, sq, sk);
 	held.index[held.count] = lh_alloc(bytes);
 	if (held.inner->fetch(dev, held.index[held.count++], index, bytes, &err))
 		die(&err);

@@ -123,7 +123,7 @@ static void call_select(const struct lh_ops *o, struct lh_dev *dev, void **p,
 {
 	int64_t BH = (int64_t)t->h.batch * t->h.heads;
 
-	o->lighthouse_select(dev, &t->g, BH, p[0], p[2], p[3]);
+	o->lighthouse_select(dev, &t->g, &t->h, p[0], p[2], p[3]);
 	o->lighthouse_map(dev, &t->g, BH, p[1], p[0]);
 }
 
@@ -255,7 +255,7 @@ static void selection(const struct test *like, int32_t **index, int32_t **map,
 
 	*index = lh_calloc((size_t)z->index, 4);
 	*map = lh_calloc((size_t)z->scores, 4);
-	ops_cpu.ops->lighthouse_select(ops_cpu.dev, &like->g, BH, *index, sq, sk);
+	ops_cpu.ops->lighthouse_select(ops_cpu.dev, &like->g, &like->h, *index, sq, sk);
 	ops_cpu.ops->lighthouse_map(ops_cpu.dev, &like->g, BH, *map, *index);
 	free(sq);
 	free(sk);

@@ -115,7 +115,7 @@ static void call_rope(const struct lh_ops *o, struct lh_dev *dev, void **p,
 	struct lh_rope rope = { p[1], p[2] };
 
 	o->rope(dev, (int)t->d[0], t->d[1], (int)t->d[2], (int)t->d[3], p[0], t->d[4],
-		&rope, t->flag);
+		&rope, NULL, t->flag);
 }
 
 static void ropes(const struct side *gpus)

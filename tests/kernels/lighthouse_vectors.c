@@ -282,7 +282,7 @@ static void run_file(const struct backend *b, const struct vectors *v,
 	r.scratch = device(b, (int64_t)ops->sizes->score_bytes(&v->g, &v->h));
 	ops->lighthouse_score(b->dev, &v->g, &v->h, r.sq, r.sk, r.q, r.k, r.v, NULL,
 			      r.scratch);
-	ops->lighthouse_select(b->dev, &v->g, v->BH, r.index, r.sq, r.sk);
+	ops->lighthouse_select(b->dev, &v->g, &v->h, r.index, r.sq, r.sk);
 	o->index = lh_calloc((size_t)(v->BH * v->S), 4);
 	fetch(b, o->index, r.index, v->BH * v->S * 4);
 	o->score_q = get_scores(b, v, r.sq);

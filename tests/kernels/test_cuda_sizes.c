@@ -13,7 +13,7 @@ static struct lh_sdpa shape_of(int batch, int heads, int kv_heads, int D, int64_
 {
 	int64_t row = (int64_t)(heads + 2 * kv_heads) * D;
 	struct lh_heads h = { batch, tokens, heads, kv_heads, D, row, row,
-			      (int64_t)heads * D };
+			      (int64_t)heads * D, NULL };
 
 	return (struct lh_sdpa){ .heads = h, .kv_tokens = tokens, .scale = 1 };
 }

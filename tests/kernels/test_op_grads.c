@@ -84,14 +84,30 @@ static struct lh_rope rope = { rope_cos, rope_sin };
 static void rope_f(float **x, float *y)
 {
 	memcpy(y, x[0], sizeof(float) * 2 * ROPE_T * ROPE_ROW);
-	ops->rope(dev, 2, ROPE_T, ROPE_H, ROPE_D, y, ROPE_ROW, &rope, false);
+	ops->rope(dev, 2, ROPE_T, ROPE_H, ROPE_D, y, ROPE_ROW, &rope, NULL, false);
 }
 
 static void rope_b(float **x, const float *dy, float **dx)
 {
 	(void)x;
 	memcpy(dx[0], dy, sizeof(float) * 2 * ROPE_T * ROPE_ROW);
-	ops->rope(dev, 2, ROPE_T, ROPE_H, ROPE_D, dx[0], ROPE_ROW, &rope, true);
+	ops->rope(dev, 2, ROPE_T, ROPE_H, ROPE_D, dx[0], ROPE_ROW, &rope, NULL, true);
+}
+
+/* Both sequences hold three documents. */
+static const int32_t rope_starts[2 * ROPE_T] = { 0, 0, 2, 2, 4, 0, 1, 1, 1, 4 };
+
+static void rope_documents_f(float **x, float *y)
+{
+	memcpy(y, x[0], sizeof(float) * 2 * ROPE_T * ROPE_ROW);
+	ops->rope(dev, 2, ROPE_T, ROPE_H, ROPE_D, y, ROPE_ROW, &rope, rope_starts, false);
+}
+
+static void rope_documents_b(float **x, const float *dy, float **dx)
+{
+	(void)x;
+	memcpy(dx[0], dy, sizeof(float) * 2 * ROPE_T * ROPE_ROW);
+	ops->rope(dev, 2, ROPE_T, ROPE_H, ROPE_D, dx[0], ROPE_ROW, &rope, rope_starts, true);
 }
 
 static void bias_f(float **x, float *y)
@@ -177,33 +193,80 @@ static void xent_b(float **x, const float *dy, float **dx)
  * their heads, and more than one block of either. */
 enum { AB = 2, AT = 133, AKV = 270, AH = 4, AG = 2, AD = 6, AQ = 30, AK = 14, AO = 26 };
 static const struct lh_sdpa sdpa_shape = {
-	.heads = { AB, AT, AH, AG, AD, AQ, AK, AO }, .kv_tokens = AKV, .scale = 0.9f };
+	.heads = { AB, AT, AH, AG, AD, AQ, AK, AO, NULL }, .kv_tokens = AKV, .scale = 0.9f };
+
+static void sdpa_of(const struct lh_sdpa *s, float **x, float *y)
+{
+	memset(y, 0, sizeof(float) * (size_t)(AB * s->heads.tokens * AO));
+	ops->sdpa(dev, s, y, NULL, x[0], x[1], x[2]);
+}
+
+static void sdpa_bwd_of(const struct lh_sdpa *s, float **x, const float *dy, float **dx)
+{
+	float *o = lh_calloc((size_t)(AB * s->heads.tokens * AO), 4);
+	float *lse = lh_calloc((size_t)(AB * AH * s->heads.tokens), 4);
+
+	ops->sdpa(dev, s, o, lse, x[0], x[1], x[2]);
+	ops->sdpa_bwd(dev, s, dx[0], dx[1], dx[2], dy, x[0], x[1], x[2], o, lse);
+	free(o);
+	free(lse);
+}
 
 static void sdpa_f(float **x, float *y)
 {
-	memset(y, 0, sizeof(float) * AB * AT * AO);
-	ops->sdpa(dev, &sdpa_shape, y, NULL, x[0], x[1], x[2]);
+	sdpa_of(&sdpa_shape, x, y);
 }
 
 static void sdpa_b(float **x, const float *dy, float **dx)
 {
-	float *o = lh_calloc(AB * AT * AO, 4), *lse = lh_calloc(AB * AH * AT, 4);
+	sdpa_bwd_of(&sdpa_shape, x, dy, dx);
+}
 
-	ops->sdpa(dev, &sdpa_shape, o, lse, x[0], x[1], x[2]);
-	ops->sdpa_bwd(dev, &sdpa_shape, dx[0], dx[1], dx[2], dy, x[0], x[1], x[2], o, lse);
-	free(o);
-	free(lse);
+/* As many queries as keys; documents begin within blocks and between them. */
+static int32_t sdpa_starts[AB * AKV];
+static const struct lh_sdpa sdpa_documents = {
+	.heads = { AB, AKV, AH, AG, AD, AQ, AK, AO, sdpa_starts }, .kv_tokens = AKV,
+	.scale = 0.9f };
+
+static void sdpa_documents_f(float **x, float *y)
+{
+	sdpa_of(&sdpa_documents, x, y);
+}
+
+static void sdpa_documents_b(float **x, const float *dy, float **dx)
+{
+	sdpa_bwd_of(&sdpa_documents, x, dy, dx);
+}
+
+static void fill_sdpa_starts(void)
+{
+	static const int begin[] = { 7, 128, 131, 256, 260, AKV + 1, AKV + 5, AKV + 200 };
+
+	for (int i = 0, s = 0, last = 0; i < AB * AKV; i++) {
+		last = i % AKV ? last : i;
+		if (i == begin[s]) {
+			last = i;
+			s += s < 7;
+		}
+		sdpa_starts[i] = last % AKV;
+	}
 }
 
 /* Lighthouse attention's own maps, with a selection that is made once. */
 enum { LB = 2, LH = 4, LG = 2, LD = 6, LN = 54, LQ = 30, LK = 16, LO = 25 };
 static const struct lh_lighthouse geometry = { .tokens = LN, .levels = 3, .pool = 3,
 					       .topk = 2, .tile = 2 };
-static const struct lh_heads light = { LB, LN, LH, LG, LD, LQ, LK, LO };
+static const struct lh_heads light = { LB, LN, LH, LG, LD, LQ, LK, LO, NULL };
 static int32_t *index_of, *map_of;
 static int64_t sub; /* B*S*H*D */
 
-static void select_once(void)
+/* The same of documents: of 1, 2 and 3 windows, and one of all. */
+static int32_t light_starts[LB * LN];
+static const struct lh_heads light_documents = { LB, LN, LH, LG, LD, LQ, LK, LO,
+						 light_starts };
+static int32_t *index_documents, *map_documents;
+
+static void select_once(const struct lh_heads *h, int32_t **index, int32_t **map)
 {
 	int64_t P = lh_lighthouse_pyramid(&geometry), S = lh_lighthouse_selected(&geometry);
 	float *q = filled(LB * LN * LQ, 5), *k = filled(LB * LN * LK, 6);
@@ -211,12 +274,12 @@ static void select_once(void)
 	float *sk = lh_calloc((size_t)(LB * LH * P), 4);
 
 	assert_int_equal(lh_lighthouse_check(&geometry, NULL, NULL), 0);
-	index_of = lh_calloc((size_t)(LB * LH * S), 4);
-	map_of = lh_calloc((size_t)(LB * LH * P), 4);
+	*index = lh_calloc((size_t)(LB * LH * S), 4);
+	*map = lh_calloc((size_t)(LB * LH * P), 4);
 	sub = LB * S * LH * LD;
-	ops->lighthouse_score(dev, &geometry, &light, sq, sk, q, k, k, &rope, NULL);
-	ops->lighthouse_select(dev, &geometry, LB * LH, index_of, sq, sk);
-	ops->lighthouse_map(dev, &geometry, LB * LH, map_of, index_of);
+	ops->lighthouse_score(dev, &geometry, h, sq, sk, q, k, k, &rope, NULL);
+	ops->lighthouse_select(dev, &geometry, h, *index, sq, sk);
+	ops->lighthouse_map(dev, &geometry, LB * LH, *map, *index);
 	free(q);
 	free(k);
 	free(sq);
@@ -246,6 +309,32 @@ static void scatter_b(float **x, const float *dy, float **dx)
 {
 	(void)x;
 	ops->lighthouse_scatter_bwd(dev, &geometry, &light, dx[0], dy, index_of);
+}
+
+static void gather_documents_f(float **x, float *y)
+{
+	ops->lighthouse_gather(dev, &geometry, &light_documents, y, y + sub, y + 2 * sub,
+			       x[0], x[1], x[2], &rope, index_documents, NULL);
+}
+
+static void gather_documents_b(float **x, const float *dy, float **dx)
+{
+	(void)x;
+	ops->lighthouse_gather_bwd(dev, &geometry, &light_documents, dx[0], dx[1], dx[2],
+				   dy, dy + sub, dy + 2 * sub, &rope, map_documents);
+}
+
+static void scatter_documents_f(float **x, float *y)
+{
+	memset(y, 0, sizeof(float) * LB * LN * LO);
+	ops->lighthouse_scatter(dev, &geometry, &light_documents, y, x[0], map_documents);
+}
+
+static void scatter_documents_b(float **x, const float *dy, float **dx)
+{
+	(void)x;
+	ops->lighthouse_scatter_bwd(dev, &geometry, &light_documents, dx[0], dy,
+				    index_documents);
 }
 
 /* ---- the check ------------------------------------------------------------- */
@@ -325,6 +414,8 @@ static void every_backward_agrees_with_finite_differences(void **state)
 		{ "rmsnorm", { R * C, C }, R * C, rmsnorm_f, rmsnorm_b, 0 },
 		{ "rope", { 2 * ROPE_T * ROPE_ROW }, 2 * ROPE_T * ROPE_ROW, rope_f, rope_b,
 		  0 },
+		{ "rope of documents", { 2 * ROPE_T * ROPE_ROW }, 2 * ROPE_T * ROPE_ROW,
+		  rope_documents_f, rope_documents_b, 0 },
 		{ "bias", { R * C, C }, R * C, bias_f, bias_b, 0 },
 		{ "qk_norm", { QK_ROWS * ROPE_ROW, ROPE_D }, QK_ROWS * ROPE_ROW, qk_norm_f,
 		  qk_norm_b, 0 },
@@ -333,9 +424,16 @@ static void every_backward_agrees_with_finite_differences(void **state)
 		{ "xent", { R * C, V * C }, 1, xent_f, xent_b, 0 },
 		{ "sdpa", { AB * AT * AQ, AB * AKV * AK, AB * AKV * AK }, AB * AT * AO,
 		  sdpa_f, sdpa_b, 0 },
+		{ "sdpa of documents", { AB * AKV * AQ, AB * AKV * AK, AB * AKV * AK },
+		  AB * AKV * AO, sdpa_documents_f, sdpa_documents_b, 0 },
 		{ "lighthouse_gather", { LB * LN * LQ, LB * LN * LK, LB * LN * LK },
 		  3 * sub, gather_f, gather_b, 0 },
 		{ "lighthouse_scatter", { sub }, LB * LN * LO, scatter_f, scatter_b, 0 },
+		{ "lighthouse_gather of documents",
+		  { LB * LN * LQ, LB * LN * LK, LB * LN * LK }, 3 * sub,
+		  gather_documents_f, gather_documents_b, 0 },
+		{ "lighthouse_scatter of documents", { sub }, LB * LN * LO,
+		  scatter_documents_f, scatter_documents_b, 0 },
 	};
 
 	(void)state;
@@ -384,7 +482,11 @@ static int setup(void **state)
 	}
 	if (ops->open(&dev, 2, NULL))
 		return -1;
-	select_once();
+	fill_sdpa_starts();
+	for (int i = 0; i < LN; i++)
+		light_starts[i] = i < 9 ? 0 : i < 27 ? 9 : 27;
+	select_once(&light, &index_of, &map_of);
+	select_once(&light_documents, &index_documents, &map_documents);
 	return 0;
 }
 
@@ -393,6 +495,8 @@ static int teardown(void **state)
 	(void)state;
 	free(index_of);
 	free(map_of);
+	free(index_documents);
+	free(map_documents);
 	ops->close(dev);
 	return 0;
 }

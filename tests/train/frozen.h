@@ -14,16 +14,18 @@ static struct {
 	bool replay;
 } frozen;
 
-static void frozen_select(struct lh_dev *dev, const struct lh_lighthouse *g, int64_t BH,
-			  int32_t *index, const float *sq, const float *sk)
+static void frozen_select(struct lh_dev *dev, const struct lh_lighthouse *g,
+			  const struct lh_heads *h, int32_t *index, const float *sq,
+			  const float *sk)
 {
-	size_t bytes = (size_t)(BH * lh_lighthouse_selected(g)) * sizeof(*index);
+	size_t bytes = (size_t)(h->batch * h->heads * lh_lighthouse_selected(g)) *
+		       sizeof(*index);
 
 	if (frozen.replay) {
 		memcpy(index, frozen.index[frozen.next++ % frozen.count], bytes);
 		return;
 	}
-	lh_ops_cpu.lighthouse_select(dev, g, BH, index, sq, sk);
+	lh_ops_cpu.lighthouse_select(dev, g, h, index, sq, sk);
 	frozen.index[frozen.count] = lh_alloc(bytes);
 	memcpy(frozen.index[frozen.count++], index, bytes);
 }

@@ -111,10 +111,11 @@ static void rmsnorm_bwd(struct lh_dev *dev, int64_t R, int64_t C, lh_act *dx, fl
 }
 
 static void rope(struct lh_dev *dev, int b, int64_t t, int heads, int D, lh_act *x,
-		 int64_t row, const struct lh_rope *tables, bool inverse)
+		 int64_t row, const struct lh_rope *tables, const int32_t *start,
+		 bool inverse)
 {
 	hear("rope %d %" PRId64 " %d %d %" PRId64 " at %d", b, t, heads, D, row, at(x));
-	cpu->rope(dev, b, t, heads, D, x, row, tables, inverse);
+	cpu->rope(dev, b, t, heads, D, x, row, tables, start, inverse);
 }
 
 static void swiglu(struct lh_dev *dev, int64_t R, int64_t F, lh_act *y, const lh_act *gu)
@@ -195,13 +196,12 @@ static void score(struct lh_dev *dev, const struct lh_lighthouse *g,
 	cpu->lighthouse_score(dev, g, h, score_q, score_k, q, k, v, tables, scratch);
 }
 
-static void selects(struct lh_dev *dev, const struct lh_lighthouse *g, int64_t BH,
-		    int32_t *index, const float *score_q, const float *score_k)
+static void selects(struct lh_dev *dev, const struct lh_lighthouse *g,
+		    const struct lh_heads *h, int32_t *index, const float *score_q,
+		    const float *score_k)
 {
-	const struct lh_heads h = { .batch = (int)BH };
-
-	hear_light("select", g, &h, index);
-	cpu->lighthouse_select(dev, g, BH, index, score_q, score_k);
+	hear_light("select", g, h, index);
+	cpu->lighthouse_select(dev, g, h, index, score_q, score_k);
 }
 
 static void gather(struct lh_dev *dev, const struct lh_lighthouse *g,
