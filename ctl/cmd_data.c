@@ -163,15 +163,15 @@ static int inspect_file(struct view *v, const char *path)
 static int inspect_sequence(struct view *v, const struct lh_job *job,
 			    const struct lh_data *d)
 {
-	int64_t n = job->data.seq_len + 1, from;
-	const struct lh_shard *s = lh_data_locate(d, v->at, &from);
+	int64_t from, to, n;
+	const struct lh_shard *s = lh_data_locate(d, v->at, &from, &to);
 
-	n = n < v->most ? n : v->most;
+	n = to - from < v->most ? to - from : v->most;
 	v->as_text = job->data.tokenizer == LH_TOKENIZER_BYTES;
 	v->about = json_pack("{s:I, s:I, s:o, s:[I, I]}", "sequence", (json_int_t)v->at,
 			     "epoch", (json_int_t)lh_data_epoch(d, v->at), "file",
 			     name_of(s->path), "positions", (json_int_t)from,
-			     (json_int_t)(from + job->data.seq_len + 1));
+			     (json_int_t)to);
 	return show(v, s, from, n);
 }
 

@@ -172,6 +172,38 @@ void lh_shard_read(const struct lh_shard *s, int64_t from, int64_t n, int32_t *o
 		out[i] = (int32_t)lh__shard_id(s, from + i);
 }
 
+int lh_shard_read_below(const struct lh_shard *s, int64_t from, int64_t n, int64_t vocab,
+			int32_t *out, struct lh_err *err)
+{
+	lh_shard_read(s, from, n, out);
+	for (int64_t i = 0; i < n; i++)
+		if (out[i] < 0 || out[i] >= vocab)
+			return lh_err_set(err, LH_EDATA,
+					  "'%s': token id %" PRId32 " at position %" PRId64
+					  ", model.vocab is %" PRId64, s->path, out[i],
+					  from + i, vocab);
+	return 0;
+}
+
+bool lh_shard_has_documents(const struct lh_shard *s)
+{
+	return s->index || s->separator != LH_SHARD_NO_SEPARATOR;
+}
+
+int64_t lh_shard_document_end(const struct lh_shard *s, int64_t position, int64_t limit)
+{
+	int64_t from, to;
+
+	LH_ASSERT(position >= 0 && position < limit && limit <= s->count);
+	if (s->index) {
+		lh__shard_document_indexed(s, position, &from, &to);
+		return to < limit ? to : limit;
+	}
+	while (position < limit && lh__shard_id(s, position) != s->separator)
+		position++;
+	return position < limit ? position + 1 : limit;
+}
+
 /* Scans for separators: a document's length is what it costs. */
 void lh_shard_document(const struct lh_shard *s, int64_t position, int64_t *from,
 		       int64_t *to)

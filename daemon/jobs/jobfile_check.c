@@ -175,6 +175,22 @@ static int check_full(int i, const struct lh_node *root, struct lh_err *err)
 	return 0;
 }
 
+/* Residue classes of tokens would go through several documents. */
+static int check_scorer(const struct lh_job *job, int i, const struct lh_node *root,
+			struct lh_err *err)
+{
+	char path[80];
+
+	if (job->data.documents == LH_DOCUMENTS_ATTEND ||
+	    job->phases[i].lighthouse.scorer != LH_SCORER_DILATED)
+		return 0;
+	lh_err_set(err, LH_EJOBFILE, "this scorer attends across documents, which "
+		   "data.documents keeps apart");
+	lh_err_hint(err, "scorer: norm, or data.documents: attend");
+	snprintf(path, sizeof(path), "phases.%d.scorer", i);
+	return blame(root, path, err);
+}
+
 static int check_phase(const struct lh_job *job, int i, const struct lh_node *root,
 		       struct lh_err *err)
 {
@@ -202,7 +218,7 @@ static int check_phase(const struct lh_job *job, int i, const struct lh_node *ro
 	if (p->attention == LH_ATTENTION_FULL)
 		return check_full(i, root, err);
 	if (!lh_lighthouse_check(&p->lighthouse, &key, err))
-		return 0;
+		return check_scorer(job, i, root, err);
 	err->code = LH_EJOBFILE;
 	if (!strcmp(key, "seq_len"))
 		snprintf(path, sizeof(path), "data.seq_len");
@@ -264,6 +280,17 @@ int lh_jobfile_check_names(const struct lh_job *job, const struct lh_node *root,
 
 /* ---- data ------------------------------------------------------------------ */
 
+static int check_documents(const struct lh_job *job, const struct lh_shard *s,
+			   struct lh_err *err)
+{
+	if (job->data.documents == LH_DOCUMENTS_ATTEND || lh_shard_has_documents(s))
+		return 0;
+	lh_err_set(err, LH_EDATA, "'%s': does not tell where documents end, which "
+		   "data.documents keeps apart", s->path);
+	return lh_err_hint(err, "files of 'lhctl pack' and Megatron's .idx do; or "
+			   "data.documents: attend");
+}
+
 static int check_shard(const struct lh_job *job, const char *path, int64_t need,
 		       struct lh_err *err)
 {
@@ -273,6 +300,8 @@ static int check_shard(const struct lh_job *job, const char *path, int64_t need,
 	if (rc)
 		return rc;
 	rc = lh_shard_check_vocab(&s, job->model.vocab, err);
+	if (!rc)
+		rc = check_documents(job, &s, err);
 	if (!rc && s.count < need) {
 		rc = lh_err_set(err, LH_EDATA, "'%s': holds %" PRId64 " tokens, at least %"
 				PRId64 " are needed", path, s.count, need);
@@ -285,8 +314,11 @@ static int check_shard(const struct lh_job *job, const char *path, int64_t need,
 int lh_jobfile_check_data(const struct lh_job *job, const struct lh_node *root,
 			  struct lh_err *err)
 {
+	/* A sequence of documents that are kept apart is filled up. */
+	int64_t need = job->data.documents == LH_DOCUMENTS_ATTEND ? job->data.seq_len + 1 : 2;
+
 	for (int i = 0; i < job->data.train_count; i++)
-		if (check_shard(job, job->data.train[i], job->data.seq_len + 1, err))
+		if (check_shard(job, job->data.train[i], need, err))
 			return blame(root, "data.train", err);
 	for (int i = 0; i < job->data.validation_count; i++)
 		if (check_shard(job, job->data.validation[i].path, 2, err))

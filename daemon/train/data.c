@@ -46,40 +46,82 @@ static int open_validation(struct lh_shard *s, const char *path,
 	return lh_err_set(err, LH_EDATA, "'%s': one token alone has nothing to predict", path);
 }
 
+/* Windows of shard i. */
+static int64_t count_windows(struct lh_data *d, int i, int64_t align)
+{
+	if (!d->packing)
+		return (d->shards[i].count - 1) / d->seq_len;
+	lh_packing_init(&d->packing[i], &d->shards[i], d->seq_len, align);
+	return d->packing[i].count;
+}
+
+/* A header cannot be trusted to be what it was when the job was checked. */
+static int check_documents(const struct lh_data *d, const struct lh_shard *s,
+			   struct lh_err *err)
+{
+	if (!d->packing || lh_shard_has_documents(s))
+		return 0;
+	return lh_err_set(err, LH_EDATA, "'%s': does not tell where documents end", s->path);
+}
+
+static int open_train(struct lh_data *d, const struct lh_job_data *data, int64_t align,
+		      struct lh_err *err)
+{
+	for (int i = 0; i < data->train_count; i++) {
+		int rc = lh_shard_open(&d->shards[i], data->train[i], data->format, err);
+
+		if (rc)
+			return rc;
+		d->count++;
+		rc = check_documents(d, &d->shards[i], err);
+		if (rc)
+			return rc;
+		d->first[i + 1] = d->first[i] + count_windows(d, i, align);
+	}
+	return check_windows(d, err);
+}
+
+static int open_sets(struct lh_data *d, const struct lh_job_data *data, int64_t align,
+		     struct lh_err *err)
+{
+	for (int i = 0; i < data->validation_count; i++) {
+		struct lh_shard *s = &d->validation[i];
+		int rc = open_validation(s, data->validation[i].path, data->format, err);
+
+		if (rc)
+			return rc;
+		d->validation_count++;
+		rc = check_documents(d, s, err);
+		if (rc)
+			return rc;
+		if (d->packing)
+			lh_packing_init(&d->validation_packing[i], s, d->seq_len, align);
+	}
+	return 0;
+}
+
 int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err)
 {
+	const struct lh_job_data *data = &job->data;
+	int64_t align = lh_packing_window(job);
 	int rc;
 
 	memset(d, 0, sizeof(*d));
-	d->seq_len = job->data.seq_len;
+	d->seq_len = data->seq_len;
 	d->vocab = job->model.vocab;
-	d->seed = (uint64_t)job->data.shuffle_seed;
-	lh_mix_init(&d->mix, job->data.sources, job->data.source_count, d->seed);
-	for (int i = 0; i < job->data.source_count; i++)
-		d->source[i + 1] = d->source[i] + job->data.sources[i].shards;
-	d->shards = lh_calloc((size_t)job->data.train_count, sizeof(*d->shards));
-	d->first = lh_calloc((size_t)job->data.train_count + 1, sizeof(*d->first));
-	for (int i = 0; i < job->data.train_count; i++) {
-		rc = lh_shard_open(&d->shards[i], job->data.train[i], job->data.format,
-				   err);
-		if (rc)
-			goto fail;
-		d->count++;
-		d->first[i + 1] = d->first[i] + (d->shards[i].count - 1) / d->seq_len;
-	}
-	rc = check_windows(d, err);
+	d->seed = (uint64_t)data->shuffle_seed;
+	lh_mix_init(&d->mix, data->sources, data->source_count, d->seed);
+	for (int i = 0; i < data->source_count; i++)
+		d->source[i + 1] = d->source[i] + data->sources[i].shards;
+	d->shards = lh_calloc((size_t)data->train_count, sizeof(*d->shards));
+	d->first = lh_calloc((size_t)data->train_count + 1, sizeof(*d->first));
+	if (data->documents == LH_DOCUMENTS_SEPARATE)
+		d->packing = lh_calloc((size_t)data->train_count, sizeof(*d->packing));
+	rc = open_train(d, data, align, err);
+	if (!rc)
+		rc = open_sets(d, data, align, err);
 	if (rc)
-		goto fail;
-	for (int i = 0; i < job->data.validation_count; i++) {
-		rc = open_validation(&d->validation[i], job->data.validation[i].path,
-				     job->data.format, err);
-		if (rc)
-			goto fail;
-		d->validation_count++;
-	}
-	return 0;
-fail:
-	lh_data_close(d);
+		lh_data_close(d);
 	return rc;
 }
 
@@ -87,8 +129,13 @@ void lh_data_close(struct lh_data *d)
 {
 	for (int i = 0; i < d->count; i++)
 		lh_shard_close(&d->shards[i]);
-	for (int i = 0; i < d->validation_count; i++)
+	for (int i = 0; d->packing && i < d->count; i++)
+		lh_packing_release(&d->packing[i]);
+	for (int i = 0; i < d->validation_count; i++) {
 		lh_shard_close(&d->validation[i]);
+		lh_packing_release(&d->validation_packing[i]);
+	}
+	free(d->packing);
 	free(d->shards);
 	free(d->first);
 	memset(d, 0, sizeof(*d));
@@ -157,48 +204,66 @@ int64_t lh_data_window(const struct lh_data *d, int64_t cursor)
 static int window(const struct lh_data *d, const struct lh_shard *s, int64_t from,
 		  int64_t n, int32_t *tokens, int32_t *targets, struct lh_err *err)
 {
-	lh_shard_read(s, from, n, tokens);
-	lh_shard_read(s, from + 1, n, targets);
-	for (int64_t i = 0; i <= n; i++) {
-		int32_t id = i < n ? tokens[i] : targets[n - 1];
+	int rc = lh_shard_read_below(s, from, n, d->vocab, tokens, err);
 
-		if (id >= 0 && id < d->vocab)
-			continue;
-		return lh_err_set(err, LH_EDATA,
-				  "'%s': token id %" PRId32 " at position %" PRId64
-				  ", model.vocab is %" PRId64, s->path, id, from + i,
-				  d->vocab);
-	}
-	return 0;
+	return rc ? rc : lh_shard_read_below(s, from + 1, n, d->vocab, targets, err);
+}
+
+/* The shard that holds a window; *window becomes its number there. */
+static int shard_of(const struct lh_data *d, int64_t *window)
+{
+	int i = 0;
+
+	while (*window >= d->first[i + 1])
+		i++;
+	*window -= d->first[i];
+	return i;
 }
 
 const struct lh_shard *lh_data_locate(const struct lh_data *d, int64_t cursor,
-				      int64_t *from)
+				      int64_t *from, int64_t *to)
 {
 	int64_t w = lh_data_window(d, cursor);
-	int i = 0;
+	int i = shard_of(d, &w);
 
-	while (w >= d->first[i + 1])
-		i++;
-	*from = (w - d->first[i]) * d->seq_len;
+	*from = w * d->seq_len;
+	*to = *from + d->seq_len + 1;
+	if (d->packing)
+		lh_packing_range(&d->packing[i], w, from, to);
 	return &d->shards[i];
 }
 
-int lh_data_train(const struct lh_data *d, int64_t cursor, int32_t *tokens,
-		  int32_t *targets, struct lh_err *err)
+int64_t lh_data_targets(const struct lh_data *d, int64_t cursor)
 {
-	int64_t from;
-	const struct lh_shard *s = lh_data_locate(d, cursor, &from);
+	int64_t w = lh_data_window(d, cursor);
+	int i = shard_of(d, &w);
 
-	return window(d, s, from, d->seq_len, tokens, targets, err);
+	return d->packing ? lh_packing_targets(&d->packing[i], w) : d->seq_len;
+}
+
+int lh_data_train(const struct lh_data *d, int64_t cursor, int32_t *tokens,
+		  int32_t *targets, int32_t *starts, struct lh_err *err)
+{
+	int64_t w = lh_data_window(d, cursor);
+	int i = shard_of(d, &w);
+
+	if (d->packing)
+		return lh_packing_fill(&d->packing[i], w, d->vocab, tokens, targets, starts,
+				       err);
+	return window(d, &d->shards[i], w * d->seq_len, d->seq_len, tokens, targets, err);
 }
 
 int lh_data_validation(const struct lh_data *d, int set, int64_t i, int64_t n,
-		       int32_t *tokens, int32_t *targets, struct lh_err *err)
+		       int32_t *tokens, int32_t *targets, int32_t *starts,
+		       struct lh_err *err)
 {
 	const struct lh_shard *s = &d->validation[set];
+	const struct lh_packing *p = &d->validation_packing[set];
 	int64_t room = s->count - 1, from = 0, take = d->seq_len;
 
+	if (d->packing)
+		return lh_packing_fill(p, n > 1 ? (p->count - 1) * i / (n - 1) : 0, d->vocab,
+				       tokens, targets, starts, err);
 	if (room < take)
 		take = room;
 	else if (n > 1)

@@ -141,15 +141,21 @@ static int rest_of(int64_t n, int64_t micro)
 	return (int)(n % micro);
 }
 
-static int check_ops(const struct lh_job_model *m, const struct lh_ops_sizes *sizes,
+static int check_ops(const struct lh_job *job, const struct lh_ops_sizes *sizes,
 		     struct lh_err *err)
 {
-	bool bias = m->qkv_bias && !sizes->has_bias;
+	const struct lh_job_model *m = &job->model;
+	const char *lacks = NULL;
 
-	if (!bias && (!m->qk_norm || sizes->has_qk_norm))
+	if (job->data.documents == LH_DOCUMENTS_SEPARATE && !sizes->has_documents)
+		lacks = "with data.documents: separate";
+	if (m->qk_norm && !sizes->has_qk_norm)
+		lacks = "models with model.qk_norm";
+	if (m->qkv_bias && !sizes->has_bias)
+		lacks = "models with model.qkv_bias";
+	if (!lacks)
 		return 0;
-	lh_err_set(err, LH_EUNSUPPORTED, "this device cannot train models with model.%s",
-		   bias ? "qkv_bias" : "qk_norm");
+	lh_err_set(err, LH_EUNSUPPORTED, "this device cannot train %s", lacks);
 	return lh_err_hint(err, "device: cpu can");
 }
 
@@ -159,7 +165,7 @@ static int check_support(const struct lh_job *job, const struct lh_ops_sizes *si
 {
 	struct lh_heads h = lh_layout_heads(&job->model, (int)micro, job->data.seq_len);
 	struct lh_sdpa full = lh_attention_sdpa(NULL, h);
-	int rc = check_ops(&job->model, sizes, err);
+	int rc = check_ops(job, sizes, err);
 
 	if (!rc)
 		rc = sizes->supports(&full, err);

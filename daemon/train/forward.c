@@ -13,6 +13,7 @@ struct pass { /* one forward or backward over (b, t) */
 	const struct lh_attention_mode *mode;
 	int b;
 	int64_t t, R;
+	const int32_t *start, *sub_start; /* of documents, on the device; or NULL */
 };
 
 static void linear(const struct pass *p, lh_act *y, const lh_act *x, int64_t weight,
@@ -69,13 +70,15 @@ static struct lh_attention_call attention_of(const struct pass *p, int layer,
 {
 	const struct lh_model *m = p->m;
 	const struct lh_lighthouse *g = lh_layout_lighthouse(p->mode, layer);
+	struct lh_attention_call a = {
+		.ops = m->ops, .dev = m->dev, .rope = &m->acts.rope, .lighthouse = g,
+		.norm = m->c.qk_norm ? norm : NULL,
+		.heads = lh_layout_heads(&m->c, p->b, p->t), .sub_start = p->sub_start };
 
 	LH_ASSERT(!g || p->t == g->tokens);
 	*norm = lh_model_norm_of(m, layer);
-	return (struct lh_attention_call){
-		.ops = m->ops, .dev = m->dev, .rope = &m->acts.rope, .lighthouse = g,
-		.norm = m->c.qk_norm ? norm : NULL,
-		.heads = lh_layout_heads(&m->c, p->b, p->t) };
+	a.heads.start = p->start;
+	return a;
 }
 
 /* qkv <- n1 */
@@ -228,17 +231,59 @@ static void backward(const struct pass *p, float scale)
 			  a->tokens);
 }
 
+/* sub (S) <- the row of the sub-sequence at which each row's document begins, of a
+ * sequence where they begin at starts (N). */
+static void find_sub_starts(const struct lh_lighthouse *g, const int32_t *starts,
+			    int32_t *sub)
+{
+	int64_t c = lh_lighthouse_window(g, g->levels - 1), end = lh_lighthouse_selected(g);
+
+	for (int64_t i = lh_lighthouse_entries(g, g->levels - 1) - 1; i >= 0; i--) {
+		int64_t row = lh_lighthouse_row(g, i);
+
+		if (starts[i * c] < i * c)
+			continue;
+		while (end > row)
+			sub[--end] = (int32_t)row;
+	}
+	LH_ASSERT(!end);
+}
+
+static void put_starts(struct pass *p, const int32_t *starts)
+{
+	struct lh_model *m = p->m;
+	const struct lh_lighthouse *g = &p->mode->geometry;
+	int64_t S;
+	int32_t *sub;
+
+	m->ops->put(m->dev, m->acts.starts, starts, (size_t)p->R * sizeof(*starts));
+	p->start = m->acts.starts;
+	if (!m->acts.sub_starts) /* no layer of the mode has one */
+		return;
+	S = lh_lighthouse_selected(g);
+	sub = lh_calloc((size_t)(p->b * S), sizeof(*sub));
+	for (int b = 0; b < p->b; b++)
+		find_sub_starts(g, starts + b * p->t, sub + b * S);
+	m->ops->put(m->dev, m->acts.sub_starts, sub, (size_t)(p->b * S) * sizeof(*sub));
+	p->sub_start = m->acts.sub_starts;
+	free(sub);
+}
+
+/* starts (b,t) or NULL. */
 static struct pass pass_of(struct lh_model *m, const struct lh_attention_mode *mode,
 			   bool train, int b, int64_t t, const int32_t *tokens,
-			   const int32_t *targets)
+			   const int32_t *targets, const int32_t *starts)
 {
 	size_t bytes = (size_t)(b * t) * sizeof(int32_t);
+	struct pass p = { .m = m, .mode = mode, .b = b, .t = t, .R = b * t };
 
 	LH_ASSERT(b >= 1 && b <= m->B && t >= 1 && t <= m->T);
 	lh_model_lay_out(m, mode, train);
 	m->ops->put(m->dev, m->acts.tokens, tokens, bytes);
 	m->ops->put(m->dev, m->acts.targets, targets, bytes);
-	return (struct pass){ m, mode, b, t, b * t };
+	if (starts)
+		put_starts(&p, starts);
+	return p;
 }
 
 void lh_model_zero_grad(struct lh_model *m)
@@ -249,19 +294,19 @@ void lh_model_zero_grad(struct lh_model *m)
 
 void lh_model_forward_backward(struct lh_model *m, const struct lh_attention_mode *mode,
 			       int b, const int32_t *tokens, const int32_t *targets,
-			       float scale)
+			       const int32_t *starts, float scale)
 {
-	struct pass p = pass_of(m, mode, true, b, m->T, tokens, targets);
+	struct pass p = pass_of(m, mode, true, b, m->T, tokens, targets, starts);
 
 	forward(&p);
 	backward(&p, scale);
 }
 
 int lh_model_loss(struct lh_model *m, const struct lh_attention_mode *mode, int b,
-		  int64_t t, const int32_t *tokens, const int32_t *targets, double *loss,
-		  float *row_loss, struct lh_err *err)
+		  int64_t t, const int32_t *tokens, const int32_t *targets,
+		  const int32_t *starts, double *loss, float *row_loss, struct lh_err *err)
 {
-	struct pass p = pass_of(m, mode, false, b, t, tokens, targets);
+	struct pass p = pass_of(m, mode, false, b, t, tokens, targets, starts);
 	float sum;
 	int rc;
 
@@ -282,7 +327,7 @@ static int read_logits(const struct pass *p, int64_t row, float *logits, struct 
 {
 	struct lh_model *m = p->m;
 	size_t e = lh_dtype_bytes(m->ops->sizes->act_type);
-	struct pass one = { m, p->mode, 1, 1, 1 };
+	struct pass one = { .m = m, .mode = p->mode, .b = 1, .t = 1, .R = 1 };
 
 	norm(&one, m->acts.nf, m->acts.rstdf,
 	     (char *)m->acts.last + e * (size_t)(row * m->c.dim), m->params.final_norm);
@@ -294,7 +339,7 @@ int lh_model_logits(struct lh_model *m, const struct lh_attention_mode *mode, in
 		    int64_t t, const int32_t *tokens, int64_t at, float *logits,
 		    struct lh_err *err)
 {
-	struct pass p = pass_of(m, mode, false, b, t, tokens, tokens);
+	struct pass p = pass_of(m, mode, false, b, t, tokens, tokens, NULL);
 	int rc = 0;
 
 	LH_ASSERT(at >= 0 && at < t);
@@ -305,11 +350,11 @@ int lh_model_logits(struct lh_model *m, const struct lh_attention_mode *mode, in
 }
 
 int lh_model_selection(struct lh_model *m, const struct lh_attention_mode *mode, int b,
-		       const int32_t *tokens,
+		       const int32_t *tokens, const int32_t *starts,
 		       void (*seen)(void *arg, int layer, const int32_t *index), void *arg,
 		       struct lh_err *err)
 {
-	struct pass p = pass_of(m, mode, false, b, m->T, tokens, tokens);
+	struct pass p = pass_of(m, mode, false, b, m->T, tokens, tokens, starts);
 	struct lh_acts *a = &m->acts;
 	size_t bytes = (size_t)(m->c.heads * lh_lighthouse_selected(&mode->geometry)) * 4;
 	int32_t *index = lh_alloc(bytes);
@@ -356,15 +401,15 @@ int lh_model_prepare(struct lh_model *m, const struct lh_attention_mode *modes, 
 	m->ops->rehearse(m->dev, true);
 	n = batches_of(m, sequences, b);
 	for (int i = 0; i < n * count; i++)
-		lh_model_forward_backward(m, &modes[i / n], b[i % n], ids, ids, 1);
+		lh_model_forward_backward(m, &modes[i / n], b[i % n], ids, ids, NULL, 1);
 	n = batches_of(m, evaluated, b);
 	for (int i = 0; !rc && i < n; i++)
-		rc = lh_model_loss(m, &lh_attention_full, b[i], m->T, ids, ids, &loss, NULL,
-				   err);
+		rc = lh_model_loss(m, &lh_attention_full, b[i], m->T, ids, ids, NULL, &loss,
+				   NULL, err);
 	for (int i = 0; !rc && i < n * count; i++)
 		if (modes[i / n].attention == LH_ATTENTION_LIGHTHOUSE)
-			rc = lh_model_loss(m, &modes[i / n], b[i % n], m->T, ids, ids, &loss,
-					   NULL, err);
+			rc = lh_model_loss(m, &modes[i / n], b[i % n], m->T, ids, ids, NULL,
+					   &loss, NULL, err);
 	if (!rc && n)
 		rc = lh_model_logits(m, &lh_attention_full, b[0], m->T, ids, 0, logits, err);
 	if (!rc)

@@ -192,12 +192,14 @@ static void place(struct walk *w, struct lh_acts *a)
 	const struct lh_layout *l = w->l;
 	const struct lh_job_model *c = l->model;
 	int64_t hd = (int64_t)c->heads * c->head_dim, table = l->T * c->head_dim / 2 * 4;
+	const struct lh_lighthouse *g = &l->mode->geometry;
 	struct shared s;
 
 	a->rope.cos = take(w, KEPT, table);
 	a->rope.sin = take(w, KEPT, table);
 	a->tokens = take(w, KEPT, w->R * 4);
 	a->targets = take(w, KEPT, w->R * 4);
+	a->starts = take(w, KEPT, w->R * 4);
 	a->row_loss = take(w, KEPT, w->R * 4);
 	a->dx = l->train ? rows(w, SCRATCH, c->dim) : NULL;
 	a->dn = rows(w, SCRATCH, c->dim);
@@ -205,6 +207,9 @@ static void place(struct walk *w, struct lh_acts *a)
 	a->half = rows(w, SCRATCH, max(max(c->ffn_dim, hd), c->dim));
 	if (l->train && c->qk_norm)
 		a->raw = rows(w, SCRATCH, lh_qkv_width(c));
+	a->sub_starts = NULL;
+	if (has(l, true))
+		a->sub_starts = take(w, KEPT, l->B * lh_lighthouse_selected(g) * 4);
 	place_shared(w, &s, a);
 	for (int i = 0; i < c->layers; i++)
 		place_layer(w, i, &s, a);

@@ -41,8 +41,10 @@ struct lh_acts {
 	/* Same place in every layout of a model. */
 	struct lh_rope rope;         /* (T, D/2) */
 	int32_t *tokens, *targets;   /* (R) */
+	int32_t *starts;             /* (R) of documents, lh_heads.start */
 	float *row_loss;             /* (R) */
 
+	int32_t *sub_starts;         /* (B,S) the same in the sub-sequence */
 	struct lh_layer_acts layer[LH_LAYERS_MAX];
 	lh_act *last;  /* (R,C) residual stream after all layers */
 	lh_act *nf;    /* (R,C) */

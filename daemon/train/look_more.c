@@ -47,16 +47,12 @@ static double ms_since(int64_t start_us)
  * training. */
 static int fill(struct lh_loop *l, int b, struct lh_err *err)
 {
-	int64_t T = l->job->data.seq_len;
 	int rc = 0;
 
-	for (int s = 0; !rc && s < b; s++) {
-		int32_t *tokens = l->tokens + s * T, *targets = l->targets + s * T;
-
+	for (int s = 0; !rc && s < b; s++)
 		rc = l->data.validation_count ?
-			     lh_data_validation(&l->data, 0, s, b, tokens, targets, err) :
-			     lh_data_train(&l->data, s, tokens, targets, err);
-	}
+			     lh_loop_read_validation(l, 0, s, b, s, err) :
+			     lh_loop_read_train(l, s, s, err);
 	return rc;
 }
 
@@ -86,7 +82,8 @@ int lh_loop_look_selection(struct lh_loop *l, const char *reason, json_t *told,
 	lh_selection_begin(l->selection);
 	rc = fill(l, b, err);
 	if (!rc)
-		rc = lh_model_selection(l->model, mode, b, l->tokens, see, l->selection, err);
+		rc = lh_model_selection(l->model, mode, b, l->tokens, l->starts, see,
+					l->selection, err);
 	lh_link_beat(l->link);
 	if (!rc)
 		lh_look_add_take(l, told, LH_LOOK_SELECTION, mode, reason, ms_since(start_us),

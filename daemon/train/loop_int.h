@@ -50,6 +50,7 @@ struct lh_loop {
 	struct lh_estimate plan;
 	int micro;               /* sequences of a micro-batch */
 	int32_t *tokens, *targets; /* (micro, seq_len) */
+	int32_t *starts;         /* (micro, seq_len), NULL: documents are not kept apart */
 	float *row_loss;         /* (micro, seq_len) */
 	struct lh_progress p;
 	int64_t saved_step;      /* of the newest checkpoint, begun at least; -1 none */
@@ -103,6 +104,8 @@ int lh_loop_load(struct lh_loop *l, int64_t up_to, struct lh_progress *p, char *
 /* ---- loop_step.c ----------------------------------------------------------- */
 /* l->p.step is one more, or the step comes again; an error is the job's end. */
 int lh_loop_step(struct lh_loop *l, struct lh_err *err);
+/* Sequence number `draw` of training becomes number s of the micro-batch. */
+int lh_loop_read_train(struct lh_loop *l, int64_t draw, int s, struct lh_err *err);
 
 /* ---- unstable.c ------------------------------------------------------------ */
 /* A step that was measured and is not to be applied; an error is the job's end. */
@@ -127,6 +130,10 @@ int lh_loop_evaluate_own(struct lh_loop *l, const char *reason, struct lh_err *e
 /* What comes with the step just done, if anything. One that is abandoned is owed: the
  * next attempt begins with it. */
 int lh_loop_evaluate_step(struct lh_loop *l, struct lh_err *err);
+
+/* Sequence i of n of a validation set becomes number s of the micro-batch. */
+int lh_loop_read_validation(struct lh_loop *l, int set, int64_t i, int64_t n, int s,
+			    struct lh_err *err);
 
 /* Compares this attempt's origin with that of the checkpoint it goes on from: tells of
  * what differs, sets data_changed. */

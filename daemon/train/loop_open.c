@@ -260,6 +260,8 @@ static int open_buffers(struct lh_loop *l, struct lh_err *err)
 
 	l->tokens = lh_calloc(count, sizeof(*l->tokens));
 	l->targets = lh_calloc(count, sizeof(*l->targets));
+	if (l->job->data.documents == LH_DOCUMENTS_SEPARATE)
+		l->starts = lh_calloc(count, sizeof(*l->starts));
 	l->row_loss = lh_calloc(count, sizeof(*l->row_loss));
 	return open_saver(l, err);
 }
@@ -307,6 +309,7 @@ void lh_loop_close(struct lh_loop *l)
 	free(l->trial_path);
 	free(l->tokens);
 	free(l->targets);
+	free(l->starts);
 	free(l->row_loss);
 	lh_selection_free(l->selection);
 	lh_saver_free(l->saver);

@@ -100,13 +100,24 @@ struct losses { /* of one set */
 	int64_t by_place_us; /* what telling them apart took */
 };
 
+int lh_loop_read_validation(struct lh_loop *l, int set, int64_t i, int64_t n, int s,
+			    struct lh_err *err)
+{
+	int64_t at = s * l->job->data.seq_len;
+
+	return lh_data_validation(&l->data, set, i, n, l->tokens + at, l->targets + at,
+				  l->starts ? l->starts + at : NULL, err);
+}
+
 /* Of a micro-batch whose targets and row_loss are at hand. */
 static void add_places(struct lh_loop *l, int b, struct losses *sum)
 {
 	int64_t start_us = lh_clock_us(), T = l->job->data.seq_len;
 
 	for (int s = 0; s < b; s++)
-		lh_positions_add(&sum->by_place, l->targets + s * T, l->row_loss + s * T);
+		lh_positions_add(&sum->by_place, l->targets + s * T,
+				 l->starts ? l->starts + s * T : NULL,
+				 l->row_loss + s * T);
 	sum->by_place_us += lh_clock_us() - start_us;
 }
 
@@ -130,11 +141,10 @@ static int sum_losses(struct lh_loop *l, int set, const struct lh_attention_mode
 			return 0;
 		}
 		for (int s = 0; !rc && s < b; s++)
-			rc = lh_data_validation(&l->data, set, i + s, n, l->tokens + s * T,
-						l->targets + s * T, err);
+			rc = lh_loop_read_validation(l, set, i + s, n, s, err);
 		if (!rc)
-			rc = lh_model_loss(l->model, mode, b, T, l->tokens, l->targets, &loss,
-					   rows, err);
+			rc = lh_model_loss(l->model, mode, b, T, l->tokens, l->targets,
+					   l->starts, &loss, rows, err);
 		if (rc)
 			return rc;
 		sum->nats += loss;
@@ -169,7 +179,8 @@ static int evaluate(struct lh_loop *l, int set, const struct lh_attention_mode *
 	lh_told_add_take(told, "eval", json_pack(
 		"{s:i, s:s, s:i, s:s, s:o, s:I, s:f, s:o, s:s}", "phase", l->p.phase,
 		"attention", lh_look_attention(mode), "set_no", set, "set_name", name, "loss",
-		isfinite(sum.nats) ? json_real(sum.nats / (double)sum.tokens) : json_null(),
+		isfinite(sum.nats) && sum.tokens ? json_real(sum.nats / (double)sum.tokens) :
+						   json_null(),
 		"tokens", (json_int_t)sum.tokens, "duration_ms", ms, "cost",
 		lh_loop_cost(l, LH_LOOK_LOSS, ms), "reason", reason));
 	if (!l->job->evaluation.positions)

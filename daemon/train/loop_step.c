@@ -54,6 +54,24 @@ static double learning_rate(const struct lh_loop *l)
 						 l->p.total_steps);
 }
 
+int lh_loop_read_train(struct lh_loop *l, int64_t draw, int s, struct lh_err *err)
+{
+	int64_t at = s * l->job->data.seq_len;
+
+	return lh_data_train(&l->data, draw, l->tokens + at, l->targets + at,
+			     l->starts ? l->starts + at : NULL, err);
+}
+
+/* What the loss is a mean over: tokens that are predicted in the step that comes. */
+static int64_t targets_of_step(const struct lh_loop *l)
+{
+	int64_t sum = 0;
+
+	for (int64_t i = 0; i < l->job->batch.sequences; i++)
+		sum += lh_data_targets(&l->data, l->p.cursor + i);
+	return sum ? sum : 1;
+}
+
 int lh_loop_step(struct lh_loop *l, struct lh_err *err)
 {
 	const struct lh_job *job = l->job;
@@ -66,6 +84,7 @@ int lh_loop_step(struct lh_loop *l, struct lh_err *err)
 		.clip = (float)l->p.settings.clip, .grad_scale = 1,
 		.step = l->p.step + 1 };
 	int64_t epoch = lh_data_epoch(&l->data, l->p.cursor);
+	float scale = 1 / (float)targets_of_step(l);
 	int64_t start_us = lh_clock_us();
 	enum lh_cause cause;
 	float loss, norm;
@@ -81,12 +100,11 @@ int lh_loop_step(struct lh_loop *l, struct lh_err *err)
 		if (i && lh_loop_is_told(l))
 			return 0; /* nothing was applied: it comes again */
 		for (int s = 0; !rc && s < b; s++)
-			rc = lh_data_train(&l->data, l->p.cursor + i + s,
-					   l->tokens + s * T, l->targets + s * T, err);
+			rc = lh_loop_read_train(l, l->p.cursor + i + s, s, err);
 		if (rc)
 			return rc;
 		lh_model_forward_backward(l->model, &l->modes[l->p.phase], b, l->tokens,
-					  l->targets, 1 / (float)tokens);
+					  l->targets, l->starts, scale);
 		lh_link_beat(l->link);
 		if (lh_loop_is_called_off(l))
 			return 0;

@@ -62,26 +62,29 @@ void lh_model_write(struct lh_model *model, enum lh_model_state which, int64_t o
 void lh_model_weights_changed(struct lh_model *model);
 
 void lh_model_zero_grad(struct lh_model *model); /* and the loss sum */
-/* tokens, targets (B,T) host; targets -1 = no loss there. Adds
- * scale * sum of nats to the loss, and its gradient. b <= B, t == T. */
+/* tokens, targets (B,T) host; targets -1 = no loss there. starts (B,T) host: the row of
+ * the sequence at which each row's document begins, a multiple of the coarsest window of
+ * Lighthouse modes; documents see nothing of each other. NULL: a sequence is one.
+ * Adds scale * sum of nats to the loss, and its gradient. b <= B, t == T. */
 void lh_model_forward_backward(struct lh_model *model,
 			       const struct lh_attention_mode *mode, int b,
 			       const int32_t *tokens, const int32_t *targets,
-			       float scale);
+			       const int32_t *starts, float scale);
 /* Forward only; t <= T when the mode is full attention. row_loss (b,t) host or
  * NULL. *loss = sum of nats. Leaves gradients alone. */
 int lh_model_loss(struct lh_model *model, const struct lh_attention_mode *mode, int b,
 		  int64_t t, const int32_t *tokens, const int32_t *targets,
-		  double *loss, float *row_loss, struct lh_err *err);
-/* Logits (b, V) host, float32, of the token that follows row `at` of each sequence:
- * forward only, t <= T as in lh_model_loss. */
+		  const int32_t *starts, double *loss, float *row_loss,
+		  struct lh_err *err);
+/* Logits (b, V) host, float32, of the token that follows row `at` of each sequence, one
+ * document: forward only, t <= T as in lh_model_loss. */
 int lh_model_logits(struct lh_model *model, const struct lh_attention_mode *mode, int b,
 		    int64_t t, const int32_t *tokens, int64_t at, float *logits,
 		    struct lh_err *err);
 /* A forward pass of b sequences of T tokens in a Lighthouse mode; after each of its
  * Lighthouse layers `seen` gets the choice of the first sequence: index (H,S), host. */
 int lh_model_selection(struct lh_model *model, const struct lh_attention_mode *mode, int b,
-		       const int32_t *tokens,
+		       const int32_t *tokens, const int32_t *starts,
 		       void (*seen)(void *arg, int layer, const int32_t *index), void *arg,
 		       struct lh_err *err);
 /* Rehearses (ops.h) what will be run, so that no step, switch or evaluation waits

@@ -16,15 +16,14 @@ static int time_micro(struct lh_loop *l, int phase, double *step_ms, struct lh_e
 	float loss, norm;
 
 	for (int s = 0; !rc && s < b; s++)
-		rc = lh_data_train(&l->data, l->p.cursor + s, l->tokens + s * T,
-				   l->targets + s * T, err);
+		rc = lh_loop_read_train(l, l->p.cursor + s, s, err);
 	if (!rc)
 		rc = lh_model_measure(l->model, &loss, &norm, err);
 	if (rc)
 		return rc;
 	start_us = lh_clock_us();
 	lh_model_forward_backward(l->model, &l->modes[phase], b, l->tokens, l->targets,
-				  1 / (float)(n * T));
+				  l->starts, 1 / (float)(n * T));
 	rc = lh_model_measure(l->model, &loss, &norm, err);
 	*step_ms = (double)(lh_clock_us() - start_us) / 1000 * (double)n / b;
 	lh_link_beat(l->link);

@@ -20,15 +20,22 @@ void lh_positions_init(struct lh_positions *p, int64_t seq_len)
 }
 
 void lh_positions_add(struct lh_positions *p, const int32_t *targets,
-		      const float *row_loss)
+		      const int32_t *starts, const float *row_loss)
 {
-	for (int i = 0; i < p->count; i++)
-		for (int64_t t = p->edge[i]; t < p->edge[i + 1]; t++) {
-			if (targets[t] < 0)
-				continue;
-			p->nats[i] += row_loss[t];
-			p->tokens[i]++;
-		}
+	int64_t tokens = p->edge[p->count];
+	int i = 0;
+
+	for (int64_t t = 0; t < tokens; t++) {
+		int64_t place = starts ? t - starts[t] : t;
+
+		i = place ? i : 0;
+		while (place >= p->edge[i + 1])
+			i++;
+		if (targets[t] < 0)
+			continue;
+		p->nats[i] += row_loss[t];
+		p->tokens[i]++;
+	}
 }
 
 json_t *lh_positions_json(const struct lh_positions *p)

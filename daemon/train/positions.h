@@ -22,9 +22,10 @@ struct lh_positions {
 
 /* Of sequences of `seq_len` tokens; nothing is counted yet. */
 void lh_positions_init(struct lh_positions *p, int64_t seq_len);
-/* targets, row_loss (seq_len) of one sequence, as from lh_model_loss. */
+/* targets, starts, row_loss (seq_len) of one sequence, as of lh_model_loss; with starts,
+ * a place is one in a document. */
 void lh_positions_add(struct lh_positions *p, const int32_t *targets,
-		      const float *row_loss);
+		      const int32_t *starts, const float *row_loss);
 /* {edges: [count + 1], loss: [nats a token, null: none], tokens: [..]}. */
 json_t *lh_positions_json(const struct lh_positions *p);
 

@@ -35,6 +35,9 @@ enum lh_recompute { LH_RECOMPUTE_AUTO, LH_RECOMPUTE_NONE, LH_RECOMPUTE_CHEAP,
 		    LH_RECOMPUTE_MLP, LH_RECOMPUTE_LAYER };
 enum lh_tokenizer { LH_TOKENIZER_BYTES, LH_TOKENIZER_NONE };
 
+/* Of a sequence: tokens see all before them, or those of their own document alone. */
+enum lh_documents { LH_DOCUMENTS_ATTEND, LH_DOCUMENTS_SEPARATE };
+
 /* Slower rotary angles for a longer context: daemon/train/rope.h. */
 enum lh_rope_scaling { LH_ROPE_NONE, LH_ROPE_LINEAR, LH_ROPE_LLAMA3, LH_ROPE_YARN };
 struct lh_job_rope_scaling {
@@ -88,6 +91,7 @@ struct lh_job_data {
 	int validation_count;
 	enum lh_shard_format format; /* of all of them */
 	enum lh_tokenizer tokenizer;
+	enum lh_documents documents;
 	int64_t seq_len;    /* N tokens a sequence */
 	int64_t shuffle_seed;
 };

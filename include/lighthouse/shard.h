@@ -29,6 +29,7 @@
 #ifndef LIGHTHOUSE_SHARD_H
 #define LIGHTHOUSE_SHARD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "lighthouse/err.h"
@@ -82,9 +83,18 @@ uint64_t lh_shard_fingerprint(const struct lh_shard *s);
 void lh_shard_document(const struct lh_shard *s, int64_t position, int64_t *from,
 		       int64_t *to);
 
+/* Whether the file says where documents end: by a separator, or in an index. */
+bool lh_shard_has_documents(const struct lh_shard *s);
+/* Past the last id of the document that holds id `position`, its separator; or `limit`,
+ * if it does not end before that. position < limit <= count. */
+int64_t lh_shard_document_end(const struct lh_shard *s, int64_t position, int64_t limit);
+
 /* out (n) <- ids [from, from + n) as int32, one that does not fit as a negative number.
  * The range must lie inside. */
 void lh_shard_read(const struct lh_shard *s, int64_t from, int64_t n, int32_t *out);
+/* The same; LH_EDATA names file and position of the first id that is not below vocab. */
+int lh_shard_read_below(const struct lh_shard *s, int64_t from, int64_t n, int64_t vocab,
+			int32_t *out, struct lh_err *err);
 
 struct lh_shard_writer;
 

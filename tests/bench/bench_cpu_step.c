@@ -75,7 +75,8 @@ static double step_s(const struct lh_job_model *c, int B, int64_t T,
 
 		opt.step = i + 1;
 		lh_model_zero_grad(m);
-		lh_model_forward_backward(m, mode, B, ids, ids + 1, 1 / (float)(B * T));
+		lh_model_forward_backward(m, mode, B, ids, ids + 1, NULL,
+					  1 / (float)(B * T));
 		if (lh_model_measure(m, &loss, &norm, &err))
 			exit(1);
 		lh_model_apply(m, &opt);

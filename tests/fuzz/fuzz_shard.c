@@ -25,33 +25,40 @@ static void read_all(const struct lh_shard *s)
 	LH_ASSERT(from <= s->count / 2 && s->count / 2 < to && to <= s->count);
 }
 
-static void check_window(const int32_t *tokens, const int32_t *targets)
+static void check_window(const int32_t *tokens, const int32_t *targets,
+			 const int32_t *starts)
 {
 	for (int i = 0; i < SEQ_LEN; i++) {
 		LH_ASSERT(tokens[i] >= 0 && tokens[i] < VOCAB);
 		LH_ASSERT(targets[i] >= -1 && targets[i] < VOCAB);
+		LH_ASSERT(starts[i] >= 0 && starts[i] <= i && starts[i] % 4 == 0);
 	}
 }
 
-static void train_on(char *path, enum lh_shard_format format)
+static void train_on(char *path, enum lh_shard_format format, enum lh_documents documents)
 {
+	/* Windows of 4 tokens. */
 	struct lh_job job = { .model.vocab = VOCAB,
+			      .phase_count = 1,
+			      .phases = { { .attention = LH_ATTENTION_LIGHTHOUSE,
+					    .lighthouse = { .levels = 3, .pool = 2 } } },
 			      .data = { .train = &path, .train_count = 1,
 					.validation = { { .path = path } },
 					.validation_count = 1, .format = format,
+					.documents = documents,
 					.seq_len = SEQ_LEN } };
-	int32_t tokens[SEQ_LEN], targets[SEQ_LEN];
+	int32_t tokens[SEQ_LEN], targets[SEQ_LEN], starts[SEQ_LEN] = { 0 };
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_data d;
 
 	if (lh_data_open(&d, &job, &err))
 		return;
 	for (int64_t i = 0; i < WINDOWS; i++)
-		if (!lh_data_train(&d, i, tokens, targets, &err))
-			check_window(tokens, targets);
+		if (!lh_data_train(&d, i, tokens, targets, starts, &err))
+			check_window(tokens, targets, starts);
 	for (int64_t i = 0; i < WINDOWS; i++)
-		if (!lh_data_validation(&d, 0, i, WINDOWS, tokens, targets, &err))
-			check_window(tokens, targets);
+		if (!lh_data_validation(&d, 0, i, WINDOWS, tokens, targets, starts, &err))
+			check_window(tokens, targets, starts);
 	lh_data_close(&d);
 }
 
@@ -69,7 +76,8 @@ static void read_as_shard(const uint8_t *data, size_t bytes, enum lh_shard_forma
 		lh_shard_verify(&s, &err);
 		read_all(&s);
 		lh_shard_close(&s);
-		train_on(path, format);
+		train_on(path, format, LH_DOCUMENTS_ATTEND);
+		train_on(path, format, LH_DOCUMENTS_SEPARATE);
 	}
 	close(fd);
 }

@@ -139,7 +139,7 @@ static double step_s(struct lh_model *m, const struct lh_attention_mode *mode,
 	opt.weight_decay = 0.1f, opt.step = step, opt.clip = 1, opt.grad_scale = 1;
 	lh_model_zero_grad(m);
 	lh_model_forward_backward(m, mode, 1, ids.data(), ids.data() + 1,
-				  1 / (float)(ids.size() - 1));
+				  nullptr, 1 / (float)(ids.size() - 1));
 	if (lh_model_measure(m, &loss, &norm, &err))
 		die(&err);
 	lh_model_apply(m, &opt);

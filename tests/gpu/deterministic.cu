@@ -158,7 +158,7 @@ static void take_steps(struct lh_dev *dev, struct lh_model *m,
 		opt.step = i + 1;
 		lh_model_zero_grad(m);
 		lh_model_forward_backward(m, mode, 1, ids.data(), ids.data() + 1,
-					  1.0f / T);
+					  nullptr, 1.0f / T);
 		if (lh_model_measure(m, &loss, &norm, &err))
 			die(&err);
 		lh_model_apply(m, &opt);

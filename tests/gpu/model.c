@@ -161,7 +161,7 @@ static void pass(struct run *r, const int32_t *ids, int micro)
 	lh_model_zero_grad(r->m);
 	for (int b = 0; b < B; b += micro)
 		lh_model_forward_backward(r->m, &r->mode, micro, tokens + b * T,
-					  targets + b * T, 1.0f / (B * T));
+					  targets + b * T, NULL, 1.0f / (B * T));
 }
 
 /* ---- gradients ---------------------------------------------------------------- */
@@ -258,12 +258,12 @@ static void phase(struct lh_model *m, const struct lh_attention_mode *mode, int 
 	float loss, norm;
 	double sum;
 
-	if (lh_model_loss(m, &lh_attention_full, B, T, ids, ids, &sum, NULL, &err) ||
-	    lh_model_loss(m, &lh_attention_full, 1, T, ids, ids, &sum, NULL, &err))
+	if (lh_model_loss(m, &lh_attention_full, B, T, ids, ids, NULL, &sum, NULL, &err) ||
+	    lh_model_loss(m, &lh_attention_full, 1, T, ids, ids, NULL, &sum, NULL, &err))
 		die(&err);
 	lh_model_zero_grad(m);
-	lh_model_forward_backward(m, mode, B, ids, ids, 1e-3f);
-	lh_model_forward_backward(m, mode, 2, ids, ids, 1e-3f);
+	lh_model_forward_backward(m, mode, B, ids, ids, NULL, 1e-3f);
+	lh_model_forward_backward(m, mode, 2, ids, ids, NULL, 1e-3f);
 	if (lh_model_measure(m, &loss, &norm, &err))
 		die(&err);
 	lh_model_apply(m, &opt);

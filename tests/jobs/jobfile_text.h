@@ -53,6 +53,7 @@ static const struct { const char *path, *text; } good[] = {
 	{ "data.validation", "  validation: val.bin" },
 	{ "data.format", "  format: auto" },
 	{ "data.tokenizer", "  tokenizer: bytes" },
+	{ "data.documents", "  documents: attend" },
 	{ "data.seq_len", "  seq_len: 256" },
 	{ "data.shuffle_seed", "  shuffle_seed: 4" },
 	{ "batch", "batch:" },

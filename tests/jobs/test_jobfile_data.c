@@ -101,6 +101,51 @@ static void odd_validation_sets_are_refused(void **state)
 	refused_with("data.validation", "{ a: val.bin, b: none.bin }", "none.bin");
 }
 
+/* `n` ids, a separator at every fourth. */
+static void write_documents(const char *name, int n)
+{
+	char *path = lh_asprintf("%s/%s", dir, name);
+	struct lh_shard_writer *w;
+	int32_t ids[40];
+
+	for (int i = 0; i < n; i++)
+		ids[i] = i % 4 == 3 ? 256 : i;
+	assert_int_equal(lh_shard_writer_new(&w, path, 300, 256, NULL), 0);
+	assert_int_equal(lh_shard_writer_add(w, ids, n, NULL), 0);
+	assert_int_equal(lh_shard_writer_commit(w, 1, NULL), 0);
+	free(path);
+}
+
+/* A shard of documents may be shorter than a sequence: it is filled up. */
+static void documents_are_kept_apart_where_they_are_known(void **state)
+{
+	static const char *const set[] = { "data.documents=separate", "phases.0.scorer=norm",
+					   "data.validation=apart.bin",
+					   "data.train=apart.bin" };
+	static const char *const said[] = { "phases.0.scorer", "data.train", "data.train" };
+	char *text = text_with(-1, NULL);
+	struct lh_job job;
+	struct lh_err err;
+
+	(void)state;
+	write_documents("apart.bin", 40);
+	for (int n = 1; n < 4; n++) {
+		assert_true(load(&job, text, strlen(text), set, n, &err) < 0);
+		assert_non_null(strstr(err.text, said[n - 1]));
+		assert_non_null(strstr(err.text, n == 1 ? "attends across documents" :
+							  "does not tell where documents"));
+		assert_non_null(strstr(err.hint, "data.documents: attend"));
+	}
+	if (load(&job, text, strlen(text), set, 4, &err))
+		fail_msg("refused: %s", err.text);
+	assert_int_equal(job.data.documents, LH_DOCUMENTS_SEPARATE);
+	lh_job_release(&job);
+	write_documents("apart.bin", 1);
+	assert_int_equal(load(&job, text, strlen(text), set, 4, &err), LH_EDATA);
+	assert_non_null(strstr(err.text, "holds 1 tokens, at least 2"));
+	free(text);
+}
+
 static void passkeys_need_bytes_and_room(void **state)
 {
 	(void)state;
@@ -219,6 +264,7 @@ int main(void)
 		cmocka_unit_test(bare_ids_are_read_when_the_file_says_so),
 		cmocka_unit_test(validation_sets_have_names),
 		cmocka_unit_test(odd_validation_sets_are_refused),
+		cmocka_unit_test(documents_are_kept_apart_where_they_are_known),
 		cmocka_unit_test(passkeys_need_bytes_and_room),
 		cmocka_unit_test(shards_are_found_once_whatever_their_names),
 		cmocka_unit_test(a_mixture_is_read_by_source),

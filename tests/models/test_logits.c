@@ -47,7 +47,7 @@ static void check_losses(const char *name, struct logits *l, const int32_t *toke
 	for (int64_t t = 0; t < n; t++)
 		targets[t] = (int32_t)(t * 7 % l->vocab);
 	assert_int_equal(lh_model_loss(l->model, &lh_attention_full, 1, n, tokens, targets,
-				       &loss, rows, &err), 0);
+				       NULL, &loss, rows, &err), 0);
 	for (int64_t t = 0; t < n; t++) {
 		double theirs = nats(want + t * l->vocab, l->vocab, targets[t]);
 

@@ -147,7 +147,7 @@ static void every_window_comes_once_an_epoch(void **state)
 	for (int64_t cursor = 0; cursor < 18; cursor++) {
 		int shard, window;
 
-		assert_int_equal(lh_data_train(&f.d, cursor, tokens, targets, &err), 0);
+		assert_int_equal(lh_data_train(&f.d, cursor, tokens, targets, NULL, &err), 0);
 		for (int t = 0; t < T; t++) {
 			assert_int_equal(tokens[t], tokens[0] + t);
 			assert_int_equal(targets[t], tokens[t] + 1);
@@ -193,7 +193,7 @@ static void each_source_of_a_mixture_has_its_epochs(void **state)
 	for (int64_t cursor = 0; cursor < 4 * 90; cursor++) {
 		bool epoch_is_over;
 
-		assert_int_equal(lh_data_train(&f.d, cursor, tokens, targets, &err), 0);
+		assert_int_equal(lh_data_train(&f.d, cursor, tokens, targets, NULL, &err), 0);
 		if (tokens[0] >= 1000)
 			continue;
 		assert_int_equal(lh_data_epoch(&f.d, cursor), draws / 3);
@@ -261,13 +261,13 @@ static void a_cursor_is_all_there_is_to_resume(void **state)
 	for (int64_t cursor = 0; cursor < 40; cursor++) {
 		int32_t all[T];
 
-		assert_int_equal(lh_data_train(&f.d, cursor, all, targets, &err), 0);
+		assert_int_equal(lh_data_train(&f.d, cursor, all, targets, NULL, &err), 0);
 		tokens[cursor] = all[0];
 	}
 	fixture_close(&f);
 	fixture_open(&f, 11);
 	for (int64_t cursor = 39; cursor >= 23; cursor--) {
-		assert_int_equal(lh_data_train(&f.d, cursor, again, targets, &err), 0);
+		assert_int_equal(lh_data_train(&f.d, cursor, again, targets, NULL, &err), 0);
 		assert_int_equal(again[0], tokens[cursor]);
 	}
 	fixture_close(&f);
@@ -283,13 +283,13 @@ static void validation_is_spread_over_the_split(void **state)
 	fixture_open(&f, 1);
 	assert_int_equal(f.d.validation_count, 1);
 	for (int64_t i = 0; i < 3; i++) {
-		assert_int_equal(lh_data_validation(&f.d, 0, i, 3, tokens, targets, &err), 0);
+		assert_int_equal(lh_data_validation(&f.d, 0, i, 3, tokens, targets, NULL, &err), 0);
 		assert_int_equal(tokens[0], 3000 + i * 16);
 		assert_int_equal(targets[T - 1], 3000 + i * 16 + T);
 	}
 	/* The last one ends with the split. */
 	assert_int_equal(targets[T - 1], 3040);
-	assert_int_equal(lh_data_validation(&f.d, 0, 0, 1, tokens, targets, &err), 0);
+	assert_int_equal(lh_data_validation(&f.d, 0, 0, 1, tokens, targets, NULL, &err), 0);
 	assert_int_equal(tokens[0], 3000);
 	fixture_close(&f);
 }
@@ -307,7 +307,7 @@ static void a_short_split_is_filled_with_nothing_to_predict(void **state)
 	f.job.data.validation[0].path = pack("v.bin", 3000, 4);
 	assert_int_equal(lh_data_open(&f.d, &f.job, &err), 0);
 	for (int64_t i = 0; i < 3; i++) {
-		assert_int_equal(lh_data_validation(&f.d, 0, i, 3, tokens, targets, &err), 0);
+		assert_int_equal(lh_data_validation(&f.d, 0, i, 3, tokens, targets, NULL, &err), 0);
 		assert_int_equal(tokens[2], 3002);
 		assert_int_equal(targets[2], 3003);
 		for (int t = 3; t < T; t++)
@@ -363,7 +363,7 @@ static void an_id_past_the_vocabulary_names_file_and_position(void **state)
 	fixture_open(&f, 1);
 	f.d.vocab = 2019; /* 2019 first comes at position 19 of c.bin, in window 2 */
 	for (int64_t cursor = 0; cursor < 9; cursor++)
-		if (lh_data_train(&f.d, cursor, tokens, targets, &err)) {
+		if (lh_data_train(&f.d, cursor, tokens, targets, NULL, &err)) {
 			assert_int_equal(err.code, LH_EDATA);
 			assert_non_null(strstr(err.text, f.train[2]));
 			failed++;
@@ -371,7 +371,7 @@ static void an_id_past_the_vocabulary_names_file_and_position(void **state)
 				assert_non_null(strstr(err.text, "2019 at position 19,"));
 		}
 	assert_int_equal(failed, 3);
-	validation = lh_data_validation(&f.d, 0, 0, 1, tokens, targets, &err);
+	validation = lh_data_validation(&f.d, 0, 0, 1, tokens, targets, NULL, &err);
 	assert_int_equal(validation, LH_EDATA);
 	assert_non_null(strstr(err.text, "v.bin"));
 	fixture_close(&f);
@@ -389,7 +389,7 @@ static void a_last_target_past_the_vocabulary_is_found(void **state)
 	fixture_open(&f, 1);
 	f.d.vocab = 2000 + 5 * T;
 	for (int64_t cursor = 0; cursor < 9; cursor++)
-		failed += lh_data_train(&f.d, cursor, tokens, targets, &err) == LH_EDATA;
+		failed += lh_data_train(&f.d, cursor, tokens, targets, NULL, &err) == LH_EDATA;
 	assert_int_equal(failed, 1);
 	assert_non_null(strstr(err.text, "2040 at position 40,"));
 	fixture_close(&f);

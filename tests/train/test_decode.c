@@ -82,7 +82,7 @@ static void check_decoder(struct lh_model *m)
 		targets[i] = i * 11 % V;
 	}
 	assert_int_equal(lh_model_loss(m, &lh_attention_full, 1, T, tokens, targets,
-				       &loss, rows, &err), 0);
+				       NULL, &loss, rows, &err), 0);
 	for (int c = 0; c < 3; c++) {
 		struct lh_decoder *d;
 

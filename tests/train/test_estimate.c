@@ -71,15 +71,18 @@ static void what_a_device_lacks_is_refused(void **state)
 
 	(void)state;
 	lacking = lh_sizes_cpu;
-	lacking.has_bias = lacking.has_qk_norm = false;
-	for (int i = 0; i < 2; i++) {
+	lacking.has_bias = lacking.has_qk_norm = lacking.has_documents = false;
+	for (int i = 0; i < 3; i++) {
+		static const char *const keys[] = { "model.qkv_bias", "model.qk_norm",
+						    "data.documents: separate" };
 		struct lh_job job = light_job(LH_SCORER_NORM);
 
-		job.model.qkv_bias = !i;
-		job.model.qk_norm = i;
+		job.model.qkv_bias = i == 0;
+		job.model.qk_norm = i == 1;
+		job.data.documents = i == 2 ? LH_DOCUMENTS_SEPARATE : LH_DOCUMENTS_ATTEND;
 		assert_int_equal(lh_estimate_job(&e, &job, &lacking, NULL, INT64_MAX, &err),
 				 LH_EUNSUPPORTED);
-		assert_non_null(strstr(err.text, i ? "model.qk_norm" : "model.qkv_bias"));
+		assert_non_null(strstr(err.text, keys[i]));
 		assert_non_null(strstr(err.hint, "device: cpu"));
 		assert_int_equal(lh_estimate_job(&e, &job, &lh_sizes_cpu, NULL, INT64_MAX,
 						 &err), 0);

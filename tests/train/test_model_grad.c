@@ -29,7 +29,21 @@ struct setup {
 	struct lh_attention_mode mode;
 	struct lh_model *m;
 	int32_t tokens[B * T], targets[B * T];
+	const int32_t *starts; /* NULL */
 };
+
+/* Documents of whole windows, of the coarsest level too. */
+static const int32_t *documents(void)
+{
+	static const int ends[] = { 4, 12, 44, 48, T, T + 40, 2 * T };
+	static int32_t starts[B * T];
+
+	for (int i = 0, d = 0; i < B * T; i++) {
+		d += i == ends[d];
+		starts[i] = d ? ends[d - 1] % T : 0;
+	}
+	return starts;
+}
 
 /* `qwen`: all that some families have besides. */
 static void setup_init(struct setup *s, bool lighthouse, bool tied, int kv_heads, bool qwen)
@@ -79,7 +93,7 @@ static double loss_at(struct setup *s, const float *base, const float *u, double
 		p[i] = (float)(base[i] + eps * u[i]);
 	lh_model_write(s->m, LH_STATE_PARAM, 0, n, p);
 	assert_int_equal(lh_model_loss(s->m, &s->mode, B, T, s->tokens, s->targets,
-				       &loss, rows, &err), 0);
+				       s->starts, &loss, rows, &err), 0);
 	/* In double: the float32 sum would hide small differences. */
 	for (int i = 0; i < B * T; i++)
 		sum += rows[i];
@@ -111,7 +125,8 @@ static double check_direction(struct setup *s, const float *base, const float *g
 	return best;
 }
 
-static void check(bool lighthouse, bool tied, int kv_heads, bool qwen)
+static void check(bool lighthouse, bool tied, int kv_heads, bool qwen,
+		  const int32_t *starts)
 {
 	const struct lh_param *params;
 	struct lh_err err = LH_ERR_INIT;
@@ -121,6 +136,7 @@ static void check(bool lighthouse, bool tied, int kv_heads, bool qwen)
 	int count;
 
 	setup_init(&s, lighthouse, tied, kv_heads, qwen);
+	s.starts = starts;
 	n = lh_model_param_count(s.m);
 	params = lh_model_params(s.m, &count);
 	base = lh_calloc((size_t)n, 4);
@@ -131,7 +147,8 @@ static void check(bool lighthouse, bool tied, int kv_heads, bool qwen)
 	/* As two micro-batches of one sequence each: gradients accumulate. */
 	for (int b = 0; b < B; b++)
 		lh_model_forward_backward(s.m, &s.mode, 1, s.tokens + b * T,
-					  s.targets + b * T, 1);
+					  s.targets + b * T,
+					  s.starts ? s.starts + b * T : NULL, 1);
 	assert_int_equal(lh_model_read(s.m, LH_STATE_GRAD, 0, n, grad, &err), 0);
 	frozen_record();
 	loss_at(&s, base, u, 0);
@@ -166,51 +183,59 @@ static void check(bool lighthouse, bool tied, int kv_heads, bool qwen)
 static void gradient_of_full_attention(void **state)
 {
 	(void)state;
-	check(false, false, 4, false);
+	check(false, false, 4, false, NULL);
 }
 
 static void gradient_of_full_attention_tied_with_grouped_heads(void **state)
 {
 	(void)state;
-	check(false, true, 2, false);
+	check(false, true, 2, false, NULL);
 }
 
 static void gradient_with_biases_and_norms_of_q_and_k(void **state)
 {
 	(void)state;
-	check(true, true, 2, true); /* one of its layers is full */
+	check(true, true, 2, true, NULL); /* one of its layers is full */
 }
 
 static void gradient_of_lighthouse_attention(void **state)
 {
 	(void)state;
-	check(true, false, 4, false);
+	check(true, false, 4, false, NULL);
 }
 
 static void gradient_of_lighthouse_attention_tied_with_grouped_heads(void **state)
 {
 	(void)state;
-	check(true, true, 2, false);
+	check(true, true, 2, false, NULL);
+}
+
+static void gradient_of_documents_that_are_kept_apart(void **state)
+{
+	(void)state;
+	check(false, true, 2, false, documents());
+	check(true, true, 2, true, documents());
 }
 
 /* What is computed again comes out as it was: the same gradient, bit for bit. */
 static void recomputation_changes_no_bit(void **state)
 {
 	(void)state;
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < 8; i++) {
 		struct lh_err err = LH_ERR_INIT;
 		float *kept = NULL, *again;
 		struct setup s;
 		int64_t n;
 
-		setup_init(&s, i % 2, false, 2, i / 2);
+		setup_init(&s, i % 2, false, 2, i / 2 % 2);
+		s.starts = i / 4 ? documents() : NULL;
 		n = lh_model_param_count(s.m);
 		again = lh_calloc((size_t)n, 4);
 		for (int r = LH_RECOMPUTE_NONE; r <= LH_RECOMPUTE_LAYER; r++) {
 			s.mode.recompute = (enum lh_recompute)r;
 			lh_model_zero_grad(s.m);
 			lh_model_forward_backward(s.m, &s.mode, B, s.tokens, s.targets,
-						  1);
+						  s.starts, 1);
 			assert_int_equal(lh_model_read(s.m, LH_STATE_GRAD, 0, n, again,
 						       &err), 0);
 			if (kept) {
@@ -245,7 +270,7 @@ static void training_repeats_bit_for_bit(void **state)
 			opt.step = i + 1;
 			lh_model_zero_grad(s.m);
 			lh_model_forward_backward(s.m, &s.mode, B, s.tokens, s.targets,
-						  1.0f / (B * T));
+						  s.starts, 1.0f / (B * T));
 			assert_int_equal(lh_model_measure(s.m, &losses[run][i], &norm,
 							  &err), 0);
 			lh_model_apply(s.m, &opt);
@@ -308,6 +333,7 @@ int main(void)
 		cmocka_unit_test(gradient_of_lighthouse_attention),
 		cmocka_unit_test(
 			gradient_of_lighthouse_attention_tied_with_grouped_heads),
+		cmocka_unit_test(gradient_of_documents_that_are_kept_apart),
 		cmocka_unit_test(recomputation_changes_no_bit),
 		cmocka_unit_test(training_repeats_bit_for_bit),
 		cmocka_unit_test(a_gradient_that_is_not_finite_is_not_applied),

@@ -114,7 +114,8 @@ static void train(struct lh_model *m)
 						      T, tokens + b * T);
 		opt.step = i + 1;
 		lh_model_zero_grad(m);
-		lh_model_forward_backward(m, &lh_attention_full, B, tokens, targets, 1.0f / B);
+		lh_model_forward_backward(m, &lh_attention_full, B, tokens, targets, NULL,
+					  1.0f / B);
 		assert_int_equal(lh_model_measure(m, &loss, &norm, &err), 0);
 		lh_model_apply(m, &opt);
 	}

@@ -44,8 +44,8 @@ static void losses_are_means_of_what_is_predicted(void **state)
 	}
 	lh_positions_init(&p, 32);
 	last = p.count - 1;
-	lh_positions_add(&p, targets, row_loss);
-	lh_positions_add(&p, targets, row_loss);
+	lh_positions_add(&p, targets, NULL, row_loss);
+	lh_positions_add(&p, targets, NULL, row_loss);
 	j = lh_positions_json(&p);
 	loss = json_object_get(j, "loss");
 	assert_int_equal(json_array_size(loss), p.count);
@@ -57,6 +57,34 @@ static void losses_are_means_of_what_is_predicted(void **state)
 	json_decref(j);
 }
 
+/* Two documents of 20 and 12 rows: both are at their places 0 to 11. */
+static void a_place_is_one_in_a_document(void **state)
+{
+	int32_t targets[32], starts[32];
+	float row_loss[32];
+	struct lh_positions p;
+
+	(void)state;
+	for (int t = 0; t < 32; t++) {
+		targets[t] = 1;
+		starts[t] = t < 20 ? 0 : 20;
+		row_loss[t] = (float)(t - starts[t]);
+	}
+	lh_positions_init(&p, 32);
+	lh_positions_add(&p, targets, starts, row_loss);
+	for (int i = 0; i < p.count; i++) {
+		double nats = 0;
+		int64_t tokens = 0;
+
+		for (int64_t t = p.edge[i]; t < p.edge[i + 1]; t++) {
+			tokens += (t < 20) + (t < 12);
+			nats += (double)t * ((t < 20) + (t < 12));
+		}
+		assert_int_equal(p.tokens[i], tokens);
+		assert_true(p.nats[i] == nats);
+	}
+}
+
 static void what_is_not_known_is_null(void **state)
 {
 	int32_t targets[8] = { 1, -1, -1, -1, -1, -1, -1, -1 };
@@ -66,7 +94,7 @@ static void what_is_not_known_is_null(void **state)
 
 	(void)state;
 	lh_positions_init(&p, 8);
-	lh_positions_add(&p, targets, row_loss);
+	lh_positions_add(&p, targets, NULL, row_loss);
 	j = lh_positions_json(&p);
 	for (size_t i = 0; i < (size_t)p.count; i++)
 		assert_true(json_is_null(json_array_get(json_object_get(j, "loss"), i)));
@@ -78,6 +106,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(buckets_cover_every_place_once),
 		cmocka_unit_test(losses_are_means_of_what_is_predicted),
+		cmocka_unit_test(a_place_is_one_in_a_document),
 		cmocka_unit_test(what_is_not_known_is_null),
 	};
 

@@ -139,16 +139,18 @@ static void a_model_shows_its_lighthouse_layers_and_stays_as_it_is(void **state)
 	assert_int_equal(lh_ops_cpu.open(&dev, 1, &err), 0);
 	assert_int_equal(lh_model_new(&m, &lh_ops_cpu, dev, &c, 2, 64, &mode, 1, &err), 0);
 	lh_model_init(m, 3);
-	assert_int_equal(lh_model_loss(m, &mode, 2, 64, tokens, tokens, &before, NULL, &err), 0);
+	assert_int_equal(lh_model_loss(m, &mode, 2, 64, tokens, tokens, NULL, &before, NULL,
+				       &err), 0);
 	lh_selection_begin(seen.s);
-	assert_int_equal(lh_model_selection(m, &mode, 2, tokens, see, &seen, &err), 0);
+	assert_int_equal(lh_model_selection(m, &mode, 2, tokens, NULL, see, &seen, &err), 0);
 	assert_int_equal(seen.count, 2);
 	assert_int_equal(seen.layers[0], 1);
 	assert_int_equal(seen.layers[1], 2);
 	/* Of the coarsest level, 16 entries, k = 4 are expanded. */
 	assert_float_equal(told(seen.s, "expanded"), 0.25, 1e-9);
 	assert_true(told(seen.s, "any_head") >= 0.25 && told(seen.s, "any_head") <= 0.5);
-	assert_int_equal(lh_model_loss(m, &mode, 2, 64, tokens, tokens, &after, NULL, &err), 0);
+	assert_int_equal(lh_model_loss(m, &mode, 2, 64, tokens, tokens, NULL, &after, NULL,
+				       &err), 0);
 	assert_true(before == after);
 	lh_selection_free(seen.s);
 	lh_model_free(m);
