@@ -9,7 +9,7 @@
 #include "tensorboard.h"
 
 static const struct ctl_option options[] = {
-	{ "kind", 0, "KIND", false, "steps (default), evals, selection, positions or passkey" },
+	{ "kind", 0, "KIND", false, "steps (default), evals, selection, positions, passkey or choices" },
 	{ "points", 0, "N", false, "steps put together in N groups of equal width" },
 	{ "attempt", 0, "N", false, "only this attempt, abandoned steps too" },
 	{ "all-attempts", 0, NULL, false, "all attempts, abandoned steps too" },
@@ -132,6 +132,18 @@ static void add_context(struct ctl_table *t, const json_t *r)
 		add_real(t, "%.2f", r, depths[i]);
 }
 
+static void add_choice(struct ctl_table *t, const json_t *r)
+{
+	add_int(t, r, "attempt");
+	add_int(t, r, "step");
+	ctl_table_add(t, ctl_str(r, "set_name"));
+	ctl_table_add(t, ctl_str(r, "attention"));
+	add_int(t, r, "items");
+	add_real(t, "%.4f", r, "acc");
+	add_real(t, "%.4f", r, "acc_norm");
+	add_real(t, "%.4f", r, "chance");
+}
+
 static const char *const step_heads[] = { "ATTEMPT", "STEP", "PHASE", "LOSS", "GRAD NORM",
 					  "LR", "MS", "TOKENS/S" };
 static const char *const evaluation_heads[] = { "ATTEMPT", "STEP", "PHASE",
@@ -149,6 +161,9 @@ static const char *const context_heads[] = { "ATTEMPT", "STEP", "ATTENTION", "CO
 					     "15 %", "30 %", "50 %", "70 %", "85 %",
 					     "100 %" };
 
+static const char *const choice_heads[] = { "ATTEMPT", "STEP", "SET", "ATTENTION", "ITEMS",
+					    "RIGHT", "BY LENGTH", "BY CHANCE" };
+
 static const struct kind kinds[] = {
 	{ "steps", "job.steps", "steps", step_heads, 8, add_step, ctl_behind_step, false },
 	{ "evals", "job.evaluations", "evaluations", evaluation_heads, 7, add_evaluation,
@@ -159,6 +174,8 @@ static const struct kind kinds[] = {
 	  ctl_behind_evaluation, true },
 	{ "passkey", "job.looks", "looks", context_heads, 11, add_context,
 	  ctl_behind_evaluation, true },
+	{ "choices", "job.looks", "looks", choice_heads, 8, add_choice, ctl_behind_evaluation,
+	  true },
 };
 static const struct kind points = { "steps", "job.curve", "points", point_heads, 10, add_point,
 				    NULL, false };
@@ -179,7 +196,7 @@ static const struct kind *choose(const struct ctl *c)
 	const char *wrong = NULL;
 
 	if (!kind)
-		wrong = "--kind is none of steps, evals, selection, positions and passkey";
+		wrong = "--kind is none of steps, evals, selection, positions, passkey and choices";
 	else if (want_points && kind != kinds)
 		wrong = "--points is for steps";
 	else if (want_points && (ctl_opt(c, "all-attempts") || ctl_opt(c, "limit")))

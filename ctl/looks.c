@@ -77,6 +77,18 @@ static void add_contexts(json_t *rows, const json_t *look)
 	}
 }
 
+static void add_choices(json_t *rows, const json_t *look)
+{
+	json_t *set, *row;
+	size_t i;
+
+	json_array_foreach (list_of(look, "sets"), i, set) {
+		row = begin_row(look);
+		json_object_update(row, set);
+		json_array_append_new(rows, row);
+	}
+}
+
 json_t *ctl_look_rows(const json_t *look)
 {
 	const char *kind = ctl_str(look, "kind");
@@ -88,6 +100,8 @@ json_t *ctl_look_rows(const json_t *look)
 		add_buckets(rows, look);
 	else if (!strcmp(kind, "passkey"))
 		add_contexts(rows, look);
+	else if (!strcmp(kind, "choices"))
+		add_choices(rows, look);
 	return rows;
 }
 
@@ -152,6 +166,22 @@ static void print_grid(const json_t *look)
 	json_decref(rows);
 }
 
+static void print_choices(const json_t *look)
+{
+	json_t *rows = ctl_look_rows(look), *row;
+	size_t i;
+
+	if (json_array_size(rows))
+		printf("multiple choice at step %" PRId64 " with %s attention\n",
+		       ctl_int(look, "step"), ctl_safe(look, "attention"));
+	json_array_foreach (rows, i, row)
+		printf("  %s: %.1f %% of %" PRId64 " right, %.1f %% by length; %.1f %% by "
+		       "chance\n", ctl_safe(row, "set_name"), 100 * ctl_real(row, "acc"),
+		       ctl_int(row, "items"), 100 * ctl_real(row, "acc_norm"),
+		       100 * ctl_real(row, "chance"));
+	json_decref(rows);
+}
+
 static void print_cost(const char *what, const json_t *o, bool *any)
 {
 	if (!ctl_has(o, "cost"))
@@ -172,6 +202,7 @@ static void print_costs(const json_t *show)
 	print_cost("by place", look_of(show, "positions"), &any);
 	print_cost("selection", look_of(show, "selection"), &any);
 	print_cost("passkeys", look_of(show, "passkey"), &any);
+	print_cost("multiple choice", look_of(show, "choices"), &any);
 	if (any)
 		printf("\n");
 }
@@ -181,5 +212,7 @@ void ctl_print_looks(const json_t *show)
 	print_selection(look_of(show, "selection"));
 	if (look_of(show, "passkey"))
 		print_grid(look_of(show, "passkey"));
+	if (look_of(show, "choices"))
+		print_choices(look_of(show, "choices"));
 	print_costs(show);
 }

@@ -50,7 +50,7 @@ static const char evaluations_sql[] =
 static const char looks_sql[] =
 	"SELECT l.kind, l.step, l.attempt, l.phase, l.attention, l.reason, l.duration_ms,"
 	" l.cost, l.time_ms, l.data_json"
-	" FROM (VALUES ('selection'), ('positions'), ('passkey')) k JOIN looks l"
+	" FROM (VALUES ('selection'), ('positions'), ('passkey'), ('choices')) k JOIN looks l"
 	" ON l.job = ?1 AND l.kind = k.column1 AND (l.attempt, l.seq) ="
 	" (SELECT attempt, seq FROM looks WHERE job = ?1 AND kind = k.column1"
 	"  ORDER BY attempt DESC, seq DESC LIMIT 1)";

@@ -209,6 +209,11 @@ int lh_command_check(const struct lh_job_run *run, const char *verb, const json_
 	if (is(verb, "eval") && run->state == LH_JOB_QUEUED)
 		return refuse(err, run, "waits in the queue; there is nothing to evaluate",
 			      "ask once it runs");
+	if (is(verb, "eval") && json_is_true(json_object_get(args, "passkey")) &&
+	    json_is_true(json_object_get(args, "choices"))) {
+		lh_err_set(err, LH_EPARAMS, "passkeys and multiple choice at once");
+		return lh_err_hint(err, "ask for one after the other");
+	}
 	if (is(verb, "set") && run->state == LH_JOB_QUEUED)
 		return refuse(err, run, "waits in the queue; it has nothing to be set yet",
 			      "set it once it runs");

@@ -188,7 +188,7 @@ static int read_value(const struct lh_reader *r, const struct lh_node *n, const 
 	case LH_KEY_PATHS:
 		return lh__read_paths(r, n, path, key, &job->data);
 	case LH_KEY_SETS:
-		return lh__read_sets(r, n, path, key, &job->data);
+		return lh__read_sets(r, n, path, key, job);
 	case LH_KEY_LAYERS:
 		return read_layers(r, n, path, key, base, job->model.layers);
 	}

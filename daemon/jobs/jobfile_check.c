@@ -9,6 +9,7 @@
 #include "jobs/jobfile.h"
 #include "jobs/jobfile_int.h"
 #include "lighthouse/shard.h"
+#include "train/choices.h"
 #include "train/passkey.h"
 
 /* Finishes an error that is set: place and key in front. */
@@ -154,6 +155,16 @@ static int check_passkey(const struct lh_job *job, const struct lh_node *root,
 	return blame(root, path, err);
 }
 
+static int check_choices(const struct lh_job *job, const struct lh_node *root,
+			 struct lh_err *err)
+{
+	if (!job->evaluation.choices.every_steps || job->evaluation.choices.file_count)
+		return 0;
+	lh_err_set(err, LH_EJOBFILE, "there is nothing to choose from");
+	lh_err_hint(err, "evaluation.choices.files, or every_steps: 0");
+	return blame(root, "evaluation.choices.every_steps", err);
+}
+
 /* Lighthouse keys that stand in a full phase. */
 static int check_full(int i, const struct lh_node *root, struct lh_err *err)
 {
@@ -238,6 +249,8 @@ int lh_jobfile_check(const struct lh_job *job, const struct lh_node *root,
 		rc = check_batch(job, root, err);
 	if (!rc)
 		rc = check_passkey(job, root, err);
+	if (!rc)
+		rc = check_choices(job, root, err);
 	for (int i = 0; !rc && i < job->phase_count; i++)
 		rc = check_phase(job, i, root, err);
 	return rc ? rc : check_schedule(job, root, err);
@@ -323,6 +336,13 @@ int lh_jobfile_check_data(const struct lh_job *job, const struct lh_node *root,
 	for (int i = 0; i < job->data.validation_count; i++)
 		if (check_shard(job, job->data.validation[i].path, 2, err))
 			return blame(root, "data.validation", err);
+	for (int i = 0; i < job->evaluation.choices.file_count; i++) {
+		struct lh_choices c;
+
+		if (lh_choices_read(&c, job->evaluation.choices.files[i].path, job, err))
+			return blame(root, "evaluation.choices.files", err);
+		lh_choices_release(&c);
+	}
 	return 0;
 }
 
@@ -396,6 +416,10 @@ void lh_job_release(struct lh_job *job)
 	for (int i = 0; i < job->data.validation_count; i++) {
 		free(job->data.validation[i].name);
 		free(job->data.validation[i].path);
+	}
+	for (int i = 0; i < job->evaluation.choices.file_count; i++) {
+		free(job->evaluation.choices.files[i].name);
+		free(job->evaluation.choices.files[i].path);
 	}
 	for (int i = 0; i < job->phase_count; i++)
 		free(job->phases[i].name);

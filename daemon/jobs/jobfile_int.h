@@ -94,11 +94,11 @@ int lh__read_paths(const struct lh_reader *r, const struct lh_node *n, const cha
  * the node that gave it. */
 int lh__check_name(const struct lh_reader *r, const struct lh_node *at, const char *path,
 		   const char *what, const char *name, bool is_known);
-/* A path, a section of NAME: PATH, or a list of { name, path } into d->validation. */
+/* A path, a section of NAME: PATH, or a list of { name, path } into the sets of a key. */
 int lh__read_sets(const struct lh_reader *r, const struct lh_node *n, const char *path,
-		  const struct lh_key *key, struct lh_job_data *d);
+		  const struct lh_key *key, struct lh_job *job);
 /* What lh__read_sets reads: a path alone where there is one without a name. */
-json_t *lh__sets_json(const struct lh_job_data *d);
+json_t *lh__sets_json(const struct lh_key *key, const struct lh_job *job);
 
 /* The tree into a zeroed job: types, ranges, presets, defaults, unknown keys. */
 int lh_jobfile_read(struct lh_job *job, const struct lh_node *root,

@@ -60,7 +60,7 @@ static json_t *value_of(const struct lh_key *key, const void *base,
 	case LH_KEY_PATHS:
 		return train_of(&job->data);
 	case LH_KEY_SETS:
-		return lh__sets_json(&job->data);
+		return lh__sets_json(key, job);
 	case LH_KEY_LAYERS:
 		list = json_array();
 		for (int i = 0; i < phase->dense_count; i++)

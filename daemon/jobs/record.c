@@ -173,27 +173,50 @@ static void on_eval(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 			    reason);
 }
 
+/* "web 41.0 % right (43.0 % by length), code ..." */
+static void describe_choices(const json_t *data, char *out, size_t bytes)
+{
+	json_t *set;
+	size_t i;
+
+	json_array_foreach (json_object_get(data, "sets"), i, set)
+		snprintf(out + strlen(out), bytes - strlen(out),
+			 "%s%.64s %.1f %% right (%.1f %% by length)", i ? ", " : "",
+			 text(set, "set_name"), 100 * number(set, "acc"),
+			 100 * number(set, "acc_norm"));
+}
+
+static void describe_look(const char *kind, const json_t *data, char *out, size_t bytes)
+{
+	*out = '\0';
+	if (!strcmp(kind, "choices"))
+		describe_choices(data, out, bytes);
+	else if (!strcmp(kind, "passkey"))
+		snprintf(out, bytes, "passkeys: %.1f %% found", 100 * number(data, "right"));
+	else
+		snprintf(out, bytes, "selection: %.1f %% of tokens starved",
+			 100 * number(data, "never"));
+}
+
 /* A sentence on what was seen; where the page and scripts find it, it is whole. */
 static void tell_of_look(struct lh_worker *w, struct lh_batch *b, const json_t *r)
 {
-	bool passkey = !strcmp(text(r, "kind"), "passkey");
-	const json_t *data = json_object_get(r, "data");
-	double share = number(data, passkey ? "right" : "never"), cost = number(r, "cost");
-	char costs[64] = "";
+	const char *kind = text(r, "kind");
+	bool selection = !strcmp(kind, "selection");
+	double cost = number(r, "cost");
+	char costs[64] = "", seen[512];
 
+	describe_look(kind, json_object_get(r, "data"), seen, sizeof(seen));
 	if (isfinite(cost))
 		snprintf(costs, sizeof(costs), "; such looks take %.2g %% of training's time",
 			 100 * cost);
 	lh_batch_event_take(b, w->run->id, w->attempt, integer(r, "step"), "job.look",
-			    json_pack("{s:s, s:s, s:s, s:o, s:o}", "kind", text(r, "kind"),
-				      "attention", text(r, "attention"), "reason",
-				      text(r, "reason"), "duration_ms",
-				      real_or_null(number(r, "duration_ms")), "cost",
-				      real_or_null(cost)),
-			    passkey ? "passkeys: %.1f %% found%s%s" :
-				      "selection: %.1f %% of tokens starved%s%s",
-			    100 * share,
-			    passkey && strcmp(text(r, "attention"), "full") ?
+			    json_pack("{s:s, s:s, s:s, s:o, s:o}", "kind", kind, "attention",
+				      text(r, "attention"), "reason", text(r, "reason"),
+				      "duration_ms", real_or_null(number(r, "duration_ms")),
+				      "cost", real_or_null(cost)),
+			    "%s%s%s", seen,
+			    !selection && strcmp(text(r, "attention"), "full") ?
 				    " with Lighthouse attention" : "", costs);
 }
 

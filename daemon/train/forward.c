@@ -421,6 +421,23 @@ int lh_model_prepare(struct lh_model *m, const struct lh_attention_mode *modes, 
 	return rc;
 }
 
+int lh_model_prepare_short(struct lh_model *m, int b, int64_t t, struct lh_err *err)
+{
+	int32_t *ids;
+	double loss;
+	int rc;
+
+	if (!m->ops->rehearse)
+		return 0;
+	ids = lh_calloc((size_t)(b * t), sizeof(*ids));
+	m->ops->rehearse(m->dev, true);
+	rc = lh_model_loss(m, &lh_attention_full, b, t, ids, ids, NULL, &loss, NULL,
+			   err);
+	m->ops->rehearse(m->dev, false);
+	free(ids);
+	return rc;
+}
+
 int lh_model_measure(struct lh_model *m, float *loss, float *grad_norm,
 		     struct lh_err *err)
 {

@@ -1,6 +1,9 @@
 /* look.c: what is looked at beside training, and what that costs; see loop_int.h. */
 #include "train/loop_int.h"
 
+#include "base/failpoint.h"
+#include "base/fs.h"
+
 const char *lh_look_attention(const struct lh_attention_mode *mode)
 {
 	return mode->attention == LH_ATTENTION_FULL ? "full" : "lighthouse";
@@ -32,13 +35,33 @@ int64_t lh_loop_evaluated(const struct lh_loop *l)
 	return n ? n : l->micro;
 }
 
+int lh_look_batch(const struct lh_loop *l)
+{
+	int64_t n = lh_loop_evaluated(l);
+
+	return n < l->micro ? (int)n : l->micro;
+}
+
+bool lh_look_is_called_away(struct lh_loop *l)
+{
+	LH_FAILPOINT("look.batch");
+	if (lh_loop_is_told(l))
+		l->abandoned = true;
+	return l->abandoned;
+}
+
+double lh_look_ms_since(int64_t start_us)
+{
+	return (double)(lh_clock_us() - start_us) / 1000;
+}
+
 void lh_look_add_take(struct lh_loop *l, json_t *told, enum lh_look look,
 		      const struct lh_attention_mode *mode, const char *reason, double ms,
 		      json_t *data)
 {
 	static const char *const kinds[LH_LOOK_COUNT] = {
 		[LH_LOOK_SELECTION] = "selection", [LH_LOOK_POSITIONS] = "positions",
-		[LH_LOOK_PASSKEY] = "passkey" };
+		[LH_LOOK_PASSKEY] = "passkey", [LH_LOOK_CHOICES] = "choices" };
 
 	LH_ASSERT(data && kinds[look]);
 	lh_told_add_take(told, "look", json_pack(

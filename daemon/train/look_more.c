@@ -15,31 +15,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "base/failpoint.h"
 #include "base/fs.h"
 #include "lighthouse/shard.h"
 #include "train/passkey.h"
-
-/* Sequences of a pass. */
-static int batch_of(const struct lh_loop *l)
-{
-	int64_t n = lh_loop_evaluated(l);
-
-	return n < l->micro ? (int)n : l->micro;
-}
-
-static bool is_called_away(struct lh_loop *l)
-{
-	LH_FAILPOINT("look.batch");
-	if (lh_loop_is_told(l))
-		l->abandoned = true;
-	return l->abandoned;
-}
-
-static double ms_since(int64_t start_us)
-{
-	return (double)(lh_clock_us() - start_us) / 1000;
-}
 
 /* ---- selection ------------------------------------------------------------- */
 
@@ -67,9 +45,9 @@ int lh_loop_look_selection(struct lh_loop *l, const char *reason, json_t *told,
 	const struct lh_attention_mode *mode = &l->modes[l->p.phase];
 	const struct lh_job_model *model = &l->job->model;
 	int64_t start_us = lh_clock_us();
-	int b = batch_of(l), rc;
+	int b = lh_look_batch(l), rc;
 
-	if (mode->attention == LH_ATTENTION_FULL || is_called_away(l))
+	if (mode->attention == LH_ATTENTION_FULL || lh_look_is_called_away(l))
 		return 0;
 	lh_loop_status(l, "evaluating");
 	if (l->selection && !lh_selection_is_of(l->selection, &mode->geometry)) {
@@ -86,8 +64,8 @@ int lh_loop_look_selection(struct lh_loop *l, const char *reason, json_t *told,
 					l->selection, err);
 	lh_link_beat(l->link);
 	if (!rc)
-		lh_look_add_take(l, told, LH_LOOK_SELECTION, mode, reason, ms_since(start_us),
-				 lh_selection_json(l->selection));
+		lh_look_add_take(l, told, LH_LOOK_SELECTION, mode, reason,
+				 lh_look_ms_since(start_us), lh_selection_json(l->selection));
 	return rc;
 }
 
@@ -124,7 +102,7 @@ static int ask(struct lh_loop *l, struct grid *g, int c, int d, int64_t from, in
 {
 	int64_t T = l->job->data.seq_len, V = l->job->model.vocab;
 	uint64_t seed = (uint64_t)l->job->evaluation.passkey.seed;
-	int b = batch_of(l), rc;
+	int b = lh_look_batch(l), rc;
 
 	for (int s = 0; s < b; s++)
 		g->digit[s] = lh_passkey_text(seed, from + s, g->context[c],
@@ -140,9 +118,9 @@ static int ask(struct lh_loop *l, struct grid *g, int c, int d, int64_t from, in
 static int ask_cell(struct lh_loop *l, struct grid *g, int c, int d, struct lh_err *err)
 {
 	int64_t samples = l->job->evaluation.passkey.samples;
-	int b = batch_of(l), rc = 0;
+	int b = lh_look_batch(l), rc = 0;
 
-	for (int64_t i = 0; !rc && i < samples && !is_called_away(l); i += b)
+	for (int64_t i = 0; !rc && i < samples && !lh_look_is_called_away(l); i += b)
 		rc = ask(l, g, c, d, i, samples - i < b ? (int)(samples - i) : b, err);
 	return rc;
 }
@@ -175,7 +153,7 @@ int lh_loop_look_passkey(struct lh_loop *l, const struct lh_attention_mode *mode
 {
 	int64_t start_us = lh_clock_us(), from = l->job->evaluation.passkey.from_tokens;
 	struct grid g = { .mode = mode };
-	size_t b = (size_t)batch_of(l);
+	size_t b = (size_t)lh_look_batch(l);
 	int rc = 0;
 
 	lh_loop_status(l, "evaluating");
@@ -187,7 +165,8 @@ int lh_loop_look_passkey(struct lh_loop *l, const struct lh_attention_mode *mode
 	free(g.digit);
 	free(g.logits);
 	if (!rc && !l->abandoned)
-		lh_look_add_take(l, told, LH_LOOK_PASSKEY, mode, reason, ms_since(start_us),
+		lh_look_add_take(l, told, LH_LOOK_PASSKEY, mode, reason,
+				 lh_look_ms_since(start_us),
 				 grid_json(&g, l->job->evaluation.passkey.samples));
 	return rc;
 }

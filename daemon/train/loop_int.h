@@ -10,6 +10,7 @@
  *   loop_save.c checkpoints and evaluations
  *   look.c      what they tell, and what that costs
  *   look_more.c what else is looked at with them: selections, passkeys
+ *   look_choices.c  multiple choice
  *   pace.c      what steps of phases to come would take
  *   loop_gpu.c  the GPU that is to be its own
  *
@@ -19,6 +20,7 @@
 #define LIGHTHOUSE_LOOP_INT_H
 
 #include "train/checkpoint.h"
+#include "train/choices.h"
 #include "train/data.h"
 #include "train/estimate.h"
 #include "train/loop.h"
@@ -30,7 +32,7 @@
 
 /* What is looked at beside training, each with its own cost. */
 enum lh_look { LH_LOOK_LOSS, LH_LOOK_SELECTION, LH_LOOK_POSITIONS, LH_LOOK_PASSKEY,
-	       LH_LOOK_COUNT };
+	       LH_LOOK_CHOICES, LH_LOOK_COUNT };
 
 enum lh_ending { LH_END_NOT, LH_END_DONE, LH_END_CANCELLED, LH_END_STOPPED,
 		 LH_END_FAILED, LH_END_REWOUND, LH_END_HELD };
@@ -44,6 +46,8 @@ struct lh_loop {
 	struct lh_model *model;
 	struct lh_saver *saver;
 	struct lh_data data;
+	struct lh_choices choices[LH_SETS_MAX];
+	int choices_count;
 	json_t *origin;          /* of this attempt */
 	bool data_changed;       /* since the checkpoint that it goes on from */
 	struct lh_attention_mode modes[LH_PHASES_MAX];
@@ -153,6 +157,11 @@ json_t *lh_loop_cost(struct lh_loop *l, enum lh_look look, double ms);
 /* Sequences of an evaluation, to be rehearsed: a micro-batch where there is none, which
  * other looks need. */
 int64_t lh_loop_evaluated(const struct lh_loop *l);
+/* Sequences of a look's pass: those of an evaluation's, which was rehearsed. */
+int lh_look_batch(const struct lh_loop *l);
+/* Before a pass: told to end, it sets l->abandoned. */
+bool lh_look_is_called_away(struct lh_loop *l);
+double lh_look_ms_since(int64_t start_us);
 /* Adds a record of a look that took `ms`; takes `data`. */
 void lh_look_add_take(struct lh_loop *l, json_t *told, enum lh_look look,
 		      const struct lh_attention_mode *mode, const char *reason, double ms,
@@ -167,6 +176,19 @@ int lh_loop_look_selection(struct lh_loop *l, const char *reason, json_t *told,
 int lh_loop_may_passkey(const struct lh_loop *l, struct lh_err *err);
 /* Contexts by depths; told to end, it leaves off and sets l->abandoned. */
 int lh_loop_look_passkey(struct lh_loop *l, const struct lh_attention_mode *mode,
+			 const char *reason, json_t *told, struct lh_err *err);
+
+/* ---- look_choices.c -------------------------------------------------------- */
+/* The job's files into memory. To be closed after a failure too. */
+int lh_loop_open_choices(struct lh_loop *l, struct lh_err *err);
+void lh_loop_close_choices(struct lh_loop *l);
+/* Tokens of a pass with full attention, to be rehearsed; 0: there are no files. */
+int64_t lh_loop_choices_tokens(const struct lh_loop *l);
+/* Whether there is something to choose from; LH_ESTATE. */
+int lh_loop_may_choose(const struct lh_loop *l, struct lh_err *err);
+/* All files; told to end, it leaves off and sets l->abandoned. No state of training is
+ * touched. */
+int lh_loop_look_choices(struct lh_loop *l, const struct lh_attention_mode *mode,
 			 const char *reason, json_t *told, struct lh_err *err);
 
 /* ---- pace.c ---------------------------------------------------------------- */

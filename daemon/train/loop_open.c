@@ -214,6 +214,8 @@ static int open_device(struct lh_loop *l, struct lh_err *err)
 		l->c->ops->cache(l->dev, l->c->cache);
 	if (!rc)
 		rc = lh_data_open(&l->data, l->job, err);
+	if (!rc)
+		rc = lh_loop_open_choices(l, err);
 	/* Now: later the text names the engines that were planned so far. */
 	if (!rc)
 		l->origin = lh_origin_of(l->job, &l->data, l->c->ops->describe(l->dev));
@@ -251,6 +253,9 @@ static int prepare(struct lh_loop *l, struct lh_err *err)
 				      evaluated, err);
 		lh_link_beat(l->link);
 	}
+	if (!rc && l->choices_count)
+		rc = lh_model_prepare_short(l->model, lh_look_batch(l),
+					    lh_loop_choices_tokens(l), err);
 	return rc;
 }
 
@@ -315,6 +320,7 @@ void lh_loop_close(struct lh_loop *l)
 	lh_saver_free(l->saver);
 	lh_model_free(l->model);
 	lh_data_close(&l->data);
+	lh_loop_close_choices(l);
 	json_decref(l->origin);
 	l->c->ops->close(l->dev);
 	lh_loop_give_back_gpu(l);

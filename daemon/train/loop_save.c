@@ -239,10 +239,8 @@ static const char *due_evaluation(const struct lh_loop *l)
 	return every && l->p.step % every == 0 ? "interval" : NULL;
 }
 
-static bool is_passkey_due(const struct lh_loop *l)
+static bool is_due(const struct lh_loop *l, int64_t every)
 {
-	int64_t every = l->job->evaluation.passkey.every_steps;
-
 	return every && l->p.step && l->p.step % every == 0;
 }
 
@@ -262,8 +260,9 @@ static int without_evaluation(struct lh_loop *l, const char *reason,
 
 int lh_loop_evaluate_step(struct lh_loop *l, struct lh_err *err)
 {
+	const struct lh_job_evaluation *looks = &l->job->evaluation;
 	const char *reason = due_evaluation(l);
-	bool interval = reason && !strcmp(reason, "interval"), gap = l->job->evaluation.gap;
+	bool interval = reason && !strcmp(reason, "interval"), gap = looks->gap;
 	const struct lh_attention_mode *own = &l->modes[l->p.phase];
 	struct lh_err why = LH_ERR_INIT;
 	json_t *told = json_array();
@@ -273,10 +272,12 @@ int lh_loop_evaluate_step(struct lh_loop *l, struct lh_err *err)
 		own = NULL;
 	if (reason)
 		rc = evaluate_sets(l, &lh_attention_full, own, reason, told, &why);
-	if (!rc && !l->abandoned && interval && l->job->evaluation.selection)
+	if (!rc && !l->abandoned && interval && looks->selection)
 		rc = lh_loop_look_selection(l, reason, told, &why);
-	if (!rc && !l->abandoned && is_passkey_due(l))
+	if (!rc && !l->abandoned && is_due(l, looks->passkey.every_steps))
 		rc = lh_loop_look_passkey(l, &lh_attention_full, "interval", told, &why);
+	if (!rc && !l->abandoned && is_due(l, looks->choices.every_steps))
+		rc = lh_loop_look_choices(l, &lh_attention_full, "interval", told, &why);
 	lh_told_post_take(l, told, rc);
 	l->p.owed = l->abandoned;
 	if (l->p.owed)

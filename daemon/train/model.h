@@ -95,6 +95,8 @@ int lh_model_selection(struct lh_model *model, const struct lh_attention_mode *m
 int lh_model_prepare(struct lh_model *model, const struct lh_attention_mode *modes,
 		     int mode_count, int64_t sequences, int64_t evaluated,
 		     struct lh_err *err);
+/* Rehearses the loss of b sequences of t tokens with full attention, too. */
+int lh_model_prepare_short(struct lh_model *model, int b, int64_t t, struct lh_err *err);
 /* *loss and *grad_norm of what was added up since zero_grad: waits for it. */
 int lh_model_measure(struct lh_model *model, float *loss, float *grad_norm,
 		     struct lh_err *err);

@@ -259,14 +259,15 @@ static void save_by_command(struct lh_loop *l, bool pin, struct lh_err *no)
 	free(path);
 }
 
-static void passkey_by_command(struct lh_loop *l, const struct lh_attention_mode *mode,
-			       struct lh_err *no)
+static void look_by_command(struct lh_loop *l, bool passkey,
+			    const struct lh_attention_mode *mode, struct lh_err *no)
 {
+	int rc = passkey ? lh_loop_may_passkey(l, no) : lh_loop_may_choose(l, no);
 	json_t *told = json_array();
-	int rc = lh_loop_may_passkey(l, no);
 
 	if (!rc)
-		rc = lh_loop_look_passkey(l, mode, "command", told, no);
+		rc = passkey ? lh_loop_look_passkey(l, mode, "command", told, no) :
+			       lh_loop_look_choices(l, mode, "command", told, no);
 	lh_told_post_take(l, told, rc);
 }
 
@@ -280,8 +281,9 @@ static void eval_by_command(struct lh_loop *l, const json_t *args, struct lh_err
 		lh_err_set(no, LH_ESTATE, "phase '%s' has full attention",
 			   l->job->phases[l->p.phase].name);
 		lh_err_hint(no, "leave the attention out");
-	} else if (is_set(args, "passkey")) {
-		passkey_by_command(l, own ? phase : &lh_attention_full, no);
+	} else if (is_set(args, "passkey") || is_set(args, "choices")) {
+		look_by_command(l, is_set(args, "passkey"), own ? phase : &lh_attention_full,
+				no);
 	} else if (!l->data.validation_count || !l->job->evaluation.sequences) {
 		lh_err_set(no, LH_ESTATE, "the job has nothing to be evaluated with");
 		lh_err_hint(no, "data.validation and evaluation.sequences, in the job file");

@@ -24,6 +24,7 @@
 #define LH_LAYERS_MAX 128
 #define LH_SETS_MAX 16
 #define LH_SET_NAME "validation" /* of the one that has none */
+#define LH_CHOICES_NAME "choices" /* of a file of multiple choice that has none */
 
 enum lh_device { LH_DEVICE_AUTO, LH_DEVICE_CPU, LH_DEVICE_CUDA };
 enum lh_schedule { LH_SCHEDULE_CONSTANT, LH_SCHEDULE_LINEAR, LH_SCHEDULE_COSINE,
@@ -75,9 +76,9 @@ struct lh_job_source {
 	char *name;         /* its place from 1 unless the file gives one */
 };
 
-/* A shard to be evaluated on. */
+/* A file to be evaluated on: a shard, or multiple choice. */
 struct lh_job_set {
-	char *name;         /* LH_SET_NAME unless the file gives one */
+	char *name;         /* LH_SET_NAME, LH_CHOICES_NAME unless the file gives one */
 	char *path;         /* absolute */
 };
 
@@ -152,6 +153,12 @@ struct lh_job_evaluation {
 		int64_t samples;     /* of each context and depth */
 		int64_t seed;
 	} passkey;           /* hidden digits, train/passkey.h */
+	struct {
+		int64_t every_steps; /* 0 = by command only */
+		struct lh_job_set files[LH_SETS_MAX];
+		int file_count;
+		int64_t items;       /* of each file */
+	} choices;           /* several endings, train/choices.h */
 };
 
 /* What is done about a step that is not sane (train/watch.h). It is never applied,

@@ -34,7 +34,8 @@
  *                 duration_ms cost (null: no step yet) reason ("start"|"interval"|
  *                 "before_switch"|"after_switch"|"end"|"command")
  *     look        kind ("selection": train/selection.h; "positions": train/positions.h,
- *                 and set_name; "passkey": contexts depths samples found right)
+ *                 and set_name; "passkey": contexts depths samples found right;
+ *                 "choices": sets of set_name items acc acc_norm chance cut)
  *                 phase attention reason duration_ms cost data
  *     pace        phase step_ms: what a step of that phase, to come yet, would take
  *     checkpoint  path bytes duration_ms stall_ms reason; step is the one saved
@@ -60,9 +61,9 @@
  * Commands (verbs): switch {phase, at_step (applied at that very boundary; refused when
  * it is past), now (true: the step under way is abandoned and done again, and nothing is
  * evaluated before)}, set {phase, NAME: value, ...} (train/settings.h; refused once that
- * phase was left), pause {release}, resume {}, checkpoint {pin}, eval {attention, passkey},
- * cancel {}, stop {} (checkpoint and end as "stopped"). A worker applies each id once,
- * at a step boundary; repeats after a reconnect are answered from memory. For
+ * phase was left), pause {release}, resume {}, checkpoint {pin}, eval {attention, passkey,
+ * choices}, cancel {}, stop {} (checkpoint and end as "stopped"). A worker applies each id
+ * once, at a step boundary; repeats after a reconnect are answered from memory. For
  * cancel and stop it leaves unfinished what it does besides: an evaluation, a
  * step, its preparations. A stop is lhd's own: not journalled yet when it is sent,
  * so its id is LH_PROTO_UNANSWERED and no record answers it.

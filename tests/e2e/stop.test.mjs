@@ -13,7 +13,9 @@ const { Lhd, atEnd, until, scratch, packText, submit, losses, processesOf, bin }
 
 const done = (j) => j.state === 'DONE';
 const upTo = (n) => Array.from({ length: n }, (_, i) => i + 1);
-const JOB = { batch: { sequences: 2, micro_sequences: 1 }, evaluation: { sequences: 1, every_steps: 30, passkey: { every_steps: 30, from_tokens: 64, samples: 1 } } };
+const JOB = { batch: { sequences: 2, micro_sequences: 1 }, evaluation: { sequences: 1, every_steps: 30, passkey: { every_steps: 30, from_tokens: 64, samples: 1 },
+  choices: { every_steps: 30, files: 'quiz.jsonl' } } };
+const QUIZ = Array.from({ length: 8 }, (_, i) => JSON.stringify({ ctx: `line ${i}: the`, endings: ['lamp turns', 'zebra quacks'], label: 0 }) + '\n').join('');
 const LONG = { phases: [{ name: 'all', attention: 'full', until: { steps: 100000 } }], checkpoint: { every_steps: 20, keep: 2 } };
 
 /** Failpoints held once: `there(name)` waits until one is, `free(name)` lets it go. */
@@ -32,14 +34,15 @@ class Points {
 async function fresh(t, holds = {}, args = []) {
   const dir = scratch(t);
   packText(dir);
+  writeFileSync(join(dir, 'quiz.jsonl'), QUIZ);
   const points = new Points(dir, holds);
   const lhd = await Lhd.start(t, dir, args, { env: points.env });
   return { lhd, points };
 }
 
 const evaluations = (lhd, job) => lhd.sql(`select step, reason, loss from evaluations where job=${job} order by attempt, seq`);
-/** Told of once each, whatever was abandoned; the passkeys found are the weights'. */
-const looks = (lhd, job) => lhd.sql(`select step, kind, json_extract(data_json, '$.found') found from looks where job=${job} order by attempt, seq`);
+/** Told of once each, whatever was abandoned; the passkeys found and the endings chosen are the weights'. */
+const looks = (lhd, job) => lhd.sql(`select step, kind, json_extract(data_json, '$.found') found, json_extract(data_json, '$.sets') sets from looks where job=${job} order by attempt, seq`);
 const outcomes = (lhd, job) => lhd.sql(`select outcome from attempts where job=${job} order by attempt`).map((a) => a.outcome);
 
 /** The job is as another one that nothing happened to. */
@@ -66,6 +69,7 @@ const STATES = [
   ['while it evaluates at the end', 'eval.batch', 9, 'STOPPING'],
   ['while it looks at what is selected', 'look.batch', 1, 'RUNNING'],
   ['while it asks for passkeys', 'look.batch', 5, 'RUNNING'],
+  ['while it asks multiple choice', 'look.batch', 20, 'RUNNING'],
   ['in the middle of a step', 'step.micro', 12, 'RUNNING'],
   ['while a checkpoint is written', 'checkpoint.written', 1, 'RUNNING'],
 ];

@@ -81,6 +81,10 @@ static const struct { const char *path, *text; } good[] = {
 	{ "evaluation.passkey.from_tokens", "    from_tokens: 64" },
 	{ "evaluation.passkey.samples", "    samples: 2" },
 	{ "evaluation.passkey.seed", "    seed: 3" },
+	{ "evaluation.choices", "  choices:" },
+	{ "evaluation.choices.every_steps", "    every_steps: 12" },
+	{ "evaluation.choices.files", "    files: { quiz: quiz.jsonl }" },
+	{ "evaluation.choices.items", "    items: 5" },
 	{ "checkpoint", "checkpoint:" },
 	{ "checkpoint.every_steps", "  every_steps: 11" },
 	{ "checkpoint.keep", "  keep: 2" },
@@ -200,6 +204,16 @@ static inline int write_shard(const char *name, int ids)
 	return rc;
 }
 
+static inline int write_quiz(void)
+{
+	static const char item[] = "{\"ctx\": \"a\", \"endings\": [\"b\", \"c\"], \"label\": 0}";
+	char *path = lh_asprintf("%s/quiz.jsonl", dir);
+	int rc = lh_fs_write_atomic(path, item, strlen(item), NULL);
+
+	free(path);
+	return rc;
+}
+
 static inline int setup(void **state)
 {
 	(void)state;
@@ -213,7 +227,7 @@ static inline int setup(void **state)
 		if (rc)
 			return rc;
 	}
-	return write_shard("train.bin", 300) || write_shard("val.bin", 300) ||
+	return write_quiz() || write_shard("train.bin", 300) || write_shard("val.bin", 300) ||
 	       write_shard("zeros.bin", 1);
 }
 

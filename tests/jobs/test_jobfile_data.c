@@ -153,6 +153,36 @@ static void passkeys_need_bytes_and_room(void **state)
 		   "digits are hidden in bytes");
 }
 
+static void multiple_choice_is_read_before_anything_starts(void **state)
+{
+	static const char *const alone[] = { "evaluation.choices.files=quiz.jsonl" };
+	char *text = text_with(-1, NULL);
+	struct lh_job job, back = { 0 };
+	struct lh_err err;
+	json_t *json;
+
+	(void)state;
+	if (load(&job, text, strlen(text), alone, 1, &err))
+		fail_msg("refused: %s", err.text);
+	assert_int_equal(job.evaluation.choices.file_count, 1);
+	assert_string_equal(job.evaluation.choices.files[0].name, "choices");
+	json = lh_jobfile_to_json(&job);
+	if (lh_jobfile_from_json(&back, json, &err))
+		fail_msg("from JSON: %s", err.text);
+	assert_string_equal(back.evaluation.choices.files[0].path,
+			    job.evaluation.choices.files[0].path);
+	json_decref(json);
+	lh_job_release(&job);
+	lh_job_release(&back);
+	free(text);
+	refused_with("evaluation.choices.files", "train.bin", "train.bin':1: ");
+	refused_with("evaluation.choices.files", "none.jsonl", "cannot open");
+	refused_with("evaluation.choices.files", "{ 'a b': quiz.jsonl }", "found the name 'a b'");
+	refused_at("evaluation.choices.files", "''", "evaluation.choices.every_steps",
+		   "nothing to choose from");
+	refused_with("evaluation.choices.items", "0", "an integer from 1");
+}
+
 static void shards_are_found_once_whatever_their_names(void **state)
 {
 	static const char *const all[] = { "data.train=['[odd]/b*.bin', '[odd]/*.bin', "
@@ -172,8 +202,9 @@ static void shards_are_found_once_whatever_their_names(void **state)
 	assert_true(load(&job, text, strlen(text), all, 1, &err) < 0);
 	assert_non_null(strstr(err.text, "no file matches"));
 	src.set = (const char *[]){ "data.train=['b*.bin', '*.bin', 'a[1].bin']",
-				    "data.validation=b.bin" };
-	src.set_count = 2;
+				    "data.validation=b.bin",
+				    "evaluation.choices.files=../quiz.jsonl" };
+	src.set_count = 3;
 	if (lh_jobfile_load(&job, &src, &err))
 		fail_msg("refused: %s", err.text);
 	assert_int_equal(job.data.train_count, 2);
@@ -266,6 +297,7 @@ int main(void)
 		cmocka_unit_test(odd_validation_sets_are_refused),
 		cmocka_unit_test(documents_are_kept_apart_where_they_are_known),
 		cmocka_unit_test(passkeys_need_bytes_and_room),
+		cmocka_unit_test(multiple_choice_is_read_before_anything_starts),
 		cmocka_unit_test(shards_are_found_once_whatever_their_names),
 		cmocka_unit_test(a_mixture_is_read_by_source),
 		cmocka_unit_test(a_mixture_that_is_none_is_refused),

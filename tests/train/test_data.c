@@ -234,7 +234,7 @@ static void weights_set_live_leave_each_source_its_epochs(void **state)
 			assert_true(lh_mix_from_json(&f.d.mix, kept));
 			json_decref(kept);
 		}
-		assert_int_equal(lh_data_train(&f.d, cursor, tokens, targets, &err), 0);
+		assert_int_equal(lh_data_train(&f.d, cursor, tokens, targets, NULL, &err), 0);
 		source = tokens[0] >= 1000;
 		window = tokens[0] < 1000 ? tokens[0] / T :
 			 tokens[0] < 2000 ? 3 : 4 + (tokens[0] - 2000) / T;

@@ -251,8 +251,8 @@ static void fixture_open(struct fixture *f)
 	f->train[1] = pack("b.bin", 1000, other, true);
 	f->job.data.train = f->train;
 	f->job.data.train_count = 2;
-	f->job.data.sources[0] = (struct lh_job_source){ 3, 1 };
-	f->job.data.sources[1] = (struct lh_job_source){ 1, 1 };
+	f->job.data.sources[0] = (struct lh_job_source){ .weight = 3, .shards = 1 };
+	f->job.data.sources[1] = (struct lh_job_source){ .weight = 1, .shards = 1 };
 	f->job.data.source_count = 2;
 	f->job.data.validation[0].path = f->train[1];
 	f->job.data.validation_count = 1;

@@ -393,6 +393,26 @@ static void what_was_not_rehearsed_is_heard(void **state)
 	}
 }
 
+static void a_shorter_pass_is_rehearsed_too(void **state)
+{
+	struct lh_err err = LH_ERR_INIT;
+	struct run r;
+	double loss;
+
+	(void)state;
+	run_open(&r);
+	assert_int_equal(lh_model_prepare(r.m, r.modes, MODES, 6, 3, &err), 0);
+	assert_int_equal(lh_model_prepare_short(r.m, 2, T / 4, &err), 0);
+	assert_false(heard.on);
+	lh_model_init(r.m, 1);
+	for (int part = 4; part >= 2; part /= 2) {
+		assert_int_equal(lh_model_loss(r.m, &lh_attention_full, 2, T / part, r.ids,
+					       r.ids, NULL, &loss, NULL, &err), 0);
+		assert_int_equal(heard.missing > 0, part == 2);
+	}
+	run_close(&r);
+}
+
 static void it_leaves_weights_and_no_gradient(void **state)
 {
 	struct lh_err err = LH_ERR_INIT;
@@ -439,6 +459,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(whatever_runs_was_rehearsed),
 		cmocka_unit_test(what_was_not_rehearsed_is_heard),
+		cmocka_unit_test(a_shorter_pass_is_rehearsed_too),
 		cmocka_unit_test(it_leaves_weights_and_no_gradient),
 		cmocka_unit_test(what_cannot_be_had_is_told),
 	};

@@ -2,7 +2,7 @@
 // database holds, it follows what happens, and it steers only who may.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { atEnd, build, Lhd, packText, scratch, submit, until } from '../e2e/lib/lhd.mjs';
 import { browser, go, keep, openPage, pageUntil, serious, stat, watched } from './lib/browser.mjs';
@@ -124,9 +124,11 @@ test('the page in a browser', async (t) => {
     quiet(other);
   });
 
-  await t.test('the tab of evaluations has each set, the loss by place, passkeys and selections', async (t) => {
+  await t.test('the tab of evaluations has each set, the loss by place, passkeys, multiple choice and selections', async (t) => {
     const lhd = await start(t);
-    const job = await submit(lhd, { phases: PHASES(40, 20), evaluation: { every_steps: 20, sequences: 2, passkey: { every_steps: 20, from_tokens: 64, samples: 2 } },
+    writeFileSync(join(lhd.dir, 'quiz.jsonl'), '{"ctx": "line 3: the", "endings": ["lamp", "zebra"], "label": 0}\n');
+    const job = await submit(lhd, { phases: PHASES(40, 20), evaluation: { every_steps: 20, sequences: 2, passkey: { every_steps: 20, from_tokens: 64, samples: 2 },
+      choices: { every_steps: 20, files: { quiz: 'quiz.jsonl' } } },
       data: { train: 'text.train.bin', validation: { web: 'text.val.bin', seen: 'text.train.bin' }, tokenizer: 'bytes', seq_len: 128 } });
     await lhd.jobUntil(job, 'it is done', (j) => j.state === 'DONE');
     const page = await openPage(t, b, lhd, { hash: `#/job/${job}` });
@@ -135,7 +137,7 @@ test('the page in a browser', async (t) => {
     await pageUntil('the curves', async () => (await looks.locator('polyline').count()) === 2);
     const text = await looks.textContent();
     const { right } = (await lhd.call('job.looks', { job, kind: 'passkey', newest: true, limit: 1 })).looks[0].data;
-    for (const part of ['web, full attention', 'seen, full attention', 'web, Lighthouse', `Passkeys found: ${(100 * right).toFixed(1)} % at step 60`, 'Selection at step 40', 'By the time of steps, these took: validation loss'])
+    for (const part of ['web, full attention', 'seen, full attention', 'web, Lighthouse', `Passkeys found: ${(100 * right).toFixed(1)} % at step 60`, 'Multiple choice at step 60, full attention', 'quiz', 'Selection at step 40', 'By the time of steps, these took: validation loss'])
       assert.ok(text.includes(part), `${part} is not in ${text}`);
     assert.equal(await looks.locator('td.cell').count(), 2 * 7);
     assert.deepEqual(await serious(page), []);

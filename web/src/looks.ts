@@ -1,9 +1,10 @@
 // looks.ts: what evaluations saw beside the loss, of the newest look: each validation
-// set, the loss by place in the sequence, passkeys, what Lighthouse attention selects.
+// set, the loss by place in the sequence, passkeys, multiple choice, what Lighthouse
+// attention selects.
 import { rpc } from './api';
 import { h, replace } from './dom';
 import * as fmt from './format';
-import type { Evaluation, JobShow, Look, Passkey, Positions, Selection } from './types';
+import type { Choices, Evaluation, JobShow, Look, Passkey, Positions, Selection } from './types';
 
 const W = 640;
 const H = 220;
@@ -57,11 +58,13 @@ export class Looks {
   private draw(show: JobShow, looks: Look<unknown>[]): void {
     const of = <T>(kind: string) => looks.find((l) => l.kind === kind) as Look<T> | undefined;
     const passkey = of<Passkey>('passkey');
+    const choice = of<Choices>('choices');
     const selection = of<Selection>('selection');
     const parts = [
       show.evaluations.length ? sets(show.evaluations) : null,
       this.places.length ? places(this.places) : null,
       passkey ? grid(passkey) : null,
+      choice ? choices(choice) : null,
       selection ? levels(selection) : null,
       costs(show.evaluations, looks),
     ].filter((p) => p !== null);
@@ -120,6 +123,22 @@ function grid(look: Look<Passkey>): HTMLElement {
   );
 }
 
+function choices(look: Look<Choices>): HTMLElement {
+  return section(
+    `Multiple choice at step ${fmt.count(look.step)}, ${look.attention === 'full' ? 'full attention' : 'Lighthouse'}`,
+    table(
+      ['file', 'items', 'right', 'by length', 'by chance'],
+      look.data.sets.map((s) => [
+        s.set_name,
+        fmt.count(s.items),
+        percent(s.acc),
+        percent(s.acc_norm),
+        percent(s.chance),
+      ]),
+    ),
+  );
+}
+
 function levels(look: Look<Selection>): HTMLElement {
   const { data } = look;
   return section(
@@ -142,6 +161,7 @@ function costs(evaluations: Evaluation[], looks: Look<unknown>[]): HTMLElement |
     positions: 'by place',
     selection: 'selection',
     passkey: 'passkeys',
+    choices: 'multiple choice',
   };
   const rows: [string, number | null | undefined][] = [
     ['validation loss', evaluations[evaluations.length - 1]?.cost],

@@ -78,6 +78,10 @@ export interface Passkey {
   right: number;
 }
 
+export interface Choices {
+  sets: { set_name: string; items: number; acc: number; acc_norm: number; chance: number }[];
+}
+
 export interface Selection {
   levels: {
     level: number;
