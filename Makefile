@@ -23,6 +23,7 @@
 #   ARCH=...        -march of the CPU code (x86-64-v3 on x86-64)
 #   NVCC=...        CUDA 13's nvcc (found on PATH or under /usr/local/cuda);
 #                   NVCC= builds without CUDA
+#   HF_NPM=         without what reads tokenizer.json, which is npm's
 #   WEB_DIST=DIR    a page that is built already, in place of web/ by npm
 #   CUDNN_HOME=DIR  where include/cudnn.h and lib/ are, if not beside CUDA's
 #   CUDA_ARCH=90a   GPUs to build for
@@ -120,6 +121,20 @@ WEB_DIST := $(WEB_OUT)
 WEB_DONE := $(WEB_OUT)/.done
 endif
 
+# lhctl makes ids of text by programs of their own, each where its library is: node's
+# `tokenizers` from npm, and SentencePiece. What is missing is said once.
+HF_SRC := ctl/tokenizers/hf
+HF_NPM := $(if $(shell command -v npm 2>/dev/null),$(HF_SRC)/node_modules/.package-lock.json)
+HAVE_SENTENCEPIECE := $(shell pkg-config --exists sentencepiece 2>/dev/null && echo 1)
+ifeq ($(MAKELEVEL),0)
+ifeq ($(HF_NPM),)
+$(info tokenizer.json is left out: there is no npm; 'make deps' installs it)
+endif
+ifeq ($(HAVE_SENTENCEPIECE),)
+$(info SentencePiece is left out: there is no libsentencepiece-dev; 'make deps' installs it)
+endif
+endif
+
 # What a checkpoint says it was written by; nothing where there is no git tree.
 REVISION := $(if $(wildcard .git),$(shell \
                git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null))
@@ -167,7 +182,9 @@ LIBS_cuda = -L$(CUDA_HOME)/lib64 -Wl,-rpath,/usr/local/cuda/lib64 -lcublasLt \
             -lcudart_static -lstdc++ -ldl -lrt -lpthread
 
 PROGRAMS := $(addprefix $(BUILD)/bin/,lhd lhctl lhkeeper lhgpus lhworker-cpu \
-              $(if $(HAVE_CUDA),lhworker-cuda))
+              $(if $(HAVE_CUDA),lhworker-cuda) $(if $(HAVE_SENTENCEPIECE),lhsentencepiece))
+HF_OUT   := $(BUILD)/lib/lighthouse/hf
+HF_DONE  := $(if $(HF_NPM),$(HF_OUT)/main.mjs)
 
 # Unit tests: tests/DIR/test_*.c, a cmocka program each. Other programs of the
 # tests (checkers, benchmarks) are named here.
@@ -186,7 +203,7 @@ BENCHES  := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(PROGRAMS)
+all: $(PROGRAMS) $(HF_DONE)
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -286,6 +303,27 @@ $(BUILD)/bin/lhworker-cpu: $(BUILD)/obj/daemon/train/main.o $(LIB_BASE)
 	@mkdir -p $(@D)
 	$(link)
 	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -fopenmp -o $@ $^ $(LIBS_lhworker)
+
+# ---- tokenizers --------------------------------------------------------------
+$(BUILD)/bin/lhsentencepiece: ctl/tokenizers/sentencepiece.cc
+	@mkdir -p $(@D)
+	$(link)
+	$(Q)$(CXX) -std=c++17 -O2 -g -Wall -Wextra -Werror $(SANFLAGS) $(LDFLAGS) -o $@ $< \
+	  $(shell pkg-config --cflags --libs sentencepiece)
+
+$(HF_SRC)/node_modules/.package-lock.json: $(HF_SRC)/package-lock.json
+	$(call say,NPM,$(HF_SRC))
+	$(Q)cd $(HF_SRC) && { npm ci --no-audit --no-fund --loglevel=error >/dev/null && \
+	  touch node_modules/.package-lock.json; } >&2 || { \
+	  echo "hint: make HF_NPM= builds all but tokenizer.json" >&2; exit 1; }
+
+# npm brings the library of every system: Linux's are taken.
+$(HF_OUT)/main.mjs: $(HF_SRC)/main.mjs $(HF_NPM)
+	@mkdir -p $(@D)/node_modules/tokenizers
+	$(call say,COPY,$@)
+	$(Q)cd $(HF_SRC)/node_modules/tokenizers && cp LICENSE package.json index.js \
+	  tokenizers.linux-*-gnu.node $(abspath $(HF_OUT))/node_modules/tokenizers
+	$(Q)cp $(HF_SRC)/package.json $(@D) && cp $< $@
 
 # ---- tests -------------------------------------------------------------------
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB_BASE)
@@ -407,7 +445,7 @@ endif
 # Programs and the libraries a host may lack: everything but glibc, the driver and
 # CUDA's own, which are the host's.
 HOST_LIBS := linux-vdso|ld-linux|/lib(c|m|dl|rt|pthread|util|resolv)\.so|libcu|libnv
-dist: $(PROGRAMS) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
+dist: $(PROGRAMS) $(HF_DONE) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
 	$(Q)rm -rf $(BUILD)/dist
 	$(Q)mkdir -p $(BUILD)/dist/bin $(BUILD)/dist/lib $(BUILD)/dist/tests/vectors
 	$(Q)cp $(PROGRAMS) $(BUILD)/dist/bin
@@ -419,6 +457,7 @@ dist: $(PROGRAMS) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
 	  sed -n 's/.* => \(\/[^ ]*\) .*/\1/p' | sort -u | grep -vE '$(HOST_LIBS)' | \
 	  xargs -I{} cp -L {} $(BUILD)/dist/lib
 	$(Q)strip $(BUILD)/dist/bin/* $(BUILD)/dist/lib/* 2>/dev/null || true
+	$(if $(HF_DONE),$(Q)mkdir $(BUILD)/dist/lib/lighthouse && cp -r $(HF_OUT) $(BUILD)/dist/lib/lighthouse)
 
 NODE_TESTS := $(sort $(wildcard tests/*.test.mjs tests/*/*.test.mjs))
 
@@ -458,6 +497,8 @@ bench: all $(BENCHES)
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	$(if $(HF_DONE),install -d $(DESTDIR)$(PREFIX)/lib/lighthouse && \
+	  cp -r $(HF_OUT) $(DESTDIR)$(PREFIX)/lib/lighthouse)
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 \
 	  $(DESTDIR)$(PREFIX)/share/doc/lighthouse/examples \
 	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
@@ -482,7 +523,7 @@ install: all
 JOBS ?= $(shell nproc)
 DEB := pkg-config libuv1-dev libjansson-dev libyaml-dev libsqlite3-dev \
        libopenblas-openmp-dev libxxhash-dev libmicrohttpd-dev nettle-dev zlib1g-dev libzstd-dev \
-       libcmocka-dev sqlite3 valgrind chromium
+       g++ libsentencepiece-dev libcmocka-dev sqlite3 valgrind chromium
 deps-fuzz: DEB += clang libclang-rt-14-dev
 deps deps-fuzz:
 	@missing=; for p in $(DEB); do \

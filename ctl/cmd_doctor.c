@@ -18,6 +18,7 @@
 #include "jobs/gpu.h"
 #include "lighthouse/proto.h"
 #include "lighthouse/version.h"
+#include "tokenizer.h"
 
 enum { ROOM_GIB = 10 };
 enum verdict { GOOD, REMARK, BAD };
@@ -99,17 +100,6 @@ static void check_disk(struct doctor *d, const char *state)
 
 /* ---- programs and devices -------------------------------------------------- */
 
-static void find_bin_dir(char out[PATH_MAX])
-{
-	ssize_t n = readlink("/proc/self/exe", out, PATH_MAX - 1);
-	char *slash;
-
-	out[n > 0 ? n : 0] = '\0';
-	slash = strrchr(out, '/');
-	if (slash)
-		*slash = '\0';
-}
-
 static void check_programs(struct doctor *d, const char *bin)
 {
 	static const char *const names[] = { "lhd", "lhkeeper", "lhgpus",
@@ -127,6 +117,28 @@ static void check_programs(struct doctor *d, const char *bin)
 		add(d, "programs", BAD, text, "they lie beside lhctl: make, or make install");
 	else
 		add(d, "programs", GOOD, bin, "");
+}
+
+/* Both are missed only by who packs with such a tokenizer. */
+static void check_tokenizers(struct doctor *d)
+{
+	static const struct {
+		const char *what, *good;
+		enum lh_vocabulary_kind kind;
+	} rows[] = {
+		{ "tokenizer.json", "by node, with Hugging Face's tokenizers",
+		  LH_VOCABULARY_JSON },
+		{ "SentencePiece", "of .model files", LH_VOCABULARY_SENTENCEPIECE },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		struct lh_err err = LH_ERR_INIT;
+
+		if (ctl_tokenizer_check(rows[i].kind, &err))
+			add(d, rows[i].what, REMARK, err.text, err.hint);
+		else
+			add(d, rows[i].what, GOOD, rows[i].good, "");
+	}
 }
 
 /* Runs lhworker-cuda --probe, which opens driver, cuBLASLt and cuDNN. */
@@ -175,9 +187,8 @@ static int run(struct ctl *c)
 {
 	struct doctor d = { .c = c, .rows = json_array() };
 	struct lh_err err = LH_ERR_INIT;
-	char bin[PATH_MAX], *state = ctl_state_dir(c, &err);
+	char *bin = ctl_bin_dir(), *state = ctl_state_dir(c, &err);
 
-	find_bin_dir(bin);
 	if (state) {
 		check_modes(&d, state);
 		check_disk(&d, state);
@@ -185,10 +196,12 @@ static int run(struct ctl *c)
 		add(&d, "state directory", BAD, err.text, err.hint);
 	}
 	check_programs(&d, bin);
+	check_tokenizers(&d);
 	check_gpu(&d, bin);
 	if (state)
 		check_daemon(&d);
 	free(state);
+	free(bin);
 	if (ctl_opt(c, "json"))
 		ctl_print_json_take(json_pack("{s:O}", "checks", d.rows));
 	json_decref(d.rows);
@@ -197,6 +210,6 @@ static int run(struct ctl *c)
 
 const struct ctl_command ctl_cmd_doctor = {
 	"doctor", "", "Look whether everything that training needs is there.\n"
-	"Programs, state directory, disk, GPU with its libraries, daemon: each with what to\n"
-	"do about it. Exit status 1 if something is wrong; what is merely absent is not.",
+	"Programs, tokenizers, state directory, disk, GPU with its libraries, daemon: each with\n"
+	"what to do about it. Exit status 1 if something is wrong; what is merely absent is not.",
 	"  lhctl doctor\n  lhctl doctor --json\n", 0, 0, options, run };

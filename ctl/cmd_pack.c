@@ -3,7 +3,8 @@
  *
  * Files are taken in sorted order; each is a document, each line of a .jsonl
  * file too. A document goes to the validation split when its hash says so, so
- * the split depends on contents alone. Ids are bytes, 256 ends a document. */
+ * the split depends on contents alone. Ids are bytes, or a tokenizer's; a separator
+ * ends a document. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +29,8 @@ static const struct ctl_option options[] = {
 	{ "ext", 0, "LIST", false, "only files that end so, as in .txt,.md" },
 	{ "field", 0, "NAME", false, "text of a line of JSON (text)" },
 	{ "jsonl", 0, NULL, false, "all input is lines of JSON, whatever it is called" },
+	{ "tokenizer", 0, "FILE", false, "a tokenizer.json or SentencePiece .model; else bytes" },
+	{ "separator", 0, "TOKEN", false, "that ends a document, or its id (as FILE says)" },
 	{ "threads", 0, "N", false, "that make tokens of text (one a CPU, at most 16)" },
 	{ "save-every", 0, "MB", false, "text after which the place is noted (1000)" },
 	{ "stats", 0, NULL, false, "byte-model losses of the validation split" },
@@ -41,6 +44,8 @@ struct pack {
 	double share;
 	int64_t validation_bytes, max_bytes; /* 0: no limit */
 	int64_t save_bytes;                  /* 0: nothing to go on from is kept */
+	struct pack_ids ids;
+	uint32_t vocab, separator;
 	json_t *command;                     /* what the output depends on */
 	struct pack_input *input;
 	struct pack_pool *pool;
@@ -59,7 +64,7 @@ static int64_t text_bytes(const struct pack *p)
 
 static int64_t tokens(const struct pack *p, int split)
 {
-	return p->counts.bytes[split] + p->counts.documents[split];
+	return p->counts.ids[split] + p->counts.documents[split];
 }
 
 /* ---- progress -------------------------------------------------------------- */
@@ -114,25 +119,35 @@ static int split_of(const struct pack *p, const struct pack_document *d)
 	return d->place < p->share;
 }
 
-static int add_document(struct pack *p, const struct pack_document *d, const uint16_t *ids,
-			struct lh_err *err)
+static int add_ids(struct pack *p, int s, const struct pack_chunk *c,
+		   const struct pack_document *d, int64_t n, struct lh_err *err)
 {
-	static const uint16_t separator = LH_BYTES_SEPARATOR;
-	int s = split_of(p, d), rc;
-	int64_t n = d->count;
+	int32_t separator = (int32_t)p->separator;
+	int rc = p->ids.tokenizer ?
+		lh_shard_writer_add(p->split[s], c->ids.ids + d->from, n, err) :
+		lh_shard_writer_add_narrow(p->split[s], c->byte_ids + d->from, n, err);
 
-	if (p->max_bytes && text_bytes(p) + n > p->max_bytes) {
+	return rc ? rc : lh_shard_writer_add(p->split[s], &separator, 1, err);
+}
+
+/* One that goes beyond --max-bytes is cut, its ids in the share of its text. */
+static int add_document(struct pack *p, const struct pack_chunk *c,
+			const struct pack_document *d, struct lh_err *err)
+{
+	int64_t bytes = d->bytes, n = d->count;
+	int s = split_of(p, d);
+
+	if (p->max_bytes && text_bytes(p) + bytes > p->max_bytes) {
 		p->full = true;
-		n = p->max_bytes - text_bytes(p);
-		if (!n)
-			return 0;
+		bytes = p->max_bytes - text_bytes(p);
+		n = (int64_t)((double)n * ((double)bytes / (double)d->bytes));
 	}
-	rc = lh_shard_writer_add_narrow(p->split[s], ids + d->from, n, err);
-	if (!rc)
-		rc = lh_shard_writer_add_narrow(p->split[s], &separator, 1, err);
+	if (!n)
+		return 0;
 	p->counts.documents[s]++;
-	p->counts.bytes[s] += n;
-	return rc;
+	p->counts.bytes[s] += bytes;
+	p->counts.ids[s] += n;
+	return add_ids(p, s, c, d, n, err);
 }
 
 /* Everything so far on disk, then where it ends. */
@@ -156,7 +171,7 @@ static int add_chunk(struct pack *p, const struct pack_chunk *c, struct lh_err *
 	int rc = 0;
 
 	for (int64_t i = 0; !rc && !p->full && i < c->document_count; i++)
-		rc = add_document(p, &c->documents[i], c->ids, err);
+		rc = add_document(p, c, &c->documents[i], err);
 	if (rc || p->full)
 		return rc;
 	if (c->rc) {
@@ -211,11 +226,10 @@ static int open_splits(struct pack *p, bool resume, struct lh_err *err)
 	for (int s = 0; !rc && s < 2; s++) {
 		char *path = split_path(p, s);
 
-		rc = resume ? lh_shard_writer_resume(&p->split[s], path, LH_BYTES_VOCAB,
-						     LH_BYTES_SEPARATOR, tokens(p, s),
-						     err) :
-			      lh_shard_writer_new(&p->split[s], path, LH_BYTES_VOCAB,
-						  LH_BYTES_SEPARATOR, err);
+		rc = resume ? lh_shard_writer_resume(&p->split[s], path, p->vocab,
+						     p->separator, tokens(p, s), err) :
+			      lh_shard_writer_new(&p->split[s], path, p->vocab,
+						  p->separator, err);
 		free(path);
 	}
 	return rc;
@@ -376,21 +390,65 @@ static void tell(struct pack *p)
 
 /* What the shards depend on, so that nothing else is gone on with. Names of files may be
  * any bytes: JSON has their hash. */
-static json_t *command_of(const struct pack *p, const struct pack_input_options *o,
-			  const char *field)
+static json_t *command_of(const struct pack *p, const struct pack_input_options *o)
 {
-	uint64_t hash = XXH64(field, strlen(field) + 1, 0);
-	char names[20];
+	uint64_t hash = XXH64(p->ids.field, strlen(p->ids.field) + 1, 0);
+	char names[20], tokenizer[20];
 
 	if (o->ext)
 		hash = XXH64(o->ext, strlen(o->ext) + 1, hash);
 	for (int i = 0; i < o->path_count; i++)
 		hash = XXH64(o->paths[i], strlen(o->paths[i]) + 1, hash);
 	snprintf(names, sizeof(names), "%016" PRIx64, hash);
-	return json_pack("{s:s, s:b, s:b, s:f, s:I, s:I}", "names", names, "ext",
+	snprintf(tokenizer, sizeof(tokenizer), "%016" PRIx64, p->ids.vocabulary.hash);
+	return json_pack("{s:s, s:b, s:b, s:f, s:I, s:I, s:s, s:I}", "names", names, "ext",
 			 o->ext != NULL, "jsonl", o->jsonl, "validation", p->share,
 			 "validation_bytes", (json_int_t)p->validation_bytes, "max_bytes",
-			 (json_int_t)p->max_bytes);
+			 (json_int_t)p->max_bytes, "tokenizer",
+			 p->ids.tokenizer ? tokenizer : "bytes", "separator",
+			 (json_int_t)p->separator);
+}
+
+/* --separator, a number or the text of a token; else what the tokenizer's files say. */
+static int find_separator(struct pack *p, const char *given, struct lh_err *err)
+{
+	const struct lh_vocabulary *v = &p->ids.vocabulary;
+	int64_t id = v->eos;
+	char *end;
+
+	if (given) {
+		id = strtol(given, &end, 10);
+		if ((!*given || *end) &&
+		    lh_vocabulary_find(p->ids.tokenizer, given, &id, err))
+			return err->code;
+	}
+	if (id < 0 && !given) {
+		lh_err_set(err, LH_EDATA, "'%s': which token ends a text is not told, there "
+			   "nor beside it", p->ids.tokenizer);
+		return lh_err_hint(err, "--separator names one, as '<|endoftext|>'");
+	}
+	if (id < 0 || id >= v->size) {
+		lh_err_set(err, LH_EINVAL, "the separator %" PRId64 " is no id of '%s'", id,
+			   p->ids.tokenizer);
+		return lh_err_hint(err, "ids are from 0 to %" PRId64, v->size - 1);
+	}
+	p->separator = (uint32_t)id;
+	return 0;
+}
+
+static int find_ids(struct pack *p, struct lh_err *err)
+{
+	const struct lh_vocabulary *v = &p->ids.vocabulary;
+
+	p->vocab = LH_BYTES_VOCAB;
+	p->separator = LH_BYTES_SEPARATOR;
+	p->ids.tokenizer = ctl_opt(p->c, "tokenizer");
+	if (!p->ids.tokenizer)
+		return 0;
+	if (lh_vocabulary_read(&p->ids.vocabulary, p->ids.tokenizer, err))
+		return err->code;
+	p->vocab = (uint32_t)v->size;
+	return find_separator(p, ctl_opt(p->c, "separator"), err);
 }
 
 static bool reads_stdin(const struct pack_input_options *o)
@@ -424,9 +482,18 @@ static int pack(struct pack *p, const struct pack_input_options *o, struct lh_er
 	return rc;
 }
 
+static int threads_of(const struct ctl *c)
+{
+	int64_t threads = ctl_opt_int(c, "threads", 0, 1, THREADS_MAX);
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (threads)
+		return (int)threads;
+	return cpus < 1 ? 1 : cpus > THREADS_USUAL ? THREADS_USUAL : (int)cpus;
+}
+
 static int run(struct ctl *c)
 {
-	const char *field = ctl_opt(c, "field") ? ctl_opt(c, "field") : "text";
 	struct pack_input_options o = { .paths = c->args, .path_count = c->arg_count,
 					.ext = ctl_opt(c, "ext"),
 					.jsonl = ctl_opt(c, "jsonl") };
@@ -436,20 +503,25 @@ static int run(struct ctl *c)
 		.share = ctl_opt_number(c, "validation", 0.05, 0, 0.99),
 		.validation_bytes = ctl_opt_int(c, "validation-bytes", 0, 1, INT64_MAX),
 		.max_bytes = ctl_opt_int(c, "max-bytes", 0, 1, INT64_MAX),
-		.save_bytes = 1000000 * ctl_opt_int(c, "save-every", 1000, 1, 1000000) };
-	int threads = (int)ctl_opt_int(c, "threads", 0, 1, THREADS_MAX), rc;
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+		.save_bytes = 1000000 * ctl_opt_int(c, "save-every", 1000, 1, 1000000),
+		.ids.field = ctl_opt(c, "field") ? ctl_opt(c, "field") : "text" };
+	int threads = threads_of(c), rc;
 
 	if (!p.prefix)
 		return ctl_usage(c->command, "--output is missing");
-	if (!threads)
-		threads = cpus < 1 ? 1 : cpus > THREADS_USUAL ? THREADS_USUAL : (int)cpus;
+	if (ctl_opt(c, "tokenizer") && ctl_opt(c, "stats"))
+		return ctl_usage(c->command, "--stats is of bytes, not of a --tokenizer");
+	if (!ctl_opt(c, "tokenizer") && ctl_opt(c, "separator"))
+		return ctl_usage(c->command, "--separator goes with --tokenizer: behind bytes "
+				 "it is %d", LH_BYTES_SEPARATOR);
 	if (reads_stdin(&o))
 		p.save_bytes = 0; /* it comes but once */
-	p.command = command_of(&p, &o, field);
 	json_object_seed(0); /* before there are threads */
+	if (find_ids(&p, &err))
+		return ctl_fail(&err);
+	p.command = command_of(&p, &o);
 	p.input = pack_input_new(&o);
-	p.pool = pack_pool_new(threads, field);
+	p.pool = pack_pool_new(threads, &p.ids);
 	rc = pack(&p, &o, &err);
 	if (!rc)
 		tell(&p);
@@ -463,10 +535,12 @@ const struct ctl_command ctl_cmd_pack = {
 	"pack", "PATH...",
 	"Pack text into token shards.\n"
 	"PATH is a file, a directory, or '-' for stdin; .gz and .zst are unpacked. Bytes are\n"
-	"the tokens; 256 separates documents: files, and lines of .jsonl files. The same text\n"
-	"always gives the same shards. A pack of files that was cut short goes on with the\n"
-	"same command from the place that was last noted, in PREFIX.pack.",
+	"the tokens, and 256 separates documents: files, and lines of .jsonl files. With\n"
+	"--tokenizer tokens are those of a tokenizer.json (by node) or a SentencePiece .model,\n"
+	"and its end of a text separates. The same text always gives the same shards. A pack\n"
+	"of files that was cut short goes on with the same command from the place that was\n"
+	"last noted, in PREFIX.pack.",
 	"  lhctl pack -o text ~/documents\n"
 	"  lhctl pack -o code --ext .c,.h --validation 0.02 --stats /usr/include\n"
-	"  lhctl pack -o web --field body crawl/*.jsonl.zst\n"
+	"  lhctl pack -o web --tokenizer Llama-3.2-1B/tokenizer.json crawl/*.jsonl.zst\n"
 	"  xzcat dump.txt.xz | lhctl pack -o dump --validation 0 -\n", 1, -1, options, run };

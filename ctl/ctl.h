@@ -69,6 +69,8 @@ json_t *ctl_text(const struct ctl *c, const char *what, const char *text);
 /* Where relative paths of a job file start: its directory, absolute; heap. "/" for a
  * file that has none, as a pipe. */
 char *ctl_directory_of(const char *path);
+/* The directory of this lhctl, where the other programs lie too; heap. */
+char *ctl_bin_dir(void);
 /* Exits 2 unless `state` is the name of a job's state; NULL is fine. */
 void ctl_check_state(const struct ctl *c, const char *state);
 

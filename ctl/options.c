@@ -1,10 +1,12 @@
 /* options.c: command lines as tables, which also print -h. */
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ctl.h"
 #include "lighthouse/job.h"
@@ -190,4 +192,16 @@ char *ctl_directory_of(const char *path)
 	slash = strrchr(real, '/');
 	slash[slash == real] = '\0';
 	return real;
+}
+
+char *ctl_bin_dir(void)
+{
+	char path[PATH_MAX], *slash;
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+
+	path[n > 0 ? n : 0] = '\0';
+	slash = strrchr(path, '/');
+	if (slash)
+		*slash = '\0';
+	return lh_strdup(path);
 }

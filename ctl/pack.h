@@ -1,10 +1,11 @@
 /* pack.h: the parts of `lhctl pack`.
  *
- *   pack_stream.c  a file's bytes, unpacked
- *   pack_input.c   the files that are named, in order, cut into chunks
- *   pack_pool.c    threads that make documents of ids out of chunks
- *   pack_state.c   the place from which a pack that was cut short goes on
- *   cmd_pack.c     options; takes the chunks in order and writes the shards
+ *   pack_stream.c     a file's bytes, unpacked
+ *   pack_input.c      the files that are named, in order, cut into chunks
+ *   pack_pool.c       threads that take chunks
+ *   pack_documents.c  what they do: documents of ids
+ *   pack_state.c      the place from which a pack that was cut short goes on
+ *   cmd_pack.c        options; takes the chunks in order and writes the shards
  *
  * What comes out depends on the input alone: chunks are cut by one thread and taken in
  * the order in which they were cut, however many threads there are between. All but the
@@ -20,9 +21,10 @@
 #include <sys/types.h>
 
 #include "lighthouse/err.h"
+#include "tokenizer.h"
 
 enum { PACK_CHUNK_BYTES = 4 << 20, PACK_DOCUMENT_MAX_BYTES = 1 << 30,
-       PACK_FLIGHT_BYTES = 256 << 20 };
+       PACK_FLIGHT_BYTES = 256 << 20, PACK_USUAL_BYTES = 2 * PACK_CHUNK_BYTES };
 
 /* ---- pack_stream.c --------------------------------------------------------- */
 struct pack_stream;
@@ -55,8 +57,11 @@ struct pack_piece {
 };
 
 struct pack_document {
-	int64_t from, count;    /* ids; without the separator behind them */
+	const char *text;       /* in the chunk */
+	int64_t bytes;
+	int piece;              /* that it is of */
 	double place;           /* in [0, 1), from its contents */
+	int64_t from, count;    /* of the chunk's ids; may be none but for bytes */
 };
 
 struct pack_chunk {
@@ -67,8 +72,9 @@ struct pack_chunk {
 	struct pack_place after; /* of the input, behind this chunk */
 
 	/* made by the pool */
-	uint16_t *ids;
-	int64_t id_cap;
+	uint16_t *byte_ids;     /* of bytes, */
+	int64_t byte_cap;
+	struct ctl_ids ids;     /* or of a tokenizer */
 	struct pack_document *documents;
 	int64_t document_count, document_cap;
 	int rc;
@@ -97,10 +103,22 @@ bool pack_input_seek(struct pack_input *in, const struct pack_place *place);
 /* Bytes of all files, as they lie on disk. */
 int64_t pack_input_total(const struct pack_input_options *o);
 
+/* ---- pack_documents.c ------------------------------------------------------ */
+/* How a text becomes ids. */
+struct pack_ids {
+	const char *field;      /* of a line of JSON, where its text is */
+	const char *tokenizer;  /* its file; NULL: bytes are the ids */
+	struct lh_vocabulary vocabulary; /* of that file */
+};
+/* Fills what the pool makes. `t`: the calling thread's own, NULL at first; started when
+ * one is wanted. */
+void pack_documents_make(struct pack_chunk *c, const struct pack_ids *how,
+			 struct ctl_tokenizer **t);
+
 /* ---- pack_pool.c ----------------------------------------------------------- */
 struct pack_pool;
-/* `field`: of a line of JSON, where its text is; borrowed. */
-struct pack_pool *pack_pool_new(int threads, const char *field);
+/* Borrows `how`. */
+struct pack_pool *pack_pool_new(int threads, const struct pack_ids *how);
 void pack_pool_free(struct pack_pool *p); /* ends its threads; NULL is allowed */
 /* A cleared chunk to fill, or NULL: enough are under way. Then pack_pool_submit, or
  * not: it is given out again. */
@@ -111,7 +129,7 @@ struct pack_chunk *pack_pool_take(struct pack_pool *p);
 
 /* ---- pack_state.c ---------------------------------------------------------- */
 struct pack_counts {
-	int64_t documents[2], bytes[2]; /* train, validation */
+	int64_t documents[2], bytes[2], ids[2]; /* train, validation; no separators */
 };
 /* PREFIX.pack: with `command`, what was asked for. */
 int pack_state_save(const char *prefix, const json_t *command,

@@ -8,18 +8,12 @@
  * owns all others. */
 #include "pack.h"
 
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
-
-#include "lighthouse/shard.h"
-
-enum { USUAL_BYTES = 2 * PACK_CHUNK_BYTES };
 
 struct pack_pool {
-	const char *field;
+	const struct pack_ids *how;
 	pthread_t *threads;
 	int thread_count;
 	struct pack_chunk *ring;
@@ -37,14 +31,15 @@ struct pack_pool {
 
 void pack_chunk_clear(struct pack_chunk *c)
 {
-	bool is_usual = c->cap <= USUAL_BYTES && c->id_cap <= USUAL_BYTES;
+	bool is_usual = c->cap <= PACK_USUAL_BYTES && c->byte_cap <= PACK_USUAL_BYTES &&
+			c->ids.cap <= PACK_USUAL_BYTES;
 
 	for (int i = 0; i < c->piece_count; i++)
 		free(c->pieces[i].name);
 	c->piece_count = 0;
 	if (!is_usual)
 		pack_chunk_release(c);
-	c->bytes = c->document_count = 0;
+	c->bytes = c->document_count = c->ids.count = 0;
 	c->rc = 0;
 	c->err = (struct lh_err)LH_ERR_INIT;
 	c->done = false;
@@ -56,91 +51,10 @@ void pack_chunk_release(struct pack_chunk *c)
 		free(c->pieces[i].name);
 	free(c->text);
 	free(c->pieces);
-	free(c->ids);
+	free(c->byte_ids);
+	free(c->ids.ids);
 	free(c->documents);
 	memset(c, 0, sizeof(*c));
-}
-
-static void add_document(struct pack_chunk *c, const char *text, size_t n, int64_t *used)
-{
-	struct pack_document *d;
-	uint16_t *ids = c->ids + *used;
-
-	if (!n)
-		return;
-	if (c->document_count == c->document_cap) {
-		c->document_cap = c->document_cap ? 2 * c->document_cap : 64;
-		c->documents = lh_realloc(c->documents,
-					  (size_t)c->document_cap * sizeof(*d));
-	}
-	d = &c->documents[c->document_count++];
-	*d = (struct pack_document){
-		*used, (int64_t)n, (double)(XXH64(text, n, 1) >> 11) / 9007199254740992.0 };
-	for (size_t i = 0; i < n; i++)
-		ids[i] = (unsigned char)text[i];
-	ids[n] = LH_BYTES_SEPARATOR;
-	*used += (int64_t)n + 1;
-}
-
-static int bad_line(const struct pack_pool *p, const struct pack_piece *piece, int64_t line,
-		    struct lh_err *err)
-{
-	lh_err_set(err, LH_EDATA, "'%s' line %" PRId64 ": no text in field '%s'",
-		   piece->name, line, p->field);
-	return lh_err_hint(err, "--field names the field that holds the text");
-}
-
-static bool is_blank(const char *line, int64_t n)
-{
-	while (n > 0 && strchr(" \t\r", line[n - 1]) && line[n - 1])
-		n--;
-	return !n;
-}
-
-/* Each line's text is shorter than the line: there is room for its ids. */
-static int add_lines(const struct pack_pool *p, struct pack_chunk *c,
-		     const struct pack_piece *piece, int64_t *used)
-{
-	const char *at = c->text + piece->from, *end = at + piece->bytes;
-
-	for (int64_t line = piece->line; at < end; line++) {
-		const char *stop = memchr(at, '\n', (size_t)(end - at));
-		int64_t n = (stop ? stop : end) - at;
-		json_t *row, *value;
-
-		if (!is_blank(at, n)) {
-			row = json_loadb(at, (size_t)n, 0, NULL);
-			value = json_object_get(row, p->field);
-			if (!json_is_string(value)) {
-				json_decref(row);
-				return bad_line(p, piece, line, &c->err);
-			}
-			add_document(c, json_string_value(value),
-				     json_string_length(value), used);
-			json_decref(row);
-		}
-		at += n + 1;
-	}
-	return 0;
-}
-
-static void make_documents(const struct pack_pool *p, struct pack_chunk *c)
-{
-	int64_t room = c->bytes + c->piece_count, used = 0;
-
-	if (room > c->id_cap) {
-		free(c->ids);
-		c->id_cap = room > USUAL_BYTES ? room : USUAL_BYTES;
-		c->ids = lh_alloc((size_t)c->id_cap * sizeof(*c->ids));
-	}
-	for (int i = 0; !c->rc && i < c->piece_count; i++) {
-		const struct pack_piece *piece = &c->pieces[i];
-
-		if (piece->jsonl)
-			c->rc = add_lines(p, c, piece, &used);
-		else
-			add_document(c, c->text + piece->from, (size_t)piece->bytes, &used);
-	}
 }
 
 /* ---- the ring -------------------------------------------------------------- */
@@ -153,6 +67,7 @@ static struct pack_chunk *slot(struct pack_pool *p, uint64_t number)
 static void *work(void *arg)
 {
 	struct pack_pool *p = arg;
+	struct ctl_tokenizer *t = NULL;
 
 	pthread_mutex_lock(&p->lock);
 	for (;;) {
@@ -164,20 +79,21 @@ static void *work(void *arg)
 			break;
 		c = slot(p, p->next++);
 		pthread_mutex_unlock(&p->lock);
-		make_documents(p, c);
+		pack_documents_make(c, p->how, &t);
 		pthread_mutex_lock(&p->lock);
 		c->done = true;
 		pthread_cond_signal(&p->done);
 	}
 	pthread_mutex_unlock(&p->lock);
+	ctl_tokenizer_close(t);
 	return NULL;
 }
 
-struct pack_pool *pack_pool_new(int threads, const char *field)
+struct pack_pool *pack_pool_new(int threads, const struct pack_ids *how)
 {
 	struct pack_pool *p = lh_calloc(1, sizeof(*p));
 
-	p->field = field;
+	p->how = how;
 	p->slots = 2 * (uint64_t)threads + 2;
 	p->ring = lh_calloc(p->slots, sizeof(*p->ring));
 	p->threads = lh_calloc((size_t)threads, sizeof(*p->threads));

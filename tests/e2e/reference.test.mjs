@@ -76,7 +76,7 @@ test('doctor names what is wrong and what to do', async (t) => {
   let r = lhctl(['--state', lhd.state, 'doctor', '--json']);
   assert.equal(r.status, 0, r.stdout);
   const { checks } = JSON.parse(r.stdout);
-  assert.deepEqual(checks.map((c) => c.what), ['state directory', 'disk', 'programs', 'GPU', 'daemon']);
+  assert.deepEqual(checks.map((c) => c.what), ['state directory', 'disk', 'programs', 'tokenizer.json', 'SentencePiece', 'GPU', 'daemon']);
   for (const c of checks) assert.ok(c.verdict === 'good' || c.remedy, c.what);
   const open = join(dir, 'open');
   mkdirSync(open);

@@ -1,11 +1,10 @@
 /* fuzz_pack.c: what `lhctl pack` reads (ctl/pack.h): text, lines of JSON, gzip and zstd.
  *
- * An input's first byte says what its file is called. Documents are inside what was
- * made of them, each has its separator, and reading the file goes on from the place
- * behind a chunk as it would have. */
+ * An input's first byte says what its file is called. Documents and their ids are inside
+ * the chunk, and reading the file goes on from the place behind a chunk as it would
+ * have. */
 #include "../../ctl/pack.h"
 #include "fuzz.h"
-#include "lighthouse/shard.h"
 
 static const char *const names[] = { "a.txt", "a.jsonl", "a.txt.gz", "a.jsonl.gz",
 				     "a.txt.zst", "a.jsonl.zst" };
@@ -18,12 +17,13 @@ static void check_chunk(const struct pack_chunk *c)
 	for (int64_t i = 0; i < c->document_count; i++) {
 		const struct pack_document *d = &c->documents[i];
 
-		LH_ASSERT(d->from == used && d->count > 0);
+		LH_ASSERT(d->from == used && d->count > 0 && d->count == d->bytes);
 		LH_ASSERT(d->place >= 0 && d->place < 1);
+		LH_ASSERT(d->text >= c->text && d->text + d->bytes <= c->text + c->bytes);
+		used = d->from + d->count;
+		LH_ASSERT(used <= c->byte_cap);
 		for (int64_t k = 0; k < d->count; k++)
-			LH_ASSERT(c->ids[d->from + k] < 256);
-		used = d->from + d->count + 1;
-		LH_ASSERT(used <= c->id_cap && c->ids[used - 1] == LH_BYTES_SEPARATOR);
+			LH_ASSERT(c->byte_ids[d->from + k] == (unsigned char)d->text[k]);
 	}
 	LH_ASSERT(!c->rc || (c->rc == LH_EDATA && *c->err.hint));
 }
@@ -57,7 +57,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	char *path = lh_asprintf("%s/%s", dir, name);
 	const char *paths[] = { path };
 	struct pack_input_options o = { .paths = paths, .path_count = 1 };
-	struct pack_pool *pool = pack_pool_new(1, "text");
+	struct pack_ids ids = { .field = "text" };
+	struct pack_pool *pool = pack_pool_new(1, &ids);
 	struct pack_input *again = pack_input_new(&o);
 	struct pack_place after;
 
