@@ -1,7 +1,7 @@
 /* tokenizer.c: see tokenizer.h.
  *
  * A socket and no pipes, so that writing to a program that is gone is an error and no
- * signal. What it says on stderr goes into a file in memory, whose last line explains
+ * signal. What it says on stderr goes into a file in memory, whose first line explains
  * its end. */
 #include "tokenizer.h"
 
@@ -49,20 +49,13 @@ struct ctl_tokenizer {
 
 /* ---- its end --------------------------------------------------------------- */
 
-/* Its last words; "" without any. */
-static void last_line(const struct ctl_tokenizer *t, char *out, size_t room)
+/* What it said first: a stack and advice come behind it. "" if it said nothing. */
+static void first_line(const struct ctl_tokenizer *t, char *out, size_t room)
 {
-	off_t end = lseek(t->said, 0, SEEK_END);
-	off_t from = end > (off_t)room - 1 ? end - (off_t)room + 1 : 0;
-	ssize_t n = pread(t->said, out, room - 1, from);
-	char *line;
+	ssize_t n = pread(t->said, out, room - 1, 0);
 
 	out[n > 0 ? n : 0] = '\0';
-	while (n > 0 && strchr("\n ", out[n - 1]))
-		out[--n] = '\0';
-	line = strrchr(out, '\n');
-	if (line)
-		memmove(out, line + 1, strlen(line));
+	out[strcspn(out, "\n")] = '\0';
 }
 
 /* What it was told or did is no matter any more. */
@@ -92,7 +85,7 @@ static int died(struct ctl_tokenizer *t, struct lh_err *err)
 	int status = end(t);
 	char said[200];
 
-	last_line(t, said, sizeof(said));
+	first_line(t, said, sizeof(said));
 	if (WIFSIGNALED(status))
 		lh_err_set(err, LH_EDATA, "the tokenizer was ended by signal %d%s%s",
 			   WTERMSIG(status), *said ? ": " : "", said);

@@ -104,7 +104,7 @@ static int program(const char *how)
 		return 4;
 	}
 	if (!strcmp(how, "exits")) {
-		fputs("first\nno luck\n\n", stderr);
+		fputs("no luck\nat 0x1\n", stderr);
 		return 3;
 	}
 	say(READY, ready, sizeof(ready));
