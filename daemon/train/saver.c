@@ -40,6 +40,7 @@ int lh_saver_new(struct lh_saver **out, const struct lh_saver_config *config,
 	int rc;
 
 	s->c = *config;
+	lh_fs_remove_torn(s->c.dir);
 	s->spec = json_deep_copy(config->spec);
 	s->origin = json_deep_copy(config->origin);
 	rc = lh_snapshot_new(&s->snapshot, config->ops, config->dev, config->model, err);

@@ -39,7 +39,8 @@ struct lh_saved {
 	struct lh_err err;
 };
 
-/* LH_ETOOBIG when the memory is not to be had. */
+/* Clears what one that was killed left torn: a run that ends where it goes on saves
+ * nothing, and nobody would. LH_ETOOBIG when the memory is not to be had. */
 int lh_saver_new(struct lh_saver **s, const struct lh_saver_config *config,
 		 struct lh_err *err);
 /* Waits for a save that is under way; what lh_saver_take has not told is lost. */

@@ -184,6 +184,26 @@ static void a_save_moves_for_who_waits_for_it(void **state)
 	lh_saver_free(s);
 }
 
+static void what_a_killed_one_left_torn_is_cleared(void **state)
+{
+	char *torn = lh_asprintf("%s/step-removed.tmp", dir);
+	char *file = lh_asprintf("%s/manifest.json", torn);
+	char *whole = lh_asprintf("%s/step-0000000003", dir);
+	struct lh_err err = LH_ERR_INIT;
+
+	(void)state;
+	assert_int_equal(mkdir(torn, 0700), 0);
+	assert_int_equal(mkdir(whole, 0700), 0);
+	assert_int_equal(lh_fs_write_atomic(file, "{}", 2, &err), 0);
+	lh_saver_free(saver_in(dir, 2));
+	assert_false(lh_fs_exists(torn));
+	assert_true(lh_fs_exists(whole));
+	rmdir(whole);
+	free(whole);
+	free(file);
+	free(torn);
+}
+
 static void a_write_that_fails_is_told(void **state)
 {
 	char *where = lh_asprintf("%s/file", dir);
@@ -213,6 +233,8 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(a_save_moves_for_who_waits_for_it,
 						setup_large, teardown),
+		cmocka_unit_test_setup_teardown(what_a_killed_one_left_torn_is_cleared,
+						setup, teardown),
 		cmocka_unit_test_setup_teardown(a_write_that_fails_is_told, setup,
 						teardown),
 	};
