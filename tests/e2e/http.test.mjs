@@ -209,7 +209,7 @@ const strip = ({ subscription, ...rest }) => rest;
 
 test('a stream that is cut, again and again, also by the death of lhd, has every step and event once', async (t) => {
   const lhd = await fresh(t);
-  const job = await submit(lhd, { ...short(600), checkpoint: { every_steps: 50, keep: 2 } });
+  const job = await submit(lhd, { ...short(1_000_000), checkpoint: { every_steps: 50, keep: 2 } });
   const page = await Page.open(lhd);
   await until('the key is stored', () => lhd.sql('select * from page_keys').length === 1);
   const state = { messages: [], lastId: null };
@@ -223,6 +223,8 @@ test('a stream that is cut, again and again, also by the death of lhd, has every
     await readOn(t, page, query, state, (m) => stepsOf(m).length >= goal);
   }
   process.kill(await lhd.workerPid(job), 'SIGKILL'); // another attempt, from a checkpoint
+  const { step } = await lhd.jobUntil(job, 'it goes on', (j) => j.attempt === 2 && j.step > 300);
+  await lhd.call('job.set', { job, phase_steps: step + 200 });
   await readOn(t, page, query, state, (m) => m.some((x) => x.data.kind === 'job.state' && x.data.data.to === 'DONE'));
   await lhd.jobUntil(job, 'DONE', done);
   const last = lhd.sql(`select max(id) id from events where job=${job}`)[0].id;
