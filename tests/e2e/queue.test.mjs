@@ -20,13 +20,15 @@ const file = (lhd) => join(lhd.dir, 'job.yaml');
 
 test('--after: starts once that job is done, across a restart of lhd', async (t) => {
   const lhd = await fresh(t);
-  const first = await submit(lhd, {});
+  const first = await submit(lhd, LONG);
   const r = ctl(lhd, 'submit', file(lhd), '--after', 'tiny');
   assert.equal(r.status, 0, r.stderr);
   assert.match(ctl(lhd, 'show', 'next').stdout, /^job 2 'next': QUEUED \(waits for job 1 'tiny' to be done\)$/m);
   assert.equal(ctl(lhd, 'ls', '-c', 'name,after', '--no-headers').stdout.replace(/ +/g, '\t'), 'tiny\t-\nnext\t1\n');
   await lhd.restart();
   assert.equal((await get(lhd, 2)).after, 1);
+  await lhd.jobUntil(first, 'it trains', (j) => j.step > 0);
+  await lhd.call('job.set', { job: first, phase_steps: 10 });
   await lhd.jobUntil(2, 'DONE', (j) => j.state === 'DONE');
   assert.equal((await get(lhd, 2)).after, null);
   const ended = (await get(lhd, first)).ended_ms;
