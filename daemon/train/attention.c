@@ -69,7 +69,7 @@ struct lh_sdpa lh_attention_sdpa(const struct lh_lighthouse *g, struct lh_heads 
 		return s;
 	s.heads.tokens = s.kv_tokens = lh_lighthouse_selected(g);
 	s.heads.kv_heads = heads.heads;
-	s.heads.start = NULL;
+	s.heads.start = s.heads.start_host = NULL;
 	s.heads.q_row = s.heads.kv_row = s.heads.o_row =
 		(int64_t)heads.heads * heads.head_dim;
 	return s;
@@ -79,8 +79,10 @@ static struct lh_sdpa sdpa_of(const struct lh_attention_call *a)
 {
 	struct lh_sdpa s = lh_attention_sdpa(a->lighthouse, a->heads);
 
-	if (a->lighthouse)
-		s.heads.start = a->sub_start;
+	if (!a->lighthouse)
+		return s;
+	s.heads.start = a->sub_start;
+	s.heads.start_host = a->sub_start_host;
 	return s;
 }
 

@@ -44,7 +44,8 @@ struct lh_attention_call {
 	const struct lh_ops *ops;
 	struct lh_dev *dev;
 	struct lh_heads heads;        /* rows of qkv and o */
-	const int32_t *sub_start;     /* (B,S) heads.start of the sub-sequence, or NULL */
+	/* heads.start of the sub-sequence, (B,S), or NULL */
+	const int32_t *sub_start, *sub_start_host;
 	const struct lh_rope *rope;
 	const struct lh_attention_norm *norm;   /* NULL: none */
 	const struct lh_lighthouse *lighthouse; /* NULL: full attention */

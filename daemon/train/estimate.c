@@ -205,7 +205,8 @@ int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 	struct lh_layout l = { .model = &job->model, .sizes = sizes, .B = (int)micro,
 			       .T = job->data.seq_len,
 			       .rest = rest_of(job->evaluation.sequences, micro),
-			       .deterministic = job->deterministic };
+			       .deterministic = job->deterministic,
+			       .documents = job->data.documents == LH_DOCUMENTS_SEPARATE };
 	struct lh_attention_mode full = lh_attention_full;
 	struct lh_layout_bytes evaluation;
 	int rc = check_support(job, sizes, micro, err);

@@ -14,6 +14,8 @@ struct pass { /* one forward or backward over (b, t) */
 	int b;
 	int64_t t, R;
 	const int32_t *start, *sub_start; /* of documents, on the device; or NULL */
+	const int32_t *start_host;
+	int32_t *sub_start_host;          /* owned */
 };
 
 static void linear(const struct pass *p, lh_act *y, const lh_act *x, int64_t weight,
@@ -73,11 +75,13 @@ static struct lh_attention_call attention_of(const struct pass *p, int layer,
 	struct lh_attention_call a = {
 		.ops = m->ops, .dev = m->dev, .rope = &m->acts.rope, .lighthouse = g,
 		.norm = m->c.qk_norm ? norm : NULL,
-		.heads = lh_layout_heads(&m->c, p->b, p->t), .sub_start = p->sub_start };
+		.heads = lh_layout_heads(&m->c, p->b, p->t), .sub_start = p->sub_start,
+		.sub_start_host = p->sub_start_host };
 
 	LH_ASSERT(!g || p->t == g->tokens);
 	*norm = lh_model_norm_of(m, layer);
 	a.heads.start = p->start;
+	a.heads.start_host = p->start_host;
 	return a;
 }
 
@@ -253,23 +257,24 @@ static void put_starts(struct pass *p, const int32_t *starts)
 {
 	struct lh_model *m = p->m;
 	const struct lh_lighthouse *g = &p->mode->geometry;
+	size_t bytes;
 	int64_t S;
-	int32_t *sub;
 
 	m->ops->put(m->dev, m->acts.starts, starts, (size_t)p->R * sizeof(*starts));
 	p->start = m->acts.starts;
+	p->start_host = starts;
 	if (!m->acts.sub_starts) /* no layer of the mode has one */
 		return;
 	S = lh_lighthouse_selected(g);
-	sub = lh_calloc((size_t)(p->b * S), sizeof(*sub));
+	bytes = (size_t)(p->b * S) * sizeof(*p->sub_start_host);
+	p->sub_start_host = lh_alloc(bytes);
 	for (int b = 0; b < p->b; b++)
-		find_sub_starts(g, starts + b * p->t, sub + b * S);
-	m->ops->put(m->dev, m->acts.sub_starts, sub, (size_t)(p->b * S) * sizeof(*sub));
+		find_sub_starts(g, starts + b * p->t, p->sub_start_host + b * S);
+	m->ops->put(m->dev, m->acts.sub_starts, p->sub_start_host, bytes);
 	p->sub_start = m->acts.sub_starts;
-	free(sub);
 }
 
-/* starts (b,t) or NULL. */
+/* starts (b,t) or NULL. To be released. */
 static struct pass pass_of(struct lh_model *m, const struct lh_attention_mode *mode,
 			   bool train, int b, int64_t t, const int32_t *tokens,
 			   const int32_t *targets, const int32_t *starts)
@@ -286,6 +291,11 @@ static struct pass pass_of(struct lh_model *m, const struct lh_attention_mode *m
 	return p;
 }
 
+static void pass_release(struct pass *p)
+{
+	free(p->sub_start_host);
+}
+
 void lh_model_zero_grad(struct lh_model *m)
 {
 	m->ops->zero(m->dev, m->grad, (size_t)m->params.floats * 4);
@@ -300,6 +310,7 @@ void lh_model_forward_backward(struct lh_model *m, const struct lh_attention_mod
 
 	forward(&p);
 	backward(&p, scale);
+	pass_release(&p);
 }
 
 int lh_model_loss(struct lh_model *m, const struct lh_attention_mode *mode, int b,
@@ -319,6 +330,7 @@ int lh_model_loss(struct lh_model *m, const struct lh_attention_mode *mode, int 
 	if (!rc && row_loss)
 		rc = m->ops->fetch(m->dev, row_loss, m->acts.row_loss, (size_t)p.R * 4, err);
 	*loss = sum;
+	pass_release(&p);
 	return rc;
 }
 
@@ -346,6 +358,7 @@ int lh_model_logits(struct lh_model *m, const struct lh_attention_mode *mode, in
 	forward(&p);
 	for (int i = 0; !rc && i < b; i++)
 		rc = read_logits(&p, i * t + at, logits + i * m->c.vocab, err);
+	pass_release(&p);
 	return rc;
 }
 
@@ -370,6 +383,7 @@ int lh_model_selection(struct lh_model *m, const struct lh_attention_mode *mode,
 		if (!rc)
 			seen(arg, i, index);
 	}
+	pass_release(&p);
 	free(index);
 	return rc;
 }
@@ -387,9 +401,10 @@ static int batches_of(const struct lh_model *m, int64_t n, int *b)
 }
 
 int lh_model_prepare(struct lh_model *m, const struct lh_attention_mode *modes, int count,
-		     int64_t sequences, int64_t evaluated, struct lh_err *err)
+		     int64_t sequences, int64_t evaluated, bool documents,
+		     struct lh_err *err)
 {
-	int32_t *ids;
+	int32_t *ids, *starts; /* zeros: of one document, too */
 	int b[2], n, rc = 0;
 	float sum, norm, *logits;
 	double loss;
@@ -397,21 +412,26 @@ int lh_model_prepare(struct lh_model *m, const struct lh_attention_mode *modes, 
 	if (!m->ops->rehearse)
 		return 0;
 	ids = lh_calloc((size_t)(m->B * m->T), sizeof(*ids));
+	starts = documents ? ids : NULL;
 	logits = lh_calloc((size_t)(m->B * m->c.vocab), sizeof(*logits));
 	m->ops->rehearse(m->dev, true);
 	n = batches_of(m, sequences, b);
 	for (int i = 0; i < n * count; i++)
-		lh_model_forward_backward(m, &modes[i / n], b[i % n], ids, ids, NULL, 1);
+		lh_model_forward_backward(m, &modes[i / n], b[i % n], ids, ids, starts,
+					  1);
 	n = batches_of(m, evaluated, b);
 	for (int i = 0; !rc && i < n; i++)
-		rc = lh_model_loss(m, &lh_attention_full, b[i], m->T, ids, ids, NULL, &loss,
-				   NULL, err);
+		rc = lh_model_loss(m, &lh_attention_full, b[i], m->T, ids, ids, starts,
+				   &loss, NULL, err);
 	for (int i = 0; !rc && i < n * count; i++)
 		if (modes[i / n].attention == LH_ATTENTION_LIGHTHOUSE)
-			rc = lh_model_loss(m, &modes[i / n], b[i % n], m->T, ids, ids, NULL,
-					   &loss, NULL, err);
+			rc = lh_model_loss(m, &modes[i / n], b[i % n], m->T, ids, ids,
+					   starts, &loss, NULL, err);
 	if (!rc && n)
 		rc = lh_model_logits(m, &lh_attention_full, b[0], m->T, ids, 0, logits, err);
+	for (int i = 0; !rc && n && documents && i < count; i++)
+		if (modes[i].attention == LH_ATTENTION_LIGHTHOUSE)
+			rc = lh_model_logits(m, &modes[i], b[0], m->T, ids, 0, logits, err);
 	if (!rc)
 		rc = lh_model_measure(m, &sum, &norm, err);
 	m->ops->rehearse(m->dev, false);

@@ -248,6 +248,7 @@ static int64_t state_bytes(const struct lh_layout *l)
 /* The most scratch that an op of a pass over B sequences takes. */
 static int64_t op_bytes(const struct lh_layout *l, int B)
 {
+	static const int32_t some; /* sizes depend on whether there are documents alone */
 	struct lh_heads h = lh_layout_heads(l->model, B, l->T);
 	const struct lh_job_model *c = l->model;
 	int64_t most = (int64_t)l->sizes->rows_bytes(B * l->T, c->dim);
@@ -260,6 +261,7 @@ static int64_t op_bytes(const struct lh_layout *l, int B)
 		const struct lh_lighthouse *g = lh_layout_lighthouse(l->mode, i);
 		struct lh_sdpa s = lh_attention_sdpa(g, h);
 
+		s.heads.start = l->documents ? &some : NULL;
 		most = max(most, (int64_t)l->sizes->sdpa_bytes(&s, false, l->deterministic));
 		if (l->train)
 			most = max(most, (int64_t)l->sizes->sdpa_bytes(&s, true,

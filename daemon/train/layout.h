@@ -80,6 +80,7 @@ struct lh_layout {
 	const struct lh_attention_mode *mode; /* recompute is not AUTO */
 	bool deterministic; /* the device is */
 	bool train; /* false: forward only, nothing is kept */
+	bool documents; /* are kept apart */
 };
 
 /* Bytes of activations, by purpose (NULL: not wanted); state and device too. */

@@ -250,7 +250,8 @@ static int prepare(struct lh_loop *l, struct lh_err *err)
 	for (int i = 0; !rc && i < l->job->phase_count && !lh_loop_is_told(l); i++) {
 		LH_FAILPOINT("prepare.phase");
 		rc = lh_model_prepare(l->model, &l->modes[i], 1, l->job->batch.sequences,
-				      evaluated, err);
+				      evaluated,
+				      l->job->data.documents == LH_DOCUMENTS_SEPARATE, err);
 		lh_link_beat(l->link);
 	}
 	if (!rc && l->choices_count)

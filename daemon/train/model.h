@@ -90,10 +90,10 @@ int lh_model_selection(struct lh_model *model, const struct lh_attention_mode *m
 /* Rehearses (ops.h) what will be run, so that no step, switch or evaluation waits
  * for a kernel or for memory: optimizer steps of `sequences` in every mode, and
  * evaluations of `evaluated` (0: none) with full attention and in every Lighthouse
- * mode, all B at a time with a smaller last one, and the logits of a row. Weights stay
- * as they are, gradients are zero after it. */
+ * mode, all B at a time with a smaller last one, and the logits of a row. documents:
+ * but for these, all with starts. Weights stay as they are, gradients are zero after it. */
 int lh_model_prepare(struct lh_model *model, const struct lh_attention_mode *modes,
-		     int mode_count, int64_t sequences, int64_t evaluated,
+		     int mode_count, int64_t sequences, int64_t evaluated, bool documents,
 		     struct lh_err *err);
 /* Rehearses the loss of b sequences of t tokens with full attention, too. */
 int lh_model_prepare_short(struct lh_model *model, int b, int64_t t, struct lh_err *err);

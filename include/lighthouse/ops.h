@@ -71,6 +71,7 @@ struct lh_heads {
 	 * a sequence is one document. A row sees no other document, and is rotated
 	 * by its place in its own. (optional: has_documents) */
 	const int32_t *start;
+	const int32_t *start_host; /* the same in host memory, while the call lasts */
 };
 
 /* Causal scaled-dot-product attention: query i of a sequence sees keys
@@ -106,7 +107,8 @@ struct lh_ops_sizes {
 	size_t (*xent_bytes)(int64_t R, int64_t C, int64_t V);
 	size_t (*score_bytes)(const struct lh_lighthouse *g, const struct lh_heads *h);
 	/* What sdpa, or sdpa_bwd, makes the device hold for itself; deterministic:
-	 * a device that set_deterministic was called for. */
+	 * a device that set_deterministic was called for. Of heads.start alone that
+	 * there is one counts. */
 	size_t (*sdpa_bytes)(const struct lh_sdpa *s, bool backward,
 			     bool deterministic);
 	/* So do lighthouse_score and lighthouse_select, */

@@ -43,6 +43,8 @@ struct lh_dev {
 	struct lh_sdpa_plans *plans; /* NULL: float32, no cuDNN */
 	void *scratch;            /* of the op that runs; grows, never shrinks */
 	size_t scratch_bytes;
+	void *packed;             /* rows of documents, likewise */
+	size_t packed_bytes;
 	char *stage[LH_CUDA_STAGES]; /* pinned, for put */
 	cudaEvent_t staged[LH_CUDA_STAGES];
 	int next_stage;
@@ -65,6 +67,8 @@ void lh_cuda_launched(struct lh_dev *dev, const char *what);
 /* `bytes` of scratch for the op being issued, 256-byte aligned; NULL after
  * remembering that there is no memory. The next op may overwrite it. */
 void *lh_cuda_scratch(struct lh_dev *dev, size_t bytes);
+/* The same of other memory, for an op that calls others. */
+void *lh_cuda_packed(struct lh_dev *dev, size_t bytes);
 
 int lh_cuda_probe(struct lh_device_info *info, struct lh_err *err);
 int lh_cuda_open_bf16(struct lh_dev **dev, int threads, struct lh_err *err);
@@ -178,6 +182,13 @@ void lh_cuda_lighthouse_score(struct lh_dev *dev, const struct lh_lighthouse *g,
 			      const struct lh_heads *h, float *score_q, float *score_k,
 			      const lh_act *q, const lh_act *k, const lh_act *v,
 			      const struct lh_rope *rope, void *scratch);
+/* Of documents, where cuDNN takes the shape. aligned: 16-byte accesses are possible. */
+void lh_cuda_sdpa_documents(struct lh_dev *dev, const struct lh_sdpa *s, void *o, float *lse,
+			    const void *q, const void *k, const void *v, bool aligned);
+void lh_cuda_sdpa_documents_bwd(struct lh_dev *dev, const struct lh_sdpa *s, void *dq,
+				void *dk, void *dv, const void *dout, const void *q,
+				const void *k, const void *v, const void *o,
+				const float *lse, bool aligned);
 void lh_cuda_lighthouse_select(struct lh_dev *dev, const struct lh_lighthouse *g,
 			       const struct lh_heads *h, int32_t *index,
 			       const float *score_q, const float *score_k);

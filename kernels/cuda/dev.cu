@@ -41,18 +41,19 @@ void lh_cuda_launched(struct lh_dev *dev, const char *what)
 	lh_cuda_check(dev, what, cudaGetLastError());
 }
 
-void *lh_cuda_scratch(struct lh_dev *dev, size_t bytes)
+/* *p, of *have bytes, is made larger if it must be. */
+static void *grow(struct lh_dev *dev, void **p, size_t *have, size_t bytes)
 {
 	size_t whole = (bytes + (1 << 20) - 1) >> 20 << 20;
 
-	if (whole <= dev->scratch_bytes)
-		return dev->scratch;
+	if (whole <= *have)
+		return *p;
 	lh_cuda_check(dev, "scratch", cudaStreamSynchronize(dev->stream));
-	cudaFree(dev->scratch);
-	dev->scratch = NULL;
-	dev->scratch_bytes = 0;
+	cudaFree(*p);
+	*p = NULL;
+	*have = 0;
 	dev->preparations++;
-	if (cudaMalloc(&dev->scratch, whole) != cudaSuccess) {
+	if (cudaMalloc(p, whole) != cudaSuccess) {
 		struct lh_err why;
 
 		cudaGetLastError(); /* not sticky: do not report it twice */
@@ -61,11 +62,21 @@ void *lh_cuda_scratch(struct lh_dev *dev, size_t bytes)
 		lh_err_hint(&why, "a smaller seq_len or micro_sequences, or more "
 			    "recomputation");
 		lh_cuda_refuse(dev, &why);
-		dev->scratch = NULL;
+		*p = NULL;
 		return NULL;
 	}
-	dev->scratch_bytes = whole;
-	return dev->scratch;
+	*have = whole;
+	return *p;
+}
+
+void *lh_cuda_scratch(struct lh_dev *dev, size_t bytes)
+{
+	return grow(dev, &dev->scratch, &dev->scratch_bytes, bytes);
+}
+
+void *lh_cuda_packed(struct lh_dev *dev, size_t bytes)
+{
+	return grow(dev, &dev->packed, &dev->packed_bytes, bytes);
 }
 
 /* ---- opening --------------------------------------------------------------- */
@@ -210,6 +221,7 @@ void lh_cuda_close(struct lh_dev *dev)
 	}
 	cudaFree(dev->gemm_work);
 	cudaFree(dev->scratch);
+	cudaFree(dev->packed);
 	if (dev->stream)
 		cudaStreamDestroy(dev->stream);
 	free(dev);

@@ -36,6 +36,7 @@ void lh_cuda_lighthouse_gather(struct lh_dev *dev, const struct lh_lighthouse *g
 	a.index = index;
 	a.cos = rope ? rope->cos : NULL;
 	a.sin = rope ? rope->sin : NULL;
+	a.start = h->start;
 	a.sides = 3;
 	a.heads = h->heads;
 	a.half = h->head_dim / 2;
@@ -67,6 +68,7 @@ void lh_cuda_lighthouse_gather_bwd(struct lh_dev *dev, const struct lh_lighthous
 	a.map = map;
 	a.cos = rope ? rope->cos : NULL;
 	a.sin = rope ? rope->sin : NULL;
+	a.start = h->start;
 	a.slots = h->heads + 2 * h->kv_heads;
 	a.heads = h->heads;
 	a.half = h->head_dim / 2;

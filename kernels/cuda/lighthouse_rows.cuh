@@ -1,13 +1,15 @@
 /* lighthouse_rows.cuh: rows of the sub-sequence from tokens, and tokens from rows.
  *
  * sum_kernel: row (l, i) is a sum over a window of tokens: the gather's mean
- * (window [i c, i c + c - 1]) and, SHIFTed by c - 1 and clipped to N, the
- * scatter's gradient.
+ * (window [i c, i c + c - 1]) and, SHIFTed by c - 1 and clipped to its document,
+ * the scatter's gradient.
  * spread_kernel: a token is a sum over levels of at most one row each, found
  * through the inverse map: the gather's gradient, and, SHIFTed, the scatter.
  * With u = token (or token + 1 when SHIFTed) the entry of level l is u / c_l
  * (or u / c_l - 1), so K = p neighbours in u share every level but 0: their sum
  * `upper` is taken once, and only tokens selected at level 0 walk all levels.
+ * Documents are of whole windows of every level: one can only begin at u, and then
+ * the entries above level 0 that end before it are nothing to its first tokens.
  *
  * A thread has W dimensions of the lower half of a head and the W they pair
  * with; lanes of a row are neighbours, so accesses are whole 128-byte lines for
@@ -33,6 +35,7 @@ template <typename T> struct sum_args {
 	struct pyramid y;
 	const int32_t *index; /* (B,H,S) */
 	const float *cos, *sin;
+	const int32_t *start; /* (B,N) of documents, or NULL */
 	int sides, heads, half;
 };
 
@@ -88,7 +91,7 @@ __global__ void __launch_bounds__(ROW_THREADS) sum_kernel(const sum_args<T> a)
 	int slot = (int)(blockIdx.x % slots), e = slot % a.heads;
 	const sum_side<T> &s = a.side[slot / a.heads];
 	uint32_t item = blockIdx.x / slots * ROW_THREADS + threadIdx.x;
-	int32_t r = (int32_t)(item / parts), i, c, t0, count;
+	int32_t r = (int32_t)(item / parts), i, c, t0, count, place;
 	int64_t b = blockIdx.y, at = item % parts * W;
 	float lo[W], hi[W];
 	int l;
@@ -108,13 +111,21 @@ __global__ void __launch_bounds__(ROW_THREADS) sum_kernel(const sum_args<T> a)
 		return;
 	}
 	t0 = i * c + (SHIFT ? c - 1 : 0);
+	place = t0;
 	count = SHIFT ? min(c, a.y.N - t0) : c;
+	if (a.start) {
+		int32_t begin = a.start[b * a.y.N + t0 + count - 1];
+
+		place = t0 - begin;
+		if (SHIFT && begin > i * c) /* the next document's */
+			count = begin - t0;
+	}
 	const T *x = s.x + (b * a.y.N + t0) * s.row +
 		     (int64_t)(e / s.repeat) * 2 * a.half + at;
 	if (ROPE && s.rotated)
 		window_sum<T, W, true>(lo, hi, x, s.row, a.half, count,
-				       a.cos + (int64_t)t0 * a.half + at,
-				       a.sin + (int64_t)t0 * a.half + at);
+				       a.cos + (int64_t)place * a.half + at,
+				       a.sin + (int64_t)place * a.half + at);
 	else
 		window_sum<T, W, false>(lo, hi, x, s.row, a.half, count, NULL, NULL);
 	if (!SHIFT) {
@@ -144,23 +155,24 @@ template <typename T> struct spread_args {
 	struct pyramid y;
 	const int32_t *map; /* (B,H,P) */
 	const float *cos, *sin;
+	const int32_t *start; /* (B,N) of documents, or NULL */
 	uint32_t items;     /* a sequence's: groups of K tokens * slots * parts */
 	int slots, heads, half;
 };
 
 /* lo, hi += the rows of level l, weight 1/c (SHIFT: 1), at u; 0 at level
- * `from` .. `to` - 1. */
+ * `from` .. `to` - 1. SHIFT: of a document that begins at token `begin`. */
 template <typename T, int W, bool SHIFT>
 __device__ __forceinline__ void add_levels(float (&lo)[W], float (&hi)[W],
 					   const spread_args<T> &a, const T *rows,
 					   const int32_t *map, int repeat, int32_t u,
-					   int from, int to)
+					   int from, int to, int32_t begin)
 {
 	for (int l = from; l < to; l++) {
 		int32_t c = a.y.window[l], i = u / c - (SHIFT ? 1 : 0);
 		float w = SHIFT ? 1.0f : 1.0f / (float)c;
 
-		if (i < 0 || i >= a.y.entries[l])
+		if (i < 0 || i >= a.y.entries[l] || (SHIFT && i * c < begin))
 			continue;
 		for (int k = 0; k < repeat; k++) {
 			int32_t r = map[(int64_t)k * a.y.P + a.y.base[l] + i];
@@ -215,29 +227,35 @@ __global__ void __launch_bounds__(ROW_THREADS, W > 1 ? 3 : 4) spread_kernel(cons
 	const T *rows = s.rows + (b * a.y.S * a.heads + e) * 2 * a.half + at;
 	T *out = s.out + b * a.y.N * s.row + (int64_t)slot * 2 * a.half + at;
 
-	add_levels<T, W, SHIFT>(up_lo, up_hi, a, rows, map, s.repeat, u, 1, a.y.levels);
+	const int32_t *start = a.start ? a.start + b * a.y.N : NULL;
+
+	add_levels<T, W, SHIFT>(up_lo, up_hi, a, rows, map, s.repeat, u, 1, a.y.levels,
+				SHIFT && start && u ? start[u - 1] : 0);
 #pragma unroll
 	for (int k = 0; k < K; k++) {
-		int32_t t = u + k - (SHIFT ? 1 : 0);
+		int32_t t = u + k - (SHIFT ? 1 : 0), begin;
 		float lo[W], hi[W];
+		bool fresh;
 
 		if (t < 0 || t >= a.y.N)
 			continue;
+		begin = start ? start[t] : 0;
+		fresh = SHIFT && start && k && begin == u; /* `upper` is the other's */
 #pragma unroll
 		for (int i = 0; i < W; i++) {
-			lo[i] = up_lo[i];
-			hi[i] = up_hi[i];
+			lo[i] = fresh ? 0 : up_lo[i];
+			hi[i] = fresh ? 0 : up_hi[i];
 		}
 		if (at_level0(map, a.y.P, s.repeat, t)) {
 #pragma unroll
 			for (int i = 0; i < W; i++)
 				lo[i] = hi[i] = 0;
 			add_levels<T, W, SHIFT>(lo, hi, a, rows, map, s.repeat, u + k, 0,
-						a.y.levels);
+						a.y.levels, begin);
 		}
 		if (ROPE && s.rotated)
-			rotate(lo, hi, a.cos + (int64_t)t * a.half + at,
-			       a.sin + (int64_t)t * a.half + at, -1);
+			rotate(lo, hi, a.cos + (int64_t)(t - begin) * a.half + at,
+			       a.sin + (int64_t)(t - begin) * a.half + at, -1);
 		store<T, W>(out + t * s.row, lo);
 		store<T, W>(out + t * s.row + a.half, hi);
 	}

@@ -1,10 +1,10 @@
 /* lighthouse_scatter.cu: the sub-sequence's output back to tokens (paper
  * section 3.4), and its gradient.
  *
- * Row (l, i) is added to tokens [i c + c - 1, i c + 2c - 2], clipped to N. Both
- * directions are gathers: a token takes one entry a level through the map, a row
- * sums its tokens. Forward writes sizeof(T) N H D and reads S H D (rows again
- * from cache) and the map: 0.23 GB at N = 98304, H D = 1024, limit 0.08 ms at
+ * Row (l, i) is added to tokens [i c + c - 1, i c + 2c - 2], clipped to its
+ * document. Both directions are gathers: a token takes one entry a level through the
+ * map, a row sums its tokens. Forward writes sizeof(T) N H D and reads S H D (rows
+ * again from cache) and the map: 0.23 GB at N = 98304, H D = 1024, limit 0.08 ms at
  * 3 TB/s. Backward reads N H D once from memory (the finer entries' tokens come
  * from cache, their rows being neighbours) and writes S H D: the same. */
 #include "lighthouse_rows.cuh"
@@ -22,6 +22,7 @@ void lh_cuda_lighthouse_scatter(struct lh_dev *dev, const struct lh_lighthouse *
 	LH_ASSERT(h->tokens == g->tokens);
 	a.y = pyramid_of(g);
 	a.map = map;
+	a.start = h->start;
 	a.slots = h->heads;
 	a.heads = h->heads;
 	a.half = h->head_dim / 2;
@@ -43,6 +44,7 @@ void lh_cuda_lighthouse_scatter_bwd(struct lh_dev *dev, const struct lh_lighthou
 	LH_ASSERT(h->tokens == g->tokens);
 	a.y = pyramid_of(g);
 	a.index = index;
+	a.start = h->start;
 	a.sides = 1;
 	a.heads = h->heads;
 	a.half = h->head_dim / 2;

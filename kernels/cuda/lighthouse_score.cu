@@ -35,6 +35,7 @@ template <typename T> struct score_args {
 	int half;        /* D / 2 */
 	int top;         /* the level of a window, its count of levels above 0 */
 	const float *cos, *sin; /* NULL: rotated already */
+	const int32_t *start;   /* (B,N) of documents, or NULL */
 };
 
 __device__ __forceinline__ float rank_of(float s)
@@ -89,7 +90,7 @@ __global__ void __launch_bounds__(THREADS) score_kernel(const score_args<T> a)
 	int lane = threadIdx.x % TPR;
 	uint32_t item = blockIdx.x * (THREADS / TPR) + threadIdx.x / TPR;
 	bool live = item < a.items;
-	int32_t c = a.y.window[a.top], windows = a.y.entries[a.top], t0;
+	int32_t c = a.y.window[a.top], windows = a.y.entries[a.top], t0, place;
 	float lo_sum[W] = { }, hi_sum[W] = { };
 	maxima<LV> x;
 	uint32_t b, w;
@@ -106,6 +107,7 @@ __global__ void __launch_bounds__(THREADS) score_kernel(const score_args<T> a)
 	e -= which ? a.side[0].heads : 0;
 	const side<T> &s = a.side[which];
 	t0 = (int32_t)w * c;
+	place = t0 - (a.start ? a.start[(int64_t)b * a.y.N + t0] : 0);
 	at = lane * W;
 	const T *p = s.x + ((int64_t)b * a.y.N + t0) * s.row +
 		     (int64_t)e * 2 * a.half + at;
@@ -133,7 +135,7 @@ __global__ void __launch_bounds__(THREADS) score_kernel(const score_args<T> a)
 			unpack(va, lo[u]);
 			unpack(vb, hi[u]);
 			if (ROPE) {
-				int64_t row = (int64_t)(t0 + t + u) * a.half + at;
+				int64_t row = (int64_t)(place + t + u) * a.half + at;
 
 				rotate(va, vb, a.cos + row, a.sin + row, 1);
 				round_to<T>(va);
@@ -172,6 +174,7 @@ __global__ void __launch_bounds__(THREADS) plain_kernel(const score_args<T> a)
 {
 	int lane = threadIdx.x % 32, e, which;
 	uint32_t item = blockIdx.x * (THREADS / 32) + threadIdx.x / 32, b, t;
+	int64_t place;
 	float sum = 0;
 
 	if (item >= a.items)
@@ -184,14 +187,15 @@ __global__ void __launch_bounds__(THREADS) plain_kernel(const score_args<T> a)
 	e -= which ? a.side[0].heads : 0;
 	const side<T> &s = a.side[which];
 	const T *p = s.x + ((int64_t)b * a.y.N + t) * s.row + (int64_t)e * 2 * a.half;
+	place = t - (a.start ? a.start[(int64_t)b * a.y.N + t] : 0);
 	for (int d = lane; d < a.half; d += 32) {
 		float va[1], vb[1];
 
 		load<T, 1>(va, p + d);
 		load<T, 1>(vb, p + d + a.half);
 		if (a.cos) {
-			rotate(va, vb, a.cos + (int64_t)t * a.half + d,
-			       a.sin + (int64_t)t * a.half + d, 1);
+			rotate(va, vb, a.cos + place * a.half + d,
+			       a.sin + place * a.half + d, 1);
 			round_to<T>(va);
 			round_to<T>(vb);
 		}
@@ -384,6 +388,7 @@ void lh_cuda_lighthouse_score(struct lh_dev *dev, const struct lh_lighthouse *g,
 		a.half = h->head_dim / 2;
 		a.cos = rope ? rope->cos : NULL;
 		a.sin = rope ? rope->sin : NULL;
+		a.start = h->start;
 		a.side[0] = { qs, h->q_row, h->heads, 1, score_q, means ? base : NULL };
 		a.side[1] = { ks, h->kv_row, h->kv_heads, h->heads / h->kv_heads,
 			      score_k,
@@ -391,6 +396,7 @@ void lh_cuda_lighthouse_score(struct lh_dev *dev, const struct lh_lighthouse *g,
 		score<T>(dev, &a, h->batch, lanes_of<T>(h, qs, ks), score_q, score_k);
 		return;
 	}
+	LH_ASSERT(!h->start); /* refused when the job is checked */
 	expand<T>(dev, h, base, qs, h->q_row, h->heads, rope);
 	expand<T>(dev, h, base + size, ks, h->kv_row, h->kv_heads, rope);
 	expand<T>(dev, h, base + 2 * size, (const T *)v, h->kv_row, h->kv_heads, NULL);

@@ -8,6 +8,10 @@
  * left by prefix sums. Winners are kept
  * as ascending lists; the candidates of the next level are their children.
  *
+ * With documents every candidate is ranked among those of its own, by counting them:
+ * each has its share of the budget, and which winners and candidates are its follows
+ * from its place in the tile, at every level. That is n additions a candidate, of n.
+ *
  * Rows: the causal order is the post-order of the tree, so the row of an entry
  * is the number of entries before it: at its own level its ordinal; above, the
  * ordinal of its ancestor; below, p times the winners among the entries so far
@@ -29,6 +33,8 @@ struct select_args {
 	int tiles, budget;              /* m */
 	int first;                      /* candidates of a tile at the top level */
 	int most;                       /* candidates of any level at most */
+	const int32_t *start;           /* (B,N) of documents, or NULL */
+	int heads;
 };
 
 /* What a block works on, of lh_cuda_select_tile_bytes; lists ascend. */
@@ -161,6 +167,63 @@ __device__ static void win(const tile &t, int32_t n, int32_t want)
 	__syncthreads();
 }
 
+struct document { /* the part that lies in a tile */
+	int32_t from, to; /* coarsest entries */
+};
+
+/* Whose the n-th coarsest entry of a tile is; start (N). */
+__device__ static document document_of(const select_args &a, const int32_t *start, int number,
+				       int32_t n)
+{
+	int32_t c = a.y.window[a.y.levels - 1], first = number * a.first;
+	int32_t begin = start[(first + n) * c], low = n + 1, high = a.first;
+
+	while (low < high) { /* the first entry of a later one */
+		int32_t mid = (low + high) / 2;
+
+		if (start[(first + mid) * c] > begin)
+			high = mid;
+		else
+			low = mid + 1;
+	}
+	return { max(begin / c - first, 0), low };
+}
+
+/* Of a tile's budget, what its first n coarsest entries have: lh_lighthouse_share. */
+__device__ __forceinline__ int32_t share(const select_args &a, int32_t n)
+{
+	return (int32_t)((int64_t)a.budget * n / a.first);
+}
+
+/* Marks, of every document's candidates of level l that are not won yet, the best:
+ * half of its share, `more` the larger half. */
+__device__ static void win_documents(const select_args &a, const tile &t, const int32_t *start,
+				     int l, int32_t n, int number, bool more)
+{
+	bool top = l == a.y.levels - 1;
+	int32_t wide = a.y.window[a.y.levels - 1] / a.y.window[l];
+
+	for (int32_t i = threadIdx.x; i < n; i += blockDim.x) {
+		int32_t entry = position(a, t, l, i, number) / wide - number * a.first;
+		document d = document_of(a, start, number, entry);
+		int32_t q = share(a, d.to) - share(a, d.from), better = 0;
+		int32_t from = top ? d.from : a.y.pool * share(a, d.from);
+		int32_t to = top ? d.to : a.y.pool * share(a, d.to);
+
+		if (t.won[i] & 1)
+			continue;
+		for (int32_t j = from; j < to; j++)
+			better += !(t.won[j] & 1) &&
+				  (t.key[j] > t.key[i] || (t.key[j] == t.key[i] && j < i));
+		if (better < (more ? (q + 1) / 2 : q / 2))
+			t.won[i] = 2; /* others are still counting */
+	}
+	__syncthreads();
+	for (int32_t i = threadIdx.x; i < n; i += blockDim.x)
+		t.won[i] = t.won[i] != 0;
+	__syncthreads();
+}
+
 __device__ static void load_keys(const select_args &a, const tile &t, const float *score,
 				 int l, int32_t n, int number, bool clear)
 {
@@ -235,6 +298,7 @@ __global__ void __launch_bounds__(MAX_THREADS) select_kernel(const select_args a
 	int64_t bh = blockIdx.y;
 	char *base = a.scratch ? a.scratch + (bh * a.tiles + number) * a.bytes : shared;
 	const float *sq = a.score_q + bh * a.y.P, *sk = a.score_k + bh * a.y.P;
+	const int32_t *start = a.start ? a.start + bh / a.heads * a.y.N : NULL;
 	int32_t rows = a.y.S / a.tiles;
 	int32_t *out = a.index + bh * a.y.S + (int64_t)number * rows;
 	tile t;
@@ -246,10 +310,13 @@ __global__ void __launch_bounds__(MAX_THREADS) select_kernel(const select_args a
 	for (int l = top; l > 0; l--) {
 		int32_t n = l == top ? a.first : a.y.pool * a.budget;
 
-		load_keys(a, t, sq, l, n, number, true);
-		win(t, n, a.budget / 2);
-		load_keys(a, t, sk, l, n, number, false);
-		win(t, n, a.budget / 2);
+		for (int side = 0; side < 2; side++) {
+			load_keys(a, t, side ? sk : sq, l, n, number, !side);
+			if (start)
+				win_documents(a, t, start, l, n, number, !side);
+			else
+				win(t, n, a.budget / 2);
+		}
 		list_winners(a, t, l, n, number);
 	}
 	for (int l = top; l >= 0; l--) {
@@ -290,7 +357,6 @@ void lh_cuda_lighthouse_select(struct lh_dev *dev, const struct lh_lighthouse *g
 	size_t shared;
 	int threads;
 
-	LH_ASSERT(!h->start);
 	a.y = pyramid_of(g);
 	a.tiles = (int)lh_lighthouse_tiles(g);
 	a.budget = g->tile;
@@ -299,6 +365,8 @@ void lh_cuda_lighthouse_select(struct lh_dev *dev, const struct lh_lighthouse *g
 	a.score_q = score_q;
 	a.score_k = score_k;
 	a.index = index;
+	a.start = h->start;
+	a.heads = h->heads;
 	a.bytes = lh_cuda_select_tile_bytes(g);
 	shared = a.bytes <= LH_CUDA_SELECT_SHARED_BYTES ? a.bytes : 0;
 	if (!shared) {

@@ -7,7 +7,8 @@
 template <typename T, int W>
 __global__ void __launch_bounds__(256)
 rope_kernel(T *x, uint32_t items, int64_t tokens, int heads, int half, int64_t row,
-	    const float *__restrict__ cos, const float *__restrict__ sin, float sign)
+	    const float *__restrict__ cos, const float *__restrict__ sin,
+	    const int32_t *__restrict__ start, float sign)
 {
 	uint32_t item = blockIdx.x * 256 + threadIdx.x;
 	int parts = half / W;
@@ -22,7 +23,7 @@ rope_kernel(T *x, uint32_t items, int64_t tokens, int heads, int half, int64_t r
 	item /= parts;
 	h = (int)(item % heads);
 	r = item / heads;
-	t = r % tokens * half;
+	t = (r % tokens - (start ? start[r] : 0)) * half;
 	p = x + r * row + (int64_t)h * 2 * half + j;
 	load<T, W>(a, p);
 	load<T, W>(b, p + half);
@@ -33,13 +34,15 @@ rope_kernel(T *x, uint32_t items, int64_t tokens, int heads, int half, int64_t r
 
 template <typename T, int W>
 static void launch(struct lh_dev *dev, int64_t rows, int64_t tokens, int heads, int D,
-		   T *x, int64_t row, const struct lh_rope *rope, float sign)
+		   T *x, int64_t row, const struct lh_rope *rope, const int32_t *start,
+		   float sign)
 {
 	int64_t items = rows * heads * (D / 2 / W);
 
 	LH_ASSERT(items < (int64_t)1 << 32);
 	rope_kernel<T, W><<<(unsigned)lh_ceil(items, 256), 256, 0, dev->stream>>>(
-		x, (uint32_t)items, tokens, heads, D / 2, row, rope->cos, rope->sin, sign);
+		x, (uint32_t)items, tokens, heads, D / 2, row, rope->cos, rope->sin, start,
+		sign);
 }
 
 template <typename T>
@@ -50,11 +53,11 @@ void lh_cuda_rope(struct lh_dev *dev, int B, int64_t tokens, int heads, int D, l
 	T *p = (T *)x;
 	float sign = inverse ? -1 : 1;
 
-	LH_ASSERT(!start);
 	if (lh_aligned<T>(x, row) && D % (2 * VEC<T>) == 0)
-		launch<T, VEC<T>>(dev, B * tokens, tokens, heads, D, p, row, rope, sign);
+		launch<T, VEC<T>>(dev, B * tokens, tokens, heads, D, p, row, rope, start,
+				  sign);
 	else
-		launch<T, 1>(dev, B * tokens, tokens, heads, D, p, row, rope, sign);
+		launch<T, 1>(dev, B * tokens, tokens, heads, D, p, row, rope, start, sign);
 	lh_cuda_launched(dev, "rope");
 }
 

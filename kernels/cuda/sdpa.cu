@@ -8,7 +8,7 @@
  * keys, and padded queries have zero gradients.
  *
  * Everything else (float32, fewer than 128 queries, widths cuDNN does not take)
- * goes to sdpa_slow.cuh. cuDNN adds dq by tiles in no fixed order: its backward
+ * goes to sdpa_slow.cuh; documents through sdpa_documents.cu. cuDNN adds dq by tiles in no fixed order: its backward
  * repeats only up to rounding. A deterministic device uses its other graph, which
  * writes the gradient of every score out, 2 bytes each, in pieces of few heads:
  * that square is written and read besides (sdpa_graph.c, sizes.h). */
@@ -27,7 +27,7 @@ static struct slow_args slow_args_of(const struct lh_sdpa *s)
 	const struct lh_heads *h = &s->heads;
 
 	return { h->tokens, s->kv_tokens, h->q_row, h->kv_row, h->o_row,
-		 h->heads, h->kv_heads, h->head_dim, s->scale };
+		 h->heads, h->kv_heads, h->head_dim, s->scale, h->start };
 }
 
 template <typename T, int ND>
@@ -438,7 +438,10 @@ void lh_cuda_sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float 
 		       lh_aligned<T>(v, h->kv_row) && lh_aligned<T>(o, h->o_row);
 
 	LH_ASSERT(s->kv_tokens >= h->tokens && h->heads % h->kv_heads == 0);
-	if (is_fast<T>(dev, s))
+	LH_ASSERT(!h->start || s->kv_tokens == h->tokens);
+	if (is_fast<T>(dev, s) && h->start)
+		lh_cuda_sdpa_documents(dev, s, o, lse, q, k, v, aligned);
+	else if (is_fast<T>(dev, s))
 		fast_forward(dev, s, o, lse, q, k, v, aligned);
 	else
 		slow_forward<T>(dev, s, (T *)o, lse, (const T *)q, (const T *)k,
@@ -461,7 +464,10 @@ void lh_cuda_sdpa_bwd(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *dq,
 		       lh_aligned<T>(dv, h->kv_row) && lh_aligned<T>(dout, h->o_row);
 
 	LH_ASSERT(s->kv_tokens >= h->tokens && h->heads % h->kv_heads == 0);
-	if (is_fast<T>(dev, s))
+	LH_ASSERT(!h->start || s->kv_tokens == h->tokens);
+	if (is_fast<T>(dev, s) && h->start)
+		lh_cuda_sdpa_documents_bwd(dev, s, dq, dk, dv, dout, q, k, v, o, lse, aligned);
+	else if (is_fast<T>(dev, s))
 		fast_backward(dev, s, &c, aligned);
 	else
 		slow_backward<T>(dev, s, t, (const T *)o);

@@ -15,7 +15,14 @@ struct slow_args {
 	int64_t tokens, kv_tokens, q_row, kv_row, o_row;
 	int heads, kv_heads, D;
 	float scale;
+	const int32_t *start; /* (B,tokens) of documents, or NULL */
 };
+
+/* The first key that query i of sequence b sees. */
+__device__ __forceinline__ int64_t first_key(const slow_args &a, int64_t b, int64_t i)
+{
+	return a.start ? a.start[b * a.tokens + i] : 0;
+}
 
 /* Lane's share of a row of D: elements lane, lane + 32, ... */
 template <typename T, int ND>
@@ -84,7 +91,8 @@ slow_fwd_kernel(const slow_args a, T *o, float *lse, const T *q, const T *k, con
 	float x[ND], acc[ND] = { }, m = -INFINITY, l = 0, all_m = -INFINITY, all_l = 0;
 
 	row_of<T, ND>(x, q + (b * a.tokens + i) * a.q_row + h * a.D, a.D);
-	for (int64_t j = warp * SLOW_AHEAD; j < n; j += SLOW_WARPS * SLOW_AHEAD) {
+	for (int64_t j = first_key(a, b, i) + warp * SLOW_AHEAD; j < n;
+	     j += SLOW_WARPS * SLOW_AHEAD) {
 		float s[SLOW_AHEAD], top = m, keep;
 
 #pragma unroll
@@ -174,7 +182,7 @@ slow_dq_kernel(const slow_args a, const slow_bwd<T> t)
 
 	row_of<T, ND>(x, t.q + at, a.D);
 	row_of<T, ND>(g, t.dout + (b * a.tokens + i) * a.o_row + h * a.D, a.D);
-	for (int64_t j = threadIdx.x / 32; j < n; j += SLOW_WARPS) {
+	for (int64_t j = first_key(a, b, i) + threadIdx.x / 32; j < n; j += SLOW_WARPS) {
 		float y[ND], z[ND], p, dp;
 
 		row_of<T, ND>(y, t.k + kv + j * a.kv_row, a.D);
@@ -205,6 +213,8 @@ slow_dkv_kernel(const slow_args a, const slow_bwd<T> t)
 			int64_t r = b * a.tokens + i, stat = (b * a.heads + h) * a.tokens + i;
 			float x[ND], g[ND], p;
 
+			if (first_key(a, b, i) > j)
+				break; /* the next document */
 			row_of<T, ND>(x, t.q + r * a.q_row + h * a.D, a.D);
 			row_of<T, ND>(g, t.dout + r * a.o_row + h * a.D, a.D);
 			p = expf(dot<ND>(x, y) * a.scale - t.lse[stat]);

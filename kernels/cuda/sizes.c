@@ -145,11 +145,55 @@ bool lh_cuda_sdpa_splits_groups(const struct lh_sdpa *s, const struct lh_sdpa *p
 	       s->heads.heads * piece->heads.kv_heads;
 }
 
+bool lh_cuda_bucket(const struct lh_heads *h, int k, struct lh_cuda_bucket *b)
+{
+	int64_t longest = ceil_to(h->tokens, LH_CUDA_SDPA_TILE), tokens = LH_CUDA_SDPA_TILE;
+	int64_t most;
+
+	for (; k > 0 && tokens < longest; k--)
+		tokens *= 2;
+	if (k)
+		return false;
+	b->tokens = tokens < longest ? tokens : longest;
+	b->documents = (int)max(LH_CUDA_BUCKET_ROWS / b->tokens, 1);
+	most = h->batch * h->tokens / b->tokens + 1; /* a short sequence has fewer */
+	if (b->documents > most)
+		b->documents = (int)most;
+	return true;
+}
+
+struct lh_sdpa lh_cuda_bucket_sdpa(const struct lh_sdpa *s, const struct lh_cuda_bucket *b)
+{
+	struct lh_sdpa p = *s;
+
+	p.heads.batch = b->documents;
+	p.heads.tokens = p.kv_tokens = b->tokens;
+	p.heads.q_row = p.heads.o_row = (int64_t)s->heads.heads * s->heads.head_dim;
+	p.heads.kv_row = (int64_t)s->heads.kv_heads * s->heads.head_dim;
+	p.heads.start = p.heads.start_host = NULL;
+	return p;
+}
+
+/* Rows of q and o, of k and v, and of their gradients; statistics. */
+size_t lh_cuda_documents_bytes(const struct lh_sdpa *s, bool backward)
+{
+	const struct lh_heads *h = &s->heads;
+	int tensors = backward ? 4 : 2;
+	struct lh_cuda_bucket b;
+	int64_t most = 0;
+
+	for (int k = 0; lh_cuda_bucket(h, k, &b); k++)
+		most = max(most, b.tokens * b.documents);
+	return (size_t)(tensors * 2 * (ceil_to(most * h->heads * h->head_dim, 128) +
+				       ceil_to(most * h->kv_heads * h->head_dim, 128)) +
+			ceil_to(most * h->heads * 4, 256));
+}
+
 /* Of the fused attention: cuDNN's own workspace (its query heads' dk and dv
  * before they are summed; the gradients of all scores), statistics, the float32
  * sums of dq and of a split group's dk and dv, and padded copies where the lengths
  * are not whole tiles or a piece needs them. */
-static size_t sdpa_bytes(const struct lh_sdpa *s, bool backward, bool deterministic)
+static size_t whole_bytes(const struct lh_sdpa *s, bool backward, bool deterministic)
 {
 	bool fused = lh_cuda_sdpa_fused_width(s->heads.head_dim) &&
 		     s->heads.tokens >= LH_CUDA_SDPA_TILE;
@@ -175,6 +219,24 @@ static size_t sdpa_bytes(const struct lh_sdpa *s, bool backward, bool determinis
 	if (T != h->tokens || S != s->kv_tokens || copies)
 		bytes += backward ? stats + 4 * q + 4 * kv : 2 * q + 2 * kv;
 	return (size_t)bytes;
+}
+
+/* Of documents, the bucket that takes most. */
+static size_t sdpa_bytes(const struct lh_sdpa *s, bool backward, bool deterministic)
+{
+	struct lh_cuda_bucket b;
+	size_t most = 0;
+
+	if (!s->heads.start || !lh_cuda_sdpa_fused_width(s->heads.head_dim) ||
+	    s->heads.tokens < LH_CUDA_SDPA_TILE)
+		return whole_bytes(s, backward, deterministic);
+	for (int k = 0; lh_cuda_bucket(&s->heads, k, &b); k++) {
+		struct lh_sdpa p = lh_cuda_bucket_sdpa(s, &b);
+		size_t bytes = whole_bytes(&p, backward, deterministic);
+
+		most = bytes > most ? bytes : most;
+	}
+	return most + lh_cuda_documents_bytes(s, backward);
 }
 
 struct lh_sdpa lh_cuda_class_sdpa(const struct lh_lighthouse *g, const struct lh_heads *h)

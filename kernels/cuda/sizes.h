@@ -21,6 +21,9 @@ enum {
 	LH_CUDA_SELECT_SHARED_BYTES = 200 << 10,
 	/* Blocks that a grid has in its second and third direction. */
 	LH_CUDA_GRID_Y = 65535,
+	/* Documents that go to cuDNN at once, and rows that they make up. */
+	LH_CUDA_BUCKET_DOCUMENTS = 64,
+	LH_CUDA_BUCKET_ROWS = LH_CUDA_BUCKET_DOCUMENTS * LH_CUDA_SDPA_TILE,
 	/* Partial sums of a gain's gradient. */
 	LH_CUDA_NORM_PARTS = 528,
 };
@@ -48,6 +51,19 @@ struct lh_sdpa lh_cuda_sdpa_piece(const struct lh_sdpa *s, bool deterministic);
 bool lh_cuda_sdpa_splits_groups(const struct lh_sdpa *s, const struct lh_sdpa *piece);
 /* Elements of the largest tensor that cuDNN's backward makes or is given for it. */
 int64_t lh_cuda_sdpa_elements(const struct lh_sdpa *piece);
+
+/* Documents of any length share a few plans: bucket k takes those of up to 128 * 2^k
+ * tokens, the last one those up to the sequence's. `documents` of them are one call,
+ * each padded to `tokens` rows. False past the last one. */
+struct lh_cuda_bucket {
+	int64_t tokens;
+	int documents;
+};
+bool lh_cuda_bucket(const struct lh_heads *h, int k, struct lh_cuda_bucket *b);
+/* A call's attention, of contiguous rows, each document a sequence. */
+struct lh_sdpa lh_cuda_bucket_sdpa(const struct lh_sdpa *s, const struct lh_cuda_bucket *b);
+/* What the copies of a call take. */
+size_t lh_cuda_documents_bytes(const struct lh_sdpa *s, bool backward);
 
 /* The attention of one residue class of the dilated scorer. */
 struct lh_sdpa lh_cuda_class_sdpa(const struct lh_lighthouse *g, const struct lh_heads *h);

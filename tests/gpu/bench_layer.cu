@@ -145,7 +145,7 @@ static void layer_init(const struct bench *b, struct layer *y, int64_t N)
 		exit(2);
 	}
 	y->N = N, y->S = lh_lighthouse_selected(&y->g), y->P = lh_lighthouse_pyramid(&y->g);
-	y->h = { 1, N, H, H, D, ROW, ROW, ROW, nullptr };
+	y->h = { 1, N, H, H, D, ROW, ROW, ROW, nullptr, nullptr };
 	y->full = { y->h, N, 0.08838834764f };
 	y->inner = y->full;
 	y->inner.heads.tokens = y->inner.kv_tokens = y->S;

@@ -152,7 +152,7 @@ static double step_s(struct lh_model *m, const struct lh_attention_mode *mode,
  * row that is long enough for the chip to have settled on its clock. */
 static double sdpa_s(struct lh_dev *dev, int64_t N)
 {
-	struct lh_heads h = { 1, N, 8, 8, 128, 1024, 1024, 1024, nullptr };
+	struct lh_heads h = { 1, N, 8, 8, 128, 1024, 1024, 1024, nullptr, nullptr };
 	struct lh_sdpa s = { h, N, 0.0883883476f };
 	size_t bytes = (size_t)N * 2048;
 	struct lh_err err = LH_ERR_INIT;
@@ -223,7 +223,7 @@ static void time_steps(struct result *r, const struct lh_ops *ops, struct lh_dev
 	for (size_t i = 0; i < ids.size(); i++)
 		ids[i] = (int32_t)((i * 2654435761u >> 7) % (size_t)c->vocab);
 	if (lh_model_new(&m, ops, dev, &shape, 1, c->tokens, &mode, 1, &err) ||
-	    lh_model_prepare(m, &mode, 1, 1, 0, &err))
+	    lh_model_prepare(m, &mode, 1, 1, 0, false, &err))
 		die(&err);
 	lh_model_init(m, 1);
 	step_s(m, &mode, ids, 1);

@@ -115,7 +115,7 @@ static void attention(int batch, int heads, int kv_heads, int64_t tokens)
 	const int D = 128;
 	int64_t row = (int64_t)(heads + 2 * kv_heads) * D;
 	struct lh_heads h = { batch, tokens, heads, kv_heads, D, row, row,
-			      (int64_t)heads * D, nullptr };
+			      (int64_t)heads * D, nullptr, nullptr };
 	struct lh_sdpa s = { h, tokens, 0.0883883476f };
 	struct lh_sdpa piece = lh_cuda_sdpa_piece(&s, true);
 	struct lh_dev *fixed = opened(true), *roams = opened(false);
@@ -187,7 +187,7 @@ static std::vector<float> trained(bool lighthouse, bool grouped)
 	mode.geometry.tokens = T, mode.geometry.levels = 3, mode.geometry.pool = 4;
 	mode.geometry.topk = 128, mode.geometry.tile = 128, mode.dense[0] = true;
 	if (lh_model_new(&m, &lh_ops_cuda, dev, &c, 1, T, &mode, 1, &err) ||
-	    lh_model_prepare(m, &mode, 1, 1, 0, &err))
+	    lh_model_prepare(m, &mode, 1, 1, 0, false, &err))
 		die(&err);
 	lh_model_init(m, 1);
 	take_steps(dev, m, &mode);

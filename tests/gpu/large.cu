@@ -197,8 +197,8 @@ int main(void)
 	one.g = all.g;
 	all.S = one.S = lh_lighthouse_selected(&all.g);
 	all.P = one.P = lh_lighthouse_pyramid(&all.g);
-	all.h = { 1, N, H, H, D, ROW, ROW, H * D, nullptr };
-	one.h = { 1, N, 1, 1, D, D, D, D, nullptr };
+	all.h = { 1, N, H, H, D, ROW, ROW, H * D, nullptr, nullptr };
+	one.h = { 1, N, 1, 1, D, D, D, D, nullptr, nullptr };
 	all.q = (bf16 *)device(N * ROW * 2), all.dq = (bf16 *)device(N * ROW * 2);
 	all.k = all.q + H * D, all.v = all.k + H * D;
 	all.dk = all.dq + H * D, all.dv = all.dk + H * D;

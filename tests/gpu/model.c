@@ -1,7 +1,7 @@
 /* model.c: the whole model on the GPU against the CPU.
  *
  * Gradients of a small model, full and Lighthouse, tied and with grouped heads, with
- * biases and norms of q and k:
+ * biases and norms of q and k, and of sequences that hold documents:
  * float32 within 1e-4 of the CPU's and bf16 within 3e-2, by tensor, |x - y| / |y|,
  * with the CPU's selection (other rounding selects other entries). Every
  * recomputation gives the same gradients. Two phases with evaluations look for no
@@ -82,7 +82,23 @@ struct run {
 	struct lh_dev *dev;
 	struct lh_model *m;
 	struct lh_attention_mode mode;
+	const int32_t *starts; /* of documents, or NULL */
 };
+
+/* Documents of 1 to 13 windows of the coarsest level: a tile of attention's and more. */
+static const int32_t *starts_of(bool documents)
+{
+	static int32_t starts[B * T];
+
+	for (int i = 0, begin = 0, end = 0, n = 0; i < B * T; i++) {
+		if (i % T == 0 || i == end) {
+			begin = i % T;
+			end = i + 16 * (1 + 5 * n++ % 13);
+		}
+		starts[i] = begin;
+	}
+	return documents ? starts : NULL;
+}
 
 enum shape { PLAIN, TIED, QWEN, SHAPES };
 static const char *const shape_names[SHAPES] = { "", " tied, grouped", " biases, qk_norm" };
@@ -110,7 +126,7 @@ static struct lh_attention_mode mode_of(bool lighthouse)
 }
 
 static void run_open(struct run *r, const struct lh_ops *ops, bool lighthouse,
-		     enum shape shape)
+		     enum shape shape, bool documents)
 {
 	struct lh_job_model c = shape_of(shape);
 	struct lh_err err = LH_ERR_INIT;
@@ -118,9 +134,10 @@ static void run_open(struct run *r, const struct lh_ops *ops, bool lighthouse,
 	memset(r, 0, sizeof(*r));
 	r->ops = *ops;
 	r->mode = mode_of(lighthouse);
+	r->starts = starts_of(documents);
 	if (r->ops.open(&r->dev, 0, &err) ||
 	    lh_model_new(&r->m, &r->ops, r->dev, &c, B, T, &r->mode, 1, &err) ||
-	    lh_model_prepare(r->m, &r->mode, 1, B, B, &err))
+	    lh_model_prepare(r->m, &r->mode, 1, B, B, documents, &err))
 		die(&err);
 	lh_model_init(r->m, 3);
 	/* Not before: a rehearsal selects too. */
@@ -161,7 +178,9 @@ static void pass(struct run *r, const int32_t *ids, int micro)
 	lh_model_zero_grad(r->m);
 	for (int b = 0; b < B; b += micro)
 		lh_model_forward_backward(r->m, &r->mode, micro, tokens + b * T,
-					  targets + b * T, NULL, 1.0f / (B * T));
+					  targets + b * T,
+					  r->starts ? r->starts + b * T : NULL,
+					  1.0f / (B * T));
 }
 
 /* ---- gradients ---------------------------------------------------------------- */
@@ -199,7 +218,7 @@ static double worst(const struct run *r, const float *x, const float *y)
 	return most;
 }
 
-static void gradients(bool lighthouse, enum shape shape)
+static void gradients(bool lighthouse, enum shape shape, bool documents)
 {
 	static const struct {
 		const struct lh_ops *ops;
@@ -212,17 +231,18 @@ static void gradients(bool lighthouse, enum shape shape)
 
 	batch(ids, 0);
 	held.replay = false;
-	run_open(&r, &lh_ops_cpu, lighthouse, shape);
+	run_open(&r, &lh_ops_cpu, lighthouse, shape, documents);
 	want = gradient(&r, ids);
 	run_close(&r);
 	held.replay = true;
 	for (int i = 0; i < 2; i++) {
 		float *have, *again;
 
-		run_open(&r, sides[i].ops, lighthouse, shape);
+		run_open(&r, sides[i].ops, lighthouse, shape, documents);
 		have = gradient(&r, ids);
-		snprintf(what, sizeof(what), "gradient %s %s%s", sides[i].ops->name,
-			 lighthouse ? "lighthouse" : "full", shape_names[shape]);
+		snprintf(what, sizeof(what), "gradient %s %s%s%s", sides[i].ops->name,
+			 lighthouse ? "lighthouse" : "full", shape_names[shape],
+			 documents ? " of documents" : "");
 		check(worst(&r, have, want) <= sides[i].limit, what, worst(&r, have, want),
 		      sides[i].limit);
 		/* cuDNN adds dq in no fixed order, the rest repeats. */
@@ -250,7 +270,7 @@ static void gradients(bool lighthouse, enum shape shape)
 
 /* An evaluation of 5 sequences and a step of 6, B at a time. */
 static void phase(struct lh_model *m, const struct lh_attention_mode *mode, int step,
-		  const int32_t *ids)
+		  const int32_t *ids, const int32_t *starts)
 {
 	struct lh_adamw opt = { .lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f,
 				.clip = 1, .grad_scale = 1, .step = step };
@@ -258,18 +278,18 @@ static void phase(struct lh_model *m, const struct lh_attention_mode *mode, int 
 	float loss, norm;
 	double sum;
 
-	if (lh_model_loss(m, &lh_attention_full, B, T, ids, ids, NULL, &sum, NULL, &err) ||
-	    lh_model_loss(m, &lh_attention_full, 1, T, ids, ids, NULL, &sum, NULL, &err))
+	if (lh_model_loss(m, &lh_attention_full, B, T, ids, ids, starts, &sum, NULL, &err) ||
+	    lh_model_loss(m, &lh_attention_full, 1, T, ids, ids, starts, &sum, NULL, &err))
 		die(&err);
 	lh_model_zero_grad(m);
-	lh_model_forward_backward(m, mode, B, ids, ids, NULL, 1e-3f);
-	lh_model_forward_backward(m, mode, 2, ids, ids, NULL, 1e-3f);
+	lh_model_forward_backward(m, mode, B, ids, ids, starts, 1e-3f);
+	lh_model_forward_backward(m, mode, 2, ids, ids, starts, 1e-3f);
 	if (lh_model_measure(m, &loss, &norm, &err))
 		die(&err);
 	lh_model_apply(m, &opt);
 }
 
-static void preparations(const struct lh_ops *ops)
+static void preparations(const struct lh_ops *ops, bool documents)
 {
 	struct lh_attention_mode modes[3] = { mode_of(true), mode_of(true), mode_of(false) };
 	struct lh_job_model c = shape_of(TIED);
@@ -280,22 +300,23 @@ static void preparations(const struct lh_ops *ops)
 	int64_t before, after;
 	char what[100];
 
-	modes[1].geometry.scorer = LH_SCORER_DILATED;
+	if (!documents)
+		modes[1].geometry.scorer = LH_SCORER_DILATED;
 	modes[1].recompute = LH_RECOMPUTE_LAYER;
 	batch(ids, 0);
 	if (ops->open(&dev, 0, &err) ||
 	    lh_model_new(&m, ops, dev, &c, B, T, modes, 3, &err) ||
-	    lh_model_prepare(m, modes, 3, B + 2, B + 1, &err))
+	    lh_model_prepare(m, modes, 3, B + 2, B + 1, documents, &err))
 		die(&err);
 	lh_model_init(m, 3);
 	before = ops->preparations(dev);
 	for (int i = 0; i < 3; i++)
-		phase(m, &modes[i], i + 1, ids);
+		phase(m, &modes[i], i + 1, ids, starts_of(documents));
 	if (ops->sync(dev, &err))
 		die(&err);
 	after = ops->preparations(dev);
-	snprintf(what, sizeof(what), "%s: kernels and memory looked for after the start",
-		 ops->name);
+	snprintf(what, sizeof(what), "%s%s: kernels and memory looked for after the start",
+		 ops->name, documents ? ", documents" : "");
 	check(before > 0 && after == before, what, (double)(after - before), 0);
 	printf("%s\n", ops->describe(dev));
 	lh_model_free(m);
@@ -313,7 +334,7 @@ static void curve(const struct lh_ops *ops, int micro, bool lighthouse, double *
 	struct lh_err err = LH_ERR_INIT;
 	struct run r;
 
-	run_open(&r, ops, lighthouse, PLAIN);
+	run_open(&r, ops, lighthouse, PLAIN, false);
 	r.ops.lighthouse_select = ops->lighthouse_select; /* its own choice */
 	for (int i = 0; i < STEPS; i++) {
 		batch(ids, i);
@@ -361,10 +382,12 @@ static void curves(bool lighthouse, double limit)
 
 int main(void)
 {
-	for (int i = 0; i < 2 * SHAPES; i++)
-		gradients(i % 2, (enum shape)(i / 2));
-	preparations(&lh_ops_cuda_f32);
-	preparations(&lh_ops_cuda);
+	for (int i = 0; i < 4 * SHAPES; i++)
+		gradients(i % 2, (enum shape)(i / 4), i / 2 % 2);
+	for (int documents = 0; documents < 2; documents++) {
+		preparations(&lh_ops_cuda_f32, documents);
+		preparations(&lh_ops_cuda, documents);
+	}
 	curves(false, CURVE_NATS);
 	curves(true, LIGHT_NATS);
 	printf("%d passed, %d failed\n", passed, failed);

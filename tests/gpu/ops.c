@@ -240,6 +240,37 @@ void ops_name(struct test *t, char *text, size_t size, const char *op)
 }
 
 /* Tables of T positions: a rotation at each. */
+void ops_add_starts(struct test *t, int B, int64_t T, int64_t window, int most)
+{
+	int32_t *start;
+	uint32_t r = 1;
+
+	if (!most)
+		return;
+	start = lh_calloc((size_t)(B * T), 4);
+	for (int64_t i = 0, begin = 0, end = 0; i < B * T; i++) {
+		if (i % T == 0 || i == end) {
+			r = r * 1664525u + 1013904223u;
+			begin = i % T;
+			end = i + window * (1 + (r >> 8) % (uint32_t)most);
+		}
+		start[i] = (int32_t)begin;
+	}
+	t->starts = t->count;
+	ops_add(t, I32, B * T, false)->given = start;
+}
+
+struct lh_heads ops_heads(const struct test *t, void **p)
+{
+	struct lh_heads h = t->h;
+
+	if (t->starts) {
+		h.start = p[t->starts];
+		h.start_host = t->arg[t->starts].given;
+	}
+	return h;
+}
+
 void ops_add_tables(struct test *t, int64_t T, int D)
 {
 	int64_t n = T * (D / 2);

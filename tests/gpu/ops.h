@@ -33,6 +33,7 @@ struct test {
 	int64_t d[DIMS];
 	struct lh_heads h;
 	struct lh_lighthouse g;
+	int starts; /* the argument that tells where documents begin; 0: none */
 	bool flag;
 	bool roams; /* unless deterministic, the library sums in no fixed order */
 	void (*call)(const struct lh_ops *o, struct lh_dev *dev, void **p,
@@ -54,6 +55,11 @@ void ops_die(const struct lh_err *err);
 struct arg *ops_add(struct test *t, enum kind kind, int64_t n, bool out);
 /* Two arguments: rotary tables of T positions. */
 void ops_add_tables(struct test *t, int64_t T, int D);
+/* One argument, t->starts: B sequences of T tokens hold documents of 1 to `most`
+ * windows; the same each time. `most` 0: none is added. */
+void ops_add_starts(struct test *t, int B, int64_t T, int64_t window, int most);
+/* t->h, in a call with arguments p. */
+struct lh_heads ops_heads(const struct test *t, void **p);
 /* "op 1 2 3 +" in `text`, from t->d and t->flag. */
 void ops_name(struct test *t, char *text, size_t size, const char *op);
 bool ops_wanted(const char *name); /* by the command line's filter */

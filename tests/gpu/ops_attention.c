@@ -9,16 +9,16 @@
 
 /* ---- attention ------------------------------------------------------------- */
 
-static struct lh_sdpa sdpa_of(const struct test *t)
+static struct lh_sdpa sdpa_of(const struct test *t, void **p)
 {
-	return (struct lh_sdpa){ .heads = t->h, .kv_tokens = t->d[5],
+	return (struct lh_sdpa){ .heads = ops_heads(t, p), .kv_tokens = t->d[5],
 				 .scale = 1 / sqrtf((float)t->h.head_dim) };
 }
 
 static void call_sdpa(const struct lh_ops *o, struct lh_dev *dev, void **p,
 		      const struct test *t)
 {
-	struct lh_sdpa s = sdpa_of(t);
+	struct lh_sdpa s = sdpa_of(t, p);
 
 	o->sdpa(dev, &s, p[0], p[1], p[2], p[3], p[4]);
 }
@@ -26,14 +26,14 @@ static void call_sdpa(const struct lh_ops *o, struct lh_dev *dev, void **p,
 static void call_sdpa_bwd(const struct lh_ops *o, struct lh_dev *dev, void **p,
 			  const struct test *t)
 {
-	struct lh_sdpa s = sdpa_of(t);
+	struct lh_sdpa s = sdpa_of(t, p);
 
 	o->sdpa_bwd(dev, &s, p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]);
 }
 
 /* One shape, forward and backward; o and lse of the backward are the CPU's own
- * for the same inputs. */
-static void sdpa_case(const struct side *gpus, const int64_t *d)
+ * for the same inputs. most: tokens of a document; 0: there are none. */
+static void sdpa_case(const struct side *gpus, const int64_t *d, int most)
 {
 	struct test f = { .d = { d[0], d[1], d[2], d[3], d[4], d[5] },
 			  .call = call_sdpa };
@@ -56,7 +56,8 @@ static void sdpa_case(const struct side *gpus, const int64_t *d)
 	ops_add(&f, ACT, q, false)->spread = 2;
 	ops_add(&f, ACT, kv, false)->spread = 2;
 	ops_add(&f, ACT, kv, false);
-	ops_name(&f, text, sizeof(text), "sdpa");
+	ops_add_starts(&f, (int)d[0], d[1], 1, most);
+	ops_name(&f, text, sizeof(text), most ? "sdpa of documents" : "sdpa");
 	if (!ops_wanted("sdpa_bwd") && !ops_wanted(text))
 		return;
 	for (int i = 0; i < f.count; i++)
@@ -74,12 +75,14 @@ static void sdpa_case(const struct side *gpus, const int64_t *d)
 	ops_add(&b, ACT, kv, false)->given = in[4];
 	ops_add(&b, ACT, o, false)->given = out[0];
 	ops_add(&b, F32, stats, false)->given = out[1];
-	ops_name(&b, text, sizeof(text), "sdpa_bwd");
+	ops_add_starts(&b, (int)d[0], d[1], 1, most);
+	ops_name(&b, text, sizeof(text), most ? "sdpa_bwd of documents" : "sdpa_bwd");
 	ops_run(&b, gpus);
 	free(in[0]);
 	free(in[1]);
 	for (int i = 2; i < f.count; i++)
 		free(out[i]);
+	free(most ? in[5] : NULL);
 }
 
 static void sdpas(const struct side *gpus)
@@ -95,8 +98,18 @@ static void sdpas(const struct side *gpus)
 		{ 2, 640, 6, 2, 64, 640 },  { 3, 257, 4, 1, 128, 257 },
 	};
 
+	/* Documents shorter and longer than a tile; one or many to a bucket. */
+	static const int64_t apart[][7] = {
+		{ 2, 37, 4, 2, 16, 37, 9 },	  { 1, 256, 4, 2, 128, 256, 100 },
+		{ 2, 384, 2, 2, 64, 384, 384 },	  { 3, 257, 4, 1, 128, 257, 40 },
+		{ 1, 1024, 2, 2, 128, 1024, 700 }, { 2, 1500, 2, 1, 64, 1500, 5 },
+		{ 2, 640, 6, 2, 64, 640, 2000 },  { 1, 9000, 2, 2, 64, 9000, 300 },
+	};
+
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
-		sdpa_case(gpus, shapes[i]);
+		sdpa_case(gpus, shapes[i], 0);
+	for (size_t i = 0; i < sizeof(apart) / sizeof(apart[0]); i++)
+		sdpa_case(gpus, apart[i], (int)apart[i][6]);
 }
 
 /* ---- Lighthouse ------------------------------------------------------------ */
@@ -105,13 +118,13 @@ static void call_score(const struct lh_ops *o, struct lh_dev *dev, void **p,
 		       const struct test *t)
 {
 	struct lh_rope rope = { p[5], p[6] };
+	struct lh_heads h = ops_heads(t, p);
 	struct lh_err err = LH_ERR_INIT;
 	void *scratch;
 
-	if (o->alloc(dev, &scratch, o->sizes->score_bytes(&t->g, &t->h),
-		     &err))
+	if (o->alloc(dev, &scratch, o->sizes->score_bytes(&t->g, &h), &err))
 		ops_die(&err);
-	o->lighthouse_score(dev, &t->g, &t->h, p[0], p[1], p[2], p[3], p[4],
+	o->lighthouse_score(dev, &t->g, &h, p[0], p[1], p[2], p[3], p[4],
 			    t->flag ? &rope : NULL, scratch);
 	if (o->sync(dev, &err))
 		ops_die(&err);
@@ -122,8 +135,9 @@ static void call_select(const struct lh_ops *o, struct lh_dev *dev, void **p,
 			const struct test *t)
 {
 	int64_t BH = (int64_t)t->h.batch * t->h.heads;
+	struct lh_heads h = ops_heads(t, p);
 
-	o->lighthouse_select(dev, &t->g, &t->h, p[0], p[2], p[3]);
+	o->lighthouse_select(dev, &t->g, &h, p[0], p[2], p[3]);
 	o->lighthouse_map(dev, &t->g, BH, p[1], p[0]);
 }
 
@@ -132,17 +146,18 @@ static void call_gather(const struct lh_ops *o, struct lh_dev *dev, void **p,
 			const struct test *t)
 {
 	struct lh_rope rope = { p[7], p[8] }, *r = t->flag ? &rope : NULL;
+	struct lh_heads h = ops_heads(t, p);
 	struct lh_err err = LH_ERR_INIT;
 	void *scratch = NULL;
 
 	if (t->flag) {
 		if (o->alloc(dev, &scratch,
-			     o->sizes->score_bytes(&t->g, &t->h), &err))
+			     o->sizes->score_bytes(&t->g, &h), &err))
 			ops_die(&err);
-		o->lighthouse_score(dev, &t->g, &t->h, p[9], p[10], p[3], p[4], p[5], r,
+		o->lighthouse_score(dev, &t->g, &h, p[9], p[10], p[3], p[4], p[5], r,
 				    scratch);
 	}
-	o->lighthouse_gather(dev, &t->g, &t->h, p[0], p[1], p[2], p[3], p[4], p[5], r,
+	o->lighthouse_gather(dev, &t->g, &h, p[0], p[1], p[2], p[3], p[4], p[5], r,
 			     p[6], scratch);
 	if (o->sync(dev, &err))
 		ops_die(&err);
@@ -153,21 +168,26 @@ static void call_gather_bwd(const struct lh_ops *o, struct lh_dev *dev, void **p
 			    const struct test *t)
 {
 	struct lh_rope rope = { p[7], p[8] };
+	struct lh_heads h = ops_heads(t, p);
 
-	o->lighthouse_gather_bwd(dev, &t->g, &t->h, p[0], p[1], p[2], p[3], p[4], p[5],
+	o->lighthouse_gather_bwd(dev, &t->g, &h, p[0], p[1], p[2], p[3], p[4], p[5],
 				 t->flag ? &rope : NULL, p[6]);
 }
 
 static void call_scatter(const struct lh_ops *o, struct lh_dev *dev, void **p,
 			 const struct test *t)
 {
-	o->lighthouse_scatter(dev, &t->g, &t->h, p[0], p[1], p[2]);
+	struct lh_heads h = ops_heads(t, p);
+
+	o->lighthouse_scatter(dev, &t->g, &h, p[0], p[1], p[2]);
 }
 
 static void call_scatter_bwd(const struct lh_ops *o, struct lh_dev *dev, void **p,
 			     const struct test *t)
 {
-	o->lighthouse_scatter_bwd(dev, &t->g, &t->h, p[0], p[1], p[2]);
+	struct lh_heads h = ops_heads(t, p);
+
+	o->lighthouse_scatter_bwd(dev, &t->g, &h, p[0], p[1], p[2]);
 }
 
 /* Scores with many ties, some infinities and NaN. */
@@ -188,6 +208,7 @@ struct shape { /* of a Lighthouse case */
 	int levels, pool;
 	int64_t topk;
 	int tile, B, H, G, D;
+	int most; /* coarsest windows of a document; 0: there are none */
 };
 
 struct sizes {
@@ -219,18 +240,32 @@ static struct test shaped(const struct shape *s, struct sizes *z)
 	return t;
 }
 
+/* Where documents begin, the last argument. */
+static void add_starts(struct test *t, const struct shape *s)
+{
+	ops_add_starts(t, s->B, s->N, lh_lighthouse_window(&t->g, s->levels - 1), s->most);
+}
+
+static void name_case(struct test *t, const struct shape *s, const char *op)
+{
+	static char text[120];
+	char all[60];
+
+	snprintf(all, sizeof(all), "%s%s", op, s->most ? " of documents" : "");
+	ops_name(t, text, sizeof(text), all);
+}
+
 /* Tokens up to which the CPU's attention does not take long. */
 enum { DILATED_MAX = 2048 };
 
 static void score_cases(const struct side *gpus, const struct shape *s)
 {
 	struct sizes z;
-	char text[120];
 
 	for (int k = 0; k < 3; k++) { /* plain, rotated, dilated and rotated */
 		struct test t = shaped(s, &z);
 
-		if (k == 2 && (s->N > DILATED_MAX || s->N % t.g.dilation))
+		if (k == 2 && (s->N > DILATED_MAX || s->N % t.g.dilation || s->most))
 			continue;
 		t.g.scorer = k == 2 ? LH_SCORER_DILATED : LH_SCORER_NORM;
 		t.flag = k;
@@ -241,22 +276,27 @@ static void score_cases(const struct side *gpus, const struct shape *s)
 		ops_add(&t, ACT, z.kv, false);
 		ops_add(&t, ACT, z.kv, false);
 		ops_add_tables(&t, s->N, s->D);
-		ops_name(&t, text, sizeof(text), k == 2 ? "dilated score" : "score");
+		add_starts(&t, s);
+		name_case(&t, s, k == 2 ? "dilated score" : "score");
 		ops_run(&t, gpus);
 	}
 }
 
 /* index and map of random scores, from the CPU. */
-static void selection(const struct test *like, int32_t **index, int32_t **map,
-		      const struct sizes *z)
+static void selection(const struct shape *s, struct test *like, int32_t **index,
+		      int32_t **map, const struct sizes *z)
 {
 	int64_t BH = (int64_t)like->h.batch * like->h.heads;
+	struct lh_heads h = like->h;
 	float *sq = tied_scores(z->scores), *sk = tied_scores(z->scores);
 
 	*index = lh_calloc((size_t)z->index, 4);
 	*map = lh_calloc((size_t)z->scores, 4);
-	ops_cpu.ops->lighthouse_select(ops_cpu.dev, &like->g, &like->h, *index, sq, sk);
+	add_starts(like, s);
+	h.start = s->most ? like->arg[0].given : NULL;
+	ops_cpu.ops->lighthouse_select(ops_cpu.dev, &like->g, &h, *index, sq, sk);
 	ops_cpu.ops->lighthouse_map(ops_cpu.dev, &like->g, BH, *map, *index);
+	free(like->arg[0].given);
 	free(sq);
 	free(sk);
 }
@@ -270,7 +310,6 @@ static void gather_cases(const struct side *gpus, const struct shape *s,
 			 const int32_t *index, const int32_t *map)
 {
 	struct sizes z;
-	char text[120];
 
 	for (int k = 0; k < 2; k++) {
 		struct test f = shaped(s, &z), b = shaped(s, &z);
@@ -287,7 +326,8 @@ static void gather_cases(const struct side *gpus, const struct shape *s,
 		ops_add_tables(&f, s->N, s->D);
 		ops_add(&f, F32, z.scores, true)->spread = 0;
 		ops_add(&f, F32, z.scores, true)->spread = 0;
-		ops_name(&f, text, sizeof(text), "gather");
+		add_starts(&f, s);
+		name_case(&f, s, "gather");
 		ops_run(&f, gpus);
 		ops_add(&b, ACT, z.q, true);
 		ops_add(&b, ACT, z.kv, true);
@@ -296,7 +336,8 @@ static void gather_cases(const struct side *gpus, const struct shape *s,
 			ops_add(&b, ACT, z.sub, false);
 		ops_add(&b, I32, z.scores, false)->given = copy_of(map, z.scores);
 		ops_add_tables(&b, s->N, s->D);
-		ops_name(&b, text, sizeof(text), "gather_bwd");
+		add_starts(&b, s);
+		name_case(&b, s, "gather_bwd");
 		ops_run(&b, gpus);
 	}
 }
@@ -306,44 +347,56 @@ static void scatter_cases(const struct side *gpus, const struct shape *s,
 {
 	struct sizes z;
 	struct test f = shaped(s, &z), b = shaped(s, &z), c = shaped(s, &z);
-	char text[120];
 
 	f.call = call_scatter;
 	ops_add(&f, ACT, z.o, true);
 	ops_add(&f, ACT, z.sub, false);
 	ops_add(&f, I32, z.scores, false)->given = copy_of(map, z.scores);
-	ops_name(&f, text, sizeof(text), "scatter");
+	add_starts(&f, s);
+	name_case(&f, s, "scatter");
 	ops_run(&f, gpus);
 	b.call = call_scatter_bwd;
 	ops_add(&b, ACT, z.sub, true);
 	ops_add(&b, ACT, z.o, false);
 	ops_add(&b, I32, z.index, false)->given = copy_of(index, z.index);
-	ops_name(&b, text, sizeof(text), "scatter_bwd");
+	add_starts(&b, s);
+	name_case(&b, s, "scatter_bwd");
 	ops_run(&b, gpus);
 	c.call = call_select;
 	ops_add(&c, I32, z.index, true);
 	ops_add(&c, I32, z.scores, true);
 	ops_add(&c, F32, z.scores, false)->given = tied_scores(z.scores);
 	ops_add(&c, F32, z.scores, false)->given = tied_scores(z.scores);
-	ops_name(&c, text, sizeof(text), "select");
+	add_starts(&c, s);
+	name_case(&c, s, "select");
 	ops_run(&c, gpus);
 }
 
 static void lighthouses(const struct side *gpus)
 {
 	static const struct shape shapes[] = {
-		{ 256, 3, 4, 16, 8, 2, 2, 2, 64 },   { 512, 3, 2, 64, 16, 1, 4, 2, 128 },
-		{ 243, 3, 3, 9 * 2, 2, 2, 2, 1, 6 }, { 1024, 2, 8, 64, 32, 1, 2, 2, 32 },
-		{ 512, 5, 2, 16, 4, 1, 2, 2, 48 },   { 2048, 4, 8, 4, 4, 1, 1, 1, 64 },
-		{ 4096, 3, 4, 128, 128, 1, 2, 1, 128 }, { 500, 2, 5, 50, 10, 1, 3, 3, 16 },
-		{ 98304, 3, 4, 768, 128, 1, 1, 1, 16 },
+		{ 256, 3, 4, 16, 8, 2, 2, 2, 64, 0 },   { 512, 3, 2, 64, 16, 1, 4, 2, 128, 0 },
+		{ 243, 3, 3, 9 * 2, 2, 2, 2, 1, 6, 0 }, { 1024, 2, 8, 64, 32, 1, 2, 2, 32, 0 },
+		{ 512, 5, 2, 16, 4, 1, 2, 2, 48, 0 },   { 2048, 4, 8, 4, 4, 1, 1, 1, 64, 0 },
+		{ 4096, 3, 4, 128, 128, 1, 2, 1, 128, 0 }, { 500, 2, 5, 50, 10, 1, 3, 3, 16, 0 },
+		{ 98304, 3, 4, 768, 128, 1, 1, 1, 16, 0 },
 		/* Windows that 4 does not divide, where a row's lanes are vectors. */
-		{ 243, 3, 3, 9 * 2, 2, 2, 2, 1, 64 }, { 625, 3, 5, 10, 2, 1, 2, 2, 128 },
-		{ 686, 2, 7, 14, 2, 1, 4, 2, 64 },    { 256, 3, 4, 16, 8, 1, 2, 1, 256 },
+		{ 243, 3, 3, 9 * 2, 2, 2, 2, 1, 64, 0 }, { 625, 3, 5, 10, 2, 1, 2, 2, 128, 0 },
+		{ 686, 2, 7, 14, 2, 1, 4, 2, 64, 0 },    { 256, 3, 4, 16, 8, 1, 2, 1, 256, 0 },
 		/* Residue classes of 300 tokens, padded. */
-		{ 1200, 3, 2, 40, 8, 2, 4, 2, 64 },
+		{ 1200, 3, 2, 40, 8, 2, 4, 2, 64, 0 },
 		/* A tile of the selection that shared memory does not hold. */
-		{ 65536, 2, 2, 16384, 16384, 1, 2, 1, 16 },
+		{ 65536, 2, 2, 16384, 16384, 1, 2, 1, 16, 0 },
+		/* Documents: shorter than a tile, longer, of odd pools. */
+		{ 256, 3, 4, 16, 8, 2, 2, 2, 64, 3 },
+		{ 512, 3, 2, 64, 16, 1, 4, 2, 128, 40 },
+		{ 243, 3, 3, 9 * 2, 2, 2, 2, 1, 6, 4 },
+		{ 243, 3, 3, 9 * 2, 2, 2, 2, 1, 64, 2 },
+		{ 1024, 2, 8, 64, 32, 1, 2, 2, 32, 9 },
+		{ 4096, 3, 4, 128, 128, 1, 2, 1, 128, 1 },
+		{ 2048, 4, 8, 4, 4, 1, 1, 1, 64, 2 },
+		{ 65536, 2, 2, 16384, 16384, 1, 2, 1, 16, 5000 },
+		{ 98304, 3, 4, 768, 128, 1, 1, 1, 16, 300 },
 	};
 
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
@@ -351,7 +404,7 @@ static void lighthouses(const struct side *gpus)
 		struct test like = shaped(&shapes[i], &z);
 		int32_t *index, *map;
 
-		selection(&like, &index, &map, &z);
+		selection(&shapes[i], &like, &index, &map, &z);
 		score_cases(gpus, &shapes[i]);
 		gather_cases(gpus, &shapes[i], index, map);
 		scatter_cases(gpus, &shapes[i], index, map);

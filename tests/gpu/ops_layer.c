@@ -115,7 +115,7 @@ static void call_rope(const struct lh_ops *o, struct lh_dev *dev, void **p,
 	struct lh_rope rope = { p[1], p[2] };
 
 	o->rope(dev, (int)t->d[0], t->d[1], (int)t->d[2], (int)t->d[3], p[0], t->d[4],
-		&rope, NULL, t->flag);
+		&rope, ops_heads(t, p).start, t->flag);
 }
 
 static void ropes(const struct side *gpus)
@@ -125,14 +125,16 @@ static void ropes(const struct side *gpus)
 	char text[80];
 
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
-		for (int k = 0; k < 2; k++) {
+		for (int k = 0; k < 4; k++) {
 			const int64_t *d = shapes[i];
 			struct test t = { .d = { d[0], d[1], d[2], d[3], d[4] },
-					  .flag = k, .call = call_rope };
+					  .flag = k % 2, .call = call_rope };
 
 			ops_add(&t, ACT, d[0] * d[1] * d[4], true);
 			ops_add_tables(&t, d[1], (int)d[3]);
-			ops_name(&t, text, sizeof(text), "rope");
+			ops_add_starts(&t, (int)d[0], d[1], 1, k / 2 * 4);
+			ops_name(&t, text, sizeof(text),
+				 k / 2 ? "rope of documents" : "rope");
 			ops_run(&t, gpus);
 		}
 }

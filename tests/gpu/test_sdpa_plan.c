@@ -92,7 +92,7 @@ static void check_deterministic(int batch, int heads, int kv_heads, int D, int64
 {
 	struct lh_sdpa_shape s = shape_of(heads, kv_heads, D, tokens, kv_tokens, true);
 	struct lh_sdpa call = { .heads = { batch, tokens, heads, kv_heads, D, s.q_row,
-					   s.kv_row, s.o_row, NULL }, .kv_tokens = kv_tokens };
+					   s.kv_row, s.o_row, NULL, NULL }, .kv_tokens = kv_tokens };
 	int64_t square = 2LL * batch * heads * tokens * kv_tokens;
 	int64_t grouped = heads == kv_heads ? 0 : 4LL * batch * heads * kv_tokens * D;
 

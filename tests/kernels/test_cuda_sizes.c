@@ -13,7 +13,7 @@ static struct lh_sdpa shape_of(int batch, int heads, int kv_heads, int D, int64_
 {
 	int64_t row = (int64_t)(heads + 2 * kv_heads) * D;
 	struct lh_heads h = { batch, tokens, heads, kv_heads, D, row, row,
-			      (int64_t)heads * D, NULL };
+			      (int64_t)heads * D, NULL, NULL };
 
 	return (struct lh_sdpa){ .heads = h, .kv_tokens = tokens, .scale = 1 };
 }
@@ -101,12 +101,45 @@ static void bytes_follow_the_pieces(void **state)
 	assert_int_equal(sdpa_bytes(shape_of(1, 8, 8, 128, 524288), true, true) >> 30, 512);
 }
 
+/* Every length has one bucket, of few rows at once, and no call takes more than is
+ * counted. */
+static void documents_of_any_length_have_a_bucket(void **state)
+{
+	(void)state;
+	for (int64_t T = 128; T <= 100000; T = T * 3 / 2 + 1) {
+		struct lh_sdpa s = shape_of(2, 8, 2, 128, T);
+		struct lh_cuda_bucket b = { 0 };
+		int64_t above = 0, padded = (T + 127) / 128 * 128;
+		size_t most = 0;
+		int k;
+
+		for (k = 0; lh_cuda_bucket(&s.heads, k, &b); k++) {
+			struct lh_sdpa p = lh_cuda_bucket_sdpa(&s, &b);
+			int64_t rows = b.tokens * b.documents;
+			size_t bytes = lh_sizes_cuda.sdpa_bytes(&p, true, false);
+
+			assert_int_equal(b.tokens % 128, 0);
+			assert_true(b.tokens > above && (!k || b.tokens <= 2 * above));
+			assert_true(rows <= 8192 || b.documents == 1);
+			assert_true(rows <= 2 * T + b.tokens);
+			bytes += (size_t)(4 * 2 * rows * (8 + 2) * 128 + rows * 8 * 4);
+			most = bytes > most ? bytes : most;
+			above = b.tokens;
+		}
+		assert_int_equal(above, padded);
+		s.heads.start = (const int32_t[]){ 0 };
+		assert_true(lh_sizes_cuda.sdpa_bytes(&s, true, false) >= most);
+		assert_true(lh_sizes_cuda.sdpa_bytes(&s, true, false) <= 2 * most);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_deterministic_backward_takes_the_heads_that_fit),
 		cmocka_unit_test(otherwise_only_wide_tensors_fall_apart),
 		cmocka_unit_test(bytes_follow_the_pieces),
+		cmocka_unit_test(documents_of_any_length_have_a_bucket),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -193,7 +193,7 @@ static void xent_b(float **x, const float *dy, float **dx)
  * their heads, and more than one block of either. */
 enum { AB = 2, AT = 133, AKV = 270, AH = 4, AG = 2, AD = 6, AQ = 30, AK = 14, AO = 26 };
 static const struct lh_sdpa sdpa_shape = {
-	.heads = { AB, AT, AH, AG, AD, AQ, AK, AO, NULL }, .kv_tokens = AKV, .scale = 0.9f };
+	.heads = { AB, AT, AH, AG, AD, AQ, AK, AO, NULL, NULL }, .kv_tokens = AKV, .scale = 0.9f };
 
 static void sdpa_of(const struct lh_sdpa *s, float **x, float *y)
 {
@@ -225,7 +225,8 @@ static void sdpa_b(float **x, const float *dy, float **dx)
 /* As many queries as keys; documents begin within blocks and between them. */
 static int32_t sdpa_starts[AB * AKV];
 static const struct lh_sdpa sdpa_documents = {
-	.heads = { AB, AKV, AH, AG, AD, AQ, AK, AO, sdpa_starts }, .kv_tokens = AKV,
+	.heads = { AB, AKV, AH, AG, AD, AQ, AK, AO, sdpa_starts,
+		   sdpa_starts }, .kv_tokens = AKV,
 	.scale = 0.9f };
 
 static void sdpa_documents_f(float **x, float *y)
@@ -256,14 +257,14 @@ static void fill_sdpa_starts(void)
 enum { LB = 2, LH = 4, LG = 2, LD = 6, LN = 54, LQ = 30, LK = 16, LO = 25 };
 static const struct lh_lighthouse geometry = { .tokens = LN, .levels = 3, .pool = 3,
 					       .topk = 2, .tile = 2 };
-static const struct lh_heads light = { LB, LN, LH, LG, LD, LQ, LK, LO, NULL };
+static const struct lh_heads light = { LB, LN, LH, LG, LD, LQ, LK, LO, NULL, NULL };
 static int32_t *index_of, *map_of;
 static int64_t sub; /* B*S*H*D */
 
 /* The same of documents: of 1, 2 and 3 windows, and one of all. */
 static int32_t light_starts[LB * LN];
 static const struct lh_heads light_documents = { LB, LN, LH, LG, LD, LQ, LK, LO,
-						 light_starts };
+						 light_starts, light_starts };
 static int32_t *index_documents, *map_documents;
 
 static void select_once(const struct lh_heads *h, int32_t **index, int32_t **map)

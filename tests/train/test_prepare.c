@@ -114,7 +114,8 @@ static void rope(struct lh_dev *dev, int b, int64_t t, int heads, int D, lh_act 
 		 int64_t row, const struct lh_rope *tables, const int32_t *start,
 		 bool inverse)
 {
-	hear("rope %d %" PRId64 " %d %d %" PRId64 " at %d", b, t, heads, D, row, at(x));
+	hear("rope %d %" PRId64 " %d %d %" PRId64 " at %d%s", b, t, heads, D, row, at(x),
+	     start ? " of documents" : "");
 	cpu->rope(dev, b, t, heads, D, x, row, tables, start, inverse);
 }
 
@@ -158,8 +159,8 @@ static void hear_heads(const char *op, const struct lh_heads *h, int64_t keys,
 		       const void *p)
 {
 	hear("%s %d %" PRId64 " %" PRId64 " %d %d %d rows %" PRId64 " %" PRId64 " %" PRId64
-	     " at %d", op, h->batch, h->tokens, keys, h->heads, h->kv_heads, h->head_dim,
-	     h->q_row, h->kv_row, h->o_row, at(p));
+	     " at %d%s", op, h->batch, h->tokens, keys, h->heads, h->kv_heads, h->head_dim,
+	     h->q_row, h->kv_row, h->o_row, at(p), h->start ? " of documents" : "");
 }
 
 static void sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float *lse,
@@ -269,6 +270,7 @@ struct run {
 	struct lh_model *m;
 	struct lh_attention_mode modes[MODES];
 	int32_t ids[B * T];
+	const int32_t *starts; /* NULL */
 };
 
 /* Full and Lighthouse at every recomputation; both scorers; no dense layer. */
@@ -326,7 +328,7 @@ static void train(struct run *r, const struct lh_attention_mode *mode, int n)
 	lh_model_zero_grad(r->m);
 	for (int i = 0; i < n; i += B)
 		lh_model_forward_backward(r->m, mode, n - i < B ? n - i : B, r->ids, r->ids,
-					  NULL, 0.01f);
+					  r->starts, 0.01f);
 	assert_int_equal(lh_model_measure(r->m, &loss, &grad_norm, &err), 0);
 }
 
@@ -338,7 +340,7 @@ static void evaluate(struct run *r, const struct lh_attention_mode *mode, int n)
 	for (int i = 0; i < n; i += B)
 		assert_int_equal(lh_model_loss(r->m, mode,
 					       n - i < B ? n - i : B, T, r->ids, r->ids,
-					       NULL, &loss, NULL, &err), 0);
+					       r->starts, &loss, NULL, &err), 0);
 }
 
 static void whatever_runs_was_rehearsed(void **state)
@@ -350,18 +352,24 @@ static void whatever_runs_was_rehearsed(void **state)
 	struct run r;
 
 	(void)state;
-	for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+	for (size_t i = 0; i < 2 * sizeof(cases) / sizeof(cases[0]); i++) {
+		static const int32_t one[B * T];
+		const int *n = cases[i / 2];
+
 		run_open(&r);
-		assert_int_equal(lh_model_prepare(r.m, r.modes, MODES, cases[c][0],
-						  cases[c][1], &err), 0);
+		r.starts = i % 2 ? one : NULL;
+		if (r.starts) /* the dilated scorer knows no documents */
+			r.modes[8] = r.modes[9];
+		assert_int_equal(lh_model_prepare(r.m, r.modes, MODES, n[0], n[1], i % 2,
+						  &err), 0);
 		assert_false(heard.on);
 		assert_int_equal(heard.missing, 0);
 		lh_model_init(r.m, 1);
-		for (int i = 0; i < MODES; i++) {
-			train(&r, &r.modes[i], cases[c][0]);
-			evaluate(&r, &lh_attention_full, cases[c][1]);
-			if (r.modes[i].attention == LH_ATTENTION_LIGHTHOUSE)
-				evaluate(&r, &r.modes[i], cases[c][1]);
+		for (int k = 0; k < MODES; k++) {
+			train(&r, &r.modes[k], n[0]);
+			evaluate(&r, &lh_attention_full, n[1]);
+			if (r.modes[k].attention == LH_ATTENTION_LIGHTHOUSE)
+				evaluate(&r, &r.modes[k], n[1]);
 		}
 		if (heard.missing)
 			fail_msg("%d calls were not rehearsed, the first: %s", heard.missing,
@@ -377,10 +385,13 @@ static void what_was_not_rehearsed_is_heard(void **state)
 	struct run r;
 
 	(void)state;
-	for (int k = 0; k < 4; k++) {
+	for (int k = 0; k < 5; k++) {
+		static const int32_t one[B * T];
+
 		run_open(&r);
+		r.starts = k == 4 ? one : NULL;
 		assert_int_equal(lh_model_prepare(r.m, r.modes, k == 3 ? 2 : MODES, 6, 3,
-						  &err), 0);
+						  false, &err), 0);
 		lh_model_init(r.m, 1);
 		if (k == 1)
 			train(&r, &r.modes[0], 5);
@@ -401,7 +412,7 @@ static void a_shorter_pass_is_rehearsed_too(void **state)
 
 	(void)state;
 	run_open(&r);
-	assert_int_equal(lh_model_prepare(r.m, r.modes, MODES, 6, 3, &err), 0);
+	assert_int_equal(lh_model_prepare(r.m, r.modes, MODES, 6, 3, false, &err), 0);
 	assert_int_equal(lh_model_prepare_short(r.m, 2, T / 4, &err), 0);
 	assert_false(heard.on);
 	lh_model_init(r.m, 1);
@@ -427,7 +438,7 @@ static void it_leaves_weights_and_no_gradient(void **state)
 	after = lh_calloc((size_t)n, 4);
 	lh_model_init(r.m, 1);
 	assert_int_equal(lh_model_read(r.m, LH_STATE_PARAM, 0, n, before, &err), 0);
-	assert_int_equal(lh_model_prepare(r.m, r.modes, MODES, 6, 3, &err), 0);
+	assert_int_equal(lh_model_prepare(r.m, r.modes, MODES, 6, 3, false, &err), 0);
 	assert_int_equal(lh_model_read(r.m, LH_STATE_PARAM, 0, n, after, &err), 0);
 	assert_memory_equal(before, after, (size_t)n * 4);
 	assert_int_equal(lh_model_read(r.m, LH_STATE_GRAD, 0, n, after, &err), 0);
@@ -447,8 +458,8 @@ static void what_cannot_be_had_is_told(void **state)
 	for (int evaluated = 0; evaluated < 2; evaluated++) {
 		run_open(&r);
 		heard.fail = LH_ETOOBIG;
-		assert_int_equal(lh_model_prepare(r.m, r.modes, MODES, 6, evaluated, &err),
-				 LH_ETOOBIG);
+		assert_int_equal(lh_model_prepare(r.m, r.modes, MODES, 6, evaluated, false,
+						  &err), LH_ETOOBIG);
 		assert_false(heard.on);
 		run_close(&r);
 	}
