@@ -122,7 +122,8 @@ static void copy_stats(const struct call *c, float *inside, bool in)
 
 static bf16 *room(struct call *c, int heads)
 {
-	return (bf16 *)take(c, rows_of(c) * heads * c->s->heads.head_dim * 2);
+	return (bf16 *)take(c, rows_of(c) * heads * c->s->heads.head_dim *
+				       (int64_t)sizeof(bf16));
 }
 
 static bf16 *packed(struct call *c, bf16 *outside, int heads, int64_t row)
