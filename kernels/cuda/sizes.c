@@ -365,6 +365,7 @@ const struct lh_ops_sizes lh_sizes_cuda = {
 	.rows_bytes = rows_bytes,
 	.has_bias = true,
 	.has_qk_norm = true,
+	.has_documents = true,
 	.supports = supports,
 	.open_bytes = (size_t)600 << 20,
 };
@@ -378,6 +379,7 @@ const struct lh_ops_sizes lh_sizes_cuda_f32 = {
 	.rows_bytes = rows_bytes,
 	.has_bias = true,
 	.has_qk_norm = true,
+	.has_documents = true,
 	.supports = supports_f32,
 	.open_bytes = (size_t)600 << 20,
 };
