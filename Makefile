@@ -265,6 +265,11 @@ $(BUILD)/obj/kernels/%.o: kernels/%.c $(GEN)/.done
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(KERNEL_CFLAGS) $(SANFLAGS) -MMD -MP -c -o $@ $<
 
+# Its header alone: the library is opened when a job has ranks.
+MPI_CFLAGS := $(if $(FUZZ),,$(shell pkg-config --cflags-only-I mpich 2>/dev/null))
+$(BUILD)/obj/kernels/cpu/comm.o: CPPFLAGS += $(if $(MPI_CFLAGS),-DLH_HAVE_MPI \
+  $(MPI_CFLAGS:-I%=-isystem %))
+
 # Fills weights with all CPUs.
 $(BUILD)/obj/daemon/train/model.o: CFLAGS += $(OPENMP)
 
@@ -523,7 +528,7 @@ install: all
 JOBS ?= $(shell nproc)
 DEB := pkg-config libuv1-dev libjansson-dev libyaml-dev libsqlite3-dev \
        libopenblas-openmp-dev libxxhash-dev libmicrohttpd-dev nettle-dev zlib1g-dev libzstd-dev \
-       g++ libsentencepiece-dev libcmocka-dev sqlite3 valgrind chromium
+       libmpich-dev mpich g++ libsentencepiece-dev libcmocka-dev sqlite3 valgrind chromium
 deps-fuzz: DEB += clang libclang-rt-14-dev
 deps deps-fuzz:
 	@missing=; for p in $(DEB); do \

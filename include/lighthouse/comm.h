@@ -1,0 +1,76 @@
+/* comm.h: collectives between the ranks of a job.
+ *
+ * A job on several devices is a process a device: ranks 0 .. size - 1. They make the
+ * same calls in the same order, with the same sizes. How bytes travel is the
+ * backend's (lh_ops.comm): MPI between CPU ranks, `kernels/cpu/comm.c`. With one rank
+ * nothing is opened and every call returns at once.
+ *
+ * Memory. share and collect are about host memory, in small pieces: what is to be done,
+ * and how it went. reduce_scatter and all_gather are about memory of the device (ops.h),
+ * in order with its ops: a buffer is `size` pieces of equal length, piece r is rank r's.
+ *
+ * Determinism. Sums are made in ascending order of ranks, whatever the size of a piece.
+ *
+ * Faults. No call fails: a rank without one of its peers can do nothing for its job. A
+ * library that reports an error ends the process, and one that waits for ever is ended by
+ * its launcher. `note` is told where it is (train/peers.h). So an attempt is lost as one.
+ *
+ * Training thread only.
+ */
+#ifndef LIGHTHOUSE_COMM_H
+#define LIGHTHOUSE_COMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lighthouse/err.h"
+
+struct lh_dev;
+struct lh_comm_line; /* the backend's */
+
+struct lh_comm_ops {
+	const char *name; /* "mpi" */
+	/* LH_EUNSUPPORTED: a library is missing, or its world is not that of the
+	 * launcher. Returns when all ranks are there. */
+	int (*open)(struct lh_comm_line **line, struct lh_dev *dev, int rank, int size,
+		    struct lh_err *err);
+	/* All ranks have come to their end: waits for them. */
+	void (*close)(struct lh_comm_line *line);
+	void (*share)(struct lh_comm_line *line, void *host, size_t bytes);
+	void (*collect)(struct lh_comm_line *line, void *host, size_t bytes);
+	void (*reduce_scatter)(struct lh_comm_line *line, float *x, int64_t count);
+	void (*all_gather)(struct lh_comm_line *line, float *x, const float *own,
+			   int64_t count);
+};
+
+struct lh_comm {
+	const struct lh_comm_ops *ops;
+	struct lh_comm_line *line; /* NULL: size is 1 */
+	int rank, size;
+	/* Called before a collective that is about `what`, and after it; NULL: nobody
+	 * asks. */
+	void (*note)(void *arg, const char *what, bool begins);
+	void *note_arg;
+};
+
+/* Alone. */
+#define LH_COMM_ALONE ((struct lh_comm){ .size = 1 })
+
+/* `what` is a literal, for people: "the gradient". */
+/* host (bytes) <- rank 0's. */
+void lh_comm_share(const struct lh_comm *c, const char *what, void *host, size_t bytes);
+/* host (size, bytes): each rank's piece to all. */
+void lh_comm_collect(const struct lh_comm *c, const char *what, void *host, size_t bytes);
+/* x (size, count): piece `rank` <- its sum over ranks; the others are lost. */
+void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
+			    int64_t count);
+/* x (size, count) <- each rank's `own` (count), which may be its piece of x. */
+void lh_comm_all_gather(const struct lh_comm *c, const char *what, float *x,
+			const float *own, int64_t count);
+/* Waits until all ranks do the same; c is alone then. */
+void lh_comm_close(struct lh_comm *c);
+
+extern const struct lh_comm_ops lh_comm_mpi;
+
+#endif

@@ -1,0 +1,272 @@
+/* comm.c: collectives between CPU ranks over MPI; see lighthouse/comm.h.
+ *
+ * MPICH, or any library of its binary interface, is opened when a job has ranks: a
+ * program that links this needs none. Only messages between two ranks are used, and
+ * sums are made here, in the order of ranks: which of its algorithms a library takes
+ * depends on sizes and machines.
+ *
+ * A wait gives the processor away: ranks may outnumber processors, and MPICH's own
+ * waits spin. It begins with yields, since a step's collectives are short. */
+#include "lighthouse/comm.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef LH_HAVE_MPI
+#include <dlfcn.h>
+#include <mpi.h>
+#include <sched.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Of a message: what is summed at once stays in the cache, per rank. */
+enum { PIECE_FLOATS = 1 << 16, YIELDS = 2000, NAP_NS = 50000, LONG_NAPS = 20000,
+       LONG_NAP_NS = 1000000, LAST_WAIT_S = 5 };
+
+struct lh_comm_line {
+	int (*init)(int *argc, char ***argv, int wanted, int *given);
+	int (*finalize)(void);
+	int (*set_handler)(MPI_Comm comm, MPI_Errhandler handler);
+	int (*error_string)(int code, char *text, int *length);
+	int (*rank_of)(MPI_Comm comm, int *rank);
+	int (*size_of)(MPI_Comm comm, int *size);
+	int (*send)(const void *x, int count, MPI_Datatype type, int to, int tag,
+		    MPI_Comm comm, MPI_Request *request);
+	int (*receive)(void *x, int count, MPI_Datatype type, int from, int tag,
+		       MPI_Comm comm, MPI_Request *request);
+	int (*test_all)(int count, MPI_Request *requests, int *done, MPI_Status *statuses);
+	int rank, size;
+	MPI_Request *requests; /* (2 * size) of the exchange under way */
+	int pending;
+	float *theirs;         /* (size, PIECE_FLOATS) */
+};
+
+static int missing(struct lh_err *err, const char *why)
+{
+	lh_err_set(err, LH_EUNSUPPORTED, "MPI cannot be used: %s", why);
+	return lh_err_hint(err, "ranks on a CPU need MPICH; on Debian: apt-get install mpich");
+}
+
+/* Never closed again: libraries of its kind do not survive that. */
+static int open_library(struct lh_comm_line *l, struct lh_err *err)
+{
+	struct {
+		void *to;
+		const char *name;
+	} symbols[] = {
+		{ &l->init, "MPI_Init_thread" },  { &l->finalize, "MPI_Finalize" },
+		{ &l->set_handler, "MPI_Comm_set_errhandler" },
+		{ &l->error_string, "MPI_Error_string" },
+		{ &l->rank_of, "MPI_Comm_rank" }, { &l->size_of, "MPI_Comm_size" },
+		{ &l->send, "MPI_Isend" },        { &l->receive, "MPI_Irecv" },
+		{ &l->test_all, "MPI_Testall" },
+	};
+	void *library;
+
+	/* Its transport would take over the signals of crashes. Ranks are on one host,
+	 * and shared memory is enough: copies out of another process abort when that has
+	 * died, and over sockets MPI_Finalize may wait for ever. */
+	setenv("UCX_HANDLE_ERRORS", "none", 0);
+	setenv("UCX_ERROR_SIGNALS", "", 0);
+	setenv("UCX_TLS", "self,posix,sysv", 0);
+	library = dlopen("libmpich.so.12", RTLD_NOW | RTLD_LOCAL);
+	if (!library) /* the common name of libraries with that interface */
+		library = dlopen("libmpi.so.12", RTLD_NOW | RTLD_LOCAL);
+	if (!library)
+		return missing(err, dlerror());
+	for (size_t i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
+		void *f = dlsym(library, symbols[i].name);
+
+		if (!f)
+			return missing(err, dlerror());
+		memcpy(symbols[i].to, &f, sizeof(f));
+	}
+	return 0;
+}
+
+static int mpi_open(struct lh_comm_line **out, struct lh_dev *dev, int rank, int size,
+		    struct lh_err *err)
+{
+	struct lh_comm_line *l = lh_calloc(1, sizeof(*l));
+	int rc = open_library(l, err), given;
+
+	(void)dev;
+	*out = NULL;
+	if (rc) {
+		free(l);
+		return rc;
+	}
+	l->init(NULL, NULL, MPI_THREAD_FUNNELED, &given);
+	l->set_handler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+	l->rank_of(MPI_COMM_WORLD, &l->rank);
+	l->size_of(MPI_COMM_WORLD, &l->size);
+	if (l->rank != rank || l->size != size) {
+		lh_err_set(err, LH_EUNSUPPORTED, "MPI says rank %d of %d, the launcher %d of "
+			   "%d", l->rank, l->size, rank, size);
+		lh_err_hint(err, "start ranks with the mpiexec of the same library");
+		l->finalize();
+		free(l);
+		return err->code;
+	}
+	l->requests = lh_calloc(2 * (size_t)size, sizeof(*l->requests));
+	l->theirs = lh_calloc((size_t)size * PIECE_FLOATS, sizeof(*l->theirs));
+	*out = l;
+	return 0;
+}
+
+static void mpi_close(struct lh_comm_line *l)
+{
+	l->finalize();
+	free(l->requests);
+	free(l->theirs);
+	free(l);
+}
+
+/* ---- messages -------------------------------------------------------------- */
+
+/* Mostly a peer has died, and its launcher ends this process within a moment: who was lost
+ * says so, and not who noticed. */
+static void check(const struct lh_comm_line *l, int rc)
+{
+	char text[MPI_MAX_ERROR_STRING] = "";
+	int length;
+
+	if (rc == MPI_SUCCESS)
+		return;
+	sleep(LAST_WAIT_S);
+	l->error_string(rc, text, &length);
+	fprintf(stderr, "rank %d: MPI failed: %s\n", l->rank, text);
+	_exit(1);
+}
+
+static void begin_send(struct lh_comm_line *l, int to, const void *x, size_t bytes)
+{
+	check(l, l->send(x, (int)bytes, MPI_BYTE, to, 0, MPI_COMM_WORLD,
+			 &l->requests[l->pending++]));
+}
+
+static void begin_receive(struct lh_comm_line *l, int from, void *x, size_t bytes)
+{
+	check(l, l->receive(x, (int)bytes, MPI_BYTE, from, 0, MPI_COMM_WORLD,
+			    &l->requests[l->pending++]));
+}
+
+static void wait_all(struct lh_comm_line *l)
+{
+	struct timespec nap = { .tv_nsec = NAP_NS };
+	int done = 0;
+
+	for (int64_t turn = 0;; turn++) {
+		check(l, l->test_all(l->pending, l->requests, &done, MPI_STATUSES_IGNORE));
+		if (done)
+			break;
+		if (turn < YIELDS) {
+			sched_yield();
+			continue;
+		}
+		if (turn == YIELDS + LONG_NAPS) /* a pause, or a save: seconds */
+			nap.tv_nsec = LONG_NAP_NS;
+		nanosleep(&nap, NULL);
+	}
+	l->pending = 0;
+}
+
+/* Bytes of the piece that begins at `from` of `bytes`. */
+static size_t piece_bytes(size_t bytes, size_t from)
+{
+	const size_t most = PIECE_FLOATS * sizeof(float);
+
+	return bytes - from < most ? bytes - from : most;
+}
+
+static void mpi_share(struct lh_comm_line *l, void *host, size_t bytes)
+{
+	for (size_t at = 0, n; at < bytes; at += n) {
+		n = piece_bytes(bytes, at);
+		if (l->rank)
+			begin_receive(l, 0, (char *)host + at, n);
+		for (int r = 1; !l->rank && r < l->size; r++)
+			begin_send(l, r, (char *)host + at, n);
+		wait_all(l);
+	}
+}
+
+static void mpi_collect(struct lh_comm_line *l, void *host, size_t bytes)
+{
+	char *all = host;
+
+	for (size_t at = 0, n; at < bytes; at += n) {
+		n = piece_bytes(bytes, at);
+		for (int r = 0; r < l->size; r++) {
+			if (r == l->rank)
+				continue;
+			begin_receive(l, r, all + (size_t)r * bytes + at, n);
+			begin_send(l, r, all + (size_t)l->rank * bytes + at, n);
+		}
+		wait_all(l);
+	}
+}
+
+/* own (n) <- theirs and its own, added in the order of ranks. */
+static void add_up(const struct lh_comm_line *l, float *own, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		float sum = 0;
+
+		for (int r = 0; r < l->size; r++)
+			sum += r == l->rank ? own[i] : l->theirs[(size_t)r * PIECE_FLOATS + i];
+		own[i] = sum;
+	}
+}
+
+static void mpi_reduce_scatter(struct lh_comm_line *l, float *x, int64_t count)
+{
+	size_t bytes = (size_t)count * sizeof(*x);
+
+	for (size_t at = 0, n; at < bytes; at += n) {
+		size_t first = at / sizeof(*x);
+
+		n = piece_bytes(bytes, at);
+		for (int r = 0; r < l->size; r++) {
+			if (r == l->rank)
+				continue;
+			begin_receive(l, r, l->theirs + (size_t)r * PIECE_FLOATS, n);
+			begin_send(l, r, x + r * count + first, n);
+		}
+		wait_all(l);
+		add_up(l, x + l->rank * count + first, n / sizeof(*x));
+	}
+}
+
+static void mpi_all_gather(struct lh_comm_line *l, float *x, const float *own,
+			   int64_t count)
+{
+	memmove(x + l->rank * count, own, (size_t)count * sizeof(*x));
+	mpi_collect(l, x, (size_t)count * sizeof(*x));
+}
+
+const struct lh_comm_ops lh_comm_mpi = {
+	.name = "mpi",
+	.open = mpi_open,
+	.close = mpi_close,
+	.share = mpi_share,
+	.collect = mpi_collect,
+	.reduce_scatter = mpi_reduce_scatter,
+	.all_gather = mpi_all_gather,
+};
+
+#else
+
+static int mpi_open(struct lh_comm_line **line, struct lh_dev *dev, int rank, int size,
+		    struct lh_err *err)
+{
+	(void)dev, (void)rank, (void)size;
+	*line = NULL;
+	lh_err_set(err, LH_EUNSUPPORTED, "this build has no MPI, which ranks on a CPU need");
+	return lh_err_hint(err, "on Debian: apt-get install libmpich-dev mpich, then make");
+}
+
+const struct lh_comm_ops lh_comm_mpi = { .name = "mpi", .open = mpi_open };
+
+#endif

@@ -1,0 +1,179 @@
+/* test_comm.c: collectives between 1, 2 and 4 processes: each gives what it says, sums
+ * to the bit, at sizes around those of a message. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "../ranks.h"
+
+static const int64_t counts[] = { 1, 3, 65535, 65536, 65537, 200001 };
+enum { COUNTS = sizeof(counts) / sizeof(counts[0]) };
+
+/* Of rank r at i: large and small ones, so that the order of a sum shows. */
+static float value(int r, int64_t i)
+{
+	static const float scale[] = { 1, 1e7f, 1e-7f, -1e7f };
+
+	return scale[(r + i) % 4] * (float)(1 + (i * 7 + r * 13) % 101);
+}
+
+/* (size, count) and a guard, as rank r has it. */
+static float *filled(const struct lh_comm *c, int64_t count)
+{
+	int64_t n = c->size * count;
+	float *x = lh_calloc((size_t)n + 1, sizeof(*x));
+
+	for (int64_t i = 0; i < n; i++)
+		x[i] = value(c->rank, i);
+	x[n] = 12345;
+	return x;
+}
+
+static void check_sums(const struct lh_comm *c)
+{
+	for (int k = 0; k < COUNTS; k++) {
+		int64_t count = counts[k], first = c->rank * count;
+		float *x = filled(c, count);
+
+		lh_comm_reduce_scatter(c, "sums", x, count);
+		for (int64_t i = first; i < first + count; i++) {
+			float sum = c->size > 1 ? 0 : -0.0f;
+
+			for (int r = 0; r < c->size; r++)
+				sum += value(r, i);
+			RANKS_CHECK(x[i] == sum);
+		}
+		RANKS_CHECK(x[c->size * count] == 12345);
+		free(x);
+	}
+}
+
+static void check_gathering(const struct lh_comm *c)
+{
+	for (int k = 0; k < COUNTS; k++) {
+		int64_t count = counts[k];
+		float *x = filled(c, count), *own = lh_calloc((size_t)count, sizeof(*own));
+
+		memcpy(own, x + c->rank * count, (size_t)count * sizeof(*own));
+		lh_comm_all_gather(c, "pieces", x, x + c->rank * count, count);
+		for (int64_t i = 0; i < c->size * count; i++)
+			RANKS_CHECK(x[i] == value((int)(i / count), i));
+		/* From elsewhere. */
+		for (int64_t i = 0; c->size > 1 && i < c->size * count; i++)
+			x[i] = 0;
+		lh_comm_all_gather(c, "pieces", x, own, count);
+		for (int64_t i = 0; i < c->size * count; i++)
+			RANKS_CHECK(x[i] == value((int)(i / count), i));
+		RANKS_CHECK(x[c->size * count] == 12345);
+		free(own);
+		free(x);
+	}
+}
+
+static void check_words(const struct lh_comm *c)
+{
+	size_t bytes = 300001;
+	char *all = lh_calloc(bytes * (size_t)c->size, 1);
+
+	for (size_t i = 0; i < bytes; i++)
+		all[i] = c->rank ? 'x' : (char)(i % 251);
+	lh_comm_share(c, "words", all, bytes);
+	for (size_t i = 0; i < bytes; i++)
+		RANKS_CHECK(all[i] == (char)(i % 251));
+	memset(all, 0, bytes * (size_t)c->size);
+	memset(all + bytes * (size_t)c->rank, 'a' + c->rank, bytes);
+	lh_comm_collect(c, "words", all, bytes);
+	for (size_t i = 0; i < bytes * (size_t)c->size; i++)
+		RANKS_CHECK(all[i] == (char)('a' + i / bytes));
+	free(all);
+}
+
+/* A rank that is far behind: the others wait. */
+static void check_patience(const struct lh_comm *c)
+{
+	int32_t word = c->rank ? 0 : 7;
+
+	for (int i = 0; i < 3; i++) {
+		if (c->rank == i % c->size)
+			usleep(150000);
+		lh_comm_share(c, "a word", &word, sizeof(word));
+		RANKS_CHECK(word == 7);
+	}
+}
+
+static int noted;
+
+static void on_note(void *arg, const char *what, bool begins)
+{
+	noted += !strcmp(what, "a word") && arg == &noted ? (begins ? 1 : 100) : 10000;
+}
+
+static void check_notes(const struct lh_comm *c)
+{
+	struct lh_comm with = *c;
+	int32_t word = 3;
+
+	with.note = on_note;
+	with.note_arg = &noted;
+	lh_comm_share(&with, "a word", &word, sizeof(word));
+	lh_comm_share(c, "another", &word, sizeof(word));
+	RANKS_CHECK(noted == (c->size > 1 ? 101 : 0));
+}
+
+static void check_all(const struct lh_comm *c)
+{
+	check_sums(c);
+	check_gathering(c);
+	check_words(c);
+	check_patience(c);
+	check_notes(c);
+}
+
+static const struct ranks_case cases[] = { { "all", check_all } };
+
+static void alone_nothing_changes(void **state)
+{
+	(void)state;
+	check_all(&LH_COMM_ALONE);
+}
+
+static void two_ranks_agree(void **state)
+{
+	(void)state;
+	ranks_run(2, "all");
+}
+
+static void four_ranks_agree(void **state)
+{
+	(void)state;
+	ranks_run(4, "all");
+}
+
+/* A process that no launcher started is no rank: never a world of one. */
+static void a_world_of_another_size_is_refused(void **state)
+{
+	struct lh_comm_line *line;
+	struct lh_err err = LH_ERR_INIT;
+
+	(void)state;
+	assert_int_equal(lh_comm_mpi.open(&line, NULL, 0, 2, &err), LH_EUNSUPPORTED);
+	assert_non_null(strstr(err.text, "rank 0 of 1"));
+	assert_null(line);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(alone_nothing_changes),
+		cmocka_unit_test(two_ranks_agree),
+		cmocka_unit_test(four_ranks_agree),
+		cmocka_unit_test(a_world_of_another_size_is_refused),
+	};
+
+	if (argc > 1)
+		return ranks_main(argv[1], cases, sizeof(cases) / sizeof(cases[0]));
+	return cmocka_run_group_tests_name("comm", tests, NULL, NULL);
+}
