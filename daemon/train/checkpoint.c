@@ -59,12 +59,15 @@ void lh_snapshot_free(struct lh_snapshot *s)
 
 int lh_snapshot_take(struct lh_snapshot *s, struct lh_err *err)
 {
-	int64_t n = lh_model_param_count(s->model);
 	int rc = 0;
 
-	for (int i = LH_STATE_PARAM; !rc && i <= LH_STATE_MOMENT2; i++)
-		rc = lh_model_read(s->model, (enum lh_model_state)i, 0, n, s->state[i],
-				   err);
+	/* All of them, whatever becomes of one: other ranks do so, too. */
+	for (int i = LH_STATE_PARAM; i <= LH_STATE_MOMENT2; i++) {
+		int bad = lh_model_read_whole(s->model, (enum lh_model_state)i, s->state[i],
+					      rc ? NULL : err);
+
+		rc = rc ? rc : bad;
+	}
 	return rc;
 }
 

@@ -457,26 +457,3 @@ int lh_model_prepare_short(struct lh_model *m, int b, int64_t t, struct lh_err *
 	free(ids);
 	return rc;
 }
-
-int lh_model_measure(struct lh_model *m, float *loss, float *grad_norm,
-		     struct lh_err *err)
-{
-	int rc;
-
-	m->ops->norm(m->dev, m->grad_norm, m->grad, m->params.floats);
-	rc = m->ops->fetch(m->dev, loss, m->loss, 4, err);
-	return rc ? rc : m->ops->fetch(m->dev, grad_norm, m->grad_norm, 4, err);
-}
-
-void lh_model_apply(struct lh_model *m, const struct lh_adamw *opt)
-{
-	struct lh_adamw gains = *opt;
-	int64_t d = m->params.decay_floats;
-	lh_act *copy = (void *)m->weight == (void *)m->param ? NULL : m->weight;
-	lh_act *copy_gains = copy ? weight_at(m, d) : NULL;
-
-	gains.weight_decay = 0;
-	m->ops->adamw(m->dev, opt, d, m->param, copy, m->m, m->v, m->grad, m->grad_norm);
-	m->ops->adamw(m->dev, &gains, m->params.floats - d, m->param + d, copy_gains, m->m + d,
-		      m->v + d, m->grad + d, m->grad_norm);
-}

@@ -237,12 +237,16 @@ const char *lh_recompute_name(enum lh_recompute r)
 	return names[r];
 }
 
-/* Master weights, gradients, two moments, and the compute copy if it is one. */
+/* Master weights, gradients, two moments of a shard, and the compute copy if it is
+ * one. */
 static int64_t state_bytes(const struct lh_layout *l)
 {
 	int64_t copy = l->sizes->act_type == LH_F32 ? 0 : 2;
+	int64_t count = lh_job_model_params(l->model);
+	int ranks = l->ranks ? l->ranks : 1;
+	int64_t shard = lh_layout_shard(count, ranks);
 
-	return lh_job_model_params(l->model) * (4 * 4 + copy);
+	return 2 * 4 * ranks * shard + 2 * 4 * shard + count * copy;
 }
 
 /* The most scratch that an op of a pass over B sequences takes. */

@@ -78,10 +78,19 @@ struct lh_layout {
 	int rest; /* sequences of a smaller last micro-batch, 0 = none */
 	int64_t T;
 	const struct lh_attention_mode *mode; /* recompute is not AUTO */
+	int ranks; /* that share the moments, 0 = 1 */
 	bool deterministic; /* the device is */
 	bool train; /* false: forward only, nothing is kept */
 	bool documents; /* are kept apart */
 };
+
+/* Of `count` parameters, those that one of `ranks` updates. */
+static inline int64_t lh_layout_shard(int64_t count, int ranks)
+{
+	const int64_t unit = 64; /* as memory is aligned */
+
+	return ranks > 1 ? (count + unit * ranks - 1) / (unit * ranks) * unit : count;
+}
 
 /* Bytes of activations, by purpose (NULL: not wanted); state and device too. */
 int64_t lh_layout_measure(const struct lh_layout *l, struct lh_layout_bytes *bytes);

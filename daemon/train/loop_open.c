@@ -233,7 +233,7 @@ static int open_model(struct lh_loop *l, struct lh_err *err)
 		lh_attention_mode_of(&l->modes[i], job, i);
 	rc = choose_memory(l, err);
 	if (!rc)
-		rc = lh_model_new(&l->model, l->c->ops, l->dev, &job->model, l->micro,
+		rc = lh_model_new(&l->model, l->c->ops, l->dev, NULL, &job->model, l->micro,
 				  job->data.seq_len, l->modes, job->phase_count, err);
 	if (!rc)
 		lh_info("%s; %" PRId64 " parameters", l->c->ops->describe(l->dev),

@@ -196,7 +196,7 @@ static int sample(const char *path, const json_t *json, json_t **result,
 		rc = lh_ops_cpu.open(&dev, 1, err);
 	/* No activations are needed: decoding has its own. */
 	if (!rc)
-		rc = lh_model_new(&model, &lh_ops_cpu, dev, &job.model, 1, 1, NULL, 0,
+		rc = lh_model_new(&model, &lh_ops_cpu, dev, NULL, &job.model, 1, 1, NULL, 0,
 				  err);
 	if (!rc)
 		rc = lh_checkpoint_load(path, model, &p, false, err);

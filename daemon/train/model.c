@@ -43,15 +43,16 @@ static void *take(struct plan *p, int64_t bytes)
 
 static void plan_state(struct lh_model *m, struct plan *p)
 {
-	int64_t n = m->params.floats;
+	int64_t n = m->comm.size * m->shard;
 
 	m->param = take(p, n * 4);
 	m->grad = take(p, n * 4);
-	m->m = take(p, n * 4);
-	m->v = take(p, n * 4);
+	m->m = take(p, m->shard * 4);
+	m->v = take(p, m->shard * 4);
 	m->weight = m->ops->sizes->act_type == LH_F32 ?
 			    (lh_act *)m->param :
-			    take(p, n * (int64_t)lh_dtype_bytes(m->ops->sizes->act_type));
+			    take(p, m->params.floats * (int64_t)lh_dtype_bytes(
+						       m->ops->sizes->act_type));
 	m->loss = take(p, 4);
 	m->eval_loss = take(p, 4);
 	m->grad_norm = take(p, 4);
@@ -108,8 +109,8 @@ void lh_model_lay_out(struct lh_model *m, const struct lh_attention_mode *mode, 
 }
 
 int lh_model_new(struct lh_model **out, const struct lh_ops *ops, struct lh_dev *dev,
-		 const struct lh_job_model *config, int B, int64_t T,
-		 const struct lh_attention_mode *modes, int mode_count,
+		 const struct lh_comm *comm, const struct lh_job_model *config, int B,
+		 int64_t T, const struct lh_attention_mode *modes, int mode_count,
 		 struct lh_err *err)
 {
 	struct lh_model *m = lh_calloc(1, sizeof(*m));
@@ -118,6 +119,7 @@ int lh_model_new(struct lh_model **out, const struct lh_ops *ops, struct lh_dev 
 
 	m->ops = ops;
 	m->dev = dev;
+	m->comm = comm ? *comm : LH_COMM_ALONE;
 	m->c = *config;
 	m->c.preset = m->c.from = NULL;
 	m->B = B;
@@ -125,6 +127,8 @@ int lh_model_new(struct lh_model **out, const struct lh_ops *ops, struct lh_dev 
 	m->layout = (struct lh_layout){ .model = &m->c, .sizes = ops->sizes, .B = B,
 					.T = T };
 	lh_params_init(&m->params, &m->c);
+	m->shard = lh_layout_shard(m->params.floats, m->comm.size);
+	m->first = m->comm.rank * m->shard;
 	plan_state(m, &state);
 	m->act_bytes = most_bytes(m->layout, modes, mode_count);
 	rc = ops->alloc(dev, &m->state_arena, state.used, err);
@@ -157,17 +161,23 @@ void lh_model_free(struct lh_model *m)
 
 /* ---- state ----------------------------------------------------------------- */
 
-static float *state_of(struct lh_model *m, enum lh_model_state which)
+/* Floats of a state that this rank has, from number `first` of them all on. */
+struct held {
+	float *at;
+	int64_t first, count;
+};
+
+static struct held held_of(struct lh_model *m, enum lh_model_state which)
 {
 	switch (which) {
 	case LH_STATE_PARAM:
-		return m->param;
+		return (struct held){ m->param, 0, m->params.floats };
 	case LH_STATE_MOMENT1:
-		return m->m;
+		return (struct held){ m->m, m->first, shard_count(m) };
 	case LH_STATE_MOMENT2:
-		return m->v;
+		return (struct held){ m->v, m->first, shard_count(m) };
 	case LH_STATE_GRAD:
-		return m->grad;
+		return (struct held){ m->grad, 0, m->params.floats };
 	}
 	LH_BUG("no such state %d", (int)which);
 }
@@ -175,9 +185,26 @@ static float *state_of(struct lh_model *m, enum lh_model_state which)
 int lh_model_read(struct lh_model *m, enum lh_model_state which, int64_t offset,
 		  int64_t count, float *host, struct lh_err *err)
 {
-	LH_ASSERT(offset >= 0 && offset + count <= m->params.floats);
-	return m->ops->fetch(m->dev, host, state_of(m, which) + offset,
-			     (size_t)count * 4, err);
+	struct held h = held_of(m, which);
+
+	LH_ASSERT(offset >= h.first && offset + count <= h.first + h.count);
+	return m->ops->fetch(m->dev, host, h.at + (offset - h.first), (size_t)count * 4,
+			     err);
+}
+
+int lh_model_read_whole(struct lh_model *m, enum lh_model_state which, float *host,
+			struct lh_err *err)
+{
+	struct held h = held_of(m, which);
+	const float *whole = h.at;
+
+	if (h.count < m->params.floats) { /* gradients are of no use between two steps */
+		lh_comm_all_gather(&m->comm, "the moments", m->grad, h.at, m->shard);
+		whole = m->grad;
+	}
+	if (!host)
+		return 0;
+	return m->ops->fetch(m->dev, host, whole, (size_t)m->params.floats * 4, err);
 }
 
 int lh_model_fetch(struct lh_model *m, float *host, const lh_act *src, int64_t n,
@@ -202,8 +229,15 @@ int lh_model_fetch(struct lh_model *m, float *host, const lh_act *src, int64_t n
 void lh_model_write(struct lh_model *m, enum lh_model_state which, int64_t offset,
 		    int64_t count, const float *host)
 {
+	struct held h = held_of(m, which);
+	int64_t from = offset > h.first ? offset : h.first;
+	int64_t to = offset + count < h.first + h.count ? offset + count :
+							  h.first + h.count;
+
 	LH_ASSERT(offset >= 0 && offset + count <= m->params.floats);
-	m->ops->put(m->dev, state_of(m, which) + offset, host, (size_t)count * 4);
+	if (from < to)
+		m->ops->put(m->dev, h.at + (from - h.first), host + (from - offset),
+			    (size_t)(to - from) * 4);
 }
 
 void lh_model_weights_changed(struct lh_model *m)
@@ -241,7 +275,7 @@ void lh_model_init(struct lh_model *m, uint64_t seed)
 		lh_model_write(m, LH_STATE_PARAM, p->offset, p->count, host);
 		free(host);
 	}
-	m->ops->zero(m->dev, m->m, (size_t)m->params.floats * 4);
-	m->ops->zero(m->dev, m->v, (size_t)m->params.floats * 4);
+	m->ops->zero(m->dev, m->m, (size_t)m->shard * 4);
+	m->ops->zero(m->dev, m->v, (size_t)m->shard * 4);
 	lh_model_weights_changed(m);
 }

@@ -12,11 +12,17 @@
  *
  * Parameters lie in one flat float32 array, see params.h.
  *
+ * Ranks. A model may be one of several that are equal, one a rank, each given its part
+ * of a batch. Then weights and gradients are whole everywhere, and moments are divided:
+ * each rank has those of a shard of the parameters, and updates it. measure, apply,
+ * read_whole and prepare are collective: all ranks call them, alike (comm.h).
+ *
  * One thread (the training thread). The device outlives the model.
  */
 #ifndef LIGHTHOUSE_MODEL_H
 #define LIGHTHOUSE_MODEL_H
 
+#include "lighthouse/comm.h"
 #include "lighthouse/job.h"
 #include "lighthouse/ops.h"
 #include "train/params.h"
@@ -37,9 +43,9 @@ struct lh_model;
 
 /* `B` sequences of `T` tokens a micro-batch at most; `modes` (recompute chosen)
  * are all that forward_backward may be given, the loss may also be of full
- * attention. Weights are zero until init or load. */
+ * attention. Weights are zero until init or load. `comm` (copied): NULL is alone. */
 int lh_model_new(struct lh_model **model, const struct lh_ops *ops, struct lh_dev *dev,
-		 const struct lh_job_model *config, int B, int64_t T,
+		 const struct lh_comm *comm, const struct lh_job_model *config, int B, int64_t T,
 		 const struct lh_attention_mode *modes, int mode_count,
 		 struct lh_err *err);
 void lh_model_free(struct lh_model *model);
@@ -54,6 +60,12 @@ int64_t lh_model_param_count(const struct lh_model *model);
 /* Flat state of param_count floats each, for checkpoints and tests. */
 enum lh_model_state { LH_STATE_PARAM, LH_STATE_MOMENT1, LH_STATE_MOMENT2,
 		      LH_STATE_GRAD };
+/* host (param_count) <- all of one; NULL: this rank gives its part alone. Collective;
+ * what there was of gradients is lost. */
+int lh_model_read_whole(struct lh_model *model, enum lh_model_state which, float *host,
+			struct lh_err *err);
+/* Of moments a rank reads and writes what is its own: reading others is a bug, writing
+ * them nothing. */
 int lh_model_read(struct lh_model *model, enum lh_model_state which, int64_t offset,
 		  int64_t count, float *host, struct lh_err *err);
 void lh_model_write(struct lh_model *model, enum lh_model_state which, int64_t offset,
@@ -97,7 +109,9 @@ int lh_model_prepare(struct lh_model *model, const struct lh_attention_mode *mod
 		     struct lh_err *err);
 /* Rehearses the loss of b sequences of t tokens with full attention, too. */
 int lh_model_prepare_short(struct lh_model *model, int b, int64_t t, struct lh_err *err);
-/* *loss and *grad_norm of what was added up since zero_grad: waits for it. */
+/* *loss and *grad_norm of what was added up since zero_grad, by all ranks: waits for
+ * it. The gradient of its shard is then the sum over ranks, the rest is lost. An error
+ * is every rank's. */
 int lh_model_measure(struct lh_model *model, float *loss, float *grad_norm,
 		     struct lh_err *err);
 /* One AdamW update with the gradient that was measured; a device applies nothing

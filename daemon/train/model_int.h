@@ -1,4 +1,4 @@
-/* model_int.h: the model's insides, for model.c, forward.c and
+/* model_int.h: the model's insides, for model.c, forward.c, update.c and
  * decode.c only. Shapes: R = B*T rows; see lighthouse/ops.h for the letters. */
 #ifndef LIGHTHOUSE_MODEL_INT_H
 #define LIGHTHOUSE_MODEL_INT_H
@@ -15,8 +15,14 @@ struct lh_model {
 	int64_t T;
 	struct lh_params params;
 
+	/* The rank that this is, and what it updates: `shard` parameters from
+	 * first on. The last shards may end behind the parameters, or lie there. */
+	struct lh_comm comm;
+	int64_t shard, first;
+
 	void *state_arena;
-	float *param, *grad, *m, *v; /* (count) */
+	float *param, *grad; /* (size * shard) */
+	float *m, *v;        /* (shard) */
 	lh_act *weight;              /* compute copy; == param for float32 */
 	float *loss;                 /* (1) of the optimizer step */
 	float *eval_loss;            /* (1) */
@@ -50,5 +56,12 @@ static inline lh_act *weight_at(const struct lh_model *m, int64_t offset)
 	       (size_t)offset * lh_dtype_bytes(m->ops->sizes->act_type);
 }
 
+/* Parameters of this rank's shard, from m->first on: 0 where it lies behind them. */
+static inline int64_t shard_count(const struct lh_model *m)
+{
+	int64_t rest = m->params.floats - m->first;
+
+	return rest < 0 ? 0 : rest < m->shard ? rest : m->shard;
+}
 
 #endif

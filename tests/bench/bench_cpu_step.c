@@ -63,7 +63,7 @@ static double step_s(const struct lh_job_model *c, int B, int64_t T,
 	double best = INFINITY;
 	float loss, norm;
 
-	if (lh_model_new(&m, &lh_ops_cpu, dev, c, B, T, mode, 1, &err)) {
+	if (lh_model_new(&m, &lh_ops_cpu, dev, NULL, c, B, T, mode, 1, &err)) {
 		fprintf(stderr, "error: %s\n", err.text);
 		exit(1);
 	}

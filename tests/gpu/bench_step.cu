@@ -222,7 +222,7 @@ static void time_steps(struct result *r, const struct lh_ops *ops, struct lh_dev
 
 	for (size_t i = 0; i < ids.size(); i++)
 		ids[i] = (int32_t)((i * 2654435761u >> 7) % (size_t)c->vocab);
-	if (lh_model_new(&m, ops, dev, &shape, 1, c->tokens, &mode, 1, &err) ||
+	if (lh_model_new(&m, ops, dev, NULL, &shape, 1, c->tokens, &mode, 1, &err) ||
 	    lh_model_prepare(m, &mode, 1, 1, 0, false, &err))
 		die(&err);
 	lh_model_init(m, 1);

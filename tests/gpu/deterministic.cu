@@ -186,7 +186,7 @@ static std::vector<float> trained(bool lighthouse, bool grouped)
 	mode.recompute = LH_RECOMPUTE_CHEAP;
 	mode.geometry.tokens = T, mode.geometry.levels = 3, mode.geometry.pool = 4;
 	mode.geometry.topk = 128, mode.geometry.tile = 128, mode.dense[0] = true;
-	if (lh_model_new(&m, &lh_ops_cuda, dev, &c, 1, T, &mode, 1, &err) ||
+	if (lh_model_new(&m, &lh_ops_cuda, dev, NULL, &c, 1, T, &mode, 1, &err) ||
 	    lh_model_prepare(m, &mode, 1, 1, 0, false, &err))
 		die(&err);
 	lh_model_init(m, 1);

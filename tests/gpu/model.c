@@ -136,7 +136,7 @@ static void run_open(struct run *r, const struct lh_ops *ops, bool lighthouse,
 	r->mode = mode_of(lighthouse);
 	r->starts = starts_of(documents);
 	if (r->ops.open(&r->dev, 0, &err) ||
-	    lh_model_new(&r->m, &r->ops, r->dev, &c, B, T, &r->mode, 1, &err) ||
+	    lh_model_new(&r->m, &r->ops, r->dev, NULL, &c, B, T, &r->mode, 1, &err) ||
 	    lh_model_prepare(r->m, &r->mode, 1, B, B, documents, &err))
 		die(&err);
 	lh_model_init(r->m, 3);
@@ -305,7 +305,7 @@ static void preparations(const struct lh_ops *ops, bool documents)
 	modes[1].recompute = LH_RECOMPUTE_LAYER;
 	batch(ids, 0);
 	if (ops->open(&dev, 0, &err) ||
-	    lh_model_new(&m, ops, dev, &c, B, T, modes, 3, &err) ||
+	    lh_model_new(&m, ops, dev, NULL, &c, B, T, modes, 3, &err) ||
 	    lh_model_prepare(m, modes, 3, B + 2, B + 1, documents, &err))
 		die(&err);
 	lh_model_init(m, 3);

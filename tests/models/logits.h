@@ -38,7 +38,7 @@ static inline int logits_open(struct logits *l, const char *hf, int64_t tokens,
 	if (!rc)
 		rc = lh_ops_cpu.open(&l->dev, 0, err);
 	if (!rc)
-		rc = lh_model_new(&l->model, &lh_ops_cpu, l->dev, &w.job.model, 1, tokens,
+		rc = lh_model_new(&l->model, &lh_ops_cpu, l->dev, NULL, &w.job.model, 1, tokens,
 				  NULL, 0, err);
 	if (!rc)
 		rc = lh_checkpoint_load(to, l->model, &p, false, err);

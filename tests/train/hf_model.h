@@ -37,7 +37,7 @@ static inline struct lh_model *hf_model(const struct lh_job *job)
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_model *m;
 
-	if (lh_model_new(&m, &lh_ops_cpu, dev, &job->model, 1, job->data.seq_len, NULL, 0,
+	if (lh_model_new(&m, &lh_ops_cpu, dev, NULL, &job->model, 1, job->data.seq_len, NULL, 0,
 			 &err))
 		fail_msg("%s", err.text);
 	return m;

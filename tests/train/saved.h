@@ -31,7 +31,7 @@ static inline int saved_setup(void **state, const struct lh_job_model *shape)
 		return -1;
 	spec = json_pack("{s:s, s:[i, i]}", "name", "tiny", "list", 1, 2);
 	origin = json_pack("{s:s}", "device", "here");
-	return lh_model_new(&model, &lh_ops_cpu, dev, shape, 1, 4, NULL, 0, &err) ||
+	return lh_model_new(&model, &lh_ops_cpu, dev, NULL, shape, 1, 4, NULL, 0, &err) ||
 	       lh_snapshot_new(&snapshot, &lh_ops_cpu, dev, model, &err);
 }
 

@@ -32,7 +32,7 @@ static void check(const struct lh_attention_mode *mode)
 	double loss;
 
 	assert_int_equal(ops.open(&dev, 2, &err), 0);
-	assert_int_equal(lh_model_new(&m, &ops, dev, &c, 1, T, mode, 1, &err), 0);
+	assert_int_equal(lh_model_new(&m, &ops, dev, NULL, &c, 1, T, mode, 1, &err), 0);
 	lh_model_init(m, 5);
 	for (int i = 0; i < T; i++) {
 		tokens[i] = (int32_t)(lh_rng_uniform(1, LH_RNG_SAMPLE, (uint64_t)i) * V);

@@ -274,8 +274,8 @@ static struct lh_model *new_model(void)
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_model *m;
 
-	assert_int_equal(lh_model_new(&m, &lh_ops_cpu, dev, &c, 2, T, &lh_attention_full, 1,
-				      &err), 0);
+	assert_int_equal(lh_model_new(&m, &lh_ops_cpu, dev, NULL, &c, 2, T, &lh_attention_full,
+				      1, &err), 0);
 	lh_model_init(m, 2);
 	return m;
 }

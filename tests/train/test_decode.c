@@ -32,7 +32,7 @@ static int make(struct lh_model **m, bool qwen)
 		c.rope_scaling = (struct lh_job_rope_scaling){
 			.type = LH_ROPE_YARN, .factor = 4, .original_tokens = 16,
 			.beta_fast = 2, .beta_slow = 0.5 };
-	if (lh_model_new(m, &lh_ops_cpu, dev, &c, 1, T, NULL, 0, NULL))
+	if (lh_model_new(m, &lh_ops_cpu, dev, NULL, &c, 1, T, NULL, 0, NULL))
 		return -1;
 	lh_model_init(*m, 9);
 	p = lh_model_params(*m, &count);

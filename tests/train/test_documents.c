@@ -42,8 +42,8 @@ static void open_model(struct fixture *f, bool lighthouse)
 		f->mode.dense[1] = true;
 		assert_int_equal(lh_lighthouse_check(&f->mode.geometry, NULL, &err), 0);
 	}
-	assert_int_equal(lh_model_new(&f->m, &lh_ops_cpu, dev, &c, B, T, &f->mode, 1, &err),
-			 0);
+	assert_int_equal(lh_model_new(&f->m, &lh_ops_cpu, dev, NULL, &c, B, T, &f->mode, 1,
+				      &err), 0);
 	lh_model_init(f->m, 5);
 	for (int i = 0; i < B * T; i++) {
 		int d = 0, t = i % T;

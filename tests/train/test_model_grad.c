@@ -70,7 +70,7 @@ static void setup_init(struct setup *s, bool lighthouse, bool tied, int kv_heads
 		s->mode.dense[1] = true;
 		assert_int_equal(lh_lighthouse_check(&s->mode.geometry, NULL, &err), 0);
 	}
-	assert_int_equal(lh_model_new(&s->m, &ops, dev, &s->c, B, T, &s->mode, 1,
+	assert_int_equal(lh_model_new(&s->m, &ops, dev, NULL, &s->c, B, T, &s->mode, 1,
 				      &err), 0);
 	assert_int_equal(lh_model_param_count(s->m), lh_job_model_params(&s->c));
 	lh_model_init(s->m, 7);

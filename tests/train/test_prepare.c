@@ -307,7 +307,7 @@ static void run_open(struct run *r)
 	for (int i = 0; i < B * T; i++)
 		r->ids[i] = i * 7 % 31;
 	assert_int_equal(r->ops.open(&r->dev, 1, &err), 0);
-	assert_int_equal(lh_model_new(&r->m, &r->ops, r->dev, &config, B, T, r->modes, MODES,
+	assert_int_equal(lh_model_new(&r->m, &r->ops, r->dev, NULL, &config, B, T, r->modes, MODES,
 				      &err), 0);
 }
 

@@ -72,7 +72,7 @@ static double train(bool silent)
 	double sum;
 
 	assert_int_equal(lh_ops_cpu.open(&dev, 1, &err), 0);
-	assert_int_equal(lh_model_new(&m, &lh_ops_cpu, dev, &c, B, T,
+	assert_int_equal(lh_model_new(&m, &lh_ops_cpu, dev, NULL, &c, B, T,
 				      &lh_attention_full, 1, &err), 0);
 	lh_model_init(m, 2);
 	for (int i = 0; i < STEPS; i++) {

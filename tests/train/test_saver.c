@@ -35,7 +35,7 @@ static int setup_model(int64_t ffn_dim)
 	spec = json_pack("{s:s}", "name", "saved");
 	origin = json_pack("{s:s}", "device", "here");
 	if (!mkdtemp(dir) || lh_ops_cpu.open(&dev, 1, &err) ||
-	    lh_model_new(&model, &lh_ops_cpu, dev, &c, 1, 8, NULL, 0, &err))
+	    lh_model_new(&model, &lh_ops_cpu, dev, NULL, &c, 1, 8, NULL, 0, &err))
 		return -1;
 	lh_model_init(model, 5);
 	return 0;

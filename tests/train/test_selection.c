@@ -137,7 +137,7 @@ static void a_model_shows_its_lighthouse_layers_and_stays_as_it_is(void **state)
 	for (int i = 0; i < 2 * 64; i++)
 		tokens[i] = i * i % 9;
 	assert_int_equal(lh_ops_cpu.open(&dev, 1, &err), 0);
-	assert_int_equal(lh_model_new(&m, &lh_ops_cpu, dev, &c, 2, 64, &mode, 1, &err), 0);
+	assert_int_equal(lh_model_new(&m, &lh_ops_cpu, dev, NULL, &c, 2, 64, &mode, 1, &err), 0);
 	lh_model_init(m, 3);
 	assert_int_equal(lh_model_loss(m, &mode, 2, 64, tokens, tokens, NULL, &before, NULL,
 				       &err), 0);
