@@ -117,6 +117,8 @@
 #define LH_ATTEMPT_LOG "worker.log"        /* stdout and stderr of the worker */
 #define LH_ATTEMPT_SPOOL "spool.jsonl"     /* unacknowledged records */
 #define LH_ATTEMPT_PID "pid.json"          /* {pid, start_time, keeper_pid, keeper_start_time} */
+#define LH_ATTEMPT_RANKS "ranks"           /* where each rank is, train/peers.h */
+#define LH_ATTEMPT_FAULT "fault"           /* one line: which rank was lost, and where */
 #define LH_ATTEMPT_EXIT "exit.json"        /* {code, signal, started_ms, ended_ms}, by the keeper */
 
 /* start.json: {job, attempt, token, generation, socket, cache (absolute paths),
@@ -128,7 +130,14 @@
  * that its worker knows of them before it makes one. At one step boundary a due
  * checkpoint comes first, then commands, then the step. */
 
-/* Command line of a worker:
+/* Ranks. A job of `devices` > 1 is so many workers, started with the same command line
+ * by MPI's launcher (mpiexec.hydra, under the keeper), which says in PMI_RANK and
+ * PMI_SIZE who they are: without them, or with another size, a worker ends with code 1.
+ * Rank 0 is the one spoken of above; the others have no line to lhd, no lock and no
+ * spool, and do what rank 0 says (train/team.h). All of them are one attempt: the loss of
+ * one is that of all.
+ *
+ * Command line of a worker:
  *   lhworker-cpu --attempt DIR     train; DIR is jobs/<id>/attempt-<n>
  *   lhworker-cpu --sample CKPT     sample from a checkpoint: one JSON object of
  *                                  sample's args on stdin, pieces and then the
