@@ -1,6 +1,8 @@
 /* reap.c: see reap.h. */
 #include "base/reap.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -79,4 +81,25 @@ int lh_reap_orphans(void)
 	memcpy(seen, now, sizeof(seen));
 	seen_count = now_count;
 	return reaped;
+}
+
+/* False: who they are cannot be known. */
+static bool kill_children(void)
+{
+	FILE *f = open_children();
+	int pid;
+
+	if (!f)
+		return false;
+	while (fscanf(f, "%d", &pid) == 1)
+		kill(pid, SIGKILL); /* not waited for yet: the number is theirs */
+	fclose(f);
+	return true;
+}
+
+/* The children of one that ends are there before it can be waited for. */
+void lh_reap_kill(void)
+{
+	while (kill_children() && (waitpid(-1, NULL, 0) > 0 || errno == EINTR))
+		;
 }

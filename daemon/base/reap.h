@@ -1,4 +1,4 @@
-/* reap.h: children that this program did not start and nobody waits for.
+/* reap.h: children that this program did not start, and those that are to end with it.
  *
  * In a container lhd may be PID 1: a worker whose keeper was killed becomes its
  * child, and stays a zombie after its end unless it is waited for. So do the
@@ -16,5 +16,8 @@ enum { LH_REAP_MS = 2000 }; /* between two looks */
 int lh_reap_is_due(void);
 /* One look; gives the number of children that were waited for. One thread. */
 int lh_reap_orphans(void);
+/* Kills every child and waits for it, until there is none. A process that orphans come to
+ * (PR_SET_CHILD_SUBREAPER) ends all that its children have started. */
+void lh_reap_kill(void);
 
 #endif

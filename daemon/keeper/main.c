@@ -4,8 +4,12 @@
  *
  * lhd may die and come back; somebody else has to wait for the worker. The
  * keeper starts it in a session of its own with its output in a file, writes
- * pid.json, waits, and writes exit.json with the code or signal. It forwards
- * SIGTERM and otherwise does nothing; both ignore a terminal's signals. */
+ * pid.json, waits, ends what the worker has left, and writes exit.json with the
+ * code or signal. It forwards SIGTERM and otherwise does nothing; both ignore a
+ * terminal's signals.
+ *
+ * What is left: ranks of a launcher that was killed, in sessions of their own. Orphans
+ * among its descendants come to the keeper, so an attempt is over when it says so. */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -13,11 +17,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fs.h"
 #include "base/failpoint.h"
+#include "base/reap.h"
 #include "lighthouse/proto.h"
 
 static volatile sig_atomic_t child;
@@ -101,6 +107,7 @@ int main(int argc, char **argv)
 	}
 	setsid(); /* fails only where it is done */
 	redirect(argv[1]);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	pid = start(argv + 3);
 	if (pid > 0) {
 		LH_FAILPOINT("keeper.started");
@@ -115,6 +122,7 @@ int main(int argc, char **argv)
 			;
 		LH_FAILPOINT("keeper.reaped");
 		child = 0; /* its number may be somebody else's now */
+		lh_reap_kill();
 	} else {
 		fprintf(stderr, "lhkeeper: cannot fork: %s\n", strerror(errno));
 	}

@@ -201,6 +201,26 @@ static void nothing_is_inherited(void **state)
 	free(secret);
 }
 
+/* Whatever killed it: a launcher's ranks are in sessions of their own. */
+static void what_the_program_leaves_is_ended(void **state)
+{
+	char *script = lh_asprintf("cd %s; setsid sh -c 'sleep 1000 & echo $! $$ >new; mv new "
+				   "left; wait' & while [ ! -e left ]; do sleep 0.01; done; "
+				   "kill -9 $$", scratch_dir);
+	char *text;
+	int pids[2];
+	size_t bytes;
+
+	(void)state;
+	check_exit(keep(script), 0, SIGKILL);
+	text = scratch_read("left", &bytes);
+	assert_int_equal(sscanf(text, "%d %d", &pids[0], &pids[1]), 2);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(lh_proc_start_time(pids[i]), 0);
+	free(text);
+	free(script);
+}
+
 static void wrong_arguments_are_a_usage_error(void **state)
 {
 	char *keeper = built_program("lhkeeper");
@@ -228,6 +248,7 @@ int main(void)
 		KEEPER_TEST(sigterm_reaches_the_program),
 		KEEPER_TEST(a_terminal_cannot_end_it),
 		KEEPER_TEST(nothing_is_inherited),
+		KEEPER_TEST(what_the_program_leaves_is_ended),
 		KEEPER_TEST(wrong_arguments_are_a_usage_error),
 	};
 
