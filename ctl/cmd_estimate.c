@@ -62,11 +62,13 @@ static void print_text(const struct lh_job *job, const struct lh_estimate *e,
 		       const struct lh_chip *chip)
 {
 	double tokens = (double)(job->batch.sequences * job->data.seq_len), G = 1 << 30;
-	char safe[300], time[80];
+	char safe[300], time[80], each[40] = "";
 
-	printf("'%s' on %s: %.1f M parameters, %.2f GiB at most\n",
+	if (job->devices > 1)
+		snprintf(each, sizeof(each), " on each of %d devices", job->devices);
+	printf("'%s' on %s: %.1f M parameters, %.2f GiB at most%s\n",
 	       lh_escape(safe, sizeof(safe), job->name), chip ? chip->name : "the CPU",
-	       (double)lh_job_model_params(&job->model) / 1e6, (double)e->bytes / G);
+	       (double)lh_job_model_params(&job->model) / 1e6, (double)e->bytes / G, each);
 	for (int i = 0; i < job->phase_count; i++) {
 		const struct lh_estimate_phase *p = &e->phase[i];
 		const struct lh_layout_bytes *b = &p->bytes;
@@ -103,7 +105,7 @@ static int estimate(const struct ctl *c, const struct lh_job *job)
 		return ctl_usage(c->command, "'%s' is not known; there are %s", gpu,
 				 lh_chip_names());
 	memory = gib > 0 ? (int64_t)(gib * (1 << 30)) :
-		 cpu ? lh_host_memory_bytes() : chip->memory_bytes;
+		 cpu ? lh_host_memory_bytes() / job->devices : chip->memory_bytes;
 	if (lh_estimate_job(&e, job, cpu ? &lh_sizes_cpu : &lh_sizes_cuda, chip,
 			    cpu ? memory : lh_chip_usable_bytes(memory), &err))
 		return ctl_fail(&err);

@@ -8,6 +8,7 @@
 
 #include "control/control.h"
 #include "jobs/jobfile.h"
+#include "jobs/launch.h"
 #include "jobs/rule.h"
 #include "rpc_table.h"
 
@@ -17,6 +18,7 @@ struct submit {
 	uv_work_t req;
 	struct lh_call *call;
 	const struct lh_gpu *gpu;
+	const char *bin_dir;
 	struct lh_jobfile_source src; /* strings are the call's */
 	const char **set;
 	struct lh_job job;
@@ -40,6 +42,8 @@ static void resolve(uv_work_t *req)
 		s->rc = lh_rules_check(&s->job, &s->err);
 	if (!s->rc)
 		s->rc = lh_gpu_place(s->gpu, &s->job, &s->err);
+	if (!s->rc)
+		s->rc = lh_launch_check(&s->job, s->bin_dir, &s->err);
 }
 
 static void reply_checked(struct submit *s)
@@ -101,6 +105,7 @@ void rpc_job_submit(struct lh_call *call)
 	s->req.data = s;
 	s->call = call;
 	s->gpu = lh_jobs_gpu(lh_control_of(call)->jobs);
+	s->bin_dir = lh_jobs_bin_dir(lh_control_of(call)->jobs);
 	s->src.yaml = lh_call_str(call, "yaml", "");
 	s->src.yaml_bytes = strlen(s->src.yaml);
 	s->src.file = lh_call_str(call, "file", NULL);

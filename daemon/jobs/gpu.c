@@ -130,9 +130,14 @@ int lh_gpu_place(const struct lh_gpu *gpu, struct lh_job *job, struct lh_err *er
 		return lh_err_hint(err, "%s", *gpu->why.hint ? gpu->why.hint :
 							       "device: cpu works here");
 	}
+	if (job->device == LH_DEVICE_CUDA && job->devices > 1) {
+		lh_err_set(err, LH_EUNSUPPORTED, "devices: %d cannot be had on GPUs: a job "
+			   "uses one", job->devices);
+		return lh_err_hint(err, "device: cpu, or devices: 1");
+	}
 	if (job->device == LH_DEVICE_CUDA)
 		return lh_estimate_job(&e, job, &lh_sizes_cuda, NULL,
 				       lh_chip_usable_bytes(gpu->memory_bytes), err);
 	return lh_estimate_job(&e, job, &lh_sizes_cpu, NULL,
-			       lh_host_memory_bytes(), err);
+			       lh_host_memory_bytes() / job->devices, err);
 }

@@ -22,8 +22,8 @@ struct lh_gpu {
 void lh_gpu_find(struct lh_gpu *gpu, const char *bin_dir);
 
 /* device auto becomes cpu or cuda; cuda without a usable GPU is refused with the
- * reason (LH_EUNSUPPORTED), and so is a job of a shape that the device's ops cannot
- * do, or (LH_ETOOBIG) with a phase that does not fit. */
+ * reason (LH_EUNSUPPORTED), and so are several GPUs, and a job of a shape that the
+ * device's ops cannot do, or (LH_ETOOBIG) with a phase that does not fit. */
 int lh_gpu_place(const struct lh_gpu *gpu, struct lh_job *job, struct lh_err *err);
 
 #endif

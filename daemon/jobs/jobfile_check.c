@@ -103,11 +103,19 @@ static int check_batch(const struct lh_job *job, const struct lh_node *root,
 		       struct lh_err *err)
 {
 	const struct lh_job_batch *b = &job->batch;
+	int64_t share = b->sequences / job->devices;
 
-	if (!b->micro_sequences || b->sequences % b->micro_sequences == 0)
+	if (b->sequences % job->devices) {
+		lh_err_set(err, LH_EJOBFILE, "found %d, which does not divide the %" PRId64
+			   " sequences", job->devices, b->sequences);
+		lh_err_hint(err, "each device takes as many sequences of a step");
+		return blame(root, "devices", err);
+	}
+	if (!b->micro_sequences || share % b->micro_sequences == 0)
 		return 0;
 	lh_err_set(err, LH_EJOBFILE, "found %" PRId64 ", which does not divide the %" PRId64
-		   " sequences", b->micro_sequences, b->sequences);
+		   " sequences%s", b->micro_sequences, share,
+		   job->devices > 1 ? " of a device" : "");
 	lh_err_hint(err, "0 means all of them at once");
 	return blame(root, "batch.micro_sequences", err);
 }
@@ -430,6 +438,12 @@ void lh_job_release(struct lh_job *job)
 		free(job->rules[i].action);
 	}
 	memset(job, 0, sizeof(*job));
+}
+
+int64_t lh_job_micro_sequences(const struct lh_job *job)
+{
+	return job->batch.micro_sequences ? job->batch.micro_sequences :
+					    job->batch.sequences / job->devices;
 }
 
 int64_t lh_job_model_params(const struct lh_job_model *m)

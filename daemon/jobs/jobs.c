@@ -177,6 +177,11 @@ const struct lh_gpu *lh_jobs_gpu(const struct lh_jobs *jobs)
 	return &jobs->gpu;
 }
 
+const char *lh_jobs_bin_dir(const struct lh_jobs *jobs)
+{
+	return jobs->bin_dir;
+}
+
 int lh_jobs_open(struct lh_jobs **out, uv_loop_t *loop, struct lh_store *store,
 		 const struct lh_jobs_config *config, lh_event_sink sink,
 		 void *sink_arg, struct lh_err *err)

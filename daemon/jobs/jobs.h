@@ -134,6 +134,8 @@ json_t *lh_jobs_processes(const struct lh_jobs *jobs);
 /* Connected and left alone; as foreign_workers of daemon.info. */
 json_t *lh_jobs_foreign_workers(const struct lh_jobs *jobs);
 const struct lh_gpu *lh_jobs_gpu(const struct lh_jobs *jobs); /* any thread */
+/* Where lh_jobs_config said that programs lie; any thread. */
+const char *lh_jobs_bin_dir(const struct lh_jobs *jobs);
 int64_t lh_jobs_last_event(const struct lh_jobs *jobs);
 
 #endif

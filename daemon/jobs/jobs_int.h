@@ -109,6 +109,7 @@ struct lh_worker {
 	char outcome[16];            /* of the end record, "" */
 	char end_text[400];          /* why it failed */
 	char trouble[256];           /* why it could not be started, "" */
+	char fault[256];             /* which of its ranks was lost, "" */
 	bool stop_asked;             /* by lhd: it is to save and end */
 	bool stop_sent;              /* over the present wire */
 	bool greeted;                /* adopted, and its line is open again */
@@ -157,6 +158,7 @@ struct lh_worker {
 struct lh_remains {
 	int exit_code, exit_signal;  /* -1: not known */
 	json_t *log;                 /* array of lines, ours */
+	char fault[256];             /* LH_ATTEMPT_FAULT, "" */
 	int64_t oom_kills;
 };
 

@@ -1,8 +1,9 @@
 /* loss.c: what is known of an attempt's end, and what a loss costs the job.
  *
- * Evidence: the keeper's exit.json, the last lines of the log, the kernel's count
- * of processes it killed for want of memory, and what the worker last said it was
- * doing. It goes into the attempt's row, its event, and one sentence.
+ * Evidence: the keeper's exit.json, the last lines of the log, what the parent
+ * of a lost rank wrote (train/peers.h), the kernel's count of processes it killed for want
+ * of memory, and what the worker last said it was doing. It goes into the attempt's row,
+ * its event, and one sentence.
  *
  * Cost: one of job.restarts, and a pause that doubles with each. All are forgiven
  * once a checkpoint lies beyond the furthest step at which one happened: then
@@ -98,9 +99,23 @@ static void read_log(const char *dir, json_t *log)
 	}
 }
 
+/* Which of several ranks was lost: the launcher ended the others. */
+static void read_fault(const char *dir, struct lh_remains *r)
+{
+	char *path = lh_asprintf("%s/%s", dir, LH_ATTEMPT_FAULT), *text;
+	size_t bytes;
+
+	if (!lh_fs_read(path, SMALL_FILE_BYTES, &text, &bytes, NULL)) {
+		lh_escape(r->fault, sizeof(r->fault), text);
+		free(text);
+	}
+	free(path);
+}
+
 void lh_loss_read(const struct lh_worker *w, struct lh_remains *r)
 {
 	read_exit(w->dir, r);
+	read_fault(w->dir, r);
 	r->log = json_array();
 	read_log(w->dir, r->log);
 	r->oom_kills = lh_oom_kills(w->jobs->oom_file);
@@ -115,11 +130,18 @@ void lh_loss_take(struct lh_worker *w, struct lh_remains *r)
 	json_decref(w->log);
 	w->log = r->log;
 	r->log = NULL;
+	snprintf(w->fault, sizeof(w->fault), "%s", r->fault);
 	w->exit_code = r->exit_code;
 	w->exit_signal = r->exit_signal;
 	w->oom_killed = w->exit_signal == SIGKILL && !w->killed &&
 			jobs->oom_kills >= 0 && r->oom_kills > jobs->oom_kills;
 	jobs->oom_kills = r->oom_kills;
+}
+
+/* What the keeper has waited for is the launcher of several ranks: somebody killed that. */
+static bool lost_its_launcher(const struct lh_worker *w)
+{
+	return w->run->spec.devices > 1 && w->exit_signal > 0 && !w->killed;
 }
 
 /* "was killed by signal 9 (Killed) while training after step 57" */
@@ -141,7 +163,8 @@ static char *how_it_ended(const struct lh_worker *w)
 	if (w->hung_ms)
 		snprintf(hung, sizeof(hung), "made no progress for %.1f s and ",
 			 (double)w->hung_ms / 1000);
-	return lh_asprintf("the worker %s%s%s", hung, how, doing);
+	return lh_asprintf("the %s %s%s%s", lost_its_launcher(w) ? "launcher of its ranks" :
+								  "worker", hung, how, doing);
 }
 
 char *lh_loss_story(const struct lh_worker *w)
@@ -158,6 +181,8 @@ char *lh_loss_story(const struct lh_worker *w)
 	/* What it said itself is better than what its log says. */
 	if (*w->outcome && *w->end_text && lh_worker_is_lost(w))
 		story = lh_asprintf("%s: %s", how, w->end_text);
+	else if (*w->fault && !w->killed && !lost_its_launcher(w))
+		story = lh_asprintf("%s: %s", how, w->fault);
 	else
 		story = lh_asprintf("%s%s%s%s", how, *words ? "; its last words: '" : "",
 				    words, *words ? "'" : "");

@@ -26,6 +26,7 @@
 #include "base/fs.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "jobs/launch.h"
 #include "lighthouse/proto.h"
 
 enum {
@@ -278,31 +279,43 @@ static void on_keeper_exit(uv_process_t *process, int64_t code, int signal)
 	lh_worker_look(w);
 }
 
+static int spawn_keeper(struct lh_worker *w, struct lh_err *err)
+{
+	struct lh_launch l;
+	uv_process_options_t o = { .exit_cb = on_keeper_exit,
+				   .flags = UV_PROCESS_DETACHED };
+	int rc = lh_launch_init(&l, &w->run->spec, w->jobs->bin_dir, w->dir, err);
+
+	if (!rc) {
+		o.file = l.keeper;
+		o.args = l.args;
+		rc = uv_spawn(w->jobs->loop, &w->keeper, &o);
+		own_handle(w, (uv_handle_t *)&w->keeper);
+		w->keeper_runs = !rc;
+		if (rc) {
+			rc = lh_err_set(err, LH_EWORKER, "cannot run '%.150s': %s", l.keeper,
+					uv_strerror(rc));
+			uv_close((uv_handle_t *)&w->keeper, on_handle_closed);
+		}
+	}
+	lh_launch_release(&l);
+	return rc;
+}
+
 void lh_worker_spawn(struct lh_worker *w)
 {
-	const char *program = w->run->spec.device == LH_DEVICE_CUDA ? "lhworker-cuda" :
-								      "lhworker-cpu";
-	char *keeper = lh_asprintf("%s/lhkeeper", w->jobs->bin_dir);
-	char *worker = lh_asprintf("%s/%s", w->jobs->bin_dir, program);
-	char *args[] = { keeper, w->dir, "--", worker, "--attempt", w->dir, NULL };
-	uv_process_options_t o = { .file = keeper, .args = args, .exit_cb = on_keeper_exit,
-				   .flags = UV_PROCESS_DETACHED };
-	int rc = uv_spawn(w->jobs->loop, &w->keeper, &o);
+	struct lh_err err = LH_ERR_INIT;
+	int rc = spawn_keeper(w, &err);
 
 	LH_FAILPOINT("worker.spawned");
 	w->spawned = true;
-	own_handle(w, (uv_handle_t *)&w->keeper);
-	w->keeper_runs = !rc;
 	lh_hang_alive(w);
-	if (rc) {
-		snprintf(w->trouble, sizeof(w->trouble), "cannot run '%.150s': %s", keeper,
-			 uv_strerror(rc));
-		lh_error("job %" PRId64 ": %s", w->run->id, w->trouble);
-		uv_close((uv_handle_t *)&w->keeper, on_handle_closed);
-		lh_worker_gone(w);
-	}
-	free(keeper);
-	free(worker);
+	if (!rc)
+		return;
+	snprintf(w->trouble, sizeof(w->trouble), "%.190s%s%.50s%s", err.text,
+		 *err.hint ? " (" : "", err.hint, *err.hint ? ")" : "");
+	lh_error("job %" PRId64 ": %s", w->run->id, w->trouble);
+	lh_worker_gone(w);
 }
 
 /* ---- ending ---------------------------------------------------------------- */

@@ -37,6 +37,7 @@ struct lh_snapshot {
 int lh_snapshot_new(struct lh_snapshot *s, const struct lh_ops *ops, struct lh_dev *dev,
 		    struct lh_model *model, struct lh_err *err);
 void lh_snapshot_free(struct lh_snapshot *s);
+/* Collective, as lh_model_read_whole, which the other ranks call for each state. */
 int lh_snapshot_take(struct lh_snapshot *s, struct lh_err *err);
 
 /* Writes DIR/step-N for p->step; replaces one of the same step. *path is the

@@ -131,7 +131,7 @@ static double step_s(const struct lh_job *job, const struct lh_chip *chip,
 		micro += layer_s(&c, lh_layout_lighthouse(l->mode, i));
 	micro += gemm(&c, c.C * V, 3) + elementwise(&c, 4 * V + 8 * c.C);
 	/* Gradients cleared and measured; weights and moments read and written. */
-	return micro * (double)job->batch.sequences / l->B +
+	return micro * (double)(job->batch.sequences / job->devices) / l->B +
 	       params * 38 / chip->bytes_per_s;
 }
 
@@ -200,10 +200,9 @@ int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 		    const struct lh_ops_sizes *sizes, const struct lh_chip *chip,
 		    int64_t memory_bytes, struct lh_err *err)
 {
-	int64_t micro = job->batch.micro_sequences ? job->batch.micro_sequences :
-						     job->batch.sequences;
+	int64_t micro = lh_job_micro_sequences(job);
 	struct lh_layout l = { .model = &job->model, .sizes = sizes, .B = (int)micro,
-			       .T = job->data.seq_len,
+			       .T = job->data.seq_len, .ranks = job->devices,
 			       .rest = rest_of(job->evaluation.sequences, micro),
 			       .deterministic = job->deterministic,
 			       .documents = job->data.documents == LH_DOCUMENTS_SEPARATE };
@@ -222,7 +221,7 @@ int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 	lh_layout_measure(&l, &evaluation);
 	out->bytes = evaluation.total;
 	l.train = true;
-	l.rest = rest_of(job->batch.sequences, micro);
+	l.rest = rest_of(job->batch.sequences / job->devices, micro);
 	for (int i = 0; i < job->phase_count; i++) {
 		struct lh_estimate_phase *p = &out->phase[i];
 		struct lh_attention_mode mode;

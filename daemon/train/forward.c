@@ -405,7 +405,7 @@ int lh_model_prepare(struct lh_model *m, const struct lh_attention_mode *modes, 
 		     struct lh_err *err)
 {
 	int32_t *ids, *starts; /* zeros: of one document, too */
-	int b[2], n, rc = 0;
+	int b[2], n, rc = 0, bad;
 	float sum, norm, *logits;
 	double loss;
 
@@ -432,8 +432,8 @@ int lh_model_prepare(struct lh_model *m, const struct lh_attention_mode *modes, 
 	for (int i = 0; !rc && n && documents && i < count; i++)
 		if (modes[i].attention == LH_ATTENTION_LIGHTHOUSE)
 			rc = lh_model_logits(m, &modes[i], b[0], m->T, ids, 0, logits, err);
-	if (!rc)
-		rc = lh_model_measure(m, &sum, &norm, err);
+	bad = lh_model_measure(m, &sum, &norm, rc ? NULL : err); /* as other ranks do */
+	rc = rc ? rc : bad;
 	m->ops->rehearse(m->dev, false);
 	lh_model_zero_grad(m);
 	free(logits);

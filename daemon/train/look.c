@@ -28,20 +28,6 @@ void lh_told_post_take(struct lh_loop *l, json_t *told, int rc)
 	json_decref(told);
 }
 
-int64_t lh_loop_evaluated(const struct lh_loop *l)
-{
-	int64_t n = l->data.validation_count ? l->job->evaluation.sequences : 0;
-
-	return n ? n : l->micro;
-}
-
-int lh_look_batch(const struct lh_loop *l)
-{
-	int64_t n = lh_loop_evaluated(l);
-
-	return n < l->micro ? (int)n : l->micro;
-}
-
 bool lh_look_is_called_away(struct lh_loop *l)
 {
 	LH_FAILPOINT("look.batch");

@@ -4,7 +4,8 @@
  * A pass of full attention is as long as the longest item, not as a sequence of training,
  * which may be hundreds of times as long; its shape is rehearsed. Lighthouse attention
  * has whole sequences only. The endings of all items fill the rows of passes one after
- * the other: a file costs as many passes as its endings make micro-batches. */
+ * the other: a file costs as many passes as its endings make micro-batches. Of several
+ * ranks this one asks alone. */
 #include "train/loop_int.h"
 
 #include <stdlib.h>
@@ -97,23 +98,24 @@ static void score(struct asked *a, struct place at, const int32_t *targets,
 /* As many endings as a pass has rows; what is left of a last one is padding. */
 static int ask(struct lh_loop *l, struct asked *a, struct lh_err *err)
 {
-	int b = lh_look_batch(l), n = 0, rc;
+	struct lh_team *t = &l->team;
+	int b = lh_team_look_batch(t), n = 0, rc;
 	struct place at = a->next;
 	size_t row = (size_t)a->t;
 	double loss;
 
 	for (; n < b && a->next.item < a->set->count; n++) {
 		lh_choices_row(a->set, a->next.item, a->next.ending, a->t,
-			       l->tokens + n * a->t, l->targets + n * a->t);
+			       t->tokens + n * a->t, t->targets + n * a->t);
 		advance(a->set, &a->next);
 	}
-	memset(l->tokens + n * a->t, 0, (size_t)(b - n) * row * sizeof(*l->tokens));
-	memset(l->targets + n * a->t, 0xff, (size_t)(b - n) * row * sizeof(*l->targets));
-	rc = lh_model_loss(l->model, a->mode, b, a->t, l->tokens, l->targets, NULL, &loss,
-			   l->row_loss, err);
+	memset(t->tokens + n * a->t, 0, (size_t)(b - n) * row * sizeof(*t->tokens));
+	memset(t->targets + n * a->t, 0xff, (size_t)(b - n) * row * sizeof(*t->targets));
+	rc = lh_model_loss(t->model, a->mode, b, a->t, t->tokens, t->targets, NULL, &loss,
+			   t->row_loss, err);
 	lh_link_beat(l->link);
 	for (int s = 0; !rc && s < n; s++) {
-		score(a, at, l->targets + s * a->t, l->row_loss + s * a->t);
+		score(a, at, t->targets + s * a->t, t->row_loss + s * a->t);
 		advance(a->set, &at);
 	}
 	return rc;

@@ -13,7 +13,6 @@
 #include "train/loop_int.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 
 #include "base/fs.h"
 #include "lighthouse/shard.h"
@@ -23,14 +22,14 @@
 
 /* The same sequences at every look: of the first validation set, or else the first of
  * training. */
-static int fill(struct lh_loop *l, int b, struct lh_err *err)
+static int fill(struct lh_team *t, int b, struct lh_err *err)
 {
 	int rc = 0;
 
 	for (int s = 0; !rc && s < b; s++)
-		rc = l->data.validation_count ?
-			     lh_loop_read_validation(l, 0, s, b, s, err) :
-			     lh_loop_read_train(l, s, s, err);
+		rc = t->data.validation_count ?
+			     lh_team_read_validation(t, 0, s, b, s, err) :
+			     lh_team_read_train(t, s, s, err);
 	return rc;
 }
 
@@ -42,10 +41,10 @@ static void see(void *arg, int layer, const int32_t *index)
 int lh_loop_look_selection(struct lh_loop *l, const char *reason, json_t *told,
 			   struct lh_err *err)
 {
-	const struct lh_attention_mode *mode = &l->modes[l->p.phase];
+	const struct lh_attention_mode *mode = &l->team.modes[l->p.phase];
 	const struct lh_job_model *model = &l->job->model;
 	int64_t start_us = lh_clock_us();
-	int b = lh_look_batch(l), rc;
+	int b = lh_team_look_batch(&l->team), rc;
 
 	if (mode->attention == LH_ATTENTION_FULL || lh_look_is_called_away(l))
 		return 0;
@@ -58,10 +57,10 @@ int lh_loop_look_selection(struct lh_loop *l, const char *reason, json_t *told,
 		l->selection = lh_selection_new(&mode->geometry, model->layers,
 						model->heads);
 	lh_selection_begin(l->selection);
-	rc = fill(l, b, err);
-	if (!rc)
-		rc = lh_model_selection(l->model, mode, b, l->tokens, l->starts, see,
-					l->selection, err);
+	rc = fill(&l->team, b, err);
+	if (!rc) /* this rank's alone: one micro-batch, and its weights are those of all */
+		rc = lh_model_selection(l->team.model, mode, b, l->team.tokens,
+					l->team.starts, see, l->selection, err);
 	lh_link_beat(l->link);
 	if (!rc)
 		lh_look_add_take(l, told, LH_LOOK_SELECTION, mode, reason,
@@ -91,37 +90,20 @@ struct grid {
 	int contexts;
 	int64_t context[LH_PASSKEY_CONTEXTS_MAX];
 	int64_t found[LH_PASSKEY_CONTEXTS_MAX][LH_PASSKEY_DEPTHS];
-	int *digit;    /* (b) of a batch */
-	float *logits; /* (b, V) */
 };
-
-/* n samples of one cell from number `from` on; a smaller last batch is filled with more
- * of the cell, that do not count. */
-static int ask(struct lh_loop *l, struct grid *g, int c, int d, int64_t from, int n,
-	       struct lh_err *err)
-{
-	int64_t T = l->job->data.seq_len, V = l->job->model.vocab;
-	uint64_t seed = (uint64_t)l->job->evaluation.passkey.seed;
-	int b = lh_look_batch(l), rc;
-
-	for (int s = 0; s < b; s++)
-		g->digit[s] = lh_passkey_text(seed, from + s, g->context[c],
-					      lh_passkey_depths[d], T, l->tokens + s * T);
-	rc = lh_model_logits(l->model, g->mode, b, T, l->tokens, g->context[c] - 1, g->logits,
-			     err);
-	lh_link_beat(l->link);
-	for (int s = 0; !rc && s < n; s++)
-		g->found[c][d] += lh_passkey_answer(g->logits + s * V) == g->digit[s];
-	return rc;
-}
 
 static int ask_cell(struct lh_loop *l, struct grid *g, int c, int d, struct lh_err *err)
 {
-	int64_t samples = l->job->evaluation.passkey.samples;
-	int b = lh_look_batch(l), rc = 0;
+	struct lh_team_passkey p = { .mode = g->mode, .context = g->context[c],
+				     .depth_percent = lh_passkey_depths[d] };
+	int rc = 0;
 
-	for (int64_t i = 0; !rc && i < samples && !lh_look_is_called_away(l); i += b)
-		rc = ask(l, g, c, d, i, samples - i < b ? (int)(samples - i) : b, err);
+	while (!rc && p.sample < l->job->evaluation.passkey.samples &&
+	       !lh_look_is_called_away(l)) {
+		rc = lh_team_passkey(&l->team, &p, &g->found[c][d], err);
+		p.sample += lh_team_look_round(&l->team);
+		lh_link_beat(l->link);
+	}
 	return rc;
 }
 
@@ -153,17 +135,12 @@ int lh_loop_look_passkey(struct lh_loop *l, const struct lh_attention_mode *mode
 {
 	int64_t start_us = lh_clock_us(), from = l->job->evaluation.passkey.from_tokens;
 	struct grid g = { .mode = mode };
-	size_t b = (size_t)lh_look_batch(l);
 	int rc = 0;
 
 	lh_loop_status(l, "evaluating");
 	g.contexts = lh_passkey_contexts(from, l->job->data.seq_len, g.context);
-	g.digit = lh_calloc(b, sizeof(*g.digit));
-	g.logits = lh_calloc(b * (size_t)l->job->model.vocab, sizeof(*g.logits));
 	for (int i = 0; !rc && !l->abandoned && i < g.contexts * LH_PASSKEY_DEPTHS; i++)
 		rc = ask_cell(l, &g, i / LH_PASSKEY_DEPTHS, i % LH_PASSKEY_DEPTHS, err);
-	free(g.digit);
-	free(g.logits);
 	if (!rc && !l->abandoned)
 		lh_look_add_take(l, told, LH_LOOK_PASSKEY, mode, reason,
 				 lh_look_ms_since(start_us),

@@ -177,6 +177,9 @@ int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 	struct lh_loop l = { .c = config, .job = config->job, .link = config->link,
 			  .gpu_lock = -1, .saved_step = -1, .paused = config->paused,
 			  .waiting = json_array(),
+			  .team_config = { .job = config->job, .ops = config->ops,
+					   .peers = config->peers,
+					   .size = config->job->devices },
 			  .trial_path = lh_asprintf("%s/../" LH_JOB_TRIAL,
 						    config->checkpoints) };
 	int rc = lh_loop_open(&l, err);

@@ -1,4 +1,4 @@
-/* loop.h: the training thread: a job from its newest checkpoint to its end.
+/* loop.h: the training thread of rank 0: a job from its newest checkpoint to its end.
  *
  * Between two optimizer steps lies a boundary, where alone things change, in
  * this order: a checkpoint that is due; commands of an earlier attempt that were
@@ -18,11 +18,13 @@
 #include "lighthouse/job.h"
 #include "lighthouse/ops.h"
 #include "train/link.h"
+#include "train/peers.h"
 
 struct lh_loop_config {
 	const struct lh_job *job;
 	const json_t *spec;            /* the job, for manifests */
 	const char *checkpoints;       /* directory */
+	struct lh_peers *peers;        /* of several ranks (peers.h), or NULL */
 	const struct lh_ops *ops;
 	struct lh_link *link;
 	int64_t attempt;

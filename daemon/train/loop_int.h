@@ -21,13 +21,12 @@
 
 #include "train/checkpoint.h"
 #include "train/choices.h"
-#include "train/data.h"
 #include "train/estimate.h"
 #include "train/loop.h"
-#include "train/model.h"
 #include "train/origin.h"
 #include "train/saver.h"
 #include "train/selection.h"
+#include "train/team.h"
 #include "train/trial.h"
 
 /* What is looked at beside training, each with its own cost. */
@@ -42,20 +41,14 @@ struct lh_loop {
 	const struct lh_job *job;
 	struct lh_link *link;
 	int gpu_lock;            /* gpulock.h; -1: none */
-	struct lh_dev *dev;
-	struct lh_model *model;
+	struct lh_team_config team_config;
+	struct lh_team team;
 	struct lh_saver *saver;
-	struct lh_data data;
 	struct lh_choices choices[LH_SETS_MAX];
 	int choices_count;
 	json_t *origin;          /* of this attempt */
 	bool data_changed;       /* since the checkpoint that it goes on from */
-	struct lh_attention_mode modes[LH_PHASES_MAX];
 	struct lh_estimate plan;
-	int micro;               /* sequences of a micro-batch */
-	int32_t *tokens, *targets; /* (micro, seq_len) */
-	int32_t *starts;         /* (micro, seq_len), NULL: documents are not kept apart */
-	float *row_loss;         /* (micro, seq_len) */
 	struct lh_progress p;
 	int64_t saved_step;      /* of the newest checkpoint, begun at least; -1 none */
 	bool paused;
@@ -108,8 +101,6 @@ int lh_loop_load(struct lh_loop *l, int64_t up_to, struct lh_progress *p, char *
 /* ---- loop_step.c ----------------------------------------------------------- */
 /* l->p.step is one more, or the step comes again; an error is the job's end. */
 int lh_loop_step(struct lh_loop *l, struct lh_err *err);
-/* Sequence number `draw` of training becomes number s of the micro-batch. */
-int lh_loop_read_train(struct lh_loop *l, int64_t draw, int s, struct lh_err *err);
 
 /* ---- unstable.c ------------------------------------------------------------ */
 /* A step that was measured and is not to be applied; an error is the job's end. */
@@ -135,10 +126,6 @@ int lh_loop_evaluate_own(struct lh_loop *l, const char *reason, struct lh_err *e
  * next attempt begins with it. */
 int lh_loop_evaluate_step(struct lh_loop *l, struct lh_err *err);
 
-/* Sequence i of n of a validation set becomes number s of the micro-batch. */
-int lh_loop_read_validation(struct lh_loop *l, int set, int64_t i, int64_t n, int s,
-			    struct lh_err *err);
-
 /* Compares this attempt's origin with that of the checkpoint it goes on from: tells of
  * what differs, sets data_changed. */
 void lh_loop_compare_origin(struct lh_loop *l, const json_t *manifest);
@@ -154,11 +141,6 @@ void lh_told_post_take(struct lh_loop *l, json_t *told, int rc);
 /* Adds `ms` to what looks of this kind took; their share of the time of this attempt's
  * steps, or null before the first. */
 json_t *lh_loop_cost(struct lh_loop *l, enum lh_look look, double ms);
-/* Sequences of an evaluation, to be rehearsed: a micro-batch where there is none, which
- * other looks need. */
-int64_t lh_loop_evaluated(const struct lh_loop *l);
-/* Sequences of a look's pass: those of an evaluation's, which was rehearsed. */
-int lh_look_batch(const struct lh_loop *l);
 /* Before a pass: told to end, it sets l->abandoned. */
 bool lh_look_is_called_away(struct lh_loop *l);
 double lh_look_ms_since(int64_t start_us);

@@ -23,26 +23,34 @@ static void on_damaged(void *loop, const char *path, const struct lh_err *why)
 int lh_loop_load(struct lh_loop *l, int64_t up_to, struct lh_progress *p, char **path,
 		 struct lh_err *err)
 {
-	int rc = lh_checkpoint_load_newest(l->c->checkpoints, up_to, l->model, p, path,
+	int rc = lh_checkpoint_load_newest(l->c->checkpoints, up_to, l->team.model, p, path,
 					   on_damaged, l, err);
 
+	if (!rc && lh_team_load(&l->team, *path, true, err)) {
+		rc = err->code = LH_EIO; /* this rank has it: there is no starting over */
+		free(*path);
+	}
 	if (!rc)
 		lh_settings_complete(&p->settings, l->job);
 	return rc;
 }
 
-/* Gradients of a step are summed over its micro-batches, in their order. */
-static void tell_of_micro(struct lh_loop *l, json_t *manifest)
+/* Gradients of a step are summed over its micro-batches and ranks, in their order. */
+static void tell_of_sums(struct lh_loop *l, json_t *manifest)
 {
-	json_int_t was = 0, all = 0;
+	json_int_t was = 0, all = 0, ranks = 1;
 
 	json_unpack(manifest, "{s:{s:{s:I, s:I}}}", "job", "batch", "micro_sequences", &was,
 		    "sequences", &all);
-	was = was ? was : all;
-	if (was && was != l->micro)
+	json_unpack(manifest, "{s:{s:I}}", "job", "devices", &ranks);
+	was = was ? was : all / ranks;
+	if (was && was != l->team.micro)
 		lh_loop_tell(l, "info", "micro-batches of %d sequences, of %d before: losses "
-			     "are equal in exact arithmetic, not bit for bit", l->micro,
+			     "are equal in exact arithmetic, not bit for bit", l->team.micro,
 			     (int)was);
+	if (ranks != l->job->devices)
+		lh_loop_tell(l, "info", "%d ranks, %d before: losses are equal in exact "
+			     "arithmetic, not bit for bit", l->job->devices, (int)ranks);
 }
 
 /* With what wrote the checkpoint that this attempt goes on from. */
@@ -53,7 +61,7 @@ static int compare(struct lh_loop *l, const char *path, struct lh_err *err)
 
 	if (rc)
 		return lh_err_prefix(err, "checkpoint '%s'", path);
-	tell_of_micro(l, manifest);
+	tell_of_sums(l, manifest);
 	lh_loop_compare_origin(l, manifest);
 	json_decref(manifest);
 	return 0;
@@ -64,8 +72,10 @@ static int start_from(struct lh_loop *l, struct lh_err *err)
 {
 	const char *from = l->job->model.from;
 	struct lh_progress theirs;
-	int rc = lh_checkpoint_load(from, l->model, &theirs, false, err);
+	int rc = lh_checkpoint_load(from, l->team.model, &theirs, false, err);
 
+	if (!rc)
+		rc = lh_team_load(&l->team, from, false, err);
 	if (rc) {
 		lh_err_prefix(err, "model.from");
 		return lh_err_hint(err, "'lhctl verify' says what is wrong with it");
@@ -88,7 +98,7 @@ static int begin_anew(struct lh_loop *l, struct lh_err *err)
 	lh_watch_init(&l->p.watch);
 	lh_settings_of_job(&l->p.settings, l->job);
 	l->p.total_steps = lh_loop_plan_total(l);
-	lh_model_init(l->model, (uint64_t)l->job->seed);
+	lh_team_init(&l->team, (uint64_t)l->job->seed);
 	return *l->job->model.from ? start_from(l, err) : 0;
 }
 
@@ -126,7 +136,7 @@ static int restore(struct lh_loop *l, struct lh_err *err)
 
 	if (rc)
 		return rc;
-	l->data.mix = l->p.settings.mix;
+	l->team.data.mix = l->p.settings.mix;
 	if (back)
 		return lh_rewind_take_back(l, err);
 	lh_rewind_go_on(l);
@@ -165,19 +175,21 @@ static void post_plan(struct lh_loop *l, const char *phase,
 static int choose_memory(struct lh_loop *l, struct lh_err *err)
 {
 	const struct lh_ops *ops = l->c->ops;
-	int64_t memory = ops->free_bytes(l->dev) + (int64_t)ops->sizes->open_bytes;
+	int64_t memory = ops->free_bytes(l->team.dev) + (int64_t)ops->sizes->open_bytes;
 	struct lh_estimate *e = &l->plan;
 	const struct lh_chip *chip = NULL;
 	struct lh_device_info info;
 	int rc = ops->probe(&info, err);
 
+	if (!rc && !*info.uuid) /* the host's, which ranks share */
+		memory /= l->job->devices;
 	if (!rc) {
 		chip = lh_chip_of_device(info.name);
 		rc = lh_estimate_job(e, l->job, ops->sizes, chip ? chip : &lh_chip_unknown,
 				     memory, err);
 	}
 	for (int i = 0; !rc && i < l->job->phase_count; i++) {
-		l->modes[i].recompute = e->phase[i].recompute;
+		l->team.modes[i].recompute = e->phase[i].recompute;
 		post_plan(l, l->job->phases[i].name, &e->phase[i], chip != NULL);
 	}
 	return rc;
@@ -191,7 +203,8 @@ static void on_save_moved(void *arg)
 
 static int open_saver(struct lh_loop *l, struct lh_err *err)
 {
-	struct lh_saver_config c = { .ops = l->c->ops, .dev = l->dev, .model = l->model,
+	struct lh_saver_config c = { .ops = l->c->ops, .dev = l->team.dev,
+				     .model = l->team.model,
 				     .dir = l->c->checkpoints, .spec = l->c->spec,
 				     .origin = l->origin, .link = l->link,
 				     .keep = l->job->checkpoint.keep,
@@ -205,71 +218,49 @@ static int open_device(struct lh_loop *l, struct lh_err *err)
 {
 	int rc = make_checkpoints_dir(l->c->checkpoints, err);
 
-	if (!rc)
-		rc = l->c->ops->open(&l->dev, l->job->threads, err);
-	if (!rc && l->job->deterministic)
-		l->c->ops->set_deterministic(l->dev);
 	/* Only time is lost without it. */
 	if (!rc && l->c->cache && !lh_fs_mkdirs(l->c->cache, NULL))
-		l->c->ops->cache(l->dev, l->c->cache);
+		l->team_config.cache = l->c->cache;
 	if (!rc)
-		rc = lh_data_open(&l->data, l->job, err);
+		rc = lh_team_open(&l->team, &l->team_config, err);
 	if (!rc)
 		rc = lh_loop_open_choices(l, err);
 	/* Now: later the text names the engines that were planned so far. */
 	if (!rc)
-		l->origin = lh_origin_of(l->job, &l->data, l->c->ops->describe(l->dev));
+		l->origin = lh_origin_of(l->job, &l->team.data,
+					 l->c->ops->describe(l->team.dev));
 	return rc;
 }
 
 static int open_model(struct lh_loop *l, struct lh_err *err)
 {
-	const struct lh_job *job = l->job;
-	int rc;
+	int rc = choose_memory(l, err);
 
-	l->micro = (int)(job->batch.micro_sequences ? job->batch.micro_sequences :
-						      job->batch.sequences);
-	for (int i = 0; i < job->phase_count; i++)
-		lh_attention_mode_of(&l->modes[i], job, i);
-	rc = choose_memory(l, err);
 	if (!rc)
-		rc = lh_model_new(&l->model, l->c->ops, l->dev, NULL, &job->model, l->micro,
-				  job->data.seq_len, l->modes, job->phase_count, err);
+		rc = lh_team_make_model(&l->team, err);
 	if (!rc)
-		lh_info("%s; %" PRId64 " parameters", l->c->ops->describe(l->dev),
-			lh_model_param_count(l->model));
+		lh_info("%s; %" PRId64 " parameters", l->c->ops->describe(l->team.dev),
+			lh_model_param_count(l->team.model));
+	if (!rc && l->job->devices > 1)
+		lh_info("%d ranks, which take %" PRId64 " sequences of a step each",
+			l->job->devices, l->team.share);
 	return rc;
 }
 
 /* Phase by phase: a library may compile for a minute. */
 static int prepare(struct lh_loop *l, struct lh_err *err)
 {
-	int64_t evaluated = lh_loop_evaluated(l);
 	int rc = 0;
 
 	for (int i = 0; !rc && i < l->job->phase_count && !lh_loop_is_told(l); i++) {
 		LH_FAILPOINT("prepare.phase");
-		rc = lh_model_prepare(l->model, &l->modes[i], 1, l->job->batch.sequences,
-				      evaluated,
-				      l->job->data.documents == LH_DOCUMENTS_SEPARATE, err);
+		rc = lh_team_prepare(&l->team, i, err);
 		lh_link_beat(l->link);
 	}
 	if (!rc && l->choices_count)
-		rc = lh_model_prepare_short(l->model, lh_look_batch(l),
+		rc = lh_model_prepare_short(l->team.model, lh_team_look_batch(&l->team),
 					    lh_loop_choices_tokens(l), err);
 	return rc;
-}
-
-static int open_buffers(struct lh_loop *l, struct lh_err *err)
-{
-	size_t count = (size_t)(l->micro * l->job->data.seq_len);
-
-	l->tokens = lh_calloc(count, sizeof(*l->tokens));
-	l->targets = lh_calloc(count, sizeof(*l->targets));
-	if (l->job->data.documents == LH_DOCUMENTS_SEPARATE)
-		l->starts = lh_calloc(count, sizeof(*l->starts));
-	l->row_loss = lh_calloc(count, sizeof(*l->row_loss));
-	return open_saver(l, err);
 }
 
 /* Told to end while there is no state of training yet: what is on disk stays, and
@@ -296,7 +287,7 @@ static int end_early(struct lh_loop *l, struct lh_err *err)
 int lh_loop_open(struct lh_loop *l, struct lh_err *err)
 {
 	static int (*const stages[])(struct lh_loop *l, struct lh_err *err) = {
-		lh_loop_take_gpu, open_device, open_model, prepare, open_buffers, restore };
+		lh_loop_take_gpu, open_device, open_model, prepare, open_saver, restore };
 
 	for (size_t i = 0; i < sizeof(stages) / sizeof(*stages); i++) {
 		int rc = stages[i](l, err);
@@ -313,16 +304,10 @@ void lh_loop_close(struct lh_loop *l)
 {
 	json_decref(l->waiting);
 	free(l->trial_path);
-	free(l->tokens);
-	free(l->targets);
-	free(l->starts);
-	free(l->row_loss);
+	lh_loop_close_choices(l);
 	lh_selection_free(l->selection);
 	lh_saver_free(l->saver);
-	lh_model_free(l->model);
-	lh_data_close(&l->data);
-	lh_loop_close_choices(l);
+	lh_team_close(&l->team);
 	json_decref(l->origin);
-	l->c->ops->close(l->dev);
 	lh_loop_give_back_gpu(l);
 }

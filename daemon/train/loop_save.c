@@ -10,7 +10,6 @@
 
 #include "base/failpoint.h"
 #include "base/fs.h"
-#include "train/positions.h"
 
 enum { PACE_AT_STEP = 3 };
 
@@ -58,6 +57,7 @@ int lh_loop_begin_save(struct lh_loop *l, const char *reason, struct lh_err *err
 
 	lh_loop_status(l, "saving");
 	lh_loop_take_save(l, true, err);
+	lh_team_begin_snapshot(&l->team);
 	if (lh_saver_begin(l->saver, &l->p, reason, &why))
 		return tell_failed_save(l, l->p.step, &why, err);
 	l->saved_step = l->p.step;
@@ -93,66 +93,26 @@ void lh_loop_compare_origin(struct lh_loop *l, const json_t *manifest)
 			     "and resume; or resume to go on with these)", l->p.step, why);
 }
 
-struct losses { /* of one set */
-	double nats;
-	int64_t tokens;
-	struct lh_positions by_place;
-	int64_t by_place_us; /* what telling them apart took */
-};
-
-int lh_loop_read_validation(struct lh_loop *l, int set, int64_t i, int64_t n, int s,
-			    struct lh_err *err)
-{
-	int64_t at = s * l->job->data.seq_len;
-
-	return lh_data_validation(&l->data, set, i, n, l->tokens + at, l->targets + at,
-				  l->starts ? l->starts + at : NULL, err);
-}
-
-/* Of a micro-batch whose targets and row_loss are at hand. */
-static void add_places(struct lh_loop *l, int b, struct losses *sum)
-{
-	int64_t start_us = lh_clock_us(), T = l->job->data.seq_len;
-
-	for (int s = 0; s < b; s++)
-		lh_positions_add(&sum->by_place, l->targets + s * T,
-				 l->starts ? l->starts + s * T : NULL,
-				 l->row_loss + s * T);
-	sum->by_place_us += lh_clock_us() - start_us;
-}
-
-/* An abandoned one sets l->abandoned. */
+/* Of all sequences of a set. An abandoned one sets l->abandoned. */
 static int sum_losses(struct lh_loop *l, int set, const struct lh_attention_mode *mode,
-		      struct losses *sum, struct lh_err *err)
+		      struct lh_losses *sum, struct lh_err *err)
 {
-	int64_t n = l->job->evaluation.sequences, T = l->job->data.seq_len;
-	float *rows = l->job->evaluation.positions ? l->row_loss : NULL;
+	int64_t n = l->job->evaluation.sequences;
 
 	memset(sum, 0, sizeof(*sum));
-	lh_positions_init(&sum->by_place, T);
-	for (int64_t i = 0; i < n; i += l->micro) {
-		int b = n - i < l->micro ? (int)(n - i) : l->micro;
-		double loss;
-		int rc = 0;
+	lh_positions_init(&sum->by_place, l->job->data.seq_len);
+	for (int64_t i = 0; i < n; i += lh_team_round(&l->team)) {
+		int rc;
 
 		LH_FAILPOINT("eval.batch");
 		if (lh_loop_is_told(l)) {
 			l->abandoned = true;
 			return 0;
 		}
-		for (int s = 0; !rc && s < b; s++)
-			rc = lh_loop_read_validation(l, set, i + s, n, s, err);
-		if (!rc)
-			rc = lh_model_loss(l->model, mode, b, T, l->tokens, l->targets,
-					   l->starts, &loss, rows, err);
+		rc = lh_team_evaluate(&l->team, set, mode, i, sum, err);
 		if (rc)
 			return rc;
-		sum->nats += loss;
 		lh_link_beat(l->link);
-		for (int64_t t = 0; t < b * T; t++)
-			sum->tokens += l->targets[t] >= 0;
-		if (rows)
-			add_places(l, b, sum);
 	}
 	return 0;
 }
@@ -163,7 +123,7 @@ static int evaluate(struct lh_loop *l, int set, const struct lh_attention_mode *
 {
 	const char *name = l->job->data.validation[set].name;
 	int64_t start_us = lh_clock_us();
-	struct losses sum;
+	struct lh_losses sum;
 	json_t *places;
 	double ms;
 	int rc;
@@ -197,7 +157,7 @@ static int evaluate_sets(struct lh_loop *l, const struct lh_attention_mode *full
 			 const struct lh_attention_mode *own, const char *reason,
 			 json_t *told, struct lh_err *err)
 {
-	int sets = l->job->evaluation.sequences ? l->data.validation_count : 0, rc = 0;
+	int sets = l->job->evaluation.sequences ? l->team.data.validation_count : 0, rc = 0;
 
 	for (int i = 0; !rc && !l->abandoned && i < sets; i++) {
 		if (full)
@@ -220,7 +180,7 @@ int lh_loop_evaluate(struct lh_loop *l, const char *reason, struct lh_err *err)
 int lh_loop_evaluate_own(struct lh_loop *l, const char *reason, struct lh_err *err)
 {
 	json_t *told = json_array();
-	int rc = evaluate_sets(l, NULL, &l->modes[l->p.phase], reason, told, err);
+	int rc = evaluate_sets(l, NULL, &l->team.modes[l->p.phase], reason, told, err);
 
 	lh_told_post_take(l, told, rc);
 	return rc;
@@ -263,7 +223,7 @@ int lh_loop_evaluate_step(struct lh_loop *l, struct lh_err *err)
 	const struct lh_job_evaluation *looks = &l->job->evaluation;
 	const char *reason = due_evaluation(l);
 	bool interval = reason && !strcmp(reason, "interval"), gap = looks->gap;
-	const struct lh_attention_mode *own = &l->modes[l->p.phase];
+	const struct lh_attention_mode *own = &l->team.modes[l->p.phase];
 	struct lh_err why = LH_ERR_INIT;
 	json_t *told = json_array();
 	int rc = 0;

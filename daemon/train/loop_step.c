@@ -24,7 +24,7 @@ static int failed_step(struct lh_loop *l, struct lh_err *err)
 
 static int measure(struct lh_loop *l, float *loss, float *norm, struct lh_err *err)
 {
-	int rc = lh_model_measure(l->model, loss, norm, err);
+	int rc = lh_team_measure(&l->team, loss, norm, err);
 
 	if (LH_SPOILS("loss.nan"))
 		*loss = NAN;
@@ -54,28 +54,20 @@ static double learning_rate(const struct lh_loop *l)
 						 l->p.total_steps);
 }
 
-int lh_loop_read_train(struct lh_loop *l, int64_t draw, int s, struct lh_err *err)
-{
-	int64_t at = s * l->job->data.seq_len;
-
-	return lh_data_train(&l->data, draw, l->tokens + at, l->targets + at,
-			     l->starts ? l->starts + at : NULL, err);
-}
-
 /* What the loss is a mean over: tokens that are predicted in the step that comes. */
 static int64_t targets_of_step(const struct lh_loop *l)
 {
 	int64_t sum = 0;
 
 	for (int64_t i = 0; i < l->job->batch.sequences; i++)
-		sum += lh_data_targets(&l->data, l->p.cursor + i);
+		sum += lh_data_targets(&l->team.data, l->p.cursor + i);
 	return sum ? sum : 1;
 }
 
 int lh_loop_step(struct lh_loop *l, struct lh_err *err)
 {
 	const struct lh_job *job = l->job;
-	int64_t T = job->data.seq_len, n = job->batch.sequences, tokens = n * T;
+	int64_t n = job->batch.sequences, tokens = n * job->data.seq_len;
 	double lr = learning_rate(l);
 	struct lh_adamw opt = {
 		.lr = (float)lr, .beta1 = (float)job->optimizer.beta1,
@@ -83,7 +75,7 @@ int lh_loop_step(struct lh_loop *l, struct lh_err *err)
 		.weight_decay = (float)l->p.settings.weight_decay,
 		.clip = (float)l->p.settings.clip, .grad_scale = 1,
 		.step = l->p.step + 1 };
-	int64_t epoch = lh_data_epoch(&l->data, l->p.cursor);
+	int64_t epoch = lh_data_epoch(&l->team.data, l->p.cursor);
 	float scale = 1 / (float)targets_of_step(l);
 	int64_t start_us = lh_clock_us();
 	enum lh_cause cause;
@@ -92,19 +84,14 @@ int lh_loop_step(struct lh_loop *l, struct lh_err *err)
 	char text[128];
 	int rc = 0;
 
-	lh_model_zero_grad(l->model);
-	for (int64_t i = 0; i < n; i += l->micro) {
-		int b = n - i < l->micro ? (int)(n - i) : l->micro;
-
+	lh_team_begin(&l->team, l->p.step + 1);
+	for (int64_t i = 0; i < l->team.share; i += l->team.micro) {
 		LH_FAILPOINT("step.micro");
 		if (i && lh_loop_is_told(l))
 			return 0; /* nothing was applied: it comes again */
-		for (int s = 0; !rc && s < b; s++)
-			rc = lh_loop_read_train(l, l->p.cursor + i + s, s, err);
+		rc = lh_team_micro(&l->team, l->p.phase, l->p.cursor, i, scale, err);
 		if (rc)
 			return rc;
-		lh_model_forward_backward(l->model, &l->modes[l->p.phase], b, l->tokens,
-					  l->targets, l->starts, scale);
 		lh_link_beat(l->link);
 		if (lh_loop_is_called_off(l))
 			return 0;
@@ -126,7 +113,7 @@ int lh_loop_step(struct lh_loop *l, struct lh_err *err)
 	LH_FAILPOINT("step.measured");
 	if (l->p.trial)
 		LH_FAILPOINT("trial.step");
-	lh_model_apply(l->model, &opt);
+	lh_team_apply(&l->team, &opt);
 	LH_FAILPOINT("step.applied");
 	ms = (double)(lh_clock_us() - start_us) / 1000;
 	l->p.step++;

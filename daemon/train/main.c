@@ -27,6 +27,7 @@
 #include "train/link.h"
 #include "train/loop.h"
 #include "train/sample.h"
+#include "train/team.h"
 
 #ifndef LH_WORKER_OPS
 #define LH_WORKER_OPS lh_ops_cpu
@@ -73,26 +74,24 @@ static int take_lock(const char *job_dir, struct lh_err *err)
 }
 
 static int train(const char *dir, const json_t *start, const json_t *spec,
-		 const char *job_dir, struct lh_err *err)
+		 const struct lh_job *job, struct lh_peers *peers, const char *job_dir,
+		 struct lh_err *err)
 {
 	char *spool = lh_asprintf("%s/%s", dir, LH_ATTEMPT_SPOOL);
 	char *checkpoints = lh_asprintf("%s/%s", job_dir, LH_JOB_CHECKPOINTS);
 	char *state_dir = lh_asprintf("%s/../..", job_dir);
-	struct lh_loop_config loop = { .spec = spec, .ops = &LH_WORKER_OPS,
-				       .checkpoints = checkpoints,
+	struct lh_loop_config loop = { .job = job, .spec = spec, .ops = &LH_WORKER_OPS,
+				       .checkpoints = checkpoints, .peers = peers,
 				       .state_dir = state_dir, .stop = &stop };
 	struct lh_link_config link = { .spool = spool };
-	struct lh_job job = { 0 };
 	json_int_t id, attempt, generation;
-	int paused, rc;
+	int paused, rc = 0;
 
 	if (json_unpack((json_t *)start, "{s:I, s:I, s:I, s:s, s:s, s:b}", "job", &id,
 			"attempt", &attempt, "generation", &generation, "token",
 			&link.token, "socket", &link.socket, "paused", &paused))
 		rc = lh_err_set(err, LH_ECORRUPT, "'%s/%s' lacks a field", dir,
 				LH_ATTEMPT_START);
-	else
-		rc = lh_jobfile_from_json(&job, spec, err);
 	if (rc)
 		goto done;
 	link.job = id;
@@ -103,7 +102,6 @@ static int train(const char *dir, const json_t *start, const json_t *spec,
 	rc = lh_link_open(&loop.link, &link, err);
 	if (rc)
 		goto done;
-	loop.job = &job;
 	loop.attempt = attempt;
 	loop.paused = paused;
 	loop.saved = json_is_true(json_object_get(start, "saved"));
@@ -112,10 +110,76 @@ static int train(const char *dir, const json_t *start, const json_t *spec,
 	rc = lh_loop_run(&loop, err);
 	lh_link_close(loop.link, LINGER_MS);
 done:
-	lh_job_release(&job);
 	free(spool);
 	free(checkpoints);
 	free(state_dir);
+	return rc;
+}
+
+/* As rank 0, which has the job's lock. */
+static int lead(const char *dir, const json_t *start, const json_t *spec,
+		const struct lh_job *job, struct lh_peers *peers, const char *job_dir,
+		struct lh_err *err)
+{
+	int lock = take_lock(job_dir, err), rc;
+
+	if (lock < 0)
+		return lock;
+	rc = train(dir, start, spec, job, peers, job_dir, err);
+	close(lock);
+	return rc;
+}
+
+/* As another: SIGTERM comes to all, and rank 0 says what is done about it. */
+static int follow(const json_t *start, const struct lh_job *job, int rank,
+		  struct lh_peers *peers, struct lh_err *err)
+{
+	const json_t *cache = json_object_get(start, "cache");
+	struct lh_team_config c = { .job = job, .ops = &LH_WORKER_OPS,
+				    .cache = json_string_value(cache), .rank = rank,
+				    .size = job->devices, .peers = peers };
+
+	signal(SIGTERM, SIG_IGN);
+	lh_log_set_level(LH_LOG_WARN); /* what rank 0 says is the same */
+	return lh_team_follow(&c, err);
+}
+
+/* Not the launcher's pipe, which fills when nobody reads it. */
+static void keep_output(const char *dir)
+{
+	char *log = lh_asprintf("%s/%s", dir, LH_ATTEMPT_LOG);
+	int fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+
+	if (fd >= 0) {
+		dup2(fd, 1);
+		dup2(fd, 2);
+		close(fd);
+	}
+	free(log);
+}
+
+static int run_rank(const char *dir, const json_t *start, const json_t *spec,
+		    const char *job_dir, struct lh_err *err)
+{
+	struct lh_peers *peers = NULL;
+	struct lh_job job = { 0 };
+	int rank = 0, rc = lh_jobfile_from_json(&job, spec, err);
+
+	if (!rc)
+		rc = lh_team_find_rank(job.devices, &rank, err);
+	if (!rc && job.devices > 1) {
+		keep_output(dir);
+		rc = lh_peers_begin(&peers, dir, rank, job.devices, err);
+	}
+	/* lhd and the machine's owner come first. */
+	errno = 0;
+	if (!rc && nice(NICE) == -1 && errno)
+		lh_warn("cannot be nice: %s", strerror(errno));
+	if (!rc)
+		rc = rank ? follow(start, &job, rank, peers, err) :
+			    lead(dir, start, spec, &job, peers, job_dir, err);
+	lh_peers_leave(peers);
+	lh_job_release(&job);
 	return rc;
 }
 
@@ -124,7 +188,7 @@ static int run_attempt(const char *arg)
 	char *dir = realpath(arg, NULL), *job_dir;
 	json_t *start = NULL, *spec = NULL;
 	struct lh_err err = LH_ERR_INIT;
-	int lock = -1, rc;
+	int rc;
 
 	if (!dir) {
 		fprintf(stderr, "error: no directory '%s'\n", arg);
@@ -136,18 +200,9 @@ static int run_attempt(const char *arg)
 	if (!rc)
 		rc = load_json(job_dir, LH_JOB_SPEC, &spec, &err);
 	if (!rc)
-		rc = lock = take_lock(job_dir, &err);
-	if (rc >= 0) {
-		/* lhd and the machine's owner come first. */
-		errno = 0;
-		if (nice(NICE) == -1 && errno)
-			lh_warn("cannot be nice: %s", strerror(errno));
-		rc = train(dir, start, spec, job_dir, &err);
-	}
+		rc = run_rank(dir, start, spec, job_dir, &err);
 	if (rc < 0)
 		lh_log_err(LH_LOG_ERROR, "worker", &err);
-	if (lock >= 0)
-		close(lock);
 	json_decref(start);
 	json_decref(spec);
 	free(job_dir);

@@ -10,22 +10,19 @@
 /* Twice the device is waited for: what is under way is not to be counted. */
 static int time_micro(struct lh_loop *l, int phase, double *step_ms, struct lh_err *err)
 {
-	int64_t T = l->job->data.seq_len, n = l->job->batch.sequences;
-	int b = n < l->micro ? (int)n : l->micro, rc = 0;
+	int64_t share = l->team.share, tokens = l->job->batch.sequences * l->job->data.seq_len;
+	int b = share < l->team.micro ? (int)share : l->team.micro, rc;
 	int64_t start_us;
 	float loss, norm;
 
-	for (int s = 0; !rc && s < b; s++)
-		rc = lh_loop_read_train(l, l->p.cursor + s, s, err);
-	if (!rc)
-		rc = lh_model_measure(l->model, &loss, &norm, err);
+	rc = lh_team_measure(&l->team, &loss, &norm, err);
 	if (rc)
 		return rc;
 	start_us = lh_clock_us();
-	lh_model_forward_backward(l->model, &l->modes[phase], b, l->tokens, l->targets,
-				  l->starts, 1 / (float)(n * T));
-	rc = lh_model_measure(l->model, &loss, &norm, err);
-	*step_ms = (double)(lh_clock_us() - start_us) / 1000 * (double)n / b;
+	rc = lh_team_micro(&l->team, phase, l->p.cursor, 0, 1 / (float)tokens, err);
+	if (!rc)
+		rc = lh_team_measure(&l->team, &loss, &norm, err);
+	*step_ms = (double)(lh_clock_us() - start_us) / 1000 * (double)share / b;
 	lh_link_beat(l->link);
 	return rc;
 }

@@ -38,6 +38,14 @@ void lh_positions_add(struct lh_positions *p, const int32_t *targets,
 	}
 }
 
+void lh_positions_join(struct lh_positions *p, const struct lh_positions *more)
+{
+	for (int i = 0; i < p->count; i++) {
+		p->nats[i] += more->nats[i];
+		p->tokens[i] += more->tokens[i];
+	}
+}
+
 json_t *lh_positions_json(const struct lh_positions *p)
 {
 	json_t *edges = json_array(), *loss = json_array(), *tokens = json_array();

@@ -26,6 +26,8 @@ void lh_positions_init(struct lh_positions *p, int64_t seq_len);
  * a place is one in a document. */
 void lh_positions_add(struct lh_positions *p, const int32_t *targets,
 		      const int32_t *starts, const float *row_loss);
+/* p <- p and more, of sequences as long. */
+void lh_positions_join(struct lh_positions *p, const struct lh_positions *more);
 /* {edges: [count + 1], loss: [nats a token, null: none], tokens: [..]}. */
 json_t *lh_positions_json(const struct lh_positions *p);
 

@@ -30,7 +30,7 @@ static int64_t memory_to_have(struct lh_loop *l)
 {
 	if (LH_SPOILS("switch.memory"))
 		return 0;
-	return l->c->ops->free_bytes(l->dev) + l->plan.bytes;
+	return l->c->ops->free_bytes(l->team.dev) + l->plan.bytes;
 }
 
 static int check_memory(struct lh_loop *l, int phase, struct lh_err *no)
@@ -274,7 +274,7 @@ static void look_by_command(struct lh_loop *l, bool passkey,
 static void eval_by_command(struct lh_loop *l, const json_t *args, struct lh_err *no)
 {
 	const char *name = json_string_value(json_object_get(args, "attention"));
-	const struct lh_attention_mode *phase = &l->modes[l->p.phase];
+	const struct lh_attention_mode *phase = &l->team.modes[l->p.phase];
 	bool own = name && !strcmp(name, "lighthouse");
 
 	if (own && phase->attention == LH_ATTENTION_FULL) {
@@ -284,7 +284,7 @@ static void eval_by_command(struct lh_loop *l, const json_t *args, struct lh_err
 	} else if (is_set(args, "passkey") || is_set(args, "choices")) {
 		look_by_command(l, is_set(args, "passkey"), own ? phase : &lh_attention_full,
 				no);
-	} else if (!l->data.validation_count || !l->job->evaluation.sequences) {
+	} else if (!l->team.data.validation_count || !l->job->evaluation.sequences) {
 		lh_err_set(no, LH_ESTATE, "the job has nothing to be evaluated with");
 		lh_err_hint(no, "data.validation and evaluation.sequences, in the job file");
 	} else if (own) {
@@ -312,7 +312,7 @@ static void change_settings(struct lh_loop *l, int64_t id, const json_t *args, b
 	}
 	if (lh_settings_apply(&l->p.settings, l->job, args, phase, l->p.cursor, no))
 		return;
-	l->data.mix = l->p.settings.mix;
+	l->team.data.mix = l->p.settings.mix;
 	l->p.total_steps = lh_loop_plan_total(l);
 	lh_rewind_note_set(l, id);
 	lh_loop_post_settings(l);
@@ -401,7 +401,7 @@ static int sample(struct lh_loop *l, const json_t *m, json_t **result,
 	int rc = lh_sample_parse(&args, json_object_get(m, "args"), err);
 
 	lh_loop_status(l, "sampling");
-	return rc ? rc : lh_sample_run(l->model, l->job->model.vocab, l->p.step, &args,
+	return rc ? rc : lh_sample_run(l->team.model, l->job->model.vocab, l->p.step, &args,
 				       on_piece, &c, result, err);
 }
 

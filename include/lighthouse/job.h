@@ -99,7 +99,7 @@ struct lh_job_data {
 
 struct lh_job_batch {
 	int64_t sequences;       /* per optimizer step */
-	int64_t micro_sequences; /* per forward/backward; 0 = all of them */
+	int64_t micro_sequences; /* per forward/backward of a rank; 0 = all of its own */
 };
 
 struct lh_job_optimizer {
@@ -189,7 +189,8 @@ struct lh_job {
 	char *name;
 	enum lh_device device;
 	int64_t seed;
-	int threads;         /* CPU worker threads, 0 = all */
+	int devices;         /* ranks: a worker each */
+	int threads;         /* CPU threads of a worker, 0 = all, or its share of them */
 	int restarts;        /* worker losses survived before FAILED */
 	bool preemptible;    /* a job of higher priority may take its place */
 	bool deterministic;  /* the device is set so */
@@ -211,6 +212,8 @@ struct lh_job {
 /* Frees everything the job owns and zeroes it. A zeroed job is empty. */
 void lh_job_release(struct lh_job *job);
 
+/* Sequences of a rank's micro-batch: micro_sequences, or its whole part of a step. */
+int64_t lh_job_micro_sequences(const struct lh_job *job);
 /* Parameters of the model, and how many of them are embedding or output. */
 int64_t lh_job_model_params(const struct lh_job_model *m);
 

@@ -45,6 +45,7 @@ static inline size_t lh_dtype_bytes(enum lh_dtype t)
 	return t == LH_BF16 ? 2 : 4;
 }
 
+struct lh_comm_ops; /* lighthouse/comm.h */
 struct lh_dev; /* owned by the backend: threads, streams, handles, scratch */
 
 /* Rotary embedding tables, half-split order: dimension d < D/2 of a head pairs
@@ -137,6 +138,7 @@ struct lh_device_info {
 struct lh_ops {
 	const char *name;          /* "cpu", "cuda" */
 	const struct lh_ops_sizes *sizes;
+	const struct lh_comm_ops *comm; /* between ranks; NULL: there can be but one */
 
 	/* -- device and memory ------------------------------------------------ */
 	/* Whether open would find what it needs; takes no memory of the device. */

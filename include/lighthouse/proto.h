@@ -133,6 +133,7 @@
 /* Ranks. A job of `devices` > 1 is so many workers, started with the same command line
  * by MPI's launcher (mpiexec.hydra, under the keeper), which says in PMI_RANK and
  * PMI_SIZE who they are: without them, or with another size, a worker ends with code 1.
+ * The pid of pid.json is the launcher's; with it the keeper ends all that came of it.
  * Rank 0 is the one spoken of above; the others have no line to lhd, no lock and no
  * spool, and do what rank 0 says (train/team.h). All of them are one attempt: the loss of
  * one is that of all.

@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lighthouse/comm.h"
+
 static int dev_open(struct lh_dev **out, int threads, struct lh_err *err)
 {
 	struct lh_dev *dev = lh_calloc(1, sizeof(*dev));
@@ -127,6 +129,7 @@ static void dev_cast(struct lh_dev *dev, lh_act *dst, const float *src, int64_t 
 const struct lh_ops lh_ops_cpu = {
 	.name = "cpu",
 	.sizes = &lh_sizes_cpu,
+	.comm = &lh_comm_mpi,
 	.probe = dev_probe,
 	.open = dev_open,
 	.close = dev_close,

@@ -3,7 +3,7 @@
 
 #define TABLE(NAME, T, SIZES, OPEN)                                                   \
 	{                                                                             \
-		.name = NAME, .sizes = &SIZES,                                        \
+		.name = NAME, .sizes = &SIZES, .comm = NULL,                          \
 		.probe = lh_cuda_probe, .open = OPEN, .close = lh_cuda_close,         \
 		.describe = lh_cuda_describe,                                         \
 		.set_deterministic = lh_cuda_set_deterministic,                       \

@@ -231,6 +231,12 @@ const struct lh_gpu *lh_jobs_gpu(const struct lh_jobs *j)
 	return &none;
 }
 
+const char *lh_jobs_bin_dir(const struct lh_jobs *j)
+{
+	(void)j;
+	return dir;
+}
+
 int lh_jobs_workers(const struct lh_jobs *j)
 {
 	(void)j;

@@ -18,6 +18,7 @@ static const struct { const char *path, *text; } good[] = {
 	{ "name", "name: good" },
 	{ "device", "device: cpu" },
 	{ "seed", "seed: 3" },
+	{ "devices", "devices: 2" },
 	{ "threads", "threads: 2" },
 	{ "restarts", "restarts: 1" },
 	{ "preemptible", "preemptible: false" },

@@ -46,7 +46,7 @@ static void find_with(struct lh_gpu *gpu, const char *script)
 
 static struct lh_job small_job(enum lh_device device)
 {
-	struct lh_job job = { .device = device, .phase_count = 1 };
+	struct lh_job job = { .device = device, .devices = 1, .phase_count = 1 };
 
 	job.model = (struct lh_job_model){ .vocab = 257, .dim = 64, .layers = 2,
 					   .heads = 2, .kv_heads = 2, .head_dim = 32,
@@ -72,6 +72,22 @@ static void a_usable_gpu_takes_jobs(void **state)
 	job.device = LH_DEVICE_CPU;
 	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
 	assert_int_equal(job.device, LH_DEVICE_CPU);
+}
+
+static void several_gpus_are_refused_and_several_cpu_ranks_are_not(void **state)
+{
+	struct lh_job job = small_job(LH_DEVICE_AUTO);
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_gpu gpu;
+
+	(void)state;
+	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": 85000000000}'");
+	job.devices = 2;
+	job.batch.sequences = 2;
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), LH_EUNSUPPORTED);
+	assert_non_null(strstr(err.text, "devices: 2"));
+	job.device = LH_DEVICE_CPU;
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
 }
 
 static void every_phase_must_fit(void **state)
@@ -224,6 +240,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_usable_gpu_takes_jobs),
+		cmocka_unit_test(several_gpus_are_refused_and_several_cpu_ranks_are_not),
 		cmocka_unit_test(every_phase_must_fit),
 		cmocka_unit_test(a_shape_that_a_gpu_cannot_do_is_refused),
 		cmocka_unit_test(the_phase_that_a_gpu_cannot_do_is_named),

@@ -116,6 +116,7 @@ static void what_keys_decide_together_is_checked(void **state)
 	refused_with("model.vocab", "200", "byte tokenizer");
 	refused_with("model.rope_scaling.original_tokens", "0", "context before");
 	refused_with("model.rope_scaling.high_freq_factor", "1", "more than low_freq_factor");
+	refused_with("devices", "3", "does not divide");
 	refused_with("batch.micro_sequences", "3", "does not divide");
 	refused_with("optimizer.warmup_steps", "1000", "in all");
 }

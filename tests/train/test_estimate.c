@@ -15,7 +15,8 @@ enum { LAYERS = 30 };
 /* The published model at 98,304 tokens, all its layers Lighthouse. */
 static struct lh_job light_job(enum lh_scorer scorer)
 {
-	struct lh_job job = { .phase_count = 1, .recompute = LH_RECOMPUTE_CHEAP };
+	struct lh_job job = { .phase_count = 1, .devices = 1,
+			      .recompute = LH_RECOMPUTE_CHEAP };
 
 	job.model = (struct lh_job_model){ .vocab = 512, .dim = 1024, .layers = LAYERS,
 					   .heads = 8, .kv_heads = 8, .head_dim = 128,

@@ -1,0 +1,537 @@
+/* team.c: see team.h. An order is a struct from rank 0; what comes back is how it went,
+ * where that can be known, and what was found. */
+#include "train/team.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "train/checkpoint.h"
+#include "train/passkey.h"
+
+enum task { MAKE_MODEL, PREPARE, INIT, LOAD, BEGIN, MICRO, MEASURE, APPLY, EVALUATE,
+	    PASSKEY, SNAPSHOT, END };
+
+enum { FULL = -1 };
+
+struct order {
+	enum task task;
+	int phase;          /* whose attention, or FULL */
+	int64_t at;         /* the first sequence of all ranks, or of each of a step */
+	int64_t step, cursor;
+	float scale;
+	struct lh_mix mix;
+	int set;
+	int64_t context;
+	int depth_percent;
+	uint64_t seed;
+	size_t path_bytes;
+	bool moments;
+	struct lh_adamw opt;
+	enum lh_recompute recompute[LH_PHASES_MAX];
+};
+
+static void give(struct lh_team *t, struct order *o)
+{
+	o->mix = t->data.mix; /* may be set at any boundary */
+	lh_comm_share(&t->comm, "what is to be done", o, sizeof(*o));
+}
+
+/* The first rank's trouble is that of all. */
+static int agree(struct lh_team *t, struct lh_err *err)
+{
+	struct lh_err *all = lh_calloc((size_t)t->comm.size, sizeof(*all));
+	int rc = 0;
+
+	all[t->comm.rank] = t->trouble;
+	t->trouble = (struct lh_err)LH_ERR_INIT;
+	lh_comm_collect(&t->comm, "how it went", all, sizeof(*all));
+	for (int r = 0; r < t->comm.size && !rc; r++) {
+		rc = all[r].code;
+		if (rc && t->comm.size > 1)
+			lh_err_prefix(&all[r], "rank %d", r);
+		if (rc && err)
+			*err = all[r];
+	}
+	free(all);
+	return rc;
+}
+
+/* ---- who ------------------------------------------------------------------- */
+
+static int number_of(const char *name, int *n, struct lh_err *err)
+{
+	const char *text = getenv(name);
+	char *end = NULL;
+
+	*n = text ? (int)strtol(text, &end, 10) : -1;
+	if (text && *text && !*end && *n >= 0)
+		return 0;
+	lh_err_set(err, LH_EINVAL, "%s is %s%.60s%s", name, text ? "'" : "", text ? text :
+		   "not set", text ? "'" : "");
+	return lh_err_hint(err, "a rank is started by MPI's mpiexec.hydra, which sets it");
+}
+
+int lh_team_find_rank(int size, int *rank, struct lh_err *err)
+{
+	int said;
+
+	*rank = 0;
+	if (size == 1)
+		return 0;
+	if (number_of("PMI_RANK", rank, err) || number_of("PMI_SIZE", &said, err))
+		return lh_err_prefix(err, "which of %d ranks", size);
+	if (said == size && *rank < size)
+		return 0;
+	lh_err_set(err, LH_EINVAL, "the job has %d ranks, the launcher says that this is rank "
+		   "%d of %d", size, *rank, said);
+	return lh_err_hint(err, "start as many as the job's devices");
+}
+
+/* ---- start and end --------------------------------------------------------- */
+
+/* Of CPUs: ranks share them. */
+static int threads_of(const struct lh_team_config *c)
+{
+	cpu_set_t set;
+
+	if (c->job->threads || c->size == 1 || sched_getaffinity(0, sizeof(set), &set))
+		return c->job->threads;
+	return CPU_COUNT(&set) > c->size ? CPU_COUNT(&set) / c->size : 1;
+}
+
+static int open_own(struct lh_team *t, struct lh_err *err)
+{
+	const struct lh_team_config *c = t->c;
+	int rc = c->ops->open(&t->dev, threads_of(c), err);
+
+	if (rc)
+		return rc;
+	if (t->job->deterministic)
+		c->ops->set_deterministic(t->dev);
+	if (c->cache)
+		c->ops->cache(t->dev, c->cache);
+	return lh_data_open(&t->data, t->job, err);
+}
+
+static int meet(struct lh_team *t, struct lh_err *err)
+{
+	const struct lh_team_config *c = t->c;
+	const struct lh_comm_ops *ops = c->ops->comm;
+	struct lh_comm_line *line;
+	int rc;
+
+	if (!ops)
+		return lh_err_set(err, LH_EUNSUPPORTED, "%s has no ranks", c->ops->name);
+	rc = ops->open(&line, t->dev, c->rank, c->size, err);
+	if (rc)
+		return rc;
+	t->comm = (struct lh_comm){ .ops = ops, .line = line,
+				    .rank = c->rank, .size = c->size,
+				    .note = lh_peers_note, .note_arg = c->peers };
+	return 0;
+}
+
+int lh_team_open(struct lh_team *t, const struct lh_team_config *c, struct lh_err *err)
+{
+	const struct lh_job *job = c->job;
+	size_t rows;
+	int rc = 0;
+
+	*t = (struct lh_team){ .c = c, .job = job, .comm = LH_COMM_ALONE,
+			       .trouble = LH_ERR_INIT };
+	t->share = job->batch.sequences / c->size;
+	t->micro = (int)lh_job_micro_sequences(job);
+	rows = (size_t)(t->micro * job->data.seq_len);
+	t->tokens = lh_calloc(rows, sizeof(*t->tokens));
+	t->targets = lh_calloc(rows, sizeof(*t->targets));
+	t->row_loss = lh_calloc(rows, sizeof(*t->row_loss));
+	if (job->data.documents == LH_DOCUMENTS_SEPARATE)
+		t->starts = lh_calloc(rows, sizeof(*t->starts));
+	for (int i = 0; i < job->phase_count; i++)
+		lh_attention_mode_of(&t->modes[i], job, i);
+	open_own(t, &t->trouble);
+	if (c->size > 1)
+		rc = meet(t, err);
+	if (!rc)
+		rc = agree(t, err);
+	t->together = !rc;
+	return rc;
+}
+
+static void release(struct lh_team *t)
+{
+	lh_model_free(t->model);
+	lh_data_close(&t->data);
+	lh_comm_close(&t->comm);
+	if (t->c)
+		t->c->ops->close(t->dev);
+	free(t->tokens);
+	free(t->targets);
+	free(t->starts);
+	free(t->row_loss);
+	*t = (struct lh_team){ 0 };
+}
+
+void lh_team_close(struct lh_team *t)
+{
+	if (t->together)
+		give(t, &(struct order){ .task = END });
+	release(t);
+}
+
+/* ---- data ------------------------------------------------------------------ */
+
+int lh_team_read_train(struct lh_team *t, int64_t draw, int s, struct lh_err *err)
+{
+	int64_t at = s * t->job->data.seq_len;
+
+	return lh_data_train(&t->data, draw, t->tokens + at, t->targets + at,
+			     t->starts ? t->starts + at : NULL, err);
+}
+
+int lh_team_read_validation(struct lh_team *t, int set, int64_t i, int64_t n, int s,
+			    struct lh_err *err)
+{
+	int64_t at = s * t->job->data.seq_len;
+
+	return lh_data_validation(&t->data, set, i, n, t->tokens + at, t->targets + at,
+				  t->starts ? t->starts + at : NULL, err);
+}
+
+/* ---- tasks: what each rank does -------------------------------------------- */
+
+/* An error waits until all are asked. */
+static void make_model(struct lh_team *t)
+{
+	const struct lh_job *job = t->job;
+
+	lh_model_new(&t->model, t->c->ops, t->dev, &t->comm, &job->model, t->micro,
+		     job->data.seq_len, t->modes, job->phase_count, &t->trouble);
+}
+
+/* Sequences of an evaluation: a micro-batch where there is none, which other looks
+ * need. */
+static int64_t evaluated(const struct lh_team *t)
+{
+	int64_t n = t->data.validation_count ? t->job->evaluation.sequences : 0;
+
+	return n ? n : t->micro;
+}
+
+static int prepare(struct lh_team *t, int phase, struct lh_err *err)
+{
+	lh_model_prepare(t->model, &t->modes[phase], 1, t->share, evaluated(t),
+			 t->starts != NULL, &t->trouble);
+	return agree(t, err);
+}
+
+static void load(struct lh_team *t, const struct order *o)
+{
+	char *path = lh_calloc(o->path_bytes, 1);
+	struct lh_progress p;
+
+	lh_comm_share(&t->comm, "a path", path, o->path_bytes);
+	lh_checkpoint_load(path, t->model, &p, o->moments, &t->trouble);
+	free(path);
+}
+
+static int micro(struct lh_team *t, const struct order *o, struct lh_err *err)
+{
+	int64_t first = o->cursor + t->comm.rank * t->share + o->at, left = t->share - o->at;
+	int b = left < t->micro ? (int)left : t->micro, rc = 0;
+
+	for (int s = 0; !rc && s < b; s++)
+		rc = lh_team_read_train(t, first + s, s, err);
+	if (!rc)
+		lh_model_forward_backward(t->model, &t->modes[o->phase], b, t->tokens,
+					  t->targets, t->starts, o->scale);
+	return rc;
+}
+
+static int measure(struct lh_team *t, float *loss, float *norm, struct lh_err *err)
+{
+	int rc = t->comm.size > 1 ? agree(t, err) : 0;
+
+	return rc ? rc : lh_model_measure(t->model, loss, norm, err);
+}
+
+static const struct lh_attention_mode *mode_of(const struct lh_team *t, int phase)
+{
+	return phase == FULL ? &lh_attention_full : &t->modes[phase];
+}
+
+static int phase_of(const struct lh_team *t, const struct lh_attention_mode *mode)
+{
+	return mode == &lh_attention_full ? FULL : (int)(mode - t->modes);
+}
+
+/* Of a batch whose targets and row_loss are at hand. */
+static void add_places(struct lh_team *t, int b, struct lh_losses *own)
+{
+	int64_t start_us = lh_clock_us(), T = t->job->data.seq_len;
+
+	for (int s = 0; s < b; s++)
+		lh_positions_add(&own->by_place, t->targets + s * T,
+				 t->starts ? t->starts + s * T : NULL, t->row_loss + s * T);
+	own->by_place_us = lh_clock_us() - start_us;
+}
+
+/* This rank's part of a round; there may be none. */
+static void evaluate_own(struct lh_team *t, const struct order *o, struct lh_losses *own)
+{
+	int64_t T = t->job->data.seq_len, n = t->job->evaluation.sequences;
+	int64_t i = o->at + t->comm.rank * t->micro;
+	float *rows = t->job->evaluation.positions ? t->row_loss : NULL;
+	int b = n - i < t->micro ? (int)(n - i) : t->micro, rc = 0;
+
+	lh_positions_init(&own->by_place, T);
+	for (int s = 0; !rc && s < b; s++)
+		rc = lh_team_read_validation(t, o->set, i + s, n, s, &t->trouble);
+	if (rc || b <= 0)
+		return;
+	for (int64_t j = 0; j < b * T; j++)
+		own->tokens += t->targets[j] >= 0;
+	rc = lh_model_loss(t->model, mode_of(t, o->phase), b, T, t->tokens, t->targets,
+			   t->starts, &own->nats, rows, &t->trouble);
+	if (!rc && rows)
+		add_places(t, b, own);
+}
+
+static int evaluate(struct lh_team *t, const struct order *o, struct lh_losses *sum,
+		    struct lh_err *err)
+{
+	struct lh_losses *all = lh_calloc((size_t)t->comm.size, sizeof(*all));
+	int rc;
+
+	evaluate_own(t, o, &all[t->comm.rank]);
+	rc = agree(t, err);
+	if (!rc)
+		lh_comm_collect(&t->comm, "losses", all, sizeof(*all));
+	for (int r = 0; !rc && r < t->comm.size; r++) {
+		sum->nats += all[r].nats;
+		sum->tokens += all[r].tokens;
+		lh_positions_join(&sum->by_place, &all[r].by_place);
+	}
+	sum->by_place_us += all[t->comm.rank].by_place_us;
+	free(all);
+	return rc;
+}
+
+/* Of this rank's part of a round. The batch is filled up by samples that do not count:
+ * its shape was rehearsed, and answers are those of any number of ranks. */
+static int64_t find_own(struct lh_team *t, const struct order *o)
+{
+	int64_t T = t->job->data.seq_len, V = t->job->model.vocab, found = 0;
+	uint64_t seed = (uint64_t)t->job->evaluation.passkey.seed;
+	int b = lh_team_look_batch(t), rc;
+	int64_t from = o->at + t->comm.rank * b;
+	int64_t n = t->job->evaluation.passkey.samples - from;
+	int *digit = lh_calloc((size_t)b, sizeof(*digit));
+	float *logits = lh_calloc((size_t)(b * V), sizeof(*logits));
+
+	for (int s = 0; s < b; s++)
+		digit[s] = lh_passkey_text(seed, from + s, o->context, o->depth_percent, T,
+					   t->tokens + s * T);
+	rc = n <= 0 ? 0 : lh_model_logits(t->model, mode_of(t, o->phase), b, T, t->tokens,
+					  o->context - 1, logits, &t->trouble);
+	for (int s = 0; !rc && s < b && s < n; s++)
+		found += lh_passkey_answer(logits + s * V) == digit[s];
+	free(logits);
+	free(digit);
+	return found;
+}
+
+static int find(struct lh_team *t, const struct order *o, int64_t *found, struct lh_err *err)
+{
+	int64_t *all = lh_calloc((size_t)t->comm.size, sizeof(*all));
+	int rc;
+
+	all[t->comm.rank] = find_own(t, o);
+	rc = agree(t, err);
+	if (!rc)
+		lh_comm_collect(&t->comm, "digits found", all, sizeof(*all));
+	for (int r = 0; !rc && r < t->comm.size; r++)
+		*found += all[r];
+	free(all);
+	return rc;
+}
+
+/* ---- obeying --------------------------------------------------------------- */
+
+static void obey(struct lh_team *t, const struct order *o)
+{
+	struct lh_losses losses = { 0 }; /* rank 0 tells of it all */
+	float loss, norm;
+	int64_t found = 0;
+
+	switch (o->task) {
+	case MAKE_MODEL:
+		for (int i = 0; i < t->job->phase_count; i++)
+			t->modes[i].recompute = o->recompute[i];
+		make_model(t);
+		agree(t, NULL);
+		break;
+	case PREPARE:
+		prepare(t, o->phase, NULL);
+		break;
+	case INIT:
+		lh_model_init(t->model, o->seed);
+		break;
+	case LOAD:
+		load(t, o);
+		agree(t, NULL);
+		break;
+	case BEGIN:
+		lh_peers_step(t->c->peers, o->step);
+		lh_model_zero_grad(t->model);
+		t->trouble = (struct lh_err)LH_ERR_INIT;
+		break;
+	case MICRO:
+		if (!t->trouble.code)
+			micro(t, o, &t->trouble);
+		break;
+	case MEASURE:
+		measure(t, &loss, &norm, NULL);
+		break;
+	case APPLY:
+		lh_model_apply(t->model, &o->opt);
+		break;
+	case EVALUATE:
+		evaluate(t, o, &losses, NULL);
+		break;
+	case PASSKEY:
+		find(t, o, &found, NULL);
+		break;
+	case SNAPSHOT:
+		for (int i = LH_STATE_PARAM; i <= LH_STATE_MOMENT2; i++)
+			lh_model_read_whole(t->model, (enum lh_model_state)i, NULL, NULL);
+		break;
+	case END:
+		break;
+	}
+}
+
+int lh_team_follow(const struct lh_team_config *c, struct lh_err *err)
+{
+	struct order o = { .task = BEGIN };
+	struct lh_team t;
+	int rc = lh_team_open(&t, c, err);
+
+	while (!rc && o.task != END) {
+		give(&t, &o); /* rank 0's takes its place */
+		t.data.mix = o.mix;
+		obey(&t, &o);
+	}
+	release(&t);
+	return rc;
+}
+
+/* ---- rank 0 ---------------------------------------------------------------- */
+
+int lh_team_make_model(struct lh_team *t, struct lh_err *err)
+{
+	struct order o = { .task = MAKE_MODEL };
+
+	for (int i = 0; i < t->job->phase_count; i++)
+		o.recompute[i] = t->modes[i].recompute;
+	give(t, &o);
+	make_model(t);
+	return agree(t, err);
+}
+
+int lh_team_prepare(struct lh_team *t, int phase, struct lh_err *err)
+{
+	give(t, &(struct order){ .task = PREPARE, .phase = phase });
+	return prepare(t, phase, err);
+}
+
+void lh_team_init(struct lh_team *t, uint64_t seed)
+{
+	give(t, &(struct order){ .task = INIT, .seed = seed });
+	lh_model_init(t->model, seed);
+}
+
+int lh_team_load(struct lh_team *t, const char *path, bool moments, struct lh_err *err)
+{
+	size_t bytes = strlen(path) + 1;
+
+	if (t->comm.size == 1)
+		return 0;
+	give(t, &(struct order){ .task = LOAD, .path_bytes = bytes, .moments = moments });
+	lh_comm_share(&t->comm, "a path", (char *)path, bytes);
+	return agree(t, err);
+}
+
+void lh_team_begin(struct lh_team *t, int64_t step)
+{
+	give(t, &(struct order){ .task = BEGIN, .step = step });
+	lh_peers_step(t->c->peers, step);
+	lh_model_zero_grad(t->model);
+}
+
+int lh_team_micro(struct lh_team *t, int phase, int64_t cursor, int64_t at, float scale,
+		  struct lh_err *err)
+{
+	struct order o = { .task = MICRO, .phase = phase, .cursor = cursor, .at = at,
+			   .scale = scale };
+
+	give(t, &o);
+	return micro(t, &o, err);
+}
+
+int lh_team_measure(struct lh_team *t, float *loss, float *norm, struct lh_err *err)
+{
+	give(t, &(struct order){ .task = MEASURE });
+	return measure(t, loss, norm, err);
+}
+
+void lh_team_apply(struct lh_team *t, const struct lh_adamw *opt)
+{
+	give(t, &(struct order){ .task = APPLY, .opt = *opt });
+	lh_model_apply(t->model, opt);
+}
+
+int64_t lh_team_round(const struct lh_team *t)
+{
+	return (int64_t)t->micro * t->comm.size;
+}
+
+int lh_team_evaluate(struct lh_team *t, int set, const struct lh_attention_mode *mode,
+		     int64_t i, struct lh_losses *sum, struct lh_err *err)
+{
+	struct order o = { .task = EVALUATE, .set = set, .phase = phase_of(t, mode), .at = i };
+
+	give(t, &o);
+	return evaluate(t, &o, sum, err);
+}
+
+int lh_team_look_batch(const struct lh_team *t)
+{
+	int64_t n = evaluated(t);
+
+	return n < t->micro ? (int)n : t->micro;
+}
+
+int64_t lh_team_look_round(const struct lh_team *t)
+{
+	return (int64_t)lh_team_look_batch(t) * t->comm.size;
+}
+
+int lh_team_passkey(struct lh_team *t, const struct lh_team_passkey *p, int64_t *found,
+		    struct lh_err *err)
+{
+	struct order o = { .task = PASSKEY, .phase = phase_of(t, p->mode), .at = p->sample,
+			   .context = p->context, .depth_percent = p->depth_percent };
+
+	give(t, &o);
+	return find(t, &o, found, err);
+}
+
+void lh_team_begin_snapshot(struct lh_team *t)
+{
+	give(t, &(struct order){ .task = SNAPSHOT });
+}

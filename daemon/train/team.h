@@ -1,0 +1,119 @@
+/* team.h: what the ranks of a job do together.
+ *
+ * Rank 0 runs the training loop and alone decides: what it calls here, it first tells the
+ * others, which do the same with their part of the data (lh_team_follow). So the ranks
+ * cannot come to differ over a command, a clock or a full disk: whatever lhd says is
+ * applied where rank 0 applies it, and a rank knows no phases or steps of its own. With
+ * one rank nothing is told and nothing differs from a model that is alone.
+ *
+ * A step's sequences are divided evenly: rank r of n has the r-th n-th of those that the
+ * cursor names, so the same data come whatever the number of ranks.
+ *
+ * What fails on one rank (a damaged shard, no memory) is an error on all of them, that
+ * names it. Of a rank that is lost peers.h tells.
+ *
+ * Training thread.
+ */
+#ifndef LIGHTHOUSE_TEAM_H
+#define LIGHTHOUSE_TEAM_H
+
+#include "train/data.h"
+#include "train/model.h"
+#include "train/peers.h"
+#include "train/positions.h"
+
+struct lh_team_config {
+	const struct lh_job *job;
+	const struct lh_ops *ops;
+	const char *cache;    /* directory for what the device finds out, or NULL */
+	int rank, size;
+	struct lh_peers *peers; /* of several ranks; outlives the team */
+};
+
+struct lh_team {
+	const struct lh_team_config *c;
+	const struct lh_job *job;
+	struct lh_comm comm;
+	struct lh_dev *dev;
+	struct lh_data data;     /* its mix is set on rank 0: the others follow */
+	struct lh_model *model;
+	/* By phase; rank 0 chooses what is recomputed, before the model is made. */
+	struct lh_attention_mode modes[LH_PHASES_MAX];
+	int micro;               /* sequences of a rank's micro-batch */
+	int64_t share;           /* sequences of a rank's step */
+	int32_t *tokens, *targets; /* (micro, seq_len) */
+	int32_t *starts;         /* (micro, seq_len), NULL: documents are not kept apart */
+	float *row_loss;         /* (micro, seq_len) */
+	struct lh_err trouble;   /* of this rank, until all are asked */
+	bool together;           /* the others wait for orders */
+};
+
+/* Who this process is by its launcher, of `size` ranks. LH_EINVAL: it does not say, or
+ * says another size. Alone, nobody is asked. */
+int lh_team_find_rank(int size, int *rank, struct lh_err *err);
+
+/* ---- every rank ------------------------------------------------------------ */
+/* Device, data and the others; no model yet. *t is to be closed whatever comes. */
+int lh_team_open(struct lh_team *t, const struct lh_team_config *c, struct lh_err *err);
+/* Rank 0's: the others end, too. */
+void lh_team_close(struct lh_team *t);
+
+/* Sequence number `draw` of training becomes number s of this rank's micro-batch; or
+ * sequence i of n of a validation set. */
+int lh_team_read_train(struct lh_team *t, int64_t draw, int s, struct lh_err *err);
+int lh_team_read_validation(struct lh_team *t, int set, int64_t i, int64_t n, int s,
+			    struct lh_err *err);
+
+/* ---- ranks but 0 ----------------------------------------------------------- */
+/* Does what rank 0 says until it closes. */
+int lh_team_follow(const struct lh_team_config *c, struct lh_err *err);
+
+/* ---- rank 0 ---------------------------------------------------------------- */
+int lh_team_make_model(struct lh_team *t, struct lh_err *err);
+/* lh_model_prepare of one phase. */
+int lh_team_prepare(struct lh_team *t, int phase, struct lh_err *err);
+void lh_team_init(struct lh_team *t, uint64_t seed);
+/* The others take the checkpoint that this rank has taken; without moments: its weights
+ * alone. */
+int lh_team_load(struct lh_team *t, const char *path, bool moments, struct lh_err *err);
+
+/* A step: begin, a micro-batch for every `at` (0, micro, ... < share), measure, and apply
+ * or not. It may be left off at any place. `step` is the one that is being made; `scale`
+ * as in model.h, for all ranks. */
+void lh_team_begin(struct lh_team *t, int64_t step);
+int lh_team_micro(struct lh_team *t, int phase, int64_t cursor, int64_t at, float scale,
+		  struct lh_err *err);
+int lh_team_measure(struct lh_team *t, float *loss, float *norm, struct lh_err *err);
+void lh_team_apply(struct lh_team *t, const struct lh_adamw *opt);
+
+/* What follows has a `mode`: full attention (lh_attention_full) or a phase's, of t->modes.
+ * No state of training is touched. */
+struct lh_losses {
+	double nats;
+	int64_t tokens;
+	struct lh_positions by_place; /* where evaluation.positions says so */
+	int64_t by_place_us;          /* what telling them apart took on this rank */
+};
+/* Adds the losses of validation sequences i, i + 1, ...: of a round of them, less those
+ * behind evaluation.sequences. */
+int64_t lh_team_round(const struct lh_team *t);
+int lh_team_evaluate(struct lh_team *t, int set, const struct lh_attention_mode *mode,
+		     int64_t i, struct lh_losses *sum, struct lh_err *err);
+
+struct lh_team_passkey { /* passkey.h */
+	const struct lh_attention_mode *mode;
+	int64_t context;
+	int depth_percent;
+	int64_t sample; /* the first one of a round */
+};
+/* Sequences of a pass that is no step: of the shape of an evaluation's, which was
+ * rehearsed, on one rank and on all of them. */
+int lh_team_look_batch(const struct lh_team *t);
+int64_t lh_team_look_round(const struct lh_team *t);
+/* Adds how many digits of a round are found, less those behind the job's samples. */
+int lh_team_passkey(struct lh_team *t, const struct lh_team_passkey *p, int64_t *found,
+		    struct lh_err *err);
+/* To be called before a snapshot is taken (checkpoint.h), which needs all ranks. */
+void lh_team_begin_snapshot(struct lh_team *t);
+
+#endif

@@ -1,0 +1,398 @@
+/* test_team.c: ranks that obey: a step is as with one of them, may be left off, and what
+ * fails on one is told by all; a checkpoint goes from any number of ranks to any other.
+ *
+ * Each case is run by 2 or 4 processes in a directory of theirs: rank 0 acts, the others
+ * follow. What they are compared with rank 0 makes by itself. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <sys/stat.h>
+
+#include "../ranks.h"
+#include "../scratch.h"
+#include "jobs/jobfile.h"
+#include "lighthouse/shard.h"
+#include "train/checkpoint.h"
+#include "train/team.h"
+
+#define C (&(struct lh_comm){ .rank = 0 }) /* what RANKS_CHECK names: rank 0 */
+
+enum { T = 64, WINDOWS = 16, VOCAB = 257, BAD = 290 };
+
+static const char yaml[] =
+	"name: team\nthreads: 1\n"
+	"model: {vocab: 300, dim: 16, layers: 2, heads: 2, ffn_dim: 24, init_std: 0.1}\n"
+	"data: {train: train.bin, validation: train.bin, tokenizer: none, seq_len: 64}\n"
+	"evaluation: {sequences: 7, passkey: {samples: 9, from_tokens: 64}}\n"
+	"batch: {sequences: 4, micro_sequences: 1}\n"
+	"optimizer: {lr: 2e-3}\n"
+	"phases:\n"
+	"  - {name: a, attention: full, until: {steps: 200}}\n";
+
+/* ---- the fixture, in the process of the tests ------------------------------ */
+
+/* WINDOWS of them; an id that the model does not have in window `bad`. */
+static void pack(int bad)
+{
+	char *path = scratch_path("train.bin");
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_shard_writer *w;
+
+	assert_int_equal(lh_shard_writer_new(&w, path, VOCAB + 100, VOCAB - 1, &err), 0);
+	for (int32_t i = 0; i <= WINDOWS * T; i++) {
+		int32_t id = i == bad * T + 5 ? BAD : i * i % 251;
+
+		assert_int_equal(lh_shard_writer_add(w, &id, 1, &err), 0);
+	}
+	assert_int_equal(lh_shard_writer_commit(w, 1, &err), 0);
+	free(path);
+}
+
+/* In a directory of an attempt of its own: ranks meet on its board. */
+static void run(int n, const char *name)
+{
+	char *attempt = lh_asprintf("%s/attempt-%s-%d", scratch_dir, name, n);
+
+	assert_int_equal(mkdir(attempt, 0700), 0);
+	setenv("TEST_ATTEMPT", attempt, 1);
+	ranks_run(n, name);
+	free(attempt);
+}
+
+/* ---- in the ranks ---------------------------------------------------------- */
+
+static struct lh_job job;
+static struct lh_team_config config;
+static struct lh_team team;
+
+static const struct lh_adamw opt = { .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.95f,
+				     .eps = 1e-8f, .grad_scale = 1, .step = 1 };
+
+/* With the ranks that there are, or by itself: 1. */
+static void open_team(int size)
+{
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+
+	job.devices = size;
+	config.size = size;
+	RANKS_CHECK(!lh_team_open(&team, &config, &err));
+	team.modes[0].recompute = LH_RECOMPUTE_NONE;
+	RANKS_CHECK(!lh_team_make_model(&team, &err));
+	lh_team_init(&team, 5);
+}
+
+/* Every micro-batch of the step at a place of the data. */
+static int add_up(int64_t cursor, struct lh_err *err)
+{
+	int rc = 0;
+
+	lh_team_begin(&team, 1);
+	for (int64_t i = 0; !rc && i < team.share; i += team.micro)
+		rc = lh_team_micro(&team, 0, cursor, i, 1.0f / (4 * T), err);
+	return rc;
+}
+
+static void make_step(int64_t cursor, float *loss, float *norm)
+{
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+
+	RANKS_CHECK(!add_up(cursor, &err));
+	RANKS_CHECK(!lh_team_measure(&team, loss, norm, &err));
+	lh_team_apply(&team, &opt);
+}
+
+/* Whether two are the same but for rounding. */
+static bool is_near(double x, double y)
+{
+	return fabs(x - y) <= 1e-5 * fabs(y);
+}
+
+static void evaluate_all(struct lh_losses *sum)
+{
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+
+	memset(sum, 0, sizeof(*sum));
+	lh_positions_init(&sum->by_place, T);
+	for (int64_t i = 0; i < job.evaluation.sequences; i += lh_team_round(&team))
+		RANKS_CHECK(!lh_team_evaluate(&team, 0, &lh_attention_full, i, sum, &err));
+}
+
+static void check_step(int size)
+{
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+	float loss[2][3], norm[2][3];
+	struct lh_losses sum[2];
+
+	for (int k = 0; k < 2; k++) { /* alone, and together */
+		open_team(k ? size : 1);
+		for (int i = 0; i < 3; i++)
+			make_step(4 * i, &loss[k][i], &norm[k][i]);
+		/* One that is left off leaves nothing behind. */
+		lh_team_begin(&team, 9);
+		RANKS_CHECK(!lh_team_micro(&team, 0, 0, 0, 1, &err));
+		evaluate_all(&sum[k]);
+		lh_team_close(&team);
+	}
+	for (int i = 0; i < 3; i++) {
+		RANKS_CHECK(fabsf(loss[1][i] - loss[0][i]) < 1e-5f * loss[0][i]);
+		RANKS_CHECK(fabsf(norm[1][i] - norm[0][i]) < 1e-4f * norm[0][i]);
+	}
+	RANKS_CHECK(sum[0].tokens == 7 * T && sum[1].tokens == sum[0].tokens);
+	RANKS_CHECK(is_near(sum[1].nats, sum[0].nats));
+	for (int i = 0; i < sum[0].by_place.count; i++) {
+		RANKS_CHECK(sum[1].by_place.tokens[i] == sum[0].by_place.tokens[i]);
+		RANKS_CHECK(is_near(sum[1].by_place.nats[i], sum[0].by_place.nats[i]));
+	}
+}
+
+/* Each sample is asked once, and those of a last round that is not whole count alone. */
+static void check_passkeys(int size)
+{
+	struct lh_team_passkey p = { .mode = &lh_attention_full, .context = 64 };
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+	int64_t found[2] = { 0 };
+
+	for (int k = 0; k < 2; k++) {
+		open_team(k ? size : 1);
+		RANKS_CHECK(lh_team_look_round(&team) == (k ? size : 1));
+		for (p.sample = 0; p.sample < 9; p.sample += lh_team_look_round(&team))
+			RANKS_CHECK(!lh_team_passkey(&team, &p, &found[k], &err));
+		lh_team_close(&team);
+	}
+	RANKS_CHECK(found[0] == found[1] && found[0] > 0 && found[0] < 9);
+}
+
+/* The rank that comes to the bad window in the step at a place; -1: none does. */
+static int rank_that_meets(int64_t cursor, int size)
+{
+	struct lh_err err = LH_ERR_INIT;
+	int32_t ids[2 * T];
+
+	for (int i = 0; i < 4; i++)
+		if (lh_data_train(&team.data, cursor + i, ids, ids + T, NULL, &err))
+			return i / (4 / size);
+	return -1;
+}
+
+/* Whatever rank it is on. */
+static void check_bad_data(int size)
+{
+	const struct lh_comm *c = C;
+	bool met[4] = { false };
+	float loss, norm;
+
+	open_team(size);
+	for (int64_t cursor = 0; cursor < 100 * WINDOWS; cursor += 4) {
+		struct lh_err err = LH_ERR_INIT;
+		int rank = rank_that_meets(cursor, size), rc = add_up(cursor, &err);
+		char who[16];
+
+		if (!rc)
+			rc = lh_team_measure(&team, &loss, &norm, &err);
+		RANKS_CHECK(rc == (rank < 0 ? 0 : LH_EDATA));
+		if (rank < 0)
+			continue;
+		met[rank] = true;
+		snprintf(who, sizeof(who), "rank %d: '", rank);
+		RANKS_CHECK(strstr(err.text, "token id 290 at position"));
+		RANKS_CHECK(!rank || !strncmp(err.text, who, strlen(who)));
+	}
+	for (int r = 0; r < size; r++)
+		RANKS_CHECK(met[r]);
+	lh_team_close(&team);
+}
+
+/* Where ranks of another number find them. */
+static char *checkpoints(void)
+{
+	return lh_asprintf("%s/../checkpoints", getenv("TEST_ATTEMPT"));
+}
+
+static void check_save(int size)
+{
+	const struct lh_comm *c = C;
+	struct lh_progress p = { .step = 3 };
+	json_t *empty = json_object();
+	struct lh_err err = LH_ERR_INIT;
+	char *dir = checkpoints(), *path;
+	struct lh_snapshot s;
+	float loss, norm;
+	int64_t bytes;
+
+	open_team(size);
+	for (int i = 0; i < 3; i++)
+		make_step(4 * i, &loss, &norm);
+	RANKS_CHECK(!lh_snapshot_new(&s, &lh_ops_cpu, team.dev, team.model, &err));
+	lh_team_begin_snapshot(&team);
+	RANKS_CHECK(!lh_snapshot_take(&s, &err));
+	RANKS_CHECK(!lh_checkpoint_save(dir, &s, &p, empty, empty, &path, &bytes, &err));
+	make_step(12, &loss, &norm); /* the next one, to be compared with */
+	path = lh_asprintf("%s/loss", dir);
+	RANKS_CHECK(!lh_fs_write_atomic(path, &loss, sizeof(loss), &err));
+	lh_snapshot_free(&s);
+	lh_team_close(&team);
+	json_decref(empty);
+}
+
+static void check_load(int size)
+{
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+	char *dir = checkpoints(), *path = lh_checkpoint_path(dir, 3);
+	char *file = lh_asprintf("%s/loss", dir), *was;
+	struct lh_snapshot s, alone;
+	struct lh_progress p;
+	float loss, norm;
+	size_t bytes;
+
+	open_team(size);
+	RANKS_CHECK(!lh_checkpoint_load(path, team.model, &p, true, &err));
+	RANKS_CHECK(!lh_team_load(&team, path, true, &err));
+	RANKS_CHECK(!lh_snapshot_new(&s, &lh_ops_cpu, team.dev, team.model, &err));
+	lh_team_begin_snapshot(&team);
+	RANKS_CHECK(!lh_snapshot_take(&s, &err));
+	make_step(12, &loss, &norm);
+	RANKS_CHECK(!lh_fs_read(file, 64, &was, &bytes, &err));
+	RANKS_CHECK(fabsf(loss - *(float *)was) < 1e-6f * loss);
+
+	/* What is taken is what was there, to the bit. */
+	lh_team_close(&team);
+	open_team(1);
+	RANKS_CHECK(!lh_checkpoint_load(path, team.model, &p, true, &err));
+	RANKS_CHECK(!lh_snapshot_new(&alone, &lh_ops_cpu, team.dev, team.model, &err));
+	RANKS_CHECK(!lh_snapshot_take(&alone, &err));
+	for (int i = 0; i < 3; i++)
+		RANKS_CHECK(!memcmp(s.state[i], alone.state[i],
+				    (size_t)lh_model_param_count(team.model) * 4));
+	lh_team_close(&team);
+}
+
+/* Weights alone, as a job begins with those of another. */
+static void check_load_weights(int size)
+{
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+	char *dir = checkpoints(), *path = lh_checkpoint_path(dir, 3);
+	struct lh_progress p;
+	struct lh_snapshot s;
+	int64_t moved = 0;
+
+	open_team(size);
+	RANKS_CHECK(!lh_checkpoint_load(path, team.model, &p, false, &err));
+	RANKS_CHECK(!lh_team_load(&team, path, false, &err));
+	RANKS_CHECK(!lh_snapshot_new(&s, &lh_ops_cpu, team.dev, team.model, &err));
+	lh_team_begin_snapshot(&team);
+	RANKS_CHECK(!lh_snapshot_take(&s, &err));
+	for (int64_t i = 0; i < lh_model_param_count(team.model); i++)
+		moved += s.state[LH_STATE_MOMENT1][i] != 0 || s.state[LH_STATE_MOMENT2][i] != 0;
+	RANKS_CHECK(!moved);
+	lh_snapshot_free(&s);
+	lh_team_close(&team);
+}
+
+/* A checkpoint that the others cannot find is an error that names the first of them. */
+static void check_no_load(int size)
+{
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+
+	open_team(size);
+	RANKS_CHECK(lh_team_load(&team, "/nowhere", true, &err) == LH_ENOTFOUND);
+	RANKS_CHECK(!strncmp(err.text, "rank 1: checkpoint '/nowhere'", 29));
+	lh_team_close(&team);
+}
+
+static const struct {
+	const char *name;
+	void (*run)(int size);
+} cases[] = { { "step", check_step }, { "bad_data", check_bad_data },
+	      { "save", check_save }, { "load", check_load }, { "no_load", check_no_load },
+	      { "passkeys", check_passkeys }, { "load_weights", check_load_weights } };
+
+static int in_rank(const char *name)
+{
+	const char *dir = getenv("TEST_ATTEMPT");
+	char *base = lh_asprintf("%s/..", dir);
+	struct lh_jobfile_source src = { .yaml = yaml, .yaml_bytes = strlen(yaml),
+					 .base_dir = base };
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_peers *peers;
+	int size = ranks_number("PMI_SIZE"), rank, rc = 0;
+
+	if (lh_jobfile_load(&job, &src, &err) || lh_team_find_rank(size, &rank, &err) ||
+	    lh_peers_begin(&peers, dir, rank, size, &err)) {
+		fprintf(stderr, "%s (%s)\n", err.text, err.hint);
+		return 1;
+	}
+	config = (struct lh_team_config){ .job = &job, .ops = &lh_ops_cpu, .rank = rank,
+					  .size = size, .peers = peers };
+	job.devices = size;
+	job.model.vocab = VOCAB; /* as if the data had changed since they were checked */
+	if (rank)
+		rc = lh_team_follow(&config, &err);
+	for (size_t i = 0; !rank && i < sizeof(cases) / sizeof(cases[0]); i++)
+		if (!strcmp(cases[i].name, name))
+			cases[i].run(size);
+	lh_peers_leave(peers);
+	return rc != 0;
+}
+
+/* ---- tests ----------------------------------------------------------------- */
+
+static void a_step_is_that_of_one_rank(void **state)
+{
+	(void)state;
+	pack(-1);
+	run(2, "step");
+	run(4, "step");
+}
+
+static void hidden_digits_are_asked_for_by_all(void **state)
+{
+	(void)state;
+	pack(-1);
+	run(2, "passkeys");
+	run(4, "passkeys");
+}
+
+static void bad_data_are_an_error_of_all_and_they_go_on(void **state)
+{
+	(void)state;
+	pack(9);
+	run(2, "bad_data");
+	run(4, "bad_data");
+}
+
+static void a_checkpoint_is_for_any_number_of_ranks(void **state)
+{
+	(void)state;
+	pack(-1);
+	run(2, "save");
+	run(4, "load");
+	run(2, "load");
+	run(2, "load_weights");
+	run(2, "no_load");
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		SCRATCH_TEST(a_step_is_that_of_one_rank),
+		SCRATCH_TEST(hidden_digits_are_asked_for_by_all),
+		SCRATCH_TEST(bad_data_are_an_error_of_all_and_they_go_on),
+		SCRATCH_TEST(a_checkpoint_is_for_any_number_of_ranks),
+	};
+
+	if (argc > 1)
+		return in_rank(argv[1]);
+	return cmocka_run_group_tests_name("team", tests, NULL, NULL);
+}
