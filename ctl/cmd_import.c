@@ -51,7 +51,7 @@ const struct ctl_command ctl_cmd_import = {
 	"import", "DIR",
 	"Read a model as Hugging Face saves it, as the start of a job.\n"
 	"DIR holds config.json and safetensors (bf16, fp16 or fp32), in one file or with an\n"
-	"index. The weights become a checkpoint in float32; a job file names it in\n"
+	"index. The weights become a checkpoint, every bit as it is; a job file names it in\n"
 	"model: { from: ... }, and its dimensions are taken from there.",
 	"  lhctl import ~/models/Llama-3.2-1B -o llama-1b\n"
 	"  lhctl import mine -o start && lhctl submit job.yaml --set model.from=$PWD/start\n",

@@ -107,18 +107,38 @@ static int64_t narrow(void *to, const void *from, uint16_t (*one)(uint32_t),
 	return lost;
 }
 
+/* By way of float32, which holds either. */
+static int64_t convert_halves(void *to, enum lh_tensor_type to_type, const void *from,
+			      enum lh_tensor_type from_type, int64_t n)
+{
+	enum { PIECE = 1024 };
+	float wide[PIECE];
+	int64_t lost = 0;
+
+	for (int64_t i = 0; i < n; i += PIECE) {
+		int64_t piece = n - i < PIECE ? n - i : PIECE;
+
+		lh_convert(wide, LH_TENSOR_F32, (const char *)from + 2 * i, from_type, piece);
+		lost += lh_convert((char *)to + 2 * i, to_type, wide, LH_TENSOR_F32, piece);
+	}
+	return lost;
+}
+
 int64_t lh_convert(void *to, enum lh_tensor_type to_type, const void *from,
 		   enum lh_tensor_type from_type, int64_t n)
 {
 	LH_ASSERT(lh_convert_can(to_type) && lh_convert_can(from_type));
-	LH_ASSERT(to_type == LH_TENSOR_F32 || from_type == LH_TENSOR_F32);
 	if (to_type == from_type)
-		memcpy(to, from, (size_t)n * 4);
+		memcpy(to, from, (size_t)(n * lh_tensor_width(to_type)));
+	else if (to_type != LH_TENSOR_F32 && from_type != LH_TENSOR_F32)
+		return convert_halves(to, to_type, from, from_type, n);
 	else if (to_type == LH_TENSOR_BF16)
 		return narrow(to, from, narrow_bf16, 0x7f80, n);
 	else if (to_type == LH_TENSOR_F16)
 		return narrow(to, from, narrow_f16, 0x7c00, n);
+	else if (from_type == LH_TENSOR_BF16)
+		widen(to, from, widen_bf16, n);
 	else
-		widen(to, from, from_type == LH_TENSOR_BF16 ? widen_bf16 : widen_f16, n);
+		widen(to, from, widen_f16, n);
 	return 0;
 }

@@ -11,7 +11,7 @@
 
 /* Whether it is one of the three. */
 bool lh_convert_can(enum lh_tensor_type type);
-/* to (n) of type `to_type` <- from (n). One of the types is float32. Gives how many
+/* to (n) of type `to_type` <- from (n). Gives how many
  * finite elements became infinite: their magnitude is too large for the type. */
 int64_t lh_convert(void *to, enum lh_tensor_type to_type, const void *from,
 		   enum lh_tensor_type from_type, int64_t n);

@@ -19,7 +19,7 @@
 
 /* Parsed it takes some 40 times as much. A file of 1,000 tensors has 0.1 MB. */
 #define HEADER_MAX_BYTES (16 << 20)
-enum { HELD_BYTES = 1 << 16 };
+enum { HELD_BYTES = 1 << 16, BEHIND_BYTES = 8 << 20, NEIGHBOURS_BYTES = 2 << 20 };
 
 static const struct {
 	const char *name;
@@ -30,6 +30,11 @@ static const struct {
 	[LH_TENSOR_I64] = { "I64", 8 },   [LH_TENSOR_U8] = { "U8", 1 },
 };
 _Static_assert(sizeof(types) / sizeof(types[0]) == LH_TENSOR_TYPES, "types");
+
+int lh_tensor_width(enum lh_tensor_type type)
+{
+	return types[type].bytes;
+}
 
 static int type_of(const char *name)
 {
@@ -215,12 +220,13 @@ const struct lh_tensor *lh_safetensors_find(const struct lh_safetensors *st,
 
 void lh_safetensors_forget(const struct lh_safetensors *st, const void *data, int64_t bytes)
 {
-	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-	uintptr_t from = (uintptr_t)data & ~(page - 1), to = (uintptr_t)data + (uintptr_t)bytes;
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), map = (uintptr_t)st->map;
+	uintptr_t from = (uintptr_t)data, to = from + (uintptr_t)bytes;
 
-	LH_ASSERT(from >= (uintptr_t)st->map);
-	if (to > from)
-		madvise((void *)from, to - from, MADV_DONTNEED);
+	LH_ASSERT(from >= map);
+	/* A look at a page brings its neighbours, those before it too. */
+	from = from - map < NEIGHBOURS_BYTES ? map : (from - NEIGHBOURS_BYTES) & ~(page - 1);
+	madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
 const char *lh_safetensors_meta(const struct lh_safetensors *st, const char *key)
@@ -237,6 +243,7 @@ struct lh_safetensors_writer {
 	int64_t declared_bytes; /* of data */
 	int64_t appended_bytes;
 	int64_t put_bytes;      /* of the file, those held too */
+	int64_t begun_bytes;    /* of the file, that the disk was told to write */
 };
 
 struct lh_safetensors_writer *lh_safetensors_writer_new(void)
@@ -268,13 +275,27 @@ void lh_safetensors_declare(struct lh_safetensors_writer *w, const char *name,
 	w->declared_bytes += bytes;
 }
 
+/* The disk begins with what is there, or all of it would wait for the sync at the end.
+ * Nothing is safe by that, and an error of it is one of the sync. */
+static void begin_to_write(struct lh_safetensors_writer *w)
+{
+	int64_t bytes = w->put_bytes - w->begun_bytes;
+
+	if (bytes < BEHIND_BYTES)
+		return;
+	sync_file_range(w->fd, w->begun_bytes, bytes, SYNC_FILE_RANGE_WRITE);
+	w->begun_bytes = w->put_bytes;
+}
+
 /* `bytes` that end where the file is to end now. */
 static int write_out(struct lh_safetensors_writer *w, const void *data, size_t bytes,
 		     struct lh_err *err)
 {
-	if (!lh_fs_write_at(w->fd, data, bytes, w->put_bytes - (int64_t)bytes))
-		return 0;
-	return lh_err_set(err, LH_EIO, "cannot write '%s': %s", w->path, strerror(errno));
+	if (lh_fs_write_at(w->fd, data, bytes, w->put_bytes - (int64_t)bytes))
+		return lh_err_set(err, LH_EIO, "cannot write '%s': %s", w->path,
+				  strerror(errno));
+	begin_to_write(w);
+	return 0;
 }
 
 static int write_held(struct lh_safetensors_writer *w, struct lh_err *err)

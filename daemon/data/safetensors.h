@@ -22,6 +22,9 @@
 enum lh_tensor_type { LH_TENSOR_F32, LH_TENSOR_BF16, LH_TENSOR_F16, LH_TENSOR_I32,
 		      LH_TENSOR_I64, LH_TENSOR_U8, LH_TENSOR_TYPES };
 
+/* Bytes of an element. */
+int lh_tensor_width(enum lh_tensor_type type);
+
 struct lh_tensor {
 	char *name;
 	enum lh_tensor_type type;
@@ -49,8 +52,8 @@ void lh_safetensors_close(struct lh_safetensors *st); /* zeroed is allowed */
 /* NULL when there is none. */
 const struct lh_tensor *lh_safetensors_find(const struct lh_safetensors *st,
 					    const char *name);
-/* Gives back the memory of pages that were read: some of the map, or of a tensor. They
- * are read again when they are looked at again. */
+/* Gives back the memory of pages that were read, and of some before them: of the map, or
+ * of a tensor. They are read again when they are looked at again. */
 void lh_safetensors_forget(const struct lh_safetensors *st, const void *data,
 			   int64_t bytes);
 const char *lh_safetensors_meta(const struct lh_safetensors *st, const char *key);

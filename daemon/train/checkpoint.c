@@ -13,6 +13,8 @@
 #include "base/fs.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "data/ahead.h"
+#include "data/convert.h"
 #include "data/safetensors.h"
 
 static const struct part {
@@ -25,7 +27,8 @@ static const struct part {
 	{ LH_MANIFEST_MOMENTS, 2, { LH_STATE_MOMENT1, LH_STATE_MOMENT2 },
 	  { ".m", ".v" } },
 };
-enum { PARTS = sizeof(parts) / sizeof(parts[0]), PIECE_FLOATS = 2 << 20 };
+enum { PARTS = sizeof(parts) / sizeof(parts[0]), PIECE_FLOATS = 2 << 20,
+       LOAD_FLOATS = 256 << 10 /* that stay in a core's cache until they are taken */ };
 
 /* ---- saving ---------------------------------------------------------------- */
 
@@ -307,29 +310,77 @@ int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
 
 /* ---- loading --------------------------------------------------------------- */
 
-/* Takes what it holds of the part's tensors; found[t] <- true for each. */
-static int load_file(const char *path, const char *name, const json_t *manifest,
-		     const struct part *part, struct lh_model *m, bool *found,
-		     struct lh_err *err)
+struct loading {
+	const struct part *part;
+	struct lh_model *model;
+	bool *found;             /* of the part's tensors, by their numbers */
+	XXH64_state_t *hash;     /* of the file */
+	struct lh_ahead *ahead;
+	float *wide;             /* LOAD_FLOATS */
+};
+
+/* The number of the part's tensor that it is, or -1. */
+static int number_of(const struct loading *l, const struct lh_tensor *t)
+{
+	for (int i = 0; i < tensor_count(l->part, l->model); i++) {
+		struct numbered n = tensor_at(l->part, l->model, i);
+
+		if (!strcmp(n.name, t->name))
+			return lh_convert_can(t->type) && t->count == n.param->count ? i : -1;
+	}
+	return -1;
+}
+
+static void write_piece(const struct loading *l, const struct numbered *to, int64_t at,
+			const void *piece, enum lh_tensor_type type, int64_t n)
+{
+	if (type != LH_TENSOR_F32) {
+		lh_convert(l->wide, LH_TENSOR_F32, piece, type, n);
+		piece = l->wide;
+	}
+	lh_model_write(l->model, to->state, to->param->offset + at, n, piece);
+}
+
+/* In pieces, each looked at once: for the file's sum, and by the model. */
+static void load_tensor(const struct loading *l, const struct lh_safetensors *st,
+			const struct lh_tensor *t)
+{
+	int number = number_of(l, t), width = lh_tensor_width(t->type);
+	struct numbered to = number < 0 ? (struct numbered){ 0 } :
+					  tensor_at(l->part, l->model, number);
+
+	for (int64_t i = 0, n; i < t->count; i += n) {
+		const char *piece = (const char *)t->data + i * width;
+
+		n = t->count - i < LOAD_FLOATS ? t->count - i : LOAD_FLOATS;
+		lh_ahead_look(l->ahead, st, piece);
+		XXH64_update(l->hash, piece, (size_t)(n * width));
+		if (number >= 0)
+			write_piece(l, &to, i, piece, t->type, n);
+		lh_safetensors_forget(st, piece, n * width);
+	}
+	if (number >= 0)
+		l->found[number] = true;
+}
+
+/* Takes what it holds of the part's tensors; they are good if its sum is. */
+static int load_file(struct loading *l, const char *path, const char *name,
+		     const json_t *manifest, struct lh_err *err)
 {
 	char *file = lh_asprintf("%s/%s", path, name);
 	struct lh_safetensors st;
 	int rc = lh_safetensors_open(&st, file, err);
+	const char *data;
 
 	free(file);
 	if (rc)
 		return rc;
-	rc = lh_manifest_match(manifest, name, st.map_bytes,
-			       XXH64(st.map, (size_t)st.map_bytes, 0), err);
-	for (int i = 0; !rc && i < tensor_count(part, m); i++) {
-		struct numbered n = tensor_at(part, m, i);
-		const struct lh_tensor *t = lh_safetensors_find(&st, n.name);
-
-		if (!t || t->type != LH_TENSOR_F32 || t->count != n.param->count)
-			continue;
-		lh_model_write(m, n.state, n.param->offset, t->count, t->data);
-		found[i] = true;
-	}
+	data = st.count ? st.tensors[0].data : (const char *)st.map + st.map_bytes;
+	XXH64_reset(l->hash, 0);
+	XXH64_update(l->hash, st.map, (size_t)(data - (const char *)st.map));
+	for (int i = 0; i < st.count; i++)
+		load_tensor(l, &st, &st.tensors[i]);
+	rc = lh_manifest_match(manifest, name, st.map_bytes, XXH64_digest(l->hash), err);
 	lh_safetensors_close(&st);
 	return rc;
 }
@@ -339,19 +390,26 @@ static int load_part(const char *path, const json_t *manifest, const struct part
 {
 	int n = lh_manifest_file_count(manifest, part->kind), rc = 0;
 	int tensors = tensor_count(part, m);
-	bool *found = lh_calloc((size_t)tensors, sizeof(*found));
+	struct loading l = { .part = part, .model = m, .hash = XXH64_createState() };
 
+	LH_ASSERT(l.hash);
+	l.found = lh_calloc((size_t)tensors, sizeof(*l.found));
+	l.wide = lh_alloc(LOAD_FLOATS * sizeof(*l.wide));
+	lh_ahead_new(&l.ahead);
 	for (int i = 0; !rc && i < n; i++) {
 		char name[LH_MANIFEST_NAME_BYTES];
 
 		lh_manifest_file_name(name, part->kind, i, n);
-		rc = load_file(path, name, manifest, part, m, found, err);
+		rc = load_file(&l, path, name, manifest, err);
 	}
 	for (int i = 0; !rc && i < tensors; i++)
-		if (!found[i])
+		if (!l.found[i])
 			rc = lh_err_set(err, LH_ECORRUPT, "tensor '%s' is missing or of "
 					"another shape", tensor_at(part, m, i).name);
-	free(found);
+	lh_ahead_free(l.ahead);
+	free(l.found);
+	free(l.wide);
+	XXH64_freeState(l.hash);
 	return rc;
 }
 

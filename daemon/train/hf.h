@@ -43,8 +43,8 @@ struct lh_hf_written {
 int lh_hf_export(const char *checkpoint, const char *dir, const struct lh_hf_export *how,
 		 struct lh_hf_written *written, struct lh_err *err);
 
-/* The model in the directory `from` as a checkpoint DIR of weights alone, in float32:
- * the start of a job (model.from), or of an export. `from` is foreign: LH_ECORRUPT
+/* The model in the directory `from` as a checkpoint DIR of weights alone, in the types
+ * that they have: the start of a job (model.from), or of an export. `from` is foreign: LH_ECORRUPT
  * or LH_ENOTFOUND tells what is missing, of another shape, or leads out of it (a link,
  * but for those of the cache that Hugging Face's own tools keep); LH_EUNSUPPORTED what
  * its model computes that ours does not. */

@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/publish.h"
+#include "data/ahead.h"
 #include "data/convert.h"
 #include "train/hf_int.h"
 #include "train/weights.h"
@@ -32,6 +33,7 @@ struct export {
 	int64_t size; /* of an element of theirs */
 	int64_t bytes, done_bytes;
 	void *buf; /* PIECE_ELEMENTS */
+	struct lh_ahead *ahead;
 };
 
 static void list_items(struct export *x)
@@ -75,16 +77,17 @@ static int write_item(struct export *x, const struct item *it,
 		      struct lh_safetensors_writer *to, struct lh_err *err)
 {
 	const struct lh_hf_progress *p = &x->how->progress;
-	enum lh_tensor_type type = x->how->type;
-	int64_t lost = 0, n;
+	enum lh_tensor_type type = x->how->type, ours = it->ours->type;
+	int64_t lost = 0, width = lh_tensor_width(ours), n;
 	int rc = 0;
 
 	for (int64_t i = 0; !rc && i < it->piece.count; i += n) {
-		const char *from = (const char *)it->ours->data + (it->piece.from + i) * 4;
+		const char *from = (const char *)it->ours->data + (it->piece.from + i) * width;
 
 		n = it->piece.count - i < PIECE_ELEMENTS ? it->piece.count - i : PIECE_ELEMENTS;
-		lost += lh_convert(x->buf, type, from, LH_TENSOR_F32, n);
-		lh_safetensors_forget(it->file_of_ours, from, n * 4);
+		lh_ahead_look(x->ahead, it->file_of_ours, from);
+		lost += lh_convert(x->buf, type, from, ours, n);
+		lh_safetensors_forget(it->file_of_ours, from, n * width);
 		rc = lh_safetensors_append(to, x->buf, (size_t)(n * x->size), err);
 		x->done_bytes += n * x->size;
 		if (p->moved)
@@ -200,6 +203,7 @@ int lh_hf_export(const char *checkpoint, const char *dir, const struct lh_hf_exp
 	if (!rc) {
 		list_items(&x);
 		x.buf = lh_alloc(PIECE_ELEMENTS * 4);
+		lh_ahead_new(&x.ahead);
 		rc = write_all(&x, err);
 	}
 	if (rc)
@@ -210,6 +214,7 @@ int lh_hf_export(const char *checkpoint, const char *dir, const struct lh_hf_exp
 	written->bytes = x.bytes;
 	written->parameters = x.w.params.floats;
 	written->step = x.w.progress.step;
+	lh_ahead_free(x.ahead);
 	free(x.buf);
 	free(x.item);
 	lh_weights_close(&x.w);

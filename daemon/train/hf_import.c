@@ -1,12 +1,14 @@
 /* hf_import.c: a model of somebody else as a checkpoint of ours; see hf.h.
  *
- * Every tensor is looked up and judged before the first byte is written. */
+ * Every tensor is looked up and judged before the first byte is written. Those of two
+ * bytes stay so: half as much is written, and read when a job starts. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/publish.h"
+#include "data/ahead.h"
 #include "data/convert.h"
 #include "jobs/jobfile.h"
 #include "train/checkpoint.h"
@@ -30,6 +32,7 @@ struct import {
 	const struct lh_hf_progress *progress;
 	int64_t bytes, done_bytes; /* of theirs */
 	float *buf;                /* PIECE_ELEMENTS */
+	struct lh_ahead *ahead;
 	struct lh_hf_written *written;
 };
 
@@ -122,20 +125,37 @@ static int find_all(struct import *x, struct lh_err *err)
 
 /* ---- writing --------------------------------------------------------------- */
 
-static int write_piece(struct import *x, const struct source *s,
+/* Of our tensor i: that of its pieces, or what holds all of them. */
+static enum lh_tensor_type type_of(const struct import *x, int i)
+{
+	const struct source *s = x->source[i];
+
+	for (int k = 1; k < LH_HF_PIECES_MAX && s[k].tensor; k++)
+		if (s[k].tensor->type != s[0].tensor->type)
+			return LH_TENSOR_F32;
+	return s[0].tensor->type;
+}
+
+static int write_piece(struct import *x, const struct source *s, enum lh_tensor_type type,
 		       struct lh_safetensors_writer *to, struct lh_err *err)
 {
 	const struct lh_tensor *t = s->tensor;
-	int64_t size = t->count ? t->bytes / t->count : 0, n;
+	const struct lh_safetensors *file = &x->from.file[s->file];
+	int64_t size = lh_tensor_width(t->type), n;
 	int rc = 0;
 
 	for (int64_t i = 0; !rc && i < t->count; i += n) {
 		const char *from = (const char *)t->data + i * size;
+		const void *ours = from;
 
 		n = t->count - i < PIECE_ELEMENTS ? t->count - i : PIECE_ELEMENTS;
-		lh_convert(x->buf, LH_TENSOR_F32, from, t->type, n);
-		lh_safetensors_forget(&x->from.file[s->file], from, n * size);
-		rc = lh_safetensors_append(to, x->buf, (size_t)n * 4, err);
+		lh_ahead_look(x->ahead, file, from);
+		if (type != t->type) {
+			lh_convert(x->buf, type, from, t->type, n);
+			ours = x->buf;
+		}
+		rc = lh_safetensors_append(to, ours, (size_t)(n * lh_tensor_width(type)), err);
+		lh_safetensors_forget(file, from, n * size);
 		x->done_bytes += n * size;
 		if (x->progress->moved)
 			x->progress->moved(x->progress->arg, x->done_bytes, x->bytes);
@@ -156,14 +176,14 @@ static int write_file(struct import *x, const char *name, int from, int to, json
 	for (int i = from; i < to; i++) {
 		const struct lh_param *p = &x->params.table[i];
 
-		lh_safetensors_declare(w, p->name, LH_TENSOR_F32, p->cols == 1 ? 1 : 2,
+		lh_safetensors_declare(w, p->name, type_of(x, i), p->cols == 1 ? 1 : 2,
 				       (const int64_t[]){ p->rows, p->cols });
 	}
 	rc = lh_safetensors_begin(w, path, NULL, err);
 	free(path);
 	for (int i = from; !rc && i < to; i++)
 		for (int k = 0; !rc && k < LH_HF_PIECES_MAX && x->source[i][k].tensor; k++)
-			rc = write_piece(x, &x->source[i][k], w, err);
+			rc = write_piece(x, &x->source[i][k], type_of(x, i), w, err);
 	if (rc) {
 		lh_safetensors_abort(w);
 		return rc;
@@ -174,15 +194,20 @@ static int write_file(struct import *x, const char *name, int from, int to, json
 	return rc;
 }
 
+static int64_t bytes_of(const struct import *x, int i)
+{
+	return x->params.table[i].count * lh_tensor_width(type_of(x, i));
+}
+
 /* The first parameter that is not in the file that begins with `from`. */
-static int file_end(const struct lh_params *p, int from)
+static int file_end(const struct import *x, int from)
 {
 	int64_t bytes = 0;
 	int i = from;
 
 	do {
-		bytes += p->table[i++].count * 4;
-	} while (i < p->count && bytes + p->table[i].count * 4 <= LH_CHECKPOINT_FILE_BYTES);
+		bytes += bytes_of(x, i++);
+	} while (i < x->params.count && bytes + bytes_of(x, i) <= LH_CHECKPOINT_FILE_BYTES);
 	return i;
 }
 
@@ -190,11 +215,11 @@ static int write_files(struct import *x, json_t *files, struct lh_err *err)
 {
 	int n = 0, rc = 0;
 
-	for (int i = 0; i < x->params.count; i = file_end(&x->params, i))
+	for (int i = 0; i < x->params.count; i = file_end(x, i))
 		n++;
 	for (int i = 0, from = 0; !rc && i < n; i++) {
 		char name[LH_MANIFEST_NAME_BYTES];
-		int to = file_end(&x->params, from);
+		int to = file_end(x, from);
 
 		lh_manifest_file_name(name, LH_MANIFEST_PARAMS, i, n);
 		rc = write_file(x, name, from, to, files, err);
@@ -248,12 +273,14 @@ int lh_hf_import(const char *from, const char *dir, bool replace,
 		rc = lh_publish_begin(&x.out, dir, replace ? LH_MANIFEST_FILE : NULL, err);
 	if (!rc) {
 		x.buf = lh_alloc(PIECE_ELEMENTS * 4);
+		lh_ahead_new(&x.ahead);
 		rc = write_all(&x, err);
 		if (rc)
 			lh_publish_abort(&x.out);
 		else
 			rc = lh_publish_commit(&x.out, err);
 	}
+	lh_ahead_free(x.ahead);
 	free(x.buf);
 	free(x.source);
 	lh_params_release(&x.params);

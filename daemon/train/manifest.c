@@ -19,8 +19,10 @@
 
 #define FORMAT "lighthouse-checkpoint"
 #define MANIFEST LH_MANIFEST_FILE
-/* A manifest is mostly the list of shards, twice. */
-enum { VERSION = 2, OLDEST = 1, MANIFEST_MAX_BYTES = 64 << 20, PIECE_BYTES = 1 << 20 };
+/* A job's checkpoints need no newer program than OF_JOBS. A manifest is mostly the list
+ * of shards, twice. */
+enum { VERSION = 3, OF_JOBS = 2, OLDEST = 1, MANIFEST_MAX_BYTES = 64 << 20,
+       PIECE_BYTES = 1 << 20 };
 
 /* ---- names ----------------------------------------------------------------- */
 
@@ -97,9 +99,12 @@ static void switch_from_json(struct lh_progress *p, const json_t *j)
 static json_t *manifest_of(const struct lh_progress *p, const json_t *spec,
 			   const json_t *origin, json_t *files)
 {
+	bool alone = json_is_true(json_object_get(origin, LH_MANIFEST_WEIGHTS_ONLY));
+	int version = alone ? VERSION : OF_JOBS;
+
 	return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:i, s:I, s:I, s:f, s:I, s:I, "
 			 "s:b, s:o, s:o, s:o, s:O, s:O, s:O}",
-			 "format", FORMAT, "version", VERSION, "written_by", lh_build,
+			 "format", FORMAT, "version", version, "written_by", lh_build,
 			 "attempt", (json_int_t)p->attempt, "step", (json_int_t)p->step,
 			 "command", (json_int_t)p->command, "phase", p->phase,
 			 "phase_step", (json_int_t)p->phase_step, "phase_tokens",

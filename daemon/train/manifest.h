@@ -7,7 +7,8 @@
  * Nothing here knows a model, so that lhctl can check checkpoints too; the tensors
  * are checkpoint.c's. Any thread.
  *
- * Versions: 1 had one file of each kind and no origin; it is still read. 2 is this.
+ * Versions: 1 had one file of each kind and no origin; it is still read. 2 is this, 3
+ * has weights alone, which may be of bf16 or fp16.
  *
  * Errors name the file within the directory; LH_ECORRUPT is damage and
  * LH_EUNSUPPORTED another version's checkpoint. A file that is not there is

@@ -5,12 +5,14 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "data/ahead.h"
+#include "data/convert.h"
 #include "jobs/jobfile.h"
 
 /* Of a file, before its pages are given back. */
 enum { HASH_BYTES = 4 << 20 };
 
-static uint64_t hash_of(const struct lh_safetensors *st)
+static uint64_t hash_of(const struct lh_safetensors *st, struct lh_ahead *ahead)
 {
 	XXH64_state_t *state = XXH64_createState();
 	uint64_t hash;
@@ -21,6 +23,7 @@ static uint64_t hash_of(const struct lh_safetensors *st)
 		int64_t left = st->map_bytes - at, n = left < HASH_BYTES ? left : HASH_BYTES;
 		const char *piece = (const char *)st->map + at;
 
+		lh_ahead_look(ahead, st, piece);
 		XXH64_update(state, piece, (size_t)n);
 		lh_safetensors_forget(st, piece, n);
 	}
@@ -30,7 +33,7 @@ static uint64_t hash_of(const struct lh_safetensors *st)
 }
 
 static int open_file(struct lh_weights *w, const char *dir, const char *name,
-		     const json_t *manifest, struct lh_err *err)
+		     const json_t *manifest, struct lh_ahead *ahead, struct lh_err *err)
 {
 	struct lh_safetensors *st = &w->file[w->files];
 	char *path = lh_asprintf("%s/%s", dir, name);
@@ -40,21 +43,24 @@ static int open_file(struct lh_weights *w, const char *dir, const char *name,
 	if (rc)
 		return rc;
 	w->files++;
-	return lh_manifest_match(manifest, name, st->map_bytes, hash_of(st), err);
+	return lh_manifest_match(manifest, name, st->map_bytes, hash_of(st, ahead), err);
 }
 
 static int open_files(struct lh_weights *w, const char *dir, const json_t *manifest,
 		      struct lh_err *err)
 {
 	int n = lh_manifest_file_count(manifest, LH_MANIFEST_PARAMS), rc = 0;
+	struct lh_ahead *ahead;
 
 	w->file = lh_calloc((size_t)n, sizeof(*w->file));
+	lh_ahead_new(&ahead);
 	for (int i = 0; !rc && i < n; i++) {
 		char name[LH_MANIFEST_NAME_BYTES];
 
 		lh_manifest_file_name(name, LH_MANIFEST_PARAMS, i, n);
-		rc = open_file(w, dir, name, manifest, err);
+		rc = open_file(w, dir, name, manifest, ahead, err);
 	}
+	lh_ahead_free(ahead);
 	return rc;
 }
 
@@ -65,7 +71,7 @@ static int find(struct lh_weights *w, int i, struct lh_err *err)
 	for (int f = 0; f < w->files; f++) {
 		const struct lh_tensor *t = lh_safetensors_find(&w->file[f], p->name);
 
-		if (!t || t->type != LH_TENSOR_F32 || t->count != p->count)
+		if (!t || !lh_convert_can(t->type) || t->count != p->count)
 			continue;
 		w->tensor[i] = t;
 		w->in[i] = &w->file[f];

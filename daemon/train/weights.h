@@ -17,7 +17,7 @@ struct lh_weights {
 	struct lh_job job;            /* that trained them */
 	struct lh_progress progress;
 	struct lh_params params;
-	const struct lh_tensor **tensor; /* of params.table[i]: float32, its count */
+	const struct lh_tensor **tensor; /* of params.table[i]: its count; lh_convert_can */
 	const struct lh_safetensors **in; /* the file it lies in */
 	struct lh_safetensors *file;
 	int files;

@@ -46,6 +46,32 @@ static void every_half_comes_back_bit_for_bit(void **state)
 	}
 }
 
+static void one_half_becomes_another_by_way_of_float32(void **state)
+{
+	static uint16_t from[ALL], to[ALL], by_way[ALL];
+	static float wide[ALL];
+
+	(void)state;
+	for (int i = 0; i < ALL; i++)
+		from[i] = (uint16_t)i;
+	for (int t = 0; t < 2; t++) {
+		enum lh_tensor_type other = halves[!t];
+		int64_t lost;
+
+		lh_convert(wide, LH_TENSOR_F32, from, halves[t], ALL);
+		lost = lh_convert(by_way, other, wide, LH_TENSOR_F32, ALL);
+		/* Some are too large for fp16, none for bf16. */
+		assert_int_equal(lost > 0, other == LH_TENSOR_F16);
+		assert_int_equal(lh_convert(to, other, from, halves[t], ALL), lost);
+		assert_memory_equal(to, by_way, sizeof(to));
+		to[ALL - 1] = 1;
+		lh_convert(to, other, from, halves[t], ALL - 1);
+		assert_int_equal(to[ALL - 1], 1);
+		lh_convert(to, halves[t], from, halves[t], ALL);
+		assert_memory_equal(to, from, sizeof(to));
+	}
+}
+
 static void known_values_are_what_they_are(void **state)
 {
 	(void)state;
@@ -110,6 +136,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_half_comes_back_bit_for_bit),
+		cmocka_unit_test(one_half_becomes_another_by_way_of_float32),
 		cmocka_unit_test(known_values_are_what_they_are),
 		cmocka_unit_test(what_lies_between_goes_to_the_nearer),
 		cmocka_unit_test(what_is_too_large_is_counted),

@@ -185,6 +185,95 @@ static void what_came_in_is_a_checkpoint_of_weights_alone(void **state)
 	free(path);
 }
 
+/* The parameters of the checkpoint NAME; heap. */
+static float *params_of(const char *name, int64_t *count)
+{
+	char *path = scratch_path(name);
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_progress p;
+	struct lh_weights w;
+	struct lh_model *m;
+	float *params;
+
+	if (lh_weights_open(&w, path, &err))
+		fail_msg("%s", err.text);
+	m = hf_model(&w.job);
+	if (lh_checkpoint_load(path, m, &p, false, &err))
+		fail_msg("%s", err.text);
+	*count = lh_model_param_count(m);
+	params = lh_calloc((size_t)*count, sizeof(*params));
+	assert_int_equal(lh_model_read(m, LH_STATE_PARAM, 0, *count, params, &err), 0);
+	lh_model_free(m);
+	lh_weights_close(&w);
+	free(path);
+	return params;
+}
+
+/* Of two bytes as they came, which is what the same numbers in float32 load as. */
+static void types_stay_and_load_alike(void **state)
+{
+	static const enum lh_tensor_type types[] = { LH_TENSOR_BF16, LH_TENSOR_F16 };
+	struct lh_err err = LH_ERR_INIT;
+
+	(void)state;
+	for (int t = 0; t < 2; t++) {
+		const char *names[2][4] = { { "theirs0", "half0", "wide0", "whole0" },
+					    { "theirs1", "half1", "wide1", "whole1" } };
+		const char **n = names[t];
+		char *path = scratch_path(n[1]);
+		struct lh_weights w;
+		int64_t count, same;
+		float *half, *whole;
+
+		make(n[0], TINY, types[t], 1 << 20);
+		if (import(n[0], n[1], &err) ||
+		    export(n[1], n[2], LH_TENSOR_F32, 1 << 20, &err) ||
+		    import(n[2], n[3], &err))
+			fail_msg("%s", err.text);
+		assert_int_equal(lh_weights_open(&w, path, &err), 0);
+		for (int i = 0; i < w.params.count; i++)
+			assert_int_equal(w.tensor[i]->type, types[t]);
+		lh_weights_close(&w);
+		half = params_of(n[1], &count);
+		whole = params_of(n[3], &same);
+		assert_int_equal(count, same);
+		assert_memory_equal(half, whole, (size_t)count * sizeof(*half));
+		free(half);
+		free(whole);
+		free(path);
+	}
+}
+
+/* Their q, k and v are one of our tensors: it has the type that holds each. */
+static void types_that_are_packed_together_become_one_that_holds_all(void **state)
+{
+	struct lh_err err = LH_ERR_INIT;
+	char *half, *into, *path = scratch_path("ours");
+	const char *file;
+	struct lh_weights w;
+	json_t *index;
+
+	(void)state;
+	make("theirs", TINY, LH_TENSOR_F32, 1); /* a tensor a file */
+	make("halves", TINY, LH_TENSOR_BF16, 1);
+	index = hf_json("halves/model.safetensors.index.json");
+	file = json_string_value(json_object_get(json_object_get(index, "weight_map"),
+						 "model.layers.0.self_attn.k_proj.weight"));
+	half = lh_asprintf("%s/halves/%s", scratch_dir, file);
+	into = lh_asprintf("%s/theirs/%s", scratch_dir, file);
+	assert_int_equal(rename(half, into), 0);
+	if (import("theirs", "ours", &err))
+		fail_msg("%s", err.text);
+	assert_int_equal(lh_weights_open(&w, path, &err), 0);
+	for (int i = 0; i < w.params.count; i++)
+		assert_int_equal(w.tensor[i]->type, LH_TENSOR_F32);
+	lh_weights_close(&w);
+	free(path);
+	free(half);
+	free(into);
+	json_decref(index);
+}
+
 /* ---- what is refused ------------------------------------------------------- */
 
 /* Sets a key of a JSON file in theirs/; NULL removes it. Takes the value. */
@@ -531,6 +620,8 @@ int main(void)
 		HF_TEST(in_and_out_is_the_same_to_the_bit),
 		HF_TEST(shards_and_their_index_are_read),
 		HF_TEST(what_came_in_is_a_checkpoint_of_weights_alone),
+		HF_TEST(types_stay_and_load_alike),
+		HF_TEST(types_that_are_packed_together_become_one_that_holds_all),
 		HF_TEST(models_that_compute_something_else_are_refused),
 		HF_TEST(hostile_json_is_refused),
 		HF_TEST(an_index_leads_nowhere_else),
