@@ -21,15 +21,19 @@
 /* ---- selection ------------------------------------------------------------- */
 
 /* The same sequences at every look: of the first validation set, or else the first of
- * training. */
+ * training, by the job file's weights. */
 static int fill(struct lh_team *t, int b, struct lh_err *err)
 {
+	const struct lh_job_data *d = &t->job->data;
+	const struct lh_mix now = t->data.mix;
 	int rc = 0;
 
+	lh_mix_init(&t->data.mix, d->sources, d->source_count, t->data.seed);
 	for (int s = 0; !rc && s < b; s++)
 		rc = t->data.validation_count ?
 			     lh_team_read_validation(t, 0, s, b, s, err) :
 			     lh_team_read_train(t, s, s, err);
+	t->data.mix = now;
 	return rc;
 }
 

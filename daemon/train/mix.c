@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "lighthouse/err.h"
 #include "train/rng.h"
 
 static void set_weights(struct lh_mix *m, const double *weight)
@@ -43,6 +44,7 @@ static void split(const struct lh_mix *m, int64_t n, int64_t *taken, uint64_t *o
 {
 	unsigned __int128 left = (unsigned __int128)n;
 
+	LH_ASSERT(n >= 0);
 	for (int i = 0; i < m->count; i++) {
 		/* The last one's share is 1: it takes what is left. */
 		unsigned __int128 parts = left * m->share[i] + m->offset[i];

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Lhd, bin, packText, scratch, submit } from './lib/lhd.mjs';
+import { Lhd, bin, packText, scratch, submit, until } from './lib/lhd.mjs';
 import { quietRun, steps } from './lib/quiet.mjs';
 
 const ctl = (lhd, ...args) => spawnSync(bin('lhctl'), ['--state', lhd.state, ...args], { encoding: 'utf8' });
@@ -73,7 +73,7 @@ test('it is asked by command, with either attention, of jobs that have it', asyn
   await lhd.jobUntil(job, 'it trains', (j) => j.step > 5);
   assert.equal(ctl(lhd, 'eval', 'tiny', '--choices').status, 0);
   assert.equal(ctl(lhd, 'eval', 'tiny', '--choices', '-a', 'lighthouse').status, 0);
-  await lhd.jobUntil(job, 'both are stored', async () => (await looksOf(lhd, job)).length === 2);
+  await until('both are stored', async () => (await looksOf(lhd, job)).length === 2);
   const [a, b] = await looksOf(lhd, job);
   assert.deepEqual([a.attention, b.attention, a.reason], ['full', 'lighthouse', 'command']);
   assert.deepEqual(a.data.sets.map((s) => [s.set_name, s.items]), b.data.sets.map((s) => [s.set_name, s.items]));

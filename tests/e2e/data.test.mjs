@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Lhd, bin, scratch, packText, submit, losses } from './lib/lhd.mjs';
+import { Lhd, bin, scratch, packText, submit, losses, until } from './lib/lhd.mjs';
 import { quietRun, steps } from './lib/quiet.mjs';
 
 const done = (j) => j.state === 'DONE';
@@ -126,6 +126,20 @@ test('weights that are set live: a worker lost or not, replayed or not, the same
   assert.ok(Math.abs(share(dir, 'tiny', 3 * first - 30, 'text.train.bin') - (0.75 + 1) / 2) < 0.1);
   assert.equal(share(dir, 'tiny', 3 * second - 60, 'text.train.bin'), 1);
   assert.ok(Math.abs(share(dir, 'tiny', 3 * second, 'm.idx') - 2 / 3) < 0.1);
+});
+
+test('what is looked at of training stays, whatever weights are set', async (t) => {
+  const dir = scratch(t), job = mixture(dir);
+  delete job.data.validation;
+  const lhd = await Lhd.start(t, dir);
+  const id = await submit(lhd, { ...job, evaluation: { every_steps: 10 },
+    phases: [{ name: 'a', attention: 'lighthouse', levels: 2, pool: 2, topk: 16, tile: 8, until: { steps: 100000 } }] });
+  const looks = async () => (await lhd.call('job.looks', { job: id, kind: 'selection', limit: 1000 })).looks;
+  await until('a look', async () => (await looks()).length);
+  assert.equal(ctl(lhd, 'set', 'tiny', 'weight.1=0').status, 0);
+  const [{ step }] = lhd.sql("select step from commands where method='job.set'");
+  await until('another', async () => (await looks()).some((l) => l.step > step));
+  assert.equal(lhd.sql(`select count(*) n from attempts where job=${id}`)[0].n, 1);
 });
 
 test('what is drawn does not depend on micro-batches', async (t) => {
