@@ -13,7 +13,7 @@
 
 #include "base/fs.h"
 
-enum { PASS_ROUND = 64 }; /* tokens of a pass are a multiple of it */
+enum { PASS_ROUND = 128 }; /* tokens of a pass: whole tiles of a GPU's attention */
 
 /* An ending of an item. */
 struct place {
