@@ -81,8 +81,7 @@ test('weights that are set live: a worker lost or not, replayed or not, the same
   Object.assign(job.data.train[0], { name: 'text' });
   Object.assign(job.data.train[2], { name: 'boat', weight: 0 });
   const lhd = await Lhd.start(t, dir);
-  const id = await submit(lhd, { ...job, phases: [{ name: 'a', attention: 'full', until: { steps: 400 } }],
-    rules: [{ name: 'more', when: 'step >= 60', do: 'set weight.boat=2' }] });
+  const id = await submit(lhd, { ...job, phases: [{ name: 'a', attention: 'full', until: { steps: 1000 } }] });
   const at = (step) => lhd.jobUntil(id, `step ${step}`, (j) => j.step >= step);
   const set = (...pairs) => {
     const r = ctl(lhd, 'set', 'tiny', ...pairs, '-m', 'less of it');
@@ -91,6 +90,7 @@ test('weights that are set live: a worker lost or not, replayed or not, the same
   };
   await at(10);
   const first = set('weight.text=1', 'weight.2=0');
+  assert.equal(ctl(lhd, 'rule', 'add', 'tiny', 'more', '--when', `step >= ${first + 50}`, '--do', 'set weight.boat=2').status, 0);
   await at(first + 3);
   process.kill(await lhd.workerPid(id), 'SIGKILL'); // most likely before a checkpoint has it
   await lhd.jobUntil(id, 'its rule fired', () => lhd.sql("select 1 from commands where method='job.set' and outcome='applied'").length === 2);
@@ -115,7 +115,7 @@ test('weights that are set live: a worker lost or not, replayed or not, the same
   await lhd.jobUntil(id, 'DONE', done);
 
   const was = await steps(lhd, id);
-  assert.equal(was.length, 400);
+  assert.equal(was.length, 1000);
   assert.deepEqual(was, quietRun(lhd, id));
   assert.equal(ctl(lhd, 'replay', 'tiny').status, 0);
   await lhd.jobUntil(2, 'DONE', done);

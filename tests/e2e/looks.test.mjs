@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Lhd, bin, packText, scratch, submit } from './lib/lhd.mjs';
+import { Lhd, bin, packText, scratch, submit, until } from './lib/lhd.mjs';
 import { request } from './lib/page.mjs';
 import { quietRun, steps } from './lib/quiet.mjs';
 
@@ -106,7 +106,7 @@ test('passkeys are asked for by command, with either attention, and only of byte
   await lhd.jobUntil(job, 'it trains', (j) => j.step > 5);
   assert.equal(ctl(lhd, 'eval', 'tiny', '--passkey').status, 0);
   assert.equal(ctl(lhd, 'eval', 'tiny', '--passkey', '-a', 'lighthouse').status, 0);
-  await lhd.jobUntil(job, 'both are stored', async () => (await looksOf(lhd, job, 'passkey')).length === 2);
+  await until('both are stored', async () => (await looksOf(lhd, job, 'passkey')).length === 2);
   const [a, b] = await looksOf(lhd, job, 'passkey');
   assert.deepEqual([a.attention, b.attention, a.reason], ['full', 'lighthouse', 'command']);
   await lhd.call('job.cancel', { job });
