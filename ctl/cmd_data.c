@@ -167,7 +167,7 @@ static int inspect_sequence(struct view *v, const struct lh_job *job,
 	const struct lh_shard *s = lh_data_locate(d, v->at, &from, &to);
 
 	n = to - from < v->most ? to - from : v->most;
-	v->as_text = job->data.tokenizer == LH_TOKENIZER_BYTES;
+	v->as_text = lh_job_tokenizer(job) == LH_TOKENIZER_BYTES;
 	v->about = json_pack("{s:I, s:I, s:o, s:[I, I]}", "sequence", (json_int_t)v->at,
 			     "epoch", (json_int_t)lh_data_epoch(d, v->at), "file",
 			     name_of(s->path), "positions", (json_int_t)from,

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fs.h"
+#include "data/vocabulary.h"
 #include "jobs/jobfile.h"
 #include "jobs/jobfile_int.h"
 #include "lighthouse/shard.h"
@@ -90,7 +92,7 @@ static int check_model(const struct lh_job *job, const struct lh_node *root,
 		lh_err_hint(err, "it is dim / heads unless given");
 		return blame(root, "model.head_dim", err);
 	}
-	if (job->data.tokenizer == LH_TOKENIZER_BYTES && m->vocab < LH_BYTES_VOCAB) {
+	if (lh_job_tokenizer(job) == LH_TOKENIZER_BYTES && m->vocab < LH_BYTES_VOCAB) {
 		lh_err_set(err, LH_EJOBFILE, "found %" PRId64 ", the byte tokenizer needs %d "
 			   "or more", m->vocab, LH_BYTES_VOCAB);
 		lh_err_hint(err, "256 bytes and the separator of documents");
@@ -149,7 +151,7 @@ static int check_passkey(const struct lh_job *job, const struct lh_node *root,
 
 	if (!job->evaluation.passkey.every_steps)
 		return 0;
-	if (job->data.tokenizer != LH_TOKENIZER_BYTES) {
+	if (lh_job_tokenizer(job) != LH_TOKENIZER_BYTES) {
 		lh_err_set(err, LH_EJOBFILE, "digits are hidden in bytes, and the job's ids "
 			   "are none");
 		lh_err_hint(err, "data.tokenizer: bytes, or every_steps: 0");
@@ -332,12 +334,31 @@ static int check_shard(const struct lh_job *job, const char *path, int64_t need,
 	return rc;
 }
 
+static int check_tokenizer(const struct lh_job *job, struct lh_err *err)
+{
+	struct lh_vocabulary v;
+
+	if (lh_job_tokenizer(job) != LH_TOKENIZER_FILE)
+		return 0;
+	if (lh_vocabulary_read(&v, job->data.tokenizer, err))
+		return lh_fs_exists(job->data.tokenizer) ? err->code :
+			lh_err_hint(err, "bytes, none, or a path relative to the job file");
+	if (v.size <= job->model.vocab)
+		return 0;
+	lh_err_set(err, LH_EDATA, "'%s' has ids up to %" PRId64 ", model.vocab is %" PRId64,
+		   job->data.tokenizer, v.size - 1, job->model.vocab);
+	return lh_err_hint(err, "model.vocab: %" PRId64 ", or a multiple of 64 above it",
+			   v.size);
+}
+
 int lh_jobfile_check_data(const struct lh_job *job, const struct lh_node *root,
 			  struct lh_err *err)
 {
 	/* A sequence of documents that are kept apart is filled up. */
 	int64_t need = job->data.documents == LH_DOCUMENTS_ATTEND ? job->data.seq_len + 1 : 2;
 
+	if (check_tokenizer(job, err))
+		return blame(root, "data.tokenizer", err);
 	for (int i = 0; i < job->data.train_count; i++)
 		if (check_shard(job, job->data.train[i], need, err))
 			return blame(root, "data.train", err);
@@ -411,6 +432,15 @@ int lh_jobfile_find_phase(const struct lh_job *job, const char *name, int *phase
 	return lh_err_hint(err, "the phases are %s", all);
 }
 
+enum lh_tokenizer lh_job_tokenizer(const struct lh_job *job)
+{
+	const char *name = job->data.tokenizer;
+
+	return !strcmp(name, "bytes") ? LH_TOKENIZER_BYTES :
+	       !strcmp(name, "none")  ? LH_TOKENIZER_NONE :
+					LH_TOKENIZER_FILE;
+}
+
 void lh_job_release(struct lh_job *job)
 {
 	free(job->name);
@@ -421,6 +451,7 @@ void lh_job_release(struct lh_job *job)
 	free(job->data.train);
 	for (int i = 0; i < job->data.source_count; i++)
 		free(job->data.sources[i].name);
+	free(job->data.tokenizer);
 	for (int i = 0; i < job->data.validation_count; i++) {
 		free(job->data.validation[i].name);
 		free(job->data.validation[i].path);

@@ -23,6 +23,8 @@ static void print_key(FILE *f, const struct lh_key *k, const char *prefix)
 		snprintf(kind, sizeof(kind), "%g .. %g", k->min_number, k->max_number);
 	else if (k->type == LH_KEY_BOOLEAN)
 		snprintf(kind, sizeof(kind), "true | false");
+	else if (k->type == LH_KEY_PATH && *kind)
+		strcat(kind, " | PATH");
 	fprintf(f, "  %-28s %s", path, k->doc);
 	if (*kind)
 		fprintf(f, " [%s]", kind);

@@ -25,7 +25,8 @@ struct lh_key {
 	bool required;
 	bool lighthouse;      /* means nothing in a phase of full attention */
 	const char *fallback; /* as it would stand in the file */
-	const char *names[8]; /* LH_KEY_ENUM, in the order of the enum */
+	const char *names[8]; /* LH_KEY_ENUM, in the order of the enum; LH_KEY_PATH: words
+			       * that are no paths */
 	const char *doc;
 };
 

@@ -16,6 +16,29 @@ static char *absolute(const struct lh_reader *r, const char *path)
 	return lh_asprintf("%s/%s", r->base_dir, path);
 }
 
+/* A name must survive JSON, or the worker would be told another. */
+static int check_name(const struct lh_reader *r, const struct lh_node *n, const char *path,
+		      const char *file)
+{
+	json_t *name = json_string(file);
+
+	if (!name) {
+		lh_err_set(r->err, LH_EDATA, "the name of '%.200s' is not UTF-8", file);
+		lh_err_hint(r->err, "rename the file");
+		return lh_node_blame(n, path, r->err);
+	}
+	json_decref(name);
+	return 0;
+}
+
+static bool is_word(const struct lh_key *key, const char *text)
+{
+	for (int i = 0; key->names[i]; i++)
+		if (!strcmp(key->names[i], text))
+			return true;
+	return false;
+}
+
 int lh__read_path(const struct lh_reader *r, const struct lh_node *n, const char *path,
 		  const struct lh_key *key, char **out)
 {
@@ -25,9 +48,14 @@ int lh__read_path(const struct lh_reader *r, const struct lh_node *n, const char
 	if (rc)
 		return rc;
 	free(*out);
-	*out = absolute(r, text);
+	*out = is_word(key, text) ? lh_strdup(text) : absolute(r, text);
 	free(text);
-	return 0;
+	rc = check_name(r, n, path, *out);
+	if (rc) {
+		free(*out);
+		*out = NULL;
+	}
+	return rc;
 }
 
 /* A glob under base_dir, whose own bytes stand for themselves. */
@@ -44,18 +72,11 @@ static char *glob_pattern(const struct lh_reader *r, const char *text)
 	return out;
 }
 
-/* The name must survive JSON, or the worker would train on less than asked. */
 static int add_shard(const struct lh_reader *r, const struct lh_node *n, const char *path,
 		     struct lh_job_data *d, const char *file)
 {
-	json_t *name = json_string(file);
-
-	if (!name) {
-		lh_err_set(r->err, LH_EDATA, "the name of '%.200s' is not UTF-8", file);
-		lh_err_hint(r->err, "rename the file");
-		return lh_node_blame(n, path, r->err);
-	}
-	json_decref(name);
+	if (check_name(r, n, path, file))
+		return r->err->code;
 	d->train = lh_realloc(d->train,
 			      (size_t)(d->train_count + 1) * sizeof(*d->train));
 	d->train[d->train_count++] = lh_strdup(file);

@@ -213,7 +213,7 @@ static int read_item(struct reader *r, struct lh_choice *item)
 	if (!json_is_object(r->line))
 		return bad(r, "it is no JSON object",
 			   "{\"ctx\": \"...\", \"endings\": [\"...\", \"...\"], \"label\": 0}");
-	if (!ids && r->job->data.tokenizer != LH_TOKENIZER_BYTES)
+	if (!ids && lh_job_tokenizer(r->job) != LH_TOKENIZER_BYTES)
 		return bad(r, "the job's ids are not bytes, and the item has no ids",
 			   "add \"ctx_ids\" and \"endings_ids\", by the job's tokenizer");
 	*item = (struct lh_choice){ .from = r->c->id_count };

@@ -48,7 +48,7 @@ static const char *type_name(enum lh_tensor_type type)
 /* What ends a document, if the job's ids mean something to us. */
 static json_t *end_id(const struct lh_job *job)
 {
-	return job->data.tokenizer == LH_TOKENIZER_BYTES ? json_integer(LH_BYTES_SEPARATOR) :
+	return lh_job_tokenizer(job) == LH_TOKENIZER_BYTES ? json_integer(LH_BYTES_SEPARATOR) :
 							   json_null();
 }
 

@@ -78,7 +78,7 @@ int lh_loop_may_passkey(const struct lh_loop *l, struct lh_err *err)
 {
 	const struct lh_job_data *d = &l->job->data;
 
-	if (d->tokenizer != LH_TOKENIZER_BYTES || l->job->model.vocab < LH_BYTES_VOCAB) {
+	if (lh_job_tokenizer(l->job) != LH_TOKENIZER_BYTES || l->job->model.vocab < LH_BYTES_VOCAB) {
 		lh_err_set(err, LH_ESTATE, "digits are hidden in bytes, and the job's ids are "
 			   "none");
 		return lh_err_hint(err, "data.tokenizer: bytes");

@@ -34,7 +34,8 @@ enum lh_attention { LH_ATTENTION_FULL, LH_ATTENTION_LIGHTHOUSE };
  * daemon/train/layout.h. */
 enum lh_recompute { LH_RECOMPUTE_AUTO, LH_RECOMPUTE_NONE, LH_RECOMPUTE_CHEAP,
 		    LH_RECOMPUTE_MLP, LH_RECOMPUTE_LAYER };
-enum lh_tokenizer { LH_TOKENIZER_BYTES, LH_TOKENIZER_NONE };
+/* How ids become text; a file's is known to lhctl alone. */
+enum lh_tokenizer { LH_TOKENIZER_BYTES, LH_TOKENIZER_NONE, LH_TOKENIZER_FILE };
 
 /* Of a sequence: tokens see all before them, or those of their own document alone. */
 enum lh_documents { LH_DOCUMENTS_ATTEND, LH_DOCUMENTS_SEPARATE };
@@ -91,8 +92,8 @@ struct lh_job_data {
 	struct lh_job_set validation[LH_SETS_MAX]; /* the first is what rules mean */
 	int validation_count;
 	enum lh_shard_format format; /* of all of them */
-	enum lh_tokenizer tokenizer;
 	enum lh_documents documents;
+	char *tokenizer;    /* "bytes", "none", or the absolute path of a file */
 	int64_t seq_len;    /* N tokens a sequence */
 	int64_t shuffle_seed;
 };
@@ -214,6 +215,9 @@ void lh_job_release(struct lh_job *job);
 
 /* Sequences of a rank's micro-batch: micro_sequences, or its whole part of a step. */
 int64_t lh_job_micro_sequences(const struct lh_job *job);
+
+enum lh_tokenizer lh_job_tokenizer(const struct lh_job *job);
+
 /* Parameters of the model, and how many of them are embedding or output. */
 int64_t lh_job_model_params(const struct lh_job_model *m);
 

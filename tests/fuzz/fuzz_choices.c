@@ -38,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		char path[64];
 		int fd = fuzz_file(data, bytes, path);
 
-		job.data.tokenizer = of_bytes ? LH_TOKENIZER_BYTES : LH_TOKENIZER_NONE;
+		job.data.tokenizer = of_bytes ? "bytes" : "none";
 		if (lh_choices_read(&c, path, &job, &err))
 			LH_ASSERT(*err.text && *err.hint && !c.ids && !c.items);
 		else

@@ -183,6 +183,47 @@ static void multiple_choice_is_read_before_anything_starts(void **state)
 	refused_with("evaluation.choices.items", "0", "an integer from 1");
 }
 
+/* With room for the ids of its file, and back from JSON. */
+static void a_tokenizer_may_be_a_file(void **state)
+{
+	static const char *const set[] = { "data.tokenizer=raw/t.json",
+					   "evaluation.passkey.every_steps=0",
+					   "evaluation.choices.every_steps=0",
+					   "evaluation.choices.files=''" };
+	static const char *const none[] = { "data.tokenizer=byte", set[1], set[2], set[3] };
+	const char *json = "{\"model\":{\"vocab\":{\"a\":%d}}}";
+	char *path = lh_asprintf("%s/raw/t.json", dir), *text = text_with(-1, NULL), file[80];
+	struct lh_job job, back = { 0 };
+	struct lh_err err;
+	json_t *resolved;
+
+	(void)state;
+	snprintf(file, sizeof(file), json, 299);
+	assert_int_equal(lh_fs_write_atomic(path, file, strlen(file), NULL), 0);
+	if (load(&job, text, strlen(text), set, 4, &err))
+		fail_msg("refused: %s", err.text);
+	assert_int_equal(lh_job_tokenizer(&job), LH_TOKENIZER_FILE);
+	assert_string_equal(job.data.tokenizer, path);
+	resolved = lh_jobfile_to_json(&job);
+	assert_int_equal(lh_jobfile_from_json(&back, resolved, &err), 0);
+	assert_string_equal(back.data.tokenizer, path);
+	json_decref(resolved);
+	lh_job_release(&back);
+	lh_job_release(&job);
+	snprintf(file, sizeof(file), json, 300);
+	assert_int_equal(lh_fs_write_atomic(path, file, strlen(file), NULL), 0);
+	assert_int_equal(load(&job, text, strlen(text), set, 4, &err), LH_EDATA);
+	assert_non_null(strstr(err.text, "data.tokenizer: '"));
+	assert_non_null(strstr(err.text, "has ids up to 300, model.vocab is 300"));
+	assert_non_null(strstr(err.hint, "model.vocab: 301"));
+	assert_int_equal(load(&job, text, strlen(text), none, 4, &err), LH_EDATA);
+	assert_non_null(strstr(err.text, "there is no tokenizer"));
+	assert_non_null(strstr(err.hint, "bytes, none, or a path"));
+	assert_int_equal(unlink(path), 0);
+	free(path);
+	free(text);
+}
+
 static void shards_are_found_once_whatever_their_names(void **state)
 {
 	static const char *const all[] = { "data.train=['[odd]/b*.bin', '[odd]/*.bin', "
@@ -298,6 +339,7 @@ int main(void)
 		cmocka_unit_test(documents_are_kept_apart_where_they_are_known),
 		cmocka_unit_test(passkeys_need_bytes_and_room),
 		cmocka_unit_test(multiple_choice_is_read_before_anything_starts),
+		cmocka_unit_test(a_tokenizer_may_be_a_file),
 		cmocka_unit_test(shards_are_found_once_whatever_their_names),
 		cmocka_unit_test(a_mixture_is_read_by_source),
 		cmocka_unit_test(a_mixture_that_is_none_is_refused),

@@ -22,7 +22,7 @@ enum { T = 64, V = LH_BYTES_VOCAB };
 static struct lh_job job(void)
 {
 	return (struct lh_job){ .model.vocab = V, .data.seq_len = T,
-				.data.tokenizer = LH_TOKENIZER_BYTES,
+				.data.tokenizer = "bytes",
 				.evaluation.choices.items = 1000 };
 }
 
@@ -132,7 +132,7 @@ static void other_tokenizers_have_ids(void **state)
 	(void)state;
 	assert_int_equal(read_text(&c, both, &j, &err), LH_EDATA);
 	assert_non_null(strstr(err.text, "token id 300, model.vocab is 257"));
-	j.data.tokenizer = LH_TOKENIZER_NONE;
+	j.data.tokenizer = "none";
 	j.model.vocab = 1000;
 	must_read(&c, both, &j);
 	assert_int_equal(c.items[0].context, 2);
@@ -211,7 +211,8 @@ static void what_is_no_item_is_refused_with_its_line(void **state)
 static void what_is_too_large_is_refused(void **state)
 {
 	char *line = lh_alloc(LH_CHOICES_LINE_BYTES + 200), *at;
-	const struct lh_job j = { .model.vocab = V, .data.seq_len = 1 << 20,
+	const struct lh_job j = { .model.vocab = V, .data.tokenizer = "bytes",
+				  .data.seq_len = 1 << 20,
 				  .evaluation.choices.items = 1 << 20 };
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_choices c;
