@@ -11,6 +11,7 @@
 #include "commands.h"
 #include "jobs/jobfile.h"
 #include "lighthouse/shard.h"
+#include "tokenizer.h"
 #include "train/data.h"
 #include "train/settings.h"
 
@@ -18,6 +19,7 @@ static const struct ctl_option options[] = {
 	{ "at", 0, "N", false, "position in the file, or number of the sequence (0)" },
 	{ "tokens", 'n', "N", false, "tokens to show at most (200)" },
 	{ "format", 0, "NAME", false, "of a file without a header: uint16 or uint32" },
+	{ "tokenizer", 0, "FILE", false, "whose ids they are; of a job its own" },
 	{ "ids", 0, NULL, false, "ids, also where they stand for bytes" },
 	{ "json", 0, NULL, false, "as data" },
 	{ NULL },
@@ -26,12 +28,13 @@ static const struct ctl_option options[] = {
 struct view {
 	const struct ctl *c;
 	int64_t at, most;
-	bool as_text; /* ids below 256 are bytes */
+	bool as_bytes; /* ids below 256 are bytes */
+	const char *tokenizer; /* borrowed; NULL: none is known */
 	json_t *about; /* what comes before the ids */
 };
 
 /* Bytes as text, any other id as <|ID|>; heap. */
-static char *text_of(const int32_t *ids, int64_t n)
+static char *text_of_bytes(const int32_t *ids, int64_t n)
 {
 	char *text = lh_calloc((size_t)n + 1, 2 * LH_UTF8_OUT_BYTES), *end = text;
 	struct lh_utf8 decoder = { 0 };
@@ -49,6 +52,35 @@ static char *text_of(const int32_t *ids, int64_t n)
 	}
 	lh_utf8_end(&decoder, end);
 	return text;
+}
+
+static int decode(const char *tokenizer, const int32_t *ids, int64_t n, char **text,
+		  struct lh_err *err)
+{
+	struct ctl_tokenizer *t = NULL;
+	struct lh_vocabulary v;
+	int rc = lh_vocabulary_read(&v, tokenizer, err);
+
+	if (!rc)
+		rc = ctl_tokenizer_open(&t, tokenizer, &v, err);
+	if (!rc)
+		rc = ctl_tokenizer_decode(t, ids, n, text, err);
+	ctl_tokenizer_close(t);
+	return rc;
+}
+
+/* *text: heap, NULL where it is not known or not wanted. */
+static int text_of(const struct view *v, const int32_t *ids, int64_t n, char **text,
+		   struct lh_err *err)
+{
+	*text = NULL;
+	if (ctl_opt(v->c, "ids"))
+		return 0;
+	if (v->tokenizer)
+		return decode(v->tokenizer, ids, n, text, err);
+	if (v->as_bytes)
+		*text = text_of_bytes(ids, n);
+	return 0;
 }
 
 static void print_about(const json_t *about)
@@ -74,11 +106,14 @@ static void print_about(const json_t *about)
 static int show(struct view *v, const struct lh_shard *s, int64_t from, int64_t n)
 {
 	int32_t *ids = lh_calloc((size_t)n, sizeof(*ids));
-	char *text = NULL;
+	struct lh_err err = LH_ERR_INIT;
+	char *text;
 
 	lh_shard_read(s, from, n, ids);
-	if (v->as_text && !ctl_opt(v->c, "ids"))
-		text = text_of(ids, n);
+	if (text_of(v, ids, n, &text, &err)) {
+		free(ids);
+		return ctl_fail(&err);
+	}
 	if (ctl_opt(v->c, "json")) {
 		json_t *list = json_array();
 
@@ -149,7 +184,7 @@ static int inspect_file(struct view *v, const char *path)
 	}
 	lh_shard_document(&s, v->at, &from, &to);
 	n = s.count - v->at < v->most ? s.count - v->at : v->most;
-	v->as_text = s.vocab == LH_BYTES_VOCAB;
+	v->as_bytes = s.vocab == LH_BYTES_VOCAB;
 	v->about = json_pack("{s:o, s:I, s:i, s:I, s:I, s:I, s:[I, I]}", "file",
 			     name_of(path), "tokens", (json_int_t)s.count, "bytes_a_token",
 			     s.width, "largest_id", (json_int_t)s.max_token, "documents",
@@ -167,7 +202,9 @@ static int inspect_sequence(struct view *v, const struct lh_job *job,
 	const struct lh_shard *s = lh_data_locate(d, v->at, &from, &to);
 
 	n = to - from < v->most ? to - from : v->most;
-	v->as_text = lh_job_tokenizer(job) == LH_TOKENIZER_BYTES;
+	v->as_bytes = lh_job_tokenizer(job) == LH_TOKENIZER_BYTES;
+	if (!v->tokenizer && lh_job_tokenizer(job) == LH_TOKENIZER_FILE)
+		v->tokenizer = job->data.tokenizer;
 	v->about = json_pack("{s:I, s:I, s:o, s:[I, I]}", "sequence", (json_int_t)v->at,
 			     "epoch", (json_int_t)lh_data_epoch(d, v->at), "file",
 			     name_of(s->path), "positions", (json_int_t)from,
@@ -244,7 +281,8 @@ static int inspect_job(struct view *v)
 static int run(struct ctl *c)
 {
 	struct view v = { .c = c, .at = ctl_opt_int(c, "at", 0, 0, INT64_MAX / 2),
-			  .most = ctl_opt_int(c, "tokens", 200, 1, 100000000) };
+			  .most = ctl_opt_int(c, "tokens", 200, 1, 100000000),
+			  .tokenizer = ctl_opt(c, "tokenizer") };
 	int rc;
 
 	if (strcmp(c->args[0], "inspect"))
@@ -260,7 +298,9 @@ const struct ctl_command ctl_cmd_data = {
 	"Look at tokens.\n"
 	"Of a token file those from a position on, with the document that holds it; of a job\n"
 	"a sequence by its number in the run, as its worker draws it. Bytes are shown as text,\n"
-	"other ids as <|ID|>; ids of a tokenizer that is not known as they are.",
+	"other ids as <|ID|>; those of a tokenizer as its text where it is known (a job's, or\n"
+	"--tokenizer), else as they are.",
 	"  lhctl data inspect text.train.bin --at 1000000\n"
 	"  lhctl data inspect corpus_text_document.idx --json\n"
+	"  lhctl data inspect web.train.bin --tokenizer Llama-3.2-1B/tokenizer.json\n"
 	"  lhctl data inspect my-job --at 4096 -n 1000\n", 2, 2, options, run };

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "commands.h"
+#include "text_stream.h"
 
 enum { PROMPT_MAX_BYTES = 65536 };
 
@@ -17,13 +18,6 @@ static const struct ctl_option options[] = {
 	CTL_OPTION_JSON,
 	{ NULL },
 };
-
-static void on_note(void *arg, const char *method, json_t *params)
-{
-	(void)arg;
-	if (!strcmp(method, "sample"))
-		ctl_put_text(ctl_str(params, "text"));
-}
 
 /* The prompt; heap. What the model would not see whole is refused: exits 2. */
 static char *prompt_of(const struct ctl *c)
@@ -44,6 +38,7 @@ static char *prompt_of(const struct ctl *c)
 	return out;
 }
 
+/* Of job.sample; what is no text is refused before anybody is asked. */
 static json_t *params_of(const struct ctl *c, int64_t job, const char *prompt)
 {
 	return json_pack("{s:I, s:o, s:I, s:f, s:I, s:f, s:I}", "job", (json_int_t)job,
@@ -55,12 +50,165 @@ static json_t *params_of(const struct ctl *c, int64_t job, const char *prompt)
 			 "seed", (json_int_t)ctl_opt_int(c, "seed", 1, 0, INT64_MAX));
 }
 
+/* ---- by the job's tokenizer ------------------------------------------------ */
+
+/* The daemon and its workers know ids alone: they are made of the prompt here, and text
+ * of those that come. */
+struct speech {
+	bool shown;               /* as it comes */
+	struct lh_vocabulary vocabulary;
+	struct ctl_tokenizer *t;  /* NULL: the job's ids are bytes */
+	struct ctl_text_stream stream;
+	struct lh_err err;        /* of what came; told when all has */
+};
+
+/* Text that ids make behind those before them, heap; NULL after the first error, which
+ * stays in s->err. */
+static char *hear(struct speech *s, const json_t *list)
+{
+	size_t n = json_array_size(list);
+	int32_t *ids = lh_calloc(n, sizeof(*ids));
+	char *text = NULL;
+
+	for (size_t i = 0; i < n; i++)
+		ids[i] = (int32_t)json_integer_value(json_array_get(list, i));
+	if (!s->err.code)
+		ctl_text_stream_add(&s->stream, ids, (int64_t)n, &text, &s->err);
+	free(ids);
+	return text;
+}
+
+static void on_note(void *arg, const char *method, json_t *params)
+{
+	struct speech *s = arg;
+	char *text;
+
+	if (strcmp(method, "sample"))
+		return;
+	if (!s->t) {
+		ctl_put_text(ctl_str(params, "text"));
+		return;
+	}
+	text = hear(s, json_object_get(params, "ids"));
+	if (text)
+		ctl_put_text(text);
+	free(text);
+}
+
+static int refuse_empty(const char *tokenizer, struct lh_err *err)
+{
+	lh_err_set(err, LH_EDATA, "an empty prompt begins with what ends a text, and of that "
+		   "'%s' does not tell", tokenizer);
+	return lh_err_hint(err, "give a --prompt");
+}
+
+/* The prompt in `params` becomes ids, and the stream begins behind it. */
+static int say_ids(struct speech *s, const char *tokenizer, json_t *params,
+		   struct lh_err *err)
+{
+	const char *prompt = ctl_str(params, "prompt");
+	struct ctl_text text = { prompt, (int64_t)strlen(prompt) };
+	struct ctl_ids ids = { 0 };
+	json_t *list = json_array();
+	int64_t n;
+	int rc;
+
+	rc = ctl_tokenizer_encode(s->t, &text, 1, &ids, &n, err);
+	if (!rc && !n && s->vocabulary.eos < 0)
+		rc = refuse_empty(tokenizer, err);
+	if (!rc)
+		rc = ctl_text_stream_begin(&s->stream, s->t, ids.ids, n, err);
+	for (int64_t i = 0; i < ids.count; i++)
+		json_array_append_new(list, json_integer(ids.ids[i]));
+	json_object_del(params, "prompt");
+	json_object_set_new(params, "ids", list);
+	json_object_set_new(params, "stop", json_integer(s->vocabulary.eos));
+	json_object_set_new(params, "below", json_integer(s->vocabulary.size));
+	free(ids.ids);
+	return rc;
+}
+
+static int open_tokenizer(struct speech *s, const char *tokenizer, struct lh_err *err)
+{
+	int rc = lh_vocabulary_read(&s->vocabulary, tokenizer, err);
+
+	return rc ? rc : ctl_tokenizer_open(&s->t, tokenizer, &s->vocabulary, err);
+}
+
+/* The prompt in `params` takes the form that the job's model takes. */
+static int say_prompt(struct speech *s, struct ctl_client *k, json_t *params,
+		      struct lh_err *err)
+{
+	json_t *job = json_object_get(params, "job");
+	json_t *shown = ctl_call(k, "job.show", json_pack("{s:O}", "job", job), err);
+	json_t *data = json_object_get(json_object_get(shown, "spec"), "data");
+	const char *tokenizer = ctl_str(data, "tokenizer");
+	int rc = shown ? 0 : err->code;
+
+	if (!rc && *tokenizer == '/') {
+		rc = open_tokenizer(s, tokenizer, err);
+		if (!rc)
+			rc = say_ids(s, tokenizer, params, err);
+	}
+	json_decref(shown);
+	return rc;
+}
+
+/* What was not shown yet: what is still held, or all, which becomes part of the result. */
+static int end_speech(struct speech *s, json_t *result, struct lh_err *err)
+{
+	char *head = s->shown ? lh_strdup("") : hear(s, json_object_get(result, "ids"));
+	char *tail = NULL, *text;
+
+	if (!s->err.code)
+		ctl_text_stream_end(&s->stream, &tail, &s->err);
+	*err = s->err;
+	if (!err->code) {
+		text = lh_asprintf("%s%s", head, tail);
+		if (s->shown)
+			ctl_put_text(text);
+		else
+			json_object_set_new(result, "text", json_string(text));
+		free(text);
+	}
+	free(head);
+	free(tail);
+	return err->code;
+}
+
+/* ---- the command ----------------------------------------------------------- */
+
+static int sample(struct ctl_client *k, struct speech *s, const char *prompt,
+		  json_t *params)
+{
+	struct lh_err err = LH_ERR_INIT;
+	json_t *result;
+	int rc;
+
+	if (say_prompt(s, k, params, &err))
+		return ctl_fail(&err);
+	if (s->shown) {
+		ctl_put_text(prompt); /* so that the text reads whole */
+		ctl_on_note(k, on_note, s);
+	}
+	result = ctl_call(k, "job.sample", json_incref(params), &err);
+	rc = !result ? err.code : s->t ? end_speech(s, result, &err) : 0;
+	if (s->shown && result)
+		putchar('\n');
+	if (rc)
+		rc = ctl_fail(&err);
+	else if (!s->shown)
+		rc = ctl_print_json_take(json_incref(result));
+	json_decref(result);
+	return rc;
+}
+
 static int run(struct ctl *c)
 {
 	struct ctl_client *k = ctl_connect(c);
-	struct lh_err err = LH_ERR_INIT;
+	struct speech s = { .shown = !ctl_opt(c, "json") };
 	char *prompt;
-	json_t *params, *result = NULL;
+	json_t *params;
 	int64_t job;
 	int rc;
 
@@ -70,19 +218,11 @@ static int run(struct ctl *c)
 	prompt = prompt_of(c);
 	if (rc == CTL_DONE) {
 		params = params_of(c, job, prompt);
-		if (!ctl_opt(c, "json")) {
-			ctl_put_text(prompt); /* so that the text reads whole */
-			ctl_on_note(k, on_note, NULL);
-		}
-		result = ctl_call(k, "job.sample", params, &err);
-		if (!result)
-			rc = ctl_fail(&err);
-		else if (ctl_opt(c, "json"))
-			rc = ctl_print_json_take(json_incref(result));
-		else
-			putchar('\n');
+		rc = sample(k, &s, prompt, params);
+		json_decref(params);
 	}
-	json_decref(result);
+	ctl_text_stream_release(&s.stream);
+	ctl_tokenizer_close(s.t);
 	free(prompt);
 	ctl_disconnect(k);
 	return rc;
@@ -91,7 +231,9 @@ static int run(struct ctl *c)
 const struct ctl_command ctl_cmd_sample = {
 	"sample", "JOB",
 	"Let the model write.\n"
-	"A running job answers between two steps, an ended one from its checkpoint.",
+	"A running job answers between two steps, an ended one from its checkpoint. Where the\n"
+	"job has a tokenizer (data.tokenizer) it makes tokens of the prompt, and text of what\n"
+	"comes.",
 	"  lhctl sample my-job --prompt 'int main(' --tokens 300\n"
 	"  lhctl sample my-job --top-k 0 --top-p 0.9 --seed 7\n"
 	"  lhctl sample my-job --temperature 0 --json\n", 1, 1, options, run };

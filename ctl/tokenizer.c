@@ -30,6 +30,7 @@ enum { VERSION = 1, LOAD_MS = 120000, REPLY_MS = 60000, BYTES_A_SECOND = 64 << 1
        HEAD_BYTES = 8, ERROR_MAX_BYTES = 4096 };
 /* An id takes a byte of text, but for what normalization makes longer. */
 enum { IDS_A_BYTE = 32, IDS_A_TEXT = 64, BYTES_AN_ID = 1024, TEXT_FREE_BYTES = 16 << 20 };
+#define REPLACEMENT "\xef\xbf\xbd"
 /* From the directory of lhctl. */
 #define HF_PROGRAM "../lib/lighthouse/hf/main.mjs"
 #define SENTENCEPIECE_PROGRAM "lhsentencepiece"
@@ -208,7 +209,7 @@ static int receive(struct ctl_tokenizer *t, uint32_t kind, size_t max_bytes, int
 	return rc;
 }
 
-/* Bytes that are ASCII, and then those that are one character; 0 of both: none is there. */
+/* Bytes that are whole characters, ASCII first: there it is fast. */
 static size_t good_run(const unsigned char *s, size_t n)
 {
 	size_t i = 0;
@@ -232,19 +233,19 @@ static size_t bad_run(const unsigned char *s, size_t n)
 	return i > 1 && lh_utf8_span(s, i) ? i - 1 : i;
 }
 
-static void append_text(struct lh_buf *frame, const struct ctl_text *text)
+static void append_text(struct lh_buf *to, const char *text, size_t left)
 {
-	const unsigned char *at = (const unsigned char *)text->text;
+	const unsigned char *at = (const unsigned char *)text;
 
-	for (size_t left = (size_t)text->bytes; left;) {
+	while (left) {
 		size_t n = good_run(at, left);
 
-		lh_buf_append(frame, at, n);
+		lh_buf_append(to, at, n);
 		at += n;
 		left -= n;
 		if (!left)
 			break;
-		lh_buf_append(frame, "\xef\xbf\xbd", 3);
+		lh_buf_append(to, REPLACEMENT, 3);
 		n = bad_run(at, left);
 		at += n;
 		left -= n;
@@ -430,7 +431,8 @@ static int take_ids(struct ctl_tokenizer *t, const char *body, size_t bytes, int
 		ids->cap = 2 * (ids->count + all);
 		ids->ids = lh_realloc(ids->ids, (size_t)ids->cap * sizeof(*ids->ids));
 	}
-	memcpy(ids->ids + ids->count, words + n, (size_t)all * 4);
+	if (all)
+		memcpy(ids->ids + ids->count, words + n, (size_t)all * 4);
 	ids->count += all;
 	return 0;
 }
@@ -444,7 +446,7 @@ static void put_texts(struct lh_buf *frame, const struct ctl_text *texts, int n)
 	for (int i = 0; i < n; i++) {
 		size_t from = frame->used_bytes;
 
-		append_text(frame, &texts[i]);
+		append_text(frame, texts[i].text, (size_t)texts[i].bytes);
 		head[3 + i] = (uint32_t)(frame->used_bytes - from);
 	}
 	LH_ASSERT(frame->used_bytes <= UINT32_MAX);
@@ -486,15 +488,51 @@ int ctl_tokenizer_encode(struct ctl_tokenizer *t, const struct ctl_text *texts, 
 	return rc;
 }
 
+/* A C string of it. */
+static char *string_of(const char *body, size_t bytes)
+{
+	struct lh_buf text = { 0 };
+
+	while (bytes) {
+		size_t n = strnlen(body, bytes);
+
+		append_text(&text, body, n);
+		if (n < bytes) {
+			lh_buf_append(&text, REPLACEMENT, 3);
+			n++;
+		}
+		body += n;
+		bytes -= n;
+	}
+	lh_buf_append(&text, "", 1);
+	return text.data;
+}
+
+static int check_known(const struct ctl_tokenizer *t, const int32_t *ids, int64_t n,
+		       struct lh_err *err)
+{
+	for (int64_t i = 0; i < n; i++) {
+		if (ids[i] >= 0 && ids[i] < t->vocab)
+			continue;
+		lh_err_set(err, LH_EDATA, "id %d is none of the tokenizer's %" PRId64, ids[i],
+			   t->vocab);
+		return lh_err_hint(err, "is it the tokenizer that the text was packed with?");
+	}
+	return 0;
+}
+
 int ctl_tokenizer_decode(struct ctl_tokenizer *t, const int32_t *ids, int64_t n,
-			 char **text, size_t *bytes, struct lh_err *err)
+			 char **text, struct lh_err *err)
 {
 	uint32_t head[2] = { (uint32_t)n * 4, DECODE };
 	int64_t end_us = deadline_us(t, n * 4);
-	int rc;
+	size_t bytes;
+	char *body;
+	int rc = check_known(t, ids, n, err);
 
 	LH_ASSERT(n * 4 <= UINT32_MAX);
-
+	if (rc)
+		return rc;
 	if (t->failed.code) {
 		*err = t->failed;
 		return err->code;
@@ -502,6 +540,12 @@ int ctl_tokenizer_decode(struct ctl_tokenizer *t, const int32_t *ids, int64_t n,
 	rc = send_all(t, (const char *)head, sizeof(head), end_us, err);
 	if (!rc)
 		rc = send_all(t, (const char *)ids, (size_t)n * 4, end_us, err);
-	return rc ? rc : receive(t, TEXT, (size_t)(n * BYTES_AN_ID + TEXT_FREE_BYTES), end_us,
-				 text, bytes, err);
+	if (!rc)
+		rc = receive(t, TEXT, (size_t)(n * BYTES_AN_ID + TEXT_FREE_BYTES), end_us,
+			     &body, &bytes, err);
+	if (rc)
+		return rc;
+	*text = string_of(body, bytes);
+	free(body);
+	return 0;
 }

@@ -53,9 +53,10 @@ void ctl_tokenizer_close(struct ctl_tokenizer *t); /* NULL is allowed */
  * or LH_ETOOBIG; all that comes after an error is the same error. */
 int ctl_tokenizer_encode(struct ctl_tokenizer *t, const struct ctl_text *texts, int n,
 			 struct ctl_ids *ids, int64_t *counts, struct lh_err *err);
-/* *text is the caller's, NUL-terminated. */
+/* *text: UTF-8, the caller's; U+FFFD stands in it for what is none, and for NUL. LH_EDATA:
+ * an id that the tokenizer does not have. */
 int ctl_tokenizer_decode(struct ctl_tokenizer *t, const int32_t *ids, int64_t n,
-			 char **text, size_t *bytes, struct lh_err *err);
+			 char **text, struct lh_err *err);
 
 /* ---- for tests: any program, with limits of its own ------------------------- */
 struct ctl_tokenizer_program {

@@ -105,7 +105,7 @@ void lh_jobs_note_denied(struct lh_jobs *jobs, const struct lh_caller *who,
  * the caller's. */
 void lh_jobs_restart(struct lh_jobs *jobs, const struct lh_caller *who,
 		     lh_jobs_reply reply, void *arg);
-/* job.sample: pieces as {text}, then the reply. Returns a handle for abandon. */
+/* job.sample: pieces as {text} or {ids}, then the reply. Returns a handle for abandon. */
 typedef void (*lh_jobs_piece)(void *arg, json_t *piece);
 int64_t lh_jobs_sample(struct lh_jobs *jobs, int64_t job, const json_t *args,
 		       lh_jobs_piece piece, lh_jobs_reply reply, void *arg);

@@ -146,11 +146,12 @@ void lh_sample_close_all(struct lh_jobs *jobs)
 
 static void on_piece(struct lh_sample *s, const json_t *m)
 {
-	json_t *text = json_object_get(m, "text"), *piece;
+	json_t *text = json_object_get(m, "text"), *ids = json_object_get(m, "ids"), *piece;
 
-	if (!s->piece || !json_is_string(text))
+	if (!s->piece || (!json_is_string(text) && !json_is_array(ids)))
 		return;
-	piece = json_pack("{s:O}", "text", text);
+	piece = json_is_string(text) ? json_pack("{s:O}", "text", text) :
+				       json_pack("{s:O}", "ids", ids);
 	s->piece(s->arg, piece);
 	json_decref(piece);
 }

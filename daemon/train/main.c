@@ -220,10 +220,11 @@ static void print_json_take(json_t *m)
 	json_decref(m);
 }
 
-static int print_piece(void *arg, const char *text)
+static int print_piece(void *arg, json_t *piece)
 {
 	(void)arg;
-	print_json_take(json_pack("{s:s, s:s}", "m", "piece", "text", text));
+	json_object_set_new(piece, "m", json_string("piece"));
+	print_json_take(json_incref(piece));
 	return ferror(stdout);
 }
 
@@ -256,8 +257,8 @@ static int sample(const char *path, const json_t *json, json_t **result,
 	if (!rc)
 		rc = lh_checkpoint_load(path, model, &p, false, err);
 	if (!rc)
-		rc = lh_sample_run(model, job.model.vocab, p.step, &args, print_piece,
-				   NULL, result, err);
+		rc = lh_sample_run(model, &job, p.step, &args, print_piece, NULL, result,
+				   err);
 	lh_model_free(model);
 	lh_ops_cpu.close(dev);
 	lh_job_release(&job);

@@ -383,13 +383,13 @@ struct caller {
 	const json_t *call;
 };
 
-static int on_piece(void *arg, const char *text)
+static int on_piece(void *arg, json_t *piece)
 {
 	const struct caller *c = arg;
 
 	lh_link_beat(c->l->link);
-	return !lh_link_answer_take(c->l->link, c->call,
-				    json_pack("{s:s, s:s}", "m", "piece", "text", text)) ||
+	json_object_set_new(piece, "m", json_string("piece"));
+	return !lh_link_answer_take(c->l->link, c->call, json_incref(piece)) ||
 	       lh_loop_is_told(c->l);
 }
 
@@ -401,8 +401,8 @@ static int sample(struct lh_loop *l, const json_t *m, json_t **result,
 	int rc = lh_sample_parse(&args, json_object_get(m, "args"), err);
 
 	lh_loop_status(l, "sampling");
-	return rc ? rc : lh_sample_run(l->team.model, l->job->model.vocab, l->p.step, &args,
-				       on_piece, &c, result, err);
+	return rc ? rc : lh_sample_run(l->team.model, l->job, l->p.step, &args, on_piece, &c,
+				       result, err);
 }
 
 static int preflight(struct lh_loop *l, const json_t *m, json_t **result,

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../../ctl/tokenizer.h"
+#include "../../ctl/text_stream.h"
 
 enum { READY = 1, ENCODE, IDS, DECODE, TEXT, ERROR, VOCAB = 256 };
 
@@ -67,7 +67,7 @@ static int serve(const char *how)
 	uint32_t head[2];
 
 	while (hear(head, sizeof(head))) {
-		char *body = lh_alloc(head[0]), text[64];
+		char *body = lh_alloc(head[0]);
 
 		if (!hear(body, head[0]))
 			break;
@@ -84,9 +84,9 @@ static int serve(const char *how)
 		else if (head[1] == ENCODE)
 			answer(how, body, head[0]);
 		for (uint32_t i = 0; head[1] == DECODE && i < head[0] / 4; i++)
-			text[i] = body[4 * i];
+			body[i] = body[4 * i];
 		if (head[1] == DECODE)
-			say(TEXT, text, head[0] / 4);
+			say(TEXT, body, head[0] / 4);
 		free(body);
 	}
 	return 0;
@@ -218,8 +218,8 @@ static void ids_are_appended_and_decoded(void **state)
 	struct ctl_ids ids = { 0 };
 	struct ctl_tokenizer *t;
 	struct lh_err err;
+	const int32_t odd[] = { 'a', 0, 0xff, 'b' };
 	int64_t count;
-	size_t bytes;
 	char *text;
 
 	(void)state;
@@ -230,15 +230,50 @@ static void ids_are_appended_and_decoded(void **state)
 		assert_int_equal(count, 3);
 	}
 	assert_int_equal(ids.count, 9);
-	assert_int_equal(ctl_tokenizer_decode(t, ids.ids + 1, 4, &text, &bytes, &err), 0);
-	assert_int_equal(bytes, 4);
+	assert_int_equal(ctl_tokenizer_decode(t, ids.ids + 1, 4, &text, &err), 0);
 	assert_string_equal(text, "bcab");
 	free(text);
+	assert_int_equal(ctl_tokenizer_decode(t, odd, 4, &text, &err), 0);
+	assert_string_equal(text, "a\xef\xbf\xbd\xef\xbf\xbd""b");
+	free(text);
+	assert_int_equal(ctl_tokenizer_decode(t, &(int32_t){ VOCAB }, 1, &text, &err), LH_EDATA);
+	assert_non_null(strstr(err.text, "id 256 is none of the tokenizer's 256"));
 	assert_int_equal(ctl_tokenizer_encode(t, &(struct ctl_text){ "", (32 << 20) + 1 }, 1,
 					      &ids, &count, &err), LH_ETOOBIG);
 	assert_int_equal(ctl_tokenizer_encode(t, &(struct ctl_text){ "", 0 }, 1, &ids, &count,
 					      &err), 0);
 	free(ids.ids);
+	ctl_tokenizer_close(t);
+}
+
+/* Bytes one by one, of which some are half a character and some none. */
+static void a_stream_tells_whole_characters_and_all_of_them(void **state)
+{
+	static const char *const told[] = { "", "", "", "\xf0\x9f\x9a\xa2", "a", "", "\xc3\xa9",
+					    "", "\xef\xbf\xbd""b", "" };
+	const char *all = "\xf0\x9f\x9a\xa2" "a" "\xc3\xa9" "\xe2" "b" "\xc3";
+	struct ctl_text_stream s;
+	struct ctl_tokenizer *t;
+	struct lh_err err;
+	int32_t id = 'x';
+	char *text;
+
+	(void)state;
+	assert_int_equal(start(&t, "good", &err), 0);
+	assert_int_equal(ctl_text_stream_begin(&s, t, &id, 1, &err), 0);
+	for (int round = 0; round < 9; round++) /* more than it decodes at once */
+		for (int i = 0; i < 10; i++) {
+			id = (unsigned char)all[i];
+			assert_int_equal(ctl_text_stream_add(&s, &id, 1, &text, &err), 0);
+			/* Half a character is held from the round before. */
+			assert_string_equal(text, round && i == 3 ?
+						"\xef\xbf\xbd\xf0\x9f\x9a\xa2" : told[i]);
+			free(text);
+		}
+	assert_int_equal(ctl_text_stream_end(&s, &text, &err), 0);
+	assert_string_equal(text, "\xef\xbf\xbd");
+	free(text);
+	ctl_text_stream_release(&s);
 	ctl_tokenizer_close(t);
 }
 
@@ -248,6 +283,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(one_that_does_not_start_is_told),
 		cmocka_unit_test(one_that_fails_at_a_text_is_told_and_stays_failed),
 		cmocka_unit_test(ids_are_appended_and_decoded),
+		cmocka_unit_test(a_stream_tells_whole_characters_and_all_of_them),
 	};
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 

@@ -10,11 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "train/model.h"
 #include "train/sample.h"
 
 enum { T = 48, V = 257 };
 
+static const struct lh_job bytes = { .model.vocab = V, .data.tokenizer = "bytes" };
+static const struct lh_job by_file = { .model.vocab = V, .data.tokenizer = "/t.json" };
 static struct lh_dev *dev;
 static struct lh_model *model;
 
@@ -111,21 +114,22 @@ static void decoder_agrees_with_the_model_in_any_chunking(void **state)
 	lh_model_free(qwen);
 }
 
-static int append(void *arg, const char *text)
+static int append(void *arg, json_t *piece)
 {
-	strcat(arg, text);
+	strcat(arg, json_string_value(json_object_get(piece, "text")));
 	return 0;
 }
 
 static char *sample(double temperature, uint64_t seed, char *pieces)
 {
-	struct lh_sample_args a = { "ab\xc3\xa9", 4, 60, temperature, 0, 1, seed };
+	struct lh_sample_args a = { "ab\xc3\xa9", 4, 60, temperature, 0, 1, seed,
+				    NULL, -1, 0 };
 	struct lh_err err = LH_ERR_INIT;
 	json_t *result;
 	char *text;
 
 	pieces[0] = '\0';
-	assert_int_equal(lh_sample_run(model, V, 3, &a, append, pieces, &result, &err), 0);
+	assert_int_equal(lh_sample_run(model, &bytes, 3, &a, append, pieces, &result, &err), 0);
 	text = lh_strdup(json_string_value(json_object_get(result, "text")));
 	assert_string_equal(text, pieces);
 	assert_int_equal(json_integer_value(json_object_get(result, "step")), 3);
@@ -153,11 +157,81 @@ static void sampling_repeats_for_a_seed_and_differs_between_seeds(void **state)
 	free(b);
 }
 
+static int append_ids(void *arg, json_t *piece)
+{
+	json_array_extend(arg, json_object_get(piece, "ids"));
+	return 0;
+}
+
+/* All the same as text: it is the same model, whoever knows what its ids mean. */
+static void ids_go_in_and_come_out(void **state)
+{
+	json_t *prompt = json_pack("[i, i, i, i]", 'a', 'b', 0xc3, 0xa9), *result, *ids;
+	struct lh_sample_args a = { .max_tokens = 60, .temperature = 1, .top_p = 1, .seed = 5,
+				    .ids = prompt, .stop = LH_BYTES_SEPARATOR, .below = V };
+	char text[512] = "", want[512] = "";
+	json_t *pieces = json_array(), *id;
+	struct lh_utf8 decoder = { 0 };
+	struct lh_err err = LH_ERR_INIT;
+	size_t i;
+
+	(void)state;
+	free(sample(1, 5, want));
+	assert_int_equal(lh_sample_run(model, &by_file, 3, &a, append_ids, pieces, &result, &err),
+			 0);
+	ids = json_object_get(result, "ids");
+	assert_true(json_equal(ids, pieces));
+	json_array_foreach (ids, i, id)
+		lh_utf8_feed(&decoder, (unsigned char)json_integer_value(id),
+			     text + strlen(text));
+	lh_utf8_end(&decoder, text + strlen(text));
+	assert_string_equal(text, want);
+	assert_null(json_object_get(result, "text"));
+	json_decref(result);
+	a.below = 3;
+	assert_int_equal(lh_sample_run(model, &by_file, 3, &a, NULL, NULL, &result, &err), 0);
+	json_array_foreach (json_object_get(result, "ids"), i, id)
+		assert_in_range(json_integer_value(id), 0, 2);
+	json_decref(result);
+	json_array_append_new(prompt, json_integer(V));
+	assert_int_equal(lh_sample_run(model, &by_file, 3, &a, NULL, NULL, &result, &err),
+			 LH_EPARAMS);
+	a.ids = NULL;
+	a.prompt = "";
+	assert_int_equal(lh_sample_run(model, &by_file, 3, &a, NULL, NULL, &result, &err),
+			 LH_EPARAMS);
+	json_decref(pieces);
+	json_decref(prompt);
+}
+
+/* The k likeliest of many, ties by their ids, found without sorting all. */
+static void a_few_of_many_ids_are_the_likeliest(void **state)
+{
+	enum { MANY = 5000, K = 7 };
+	float *logits = lh_calloc(MANY, sizeof(*logits));
+	struct lh_sample_args a = { .temperature = 100, .top_k = K, .top_p = 1, .seed = 1 };
+	int draws[MANY] = { 0 };
+
+	(void)state;
+	for (int i = 0; i < MANY; i++)
+		logits[i] = (float)((i * 7919) % 499);
+	for (int i = 0; i < 2000; i++)
+		draws[lh_sample_draw(logits, MANY, &a, i)]++;
+	for (int i = 0; i < MANY; i++) {
+		int better = 0;
+
+		for (int j = 0; j < MANY; j++)
+			better += logits[j] > logits[i] || (logits[j] == logits[i] && j < i);
+		assert_true(!draws[i] == (better >= K));
+	}
+	free(logits);
+}
+
 /* Four ids of 0.4, 0.3, 0.2 and 0.1, shuffled: how often each is drawn. */
 static void count_draws(double temperature, int64_t top_k, double top_p, int draws[4])
 {
 	const float logits[] = { logf(0.2f), logf(0.4f), logf(0.1f), logf(0.3f) };
-	struct lh_sample_args a = { "", 0, 1, temperature, top_k, top_p, 3 };
+	struct lh_sample_args a = { "", 0, 1, temperature, top_k, top_p, 3, NULL, -1, 0 };
 
 	memset(draws, 0, 4 * sizeof(*draws));
 	for (int i = 0; i < 10000; i++)
@@ -204,7 +278,8 @@ static void bad_sampling_arguments_are_refused(void **state)
 {
 	const char *bad[] = { "{\"max_tokens\":0}", "{\"temperature\":-1}",
 			      "{\"top_k\":-2}", "{\"top_p\":0}", "{\"top_p\":1.1}",
-			      "{\"prompt\":7}", "[]" };
+			      "{\"prompt\":7}", "{\"ids\":7}", "{\"ids\":[]}", "{\"ids\":[-1]}", "{\"stop\":-2}", "{\"ids\":[0.5]}",
+			      "{\"below\":0}", "[]" };
 	struct lh_sample_args a;
 
 	(void)state;
@@ -222,6 +297,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(decoder_agrees_with_the_model_in_any_chunking),
 		cmocka_unit_test(sampling_repeats_for_a_seed_and_differs_between_seeds),
+		cmocka_unit_test(ids_go_in_and_come_out),
+		cmocka_unit_test(a_few_of_many_ids_are_the_likeliest),
 		cmocka_unit_test(draws_follow_temperature_and_both_limits),
 		cmocka_unit_test(bad_sampling_arguments_are_refused),
 	};
