@@ -75,16 +75,18 @@ static int print(const struct ctl *c, const char *from, const struct lh_hf_writt
 {
 	char safe[1200];
 
+	ctl_transfer_left_out(&w->left_out);
 	if (ctl_opt(c, "json"))
 		return ctl_print_json_take(json_pack(
-			"{s:o, s:s, s:I, s:i, s:I, s:I}", "checkpoint",
+			"{s:o, s:s, s:I, s:i, s:I, s:I, s:b}", "checkpoint",
 			ctl_text(c, "the checkpoint's name", from), "model", w->model, "step",
 			(json_int_t)w->step, "files", w->files, "bytes", (json_int_t)w->bytes,
-			"parameters", (json_int_t)w->parameters));
-	printf("%s: %s of step %" PRId64 ", %.1f M parameters, %.2f GB in %d file%s\n",
+			"parameters", (json_int_t)w->parameters, "tokenizer",
+			w->has_tokenizer));
+	printf("%s: %s of step %" PRId64 ", %.1f M parameters, %.2f GB in %d file%s%s\n",
 	       lh_escape(safe, sizeof(safe), c->args[1]), w->model, w->step,
 	       (double)w->parameters / 1e6, (double)w->bytes / 1e9, w->files,
-	       w->files == 1 ? "" : "s");
+	       w->files == 1 ? "" : "s", w->has_tokenizer ? ", its tokenizer" : "");
 	return CTL_DONE;
 }
 
@@ -112,8 +114,8 @@ static int run(struct ctl *c)
 const struct ctl_command ctl_cmd_export = {
 	"export", "JOB|CHECKPOINT DIR",
 	"Write a model as Hugging Face loads it.\n"
-	"DIR gets config.json, generation_config.json and safetensors, and appears when all\n"
-	"of it is there. Of a job it is the newest checkpoint; training goes on meanwhile.",
+	"DIR gets config.json, generation_config.json, safetensors and the files of the job's\n"
+	"tokenizer, and appears when all of it is there. Of a job it is the newest checkpoint; training goes on meanwhile.",
 	"  lhctl export my-job ~/models/mine\n"
 	"  lhctl export STATE/jobs/1/checkpoints/step-0000000500 mine --dtype fp32\n",
 	2, 2, options, run };

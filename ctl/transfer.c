@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/fs.h"
+#include "base/log.h"
 
 enum { EVERY_US = 200000 };
 
@@ -23,6 +24,17 @@ void ctl_transfer_moved(void *transfer, int64_t done_bytes, int64_t all_bytes)
 		fprintf(stderr, ", %.2f GB/s ", (double)done_bytes / 1e3 /
 						       (double)(now - t->began_us));
 	fflush(stderr);
+}
+
+void ctl_transfer_left_out(const struct lh_err *why)
+{
+	char safe[1200];
+
+	if (!why->code)
+		return;
+	fprintf(stderr, "without its tokenizer: %s\n", lh_escape(safe, sizeof(safe), why->text));
+	if (*why->hint)
+		fprintf(stderr, "hint: %s\n", lh_escape(safe, sizeof(safe), why->hint));
 }
 
 void ctl_transfer_end(const struct ctl_transfer *t)

@@ -1,5 +1,6 @@
 /* jobfile_from.c: a job that starts from the weights of a checkpoint (model.from): its
- * model is that of the weights, and what the file says otherwise must fit them. */
+ * model is that of the weights, and what the file says otherwise must fit them. So is
+ * its tokenizer, if that is a file and the job names none. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,8 +28,9 @@ static int blame(const struct lh_node *from, struct lh_err *err)
 	return lh_node_blame(from, "model.from", err);
 }
 
-static int read_model(const struct lh_node *from, const char *base_dir, json_t **model,
-		      struct lh_err *err)
+/* *model: of the weights; *tokenizer: the file of its ids, NULL where there is none. */
+static int read_from(const struct lh_node *from, const char *base_dir, json_t **model,
+		     char **tokenizer, struct lh_err *err)
 {
 	char *path = *from->text == '/' || !base_dir ?
 		lh_strdup(from->text) : lh_asprintf("%s/%s", base_dir, from->text);
@@ -38,8 +40,12 @@ static int read_model(const struct lh_node *from, const char *base_dir, json_t *
 		lh_err_hint(err, "it names the directory of a checkpoint; 'lhctl import' makes "
 			    "one of a model of Hugging Face");
 	} else {
-		*model = json_incref(json_object_get(json_object_get(manifest, "job"),
-						     "model"));
+		json_t *job = json_object_get(manifest, "job");
+		const char *text = json_string_value(json_object_get(
+			json_object_get(job, "data"), "tokenizer"));
+
+		*model = json_incref(json_object_get(job, "model"));
+		*tokenizer = text && *text == '/' ? lh_strdup(text) : NULL;
 		if (!json_is_object(*model))
 			lh_err_set(err, LH_EDATA, "the manifest in '%s' tells of no model",
 				   path);
@@ -69,11 +75,23 @@ static void fill_in(struct lh_node *section, const json_t *values, const struct 
 	}
 }
 
+static void fill_tokenizer(struct lh_node *root, const char *tokenizer,
+			   const struct lh_node *from)
+{
+	json_t *data = json_pack("{s:s}", "tokenizer", tokenizer);
+	struct lh_node *section = lh_node_get(root, "data");
+
+	if (section && section->kind == LH_NODE_MAP)
+		fill_in(section, data, from);
+	json_decref(data);
+}
+
 int lh_jobfile_fill_from(struct lh_node *root, const char *base_dir, json_t **model,
 			 struct lh_err *err)
 {
 	struct lh_node *section = lh_node_get(root, "model");
 	const struct lh_node *from = given(section, "from"), *preset = given(section, "preset");
+	char *tokenizer = NULL;
 	int rc;
 
 	*model = NULL;
@@ -84,12 +102,17 @@ int lh_jobfile_fill_from(struct lh_node *root, const char *base_dir, json_t **mo
 		lh_err_hint(err, "without the preset the dimensions are those of the weights");
 		return lh_node_blame(preset, "model.preset", err);
 	}
-	rc = read_model(from, base_dir, model, err);
-	if (rc)
+	rc = read_from(from, base_dir, model, &tokenizer, err);
+	if (rc) {
+		free(tokenizer);
 		return rc;
+	}
 	json_object_del(*model, "preset");
 	json_object_del(*model, "from");
 	fill_in(section, *model, from);
+	if (tokenizer)
+		fill_tokenizer(root, tokenizer, from);
+	free(tokenizer);
 	return 0;
 }
 

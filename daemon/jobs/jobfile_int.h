@@ -114,8 +114,8 @@ int lh_jobfile_check_names(const struct lh_job *job, const struct lh_node *root,
 int lh_jobfile_check_data(const struct lh_job *job, const struct lh_node *root,
 			  struct lh_err *err);
 
-/* Gives the model section what the weights that it starts from say of themselves, and
- * *model what that is, if there are any (new reference, else NULL). */
+/* Gives the model section, and data.tokenizer, what the weights that it starts from say of
+ * themselves, and *model what that is, if there are any (new reference, else NULL). */
 int lh_jobfile_fill_from(struct lh_node *root, const char *base_dir, json_t **model,
 			 struct lh_err *err);
 /* Whether the job's model can have these weights. */

@@ -36,15 +36,19 @@ struct lh_hf_written {
 	int64_t parameters;
 	int64_t step;         /* of the checkpoint; 0 of an import */
 	const char *model;    /* "LlamaForCausalLM" */
+	bool has_tokenizer;   /* that is a file: copied, or named */
+	struct lh_err left_out; /* why not, if it is wanted; code 0: it is not */
 };
 
-/* The parameters of a checkpoint as DIR, that transformers loads. LH_EUNSUPPORTED: no
- * class of it computes this; LH_ETOOBIG: a number is out of the type's range. */
+/* The parameters of a checkpoint as DIR, that transformers loads, with the tokenizer of
+ * its job. LH_EUNSUPPORTED: no class of it computes this; LH_ETOOBIG: a number is out of
+ * the type's range. */
 int lh_hf_export(const char *checkpoint, const char *dir, const struct lh_hf_export *how,
 		 struct lh_hf_written *written, struct lh_err *err);
 
 /* The model in the directory `from` as a checkpoint DIR of weights alone, in the types
- * that they have: the start of a job (model.from), or of an export. `from` is foreign: LH_ECORRUPT
+ * that they have: the start of a job (model.from), or of an export. Its tokenizer stays
+ * where it is and is named (data.tokenizer). `from` is foreign: LH_ECORRUPT
  * or LH_ENOTFOUND tells what is missing, of another shape, or leads out of it (a link,
  * but for those of the cache that Hugging Face's own tools keep); LH_EUNSUPPORTED what
  * its model computes that ours does not. */

@@ -45,11 +45,22 @@ static const char *type_name(enum lh_tensor_type type)
 									    "float16";
 }
 
-/* What ends a document, if the job's ids mean something to us. */
-static json_t *end_id(const struct lh_job *job)
+static json_t *id_or_null(int64_t id)
 {
-	return lh_job_tokenizer(job) == LH_TOKENIZER_BYTES ? json_integer(LH_BYTES_SEPARATOR) :
-							   json_null();
+	return id < 0 ? json_null() : json_integer(id);
+}
+
+/* What begins a text, and what ends one, if the job's ids mean something to us. */
+static json_t *begin_id(const struct lh_vocabulary *v)
+{
+	return id_or_null(v ? v->bos : -1);
+}
+
+static json_t *end_id(const struct lh_job *job, const struct lh_vocabulary *v)
+{
+	if (lh_job_tokenizer(job) == LH_TOKENIZER_BYTES)
+		return json_integer(LH_BYTES_SEPARATOR);
+	return id_or_null(v ? v->eos : -1);
 }
 
 static json_t *scaling_of(const struct lh_job_model *c)
@@ -90,7 +101,8 @@ static int64_t max_tokens_of(const struct lh_job *job)
 					 job->data.seq_len;
 }
 
-json_t *lh_hf_config_of(const struct lh_job *job, enum lh_tensor_type type)
+json_t *lh_hf_config_of(const struct lh_job *job, enum lh_tensor_type type,
+			const struct lh_vocabulary *v)
 {
 	const struct lh_job_model *c = &job->model;
 	int family = family_of(c);
@@ -98,7 +110,7 @@ json_t *lh_hf_config_of(const struct lh_job *job, enum lh_tensor_type type)
 
 	LH_ASSERT(family >= 0);
 	config = json_pack("{s:[s], s:s, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:s, s:I, s:f, "
-			   "s:f, s:f, s:o, s:b, s:b, s:b, s:f, s:b, s:s, s:n, s:o}",
+			   "s:f, s:f, s:o, s:b, s:b, s:b, s:f, s:b, s:s, s:o, s:o}",
 			   "architectures", families[family].class, "model_type",
 			   families[family].type, "vocab_size",
 			   (json_int_t)c->vocab, "hidden_size", (json_int_t)c->dim,
@@ -111,15 +123,15 @@ json_t *lh_hf_config_of(const struct lh_job *job, enum lh_tensor_type type)
 			   "tie_word_embeddings", c->tied,
 			   "attention_bias", false, "mlp_bias", false, "attention_dropout",
 			   0.0, "use_cache", true, "torch_dtype", type_name(type),
-			   "bos_token_id", "eos_token_id", end_id(job));
+			   "bos_token_id", begin_id(v), "eos_token_id", end_id(job, v));
 	LH_ASSERT(config);
 	return config;
 }
 
-json_t *lh_hf_generation_of(const struct lh_job *job)
+json_t *lh_hf_generation_of(const struct lh_job *job, const struct lh_vocabulary *v)
 {
-	json_t *g = json_pack("{s:b, s:n, s:o}", "_from_model_config", true, "bos_token_id",
-			      "eos_token_id", end_id(job));
+	json_t *g = json_pack("{s:b, s:o, s:o}", "_from_model_config", true, "bos_token_id",
+			      begin_id(v), "eos_token_id", end_id(job, v));
 
 	LH_ASSERT(g);
 	return g;

@@ -61,6 +61,23 @@ static char *resolve(const struct lh_hf_dir *d, const char *name, struct lh_err 
 	return NULL;
 }
 
+char *lh_hf_file(const char *dir, const char *name, struct lh_err *err)
+{
+	struct lh_hf_dir d = { .path = realpath(*dir ? dir : "/", NULL) };
+	char *path;
+
+	if (!d.path) {
+		lh_err_set(err, errno == ENOENT ? LH_ENOTFOUND : LH_EIO, "cannot open '%s': %s",
+			   dir, strerror(errno));
+		return NULL;
+	}
+	d.root = root_of(d.path);
+	path = resolve(&d, name, err);
+	free(d.path);
+	free(d.root);
+	return path;
+}
+
 static int read_json(const struct lh_hf_dir *d, const char *name, size_t max_bytes,
 		     json_t **out, struct lh_err *err)
 {

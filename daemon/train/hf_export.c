@@ -34,6 +34,8 @@ struct export {
 	int64_t bytes, done_bytes;
 	void *buf; /* PIECE_ELEMENTS */
 	struct lh_ahead *ahead;
+	struct lh_vocabulary vocabulary;
+	bool has_tokenizer; /* a file, which the vocabulary is of */
 };
 
 static void list_items(struct export *x)
@@ -176,14 +178,27 @@ static int write_index(struct export *x, struct lh_err *err)
 			       err);
 }
 
+/* Weights go out without a tokenizer that is gone. */
+static void find_tokenizer(struct export *x, struct lh_err *left_out)
+{
+	const struct lh_job *job = &x->w.job;
+
+	*left_out = (struct lh_err)LH_ERR_INIT;
+	x->has_tokenizer = lh_job_tokenizer(job) == LH_TOKENIZER_FILE &&
+			   !lh_vocabulary_read(&x->vocabulary, job->data.tokenizer, left_out);
+}
+
 static int write_all(struct export *x, struct lh_err *err)
 {
-	int rc = write_json_take(x, LH_HF_CONFIG, lh_hf_config_of(&x->w.job, x->how->type),
-				 err);
+	const struct lh_vocabulary *v = x->has_tokenizer ? &x->vocabulary : NULL;
+	int rc = write_json_take(x, LH_HF_CONFIG,
+				 lh_hf_config_of(&x->w.job, x->how->type, v), err);
 
 	if (!rc)
 		rc = write_json_take(x, "generation_config.json",
-				     lh_hf_generation_of(&x->w.job), err);
+				     lh_hf_generation_of(&x->w.job, v), err);
+	if (!rc && v)
+		rc = lh_hf_tokenizer_copy(x->w.job.data.tokenizer, v, &x->out, err);
 	if (!rc && x->files > 1)
 		rc = write_index(x, err);
 	return rc ? rc : write_tensors(x, err);
@@ -201,6 +216,7 @@ int lh_hf_export(const char *checkpoint, const char *dir, const struct lh_hf_exp
 	if (!rc)
 		rc = lh_hf_class(&x.w.job.model, &written->model, err);
 	if (!rc) {
+		find_tokenizer(&x, &written->left_out);
 		list_items(&x);
 		x.buf = lh_alloc(PIECE_ELEMENTS * 4);
 		lh_ahead_new(&x.ahead);
@@ -210,6 +226,7 @@ int lh_hf_export(const char *checkpoint, const char *dir, const struct lh_hf_exp
 		lh_publish_abort(&x.out);
 	else
 		rc = lh_publish_commit(&x.out, err);
+	written->has_tokenizer = x.has_tokenizer;
 	written->files = x.files;
 	written->bytes = x.bytes;
 	written->parameters = x.w.params.floats;

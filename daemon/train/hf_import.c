@@ -249,12 +249,28 @@ static int write_all(struct import *x, struct lh_err *err)
 	return rc;
 }
 
+static int name_tokenizer(struct import *x, struct lh_err *err)
+{
+	char *path;
+	int rc = lh_hf_tokenizer_find(x->from.path, x->job.model.vocab, &path,
+				      &x->written->left_out, err);
+
+	x->written->has_tokenizer = path;
+	if (path) {
+		free(x->job.data.tokenizer);
+		x->job.data.tokenizer = path;
+	}
+	return rc;
+}
+
 static int read_all(struct import *x, const char *from, struct lh_err *err)
 {
 	int rc = lh_hf_dir_open(&x->from, from, err);
 
 	if (!rc)
 		rc = lh_hf_job_of(&x->job, &x->written->model, x->from.config, err);
+	if (!rc)
+		rc = name_tokenizer(x, err);
 	if (!rc)
 		rc = find_all(x, err);
 	return rc ? lh_err_prefix(err, "'%s'", from) : 0;
@@ -265,10 +281,11 @@ int lh_hf_import(const char *from, const char *dir, bool replace,
 		 struct lh_err *err)
 {
 	struct import x = { .progress = progress, .written = written };
-	int rc = read_all(&x, from, err);
+	int rc;
 
-	*written = (struct lh_hf_written){ .model = written->model,
-					   .parameters = x.params.floats };
+	*written = (struct lh_hf_written){ 0 };
+	rc = read_all(&x, from, err);
+	written->parameters = x.params.floats;
 	if (!rc)
 		rc = lh_publish_begin(&x.out, dir, replace ? LH_MANIFEST_FILE : NULL, err);
 	if (!rc) {

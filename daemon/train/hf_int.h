@@ -4,6 +4,8 @@
 
 #include <jansson.h>
 
+#include "base/publish.h"
+#include "data/vocabulary.h"
 #include "lighthouse/job.h"
 #include "train/hf.h"
 #include "train/params.h"
@@ -28,9 +30,11 @@ int lh_hf_pieces(struct lh_hf_piece piece[LH_HF_PIECES_MAX], const struct lh_par
 
 /* Class of transformers that computes this model. LH_EUNSUPPORTED: none does. */
 int lh_hf_class(const struct lh_job_model *c, const char **name, struct lh_err *err);
-/* config.json and generation_config.json of it; new references. */
-json_t *lh_hf_config_of(const struct lh_job *job, enum lh_tensor_type type);
-json_t *lh_hf_generation_of(const struct lh_job *job);
+/* config.json and generation_config.json of it; new references. `v`: of the tokenizer's
+ * file; NULL: the job has none. */
+json_t *lh_hf_config_of(const struct lh_job *job, enum lh_tensor_type type,
+			const struct lh_vocabulary *v);
+json_t *lh_hf_generation_of(const struct lh_job *job, const struct lh_vocabulary *v);
 
 /* Our job of their config: its model, their context as data.seq_len, and for the rest
  * what a job must have. LH_EUNSUPPORTED: our model cannot compute theirs. */
@@ -50,8 +54,19 @@ struct lh_hf_dir {
 /* Opens all of its files. Errors name what they are about within `path`. */
 int lh_hf_dir_open(struct lh_hf_dir *d, const char *path, struct lh_err *err);
 void lh_hf_dir_close(struct lh_hf_dir *d); /* zeroed is allowed */
+/* NAME in a directory, links resolved; heap. NULL and *err: LH_ENOTFOUND, or LH_ECORRUPT
+ * for one that leads out of it. */
+char *lh_hf_file(const char *dir, const char *name, struct lh_err *err);
 /* NULL when there is none; *file is the one it lies in. */
 const struct lh_tensor *lh_hf_dir_find(const struct lh_hf_dir *d, const char *name,
 				       int *file);
+
+/* hf_tokenizer.c: *path: of the directory's tokenizer (heap), NULL where there is none or
+ * *left_out says why it is not taken. LH_ECORRUPT: a file of it is a link out of there. */
+int lh_hf_tokenizer_find(const char *dir, int64_t vocab, char **path,
+			 struct lh_err *left_out, struct lh_err *err);
+/* A tokenizer, by the name that others look for, and what belongs to it beside it. */
+int lh_hf_tokenizer_copy(const char *path, const struct lh_vocabulary *v,
+			 const struct lh_publish *out, struct lh_err *err);
 
 #endif

@@ -4,7 +4,7 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, cpSync, existsSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Lhd, bin, scratch, submit } from './lib/lhd.mjs';
 
@@ -100,4 +100,64 @@ test('a job file names a tokenizer that is there and fits', (t) => {
   }
   writeFileSync(join(dir, 'cut.json'), readFileSync(file('gpt2')).subarray(0, 5000));
   assert.match(check('cut.json', 757).stderr, /cut.json': is no JSON of a tokenizer/);
+});
+
+test('a tokenizer goes out with its model and comes in with it', async (t) => {
+  const dir = scratch(t);
+  packed(dir, 'o', file('llama3'));
+  const lhd = await Lhd.start(t, dir);
+  const id = await submit(lhd, job({ train: 'o.train.bin', tokenizer: file('llama3') }, 8));
+  await lhd.jobUntil(id, 'DONE', (j) => j.state === 'DONE');
+  const ok = (...args) => {
+    const r = ctl(dir, ...args);
+    assert.equal(r.status, 0, r.stderr);
+    return r;
+  };
+  const has = (d, name) => JSON.parse(readFileSync(join(dir, d, name)));
+  assert.match(ok('export', String(id), 'out').stdout, /in 1 file, its tokenizer$/m);
+  for (const name of ['tokenizer.json', 'tokenizer_config.json']) assert.ok(readFileSync(join(dir, 'out', name)).equals(readFileSync(file('llama3', name))));
+  for (const name of ['config.json', 'generation_config.json']) {
+    assert.equal(has('out', name).bos_token_id, 756);
+    assert.equal(has('out', name).eos_token_id, 757);
+  }
+  assert.match(ok('import', 'out', '-o', 'start').stdout, /, with its tokenizer; start from it/);
+  assert.equal(has('start', 'manifest.json').job.data.tokenizer, join(dir, 'out/tokenizer.json'));
+
+  // A job that starts from it has its tokenizer, unless it says another.
+  const next = (data) => submit(lhd, { ...job({ train: 'o.train.bin', ...data }, 8), model: { from: 'start' }, name: 'next' });
+  const tokenizerOf = async (data) => (await lhd.call('job.show', { job: await next(data) })).spec.data.tokenizer;
+  assert.equal(await tokenizerOf({}), join(dir, 'out/tokenizer.json'));
+  assert.equal(await tokenizerOf({ tokenizer: 'none' }), 'none');
+  ok('export', './start', 'again');
+  assert.deepEqual(readdirSync(join(dir, 'again')).sort(), readdirSync(join(dir, 'out')).sort());
+
+  // Weights go in and out without one that is damaged, gone, or larger than the model.
+  const whole = readFileSync(file('llama3'));
+  const large = JSON.parse(whole);
+  large.added_tokens[0].id = 1024;
+  for (const [data, why] of [[whole.subarray(0, 999), /is no JSON of a tokenizer/], [JSON.stringify(large), /has ids up to 1024, the model those below 1024/]]) {
+    writeFileSync(join(dir, 'out/tokenizer.json'), data);
+    const r = ok('import', 'out', '-o', 'bare', '--force');
+    assert.match(r.stderr, /^without its tokenizer: /);
+    assert.match(r.stderr, why);
+    assert.equal(has('bare', 'manifest.json').job.data.tokenizer, 'none');
+  }
+  rmSync(join(dir, 'out/tokenizer.json'));
+  const gone = ok('export', './start', 'third', '--json');
+  assert.match(gone.stderr, /without its tokenizer: there is no tokenizer/);
+  assert.equal(JSON.parse(gone.stdout).tokenizer, false);
+  assert.equal(has('third', 'config.json').eos_token_id, null);
+
+  // A file that is a link to somewhere else would go out with the next export.
+  writeFileSync(join(dir, 'secret'), '{}');
+  for (const name of ['tokenizer.json', 'special_tokens_map.json']) {
+    rmSync(join(dir, 'linked'), { recursive: true, force: true });
+    cpSync(join(dir, 'again'), join(dir, 'linked'), { recursive: true });
+    rmSync(join(dir, 'linked', name), { force: true });
+    symlinkSync('../secret', join(dir, 'linked', name));
+    const r = ctl(dir, 'import', 'linked', '-o', 'never');
+    assert.equal(r.status, 1);
+    assert.match(r.stderr, new RegExp(`'${name}' is a link out of the directory\nhint: `));
+    assert.ok(!existsSync(join(dir, 'never')));
+  }
 });

@@ -565,7 +565,7 @@ static void make_large(void)
 
 	hf_job(&job, "{ vocab: 16384, dim: 1024, layers: 1, heads: 8, ffn_dim: 8, tied: true }");
 	assert_int_equal(mkdir(dir, 0700), 0);
-	config = lh_hf_config_of(&job, LH_TENSOR_BF16);
+	config = lh_hf_config_of(&job, LH_TENSOR_BF16, NULL);
 	text = json_dumps(config, 0);
 	scratch_write("theirs/config.json", text, strlen(text));
 	lh_params_init(&params, &job.model);
