@@ -128,10 +128,11 @@ HF_NPM := $(if $(shell command -v npm 2>/dev/null),$(HF_SRC)/node_modules/.packa
 HAVE_SENTENCEPIECE := $(shell pkg-config --exists sentencepiece 2>/dev/null && echo 1)
 ifeq ($(MAKELEVEL),0)
 ifeq ($(HF_NPM),)
-$(info tokenizer.json is left out: there is no npm; 'make deps' installs it)
+$(info what reads tokenizer.json is left out: it takes npm; 'make deps' installs that)
 endif
 ifeq ($(HAVE_SENTENCEPIECE),)
-$(info SentencePiece is left out: there is no libsentencepiece-dev; 'make deps' installs it)
+$(info what reads SentencePiece's .model is left out: it takes libsentencepiece-dev; \
+  'make deps' installs that)
 endif
 endif
 

@@ -50,13 +50,20 @@ struct ctl_tokenizer {
 
 /* ---- its end --------------------------------------------------------------- */
 
-/* What it said first: a stack and advice come behind it. "" if it said nothing. */
+/* What it said first: a stack and advice come behind it. A panic's place, with a colon
+ * at its end, comes before it. "" if it said nothing. */
 static void first_line(const struct ctl_tokenizer *t, char *out, size_t room)
 {
-	ssize_t n = pread(t->said, out, room - 1, 0);
+	char said[2048], *rest = said, *line;
+	ssize_t n = pread(t->said, said, sizeof(said) - 1, 0);
 
-	out[n > 0 ? n : 0] = '\0';
-	out[strcspn(out, "\n")] = '\0';
+	said[n > 0 ? n : 0] = '\0';
+	out[0] = '\0';
+	while ((line = strsep(&rest, "\n"))) {
+		snprintf(out, room, "%s", line);
+		if (*line && line[strlen(line) - 1] != ':')
+			return;
+	}
 }
 
 /* What it was told or did is no matter any more. */

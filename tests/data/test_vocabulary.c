@@ -93,7 +93,7 @@ static void files_that_are_no_tokenizers_are_refused(void **state)
 		"", "{", "[]", "hello", "{}", JSON("[]", "[]"), JSON("3", "[]"),
 		JSON("{\"a\":-1}", "[]"), JSON("{\"a\":16777216}", "[]"),
 		JSON("{\"a\":0.5}", "[]"), JSON("{\"a\":0}", "[{\"id\":99999999999}]"),
-		JSON("{\"a\":0}", "[1]"), "\x0a", "\x0a\x05""abc", "\x0a\x00", "\xff\xff\xff\xff",
+		JSON("{\"a\":0}", "[1]"), "\x0a", "\n\005abc", "\x0a\x00", "\xff\xff\xff\xff",
 	};
 	char *path = scratch_path("pipe"), *none = scratch_path("none");
 	struct lh_vocabulary v;

@@ -35,7 +35,7 @@ function make(t, what, ...args) {
   assert.equal(r.status, 0, r.stderr);
   assert.match(r.stdout, /lhworker-cpu/);
   const said = r.stdout.split('\n').filter((l) => l.startsWith('lhworker-cuda is left out: '));
-  return { said: said.join('\n'), cuda: r.stdout.includes('bin/lhworker-cuda'), text: r.stdout };
+  return { said: said.join('\n'), cuda: r.stdout.includes('bin/lhworker-cuda'), text: r.stdout, lines: r.stdout.split('\n') };
 }
 
 test('make: nvcc without what else is needed leaves lhworker-cuda out and says why', (t) => {
@@ -65,4 +65,11 @@ test('make: with all of it lhworker-cuda is built, with cuDNN beside CUDA or els
   }
   const { said, cuda } = make(t, { cudnn: { include: 9 } }, 'NVCC=');
   assert.deepEqual([said, cuda], ['', false]);
+});
+
+test('make: what tokenizers need is missed by them alone, and said', (t) => {
+  const { text, lines } = make(t, {}, 'NVCC=', 'HF_NPM=', 'HAVE_SENTENCEPIECE=');
+  assert.match(lines[0], /^what reads tokenizer.json is left out: it takes npm; 'make deps' installs that$/);
+  assert.match(lines[1], /^what reads SentencePiece's .model is left out: it takes libsentencepiece-dev; /);
+  assert.ok(!/bin\/lhsentencepiece|lib\/lighthouse/.test(text));
 });

@@ -137,6 +137,9 @@ test('files that are no tokenizers are refused, and nothing is written', (t) => 
   refused(dir, 't.json', /the tokenizer says: /, { args: eos });
   changed((j) => { j.model.type = 'Magic'; });
   refused(dir, 't.json', /the tokenizer says: /, { args: eos });
+  // A pattern that would try for ever.
+  changed((j) => { j.pre_tokenizer = { type: 'Split', pattern: { Regex: '(a+)+$b' }, behavior: 'Isolated', invert: false }; });
+  refused(dir, 't.json', /'stdin': the tokenizer was ended by signal 6: .*retry-limit/, { args: eos, input: 'a'.repeat(100) });
   const model = readFileSync(file('sentencepiece'));
   for (const n of [1, 100, model.length - 3]) {
     put('t.model', model.subarray(0, n));
