@@ -55,7 +55,7 @@ static int add_lines(struct pack_chunk *c, int number, const char *field)
 		json_t *row, *value;
 
 		if (!is_blank(at, n)) {
-			row = json_loadb(at, (size_t)n, 0, NULL);
+			row = json_loadb(at, (size_t)n, JSON_ALLOW_NUL, NULL);
 			value = json_object_get(row, field);
 			if (!json_is_string(value)) {
 				json_decref(row);

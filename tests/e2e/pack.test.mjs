@@ -85,6 +85,11 @@ test('a bad line is told, the first one whatever the number of threads', (t) => 
   for (const n of ['1', '6']) refused(dir, ['--threads', n, 'a.jsonl', 'b.jsonl.gz'], /a\.jsonl' line 15001: no text in field 'text'/);
 });
 
+test('a text in JSON may hold a NUL', (t) => {
+  const dir = scratch(t);
+  assert.deepEqual(texts(packed(dir, 'o', ['--validation', '0', '--jsonl', '-'], JSON.stringify({ text: 'a\0b\0' }))[0]), ['a\0b\0']);
+});
+
 test('symbolic links in a directory are not followed', (t) => {
   const dir = scratch(t);
   mkdirSync(join(dir, 'in'));
