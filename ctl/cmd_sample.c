@@ -15,6 +15,7 @@ static const struct ctl_option options[] = {
 	{ "top-k", 'k', "N", false, "choose among the N likeliest, 0 = all (40)" },
 	{ "top-p", 0, "X", false, "of those the fewest with this share, 1 = all (1)" },
 	{ "seed", 0, "N", false, "of the draw (1)" },
+	{ "step", 0, "N", false, "from the checkpoint of this step" },
 	CTL_OPTION_JSON,
 	{ NULL },
 };
@@ -41,7 +42,11 @@ static char *prompt_of(const struct ctl *c)
 /* Of job.sample; what is no text is refused before anybody is asked. */
 static json_t *params_of(const struct ctl *c, int64_t job, const char *prompt)
 {
-	return json_pack("{s:I, s:o, s:I, s:f, s:I, s:f, s:I}", "job", (json_int_t)job,
+	json_t *step = ctl_opt(c, "step") ?
+			       json_integer(ctl_opt_int(c, "step", 0, 0, INT64_MAX)) : NULL;
+
+	return json_pack("{s:I, s:o*, s:o, s:I, s:f, s:I, s:f, s:I}", "job", (json_int_t)job,
+			 "step", step,
 			 "prompt", ctl_text(c, "the prompt", prompt), "max_tokens",
 			 (json_int_t)ctl_opt_int(c, "tokens", 200, 1, 65536),
 			 "temperature", ctl_opt_number(c, "temperature", 0.8, 0, 100),
@@ -231,9 +236,9 @@ static int run(struct ctl *c)
 const struct ctl_command ctl_cmd_sample = {
 	"sample", "JOB",
 	"Let the model write.\n"
-	"A running job answers between two steps, an ended one from its checkpoint. Where the\n"
-	"job has a tokenizer (data.tokenizer) it makes tokens of the prompt, and text of what\n"
-	"comes.",
+	"A running job answers between two steps, an ended one from its newest checkpoint.\n"
+	"Where the job has a tokenizer (data.tokenizer) it makes tokens of the prompt, and\n"
+	"text of what comes.",
 	"  lhctl sample my-job --prompt 'int main(' --tokens 300\n"
 	"  lhctl sample my-job --top-k 0 --top-p 0.9 --seed 7\n"
-	"  lhctl sample my-job --temperature 0 --json\n", 1, 1, options, run };
+	"  lhctl sample my-job --step 5000 --temperature 0 --json\n", 1, 1, options, run };

@@ -31,7 +31,8 @@ struct lh_sample {
 
 	/* process */
 	json_t *args;
-	char *checkpoint;        /* newest one, or NULL */
+	int64_t step;            /* of the checkpoint that is wanted; -1: the newest */
+	char *checkpoint;        /* or NULL */
 	bool looking;            /* a task finds it */
 	uv_process_t process;
 	uv_pipe_t in, out;       /* its stdin and stdout */
@@ -228,7 +229,7 @@ static void find_checkpoint(void *arg)
 	while (d && (e = readdir(d)))
 		if (sscanf(e->d_name, "step-%10lld%c", &step, &c) == 1 &&
 		    strlen(e->d_name) == strlen("step-") + 10 &&
-		    strcmp(e->d_name, newest) > 0)
+		    (s->step < 0 ? strcmp(e->d_name, newest) > 0 : step == s->step))
 			strcpy(newest, e->d_name);
 	if (d)
 		closedir(d);
@@ -362,6 +363,11 @@ static void checkpoint_found(void *arg)
 	s->looking = false;
 	if (!s->reply) {
 		/* Abandoned meanwhile. */
+	} else if (!s->checkpoint && s->step >= 0) {
+		lh_err_set(&err, LH_ENOTFOUND, "job %" PRId64 " has no checkpoint of step %"
+			   PRId64, s->job, s->step);
+		lh_err_hint(&err, "'lhctl checkpoints %" PRId64 "' has those that remain",
+			    s->job);
 	} else if (!s->checkpoint) {
 		lh_err_set(&err, LH_ESTATE, "job %" PRId64 " has no checkpoint to sample from",
 			   s->job);
@@ -408,6 +414,8 @@ static struct lh_sample *new_sample(struct lh_jobs *jobs, int64_t job, const jso
 	s->reply = reply;
 	s->arg = arg;
 	s->args = args ? json_deep_copy(args) : json_object();
+	s->step = json_is_integer(json_object_get(args, "step")) ?
+			  json_integer_value(json_object_get(args, "step")) : -1;
 	lh_frame_init(&s->lines, LINE_MAX_BYTES);
 	s->next = jobs->samples;
 	jobs->samples = s;
@@ -450,7 +458,7 @@ int64_t lh_jobs_sample(struct lh_jobs *jobs, int64_t job, const json_t *args,
 	if (!run)
 		return refuse_unknown(job, reply, arg);
 	s = new_sample(jobs, job, args, piece, reply, arg);
-	if (can_answer(run))
+	if (s->step < 0 && can_answer(run))
 		return ask_worker(s, run->worker, "sample");
 	s->looking = true;
 	lh_jobs_task(jobs, find_checkpoint, checkpoint_found, s);

@@ -88,6 +88,12 @@ test('the tour by hand', async (t) => {
 
   await t.test('a job that has ended is sampled from its checkpoint', () => {
     assert.ok(ok('sample', 'tour', '--tokens', '20').length > 0);
+    const kept = json('job.checkpoints', 'checkpoints', 'tour').checkpoints.filter((c) => !c.removed).map((c) => c.step);
+    assert.ok(kept.length > 1);
+    for (const step of kept) assert.equal(json('job.sample', 'sample', 'tour', '--tokens', '2', '--step', String(step)).step, step);
+    const r = ctl('sample', 'tour', '--step', '999');
+    assert.equal(r.code, 1);
+    assert.match(r.err, /job 1 has no checkpoint of step 999[^]*hint: 'lhctl checkpoints 1' has those that remain/);
   });
 
   await t.test('refusals exit with 1, a sentence and a hint', () => {
