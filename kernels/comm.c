@@ -32,12 +32,12 @@ void lh_comm_collect(const struct lh_comm *c, const char *what, void *host, size
 	end(c, what);
 }
 
-void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
-			    int64_t count)
+void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, const float *x,
+			    const int64_t *at, float *into, bool add)
 {
 	if (!begin(c, what))
 		return;
-	c->ops->reduce_scatter(c->line, x, count);
+	c->ops->reduce_scatter(c->line, x, at, into, add);
 	end(c, what);
 }
 

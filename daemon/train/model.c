@@ -12,6 +12,8 @@
 #include "train/rng.h"
 #include "train/rope.h"
 
+enum { GATHER_FLOATS = 1 << 20 }; /* of a rank at once */
+
 /* ---- parameters ------------------------------------------------------------ */
 
 const struct lh_param *lh_model_params(const struct lh_model *m, int *count)
@@ -192,19 +194,63 @@ int lh_model_read(struct lh_model *m, enum lh_model_state which, int64_t offset,
 			     err);
 }
 
+static int64_t min(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Whether all ranks could; `own` is this one's. */
+static int agree(const struct lh_model *m, int own, struct lh_err *err)
+{
+	int *all = lh_calloc((size_t)m->comm.size, sizeof(*all)), rc = 0;
+
+	all[m->comm.rank] = own;
+	lh_comm_collect(&m->comm, "whether there is a state", all, sizeof(*all));
+	for (int r = 0; r < m->comm.size && !rc; r++) {
+		rc = all[r];
+		if (rc && r != m->comm.rank)
+			lh_err_set(err, rc, "rank %d cannot read its part of the state", r);
+	}
+	free(all);
+	return rc;
+}
+
+/* host (floats) or NULL <- what each rank holds, by way of host memory, in pieces. */
+static int gather(struct lh_model *m, const struct held *h, float *host, struct lh_err *err)
+{
+	int64_t most = m->shard < GATHER_FLOATS ? m->shard : GATHER_FLOATS;
+	float *all = lh_calloc((size_t)(m->comm.size * most), sizeof(*all));
+	int rc = 0;
+
+	for (int64_t at = 0; at < m->shard; at += most) {
+		int64_t n = min(most, m->shard - at), own = min(n, h->count - at);
+
+		if (own > 0 && !rc)
+			rc = m->ops->fetch(m->dev, all + m->comm.rank * n, h->at + at,
+					   (size_t)own * 4, err);
+		lh_comm_collect(&m->comm, "the state of shards", all, (size_t)n * 4);
+		for (int r = 0; host && r < m->comm.size; r++) {
+			int64_t first = r * m->shard + at;
+
+			if (first < m->params.floats)
+				memcpy(host + first, all + r * n,
+				       (size_t)min(n, m->params.floats - first) * 4);
+		}
+	}
+	free(all);
+	return agree(m, rc, err);
+}
+
 int lh_model_read_whole(struct lh_model *m, enum lh_model_state which, float *host,
 			struct lh_err *err)
 {
 	struct held h = held_of(m, which);
-	const float *whole = h.at;
 
-	if (h.count < m->params.floats) { /* gradients are of no use between two steps */
-		lh_comm_all_gather(&m->comm, "the moments", m->grad, h.at, m->shard);
-		whole = m->grad;
-	}
+	if (h.count < m->params.floats)
+		return gather(m, &h, host, err);
 	if (!host)
 		return 0;
-	return m->ops->fetch(m->dev, host, whole, (size_t)m->params.floats * 4, err);
+	return m->ops->fetch(m->dev, host, h.at, (size_t)m->params.floats * 4, err);
 }
 
 int lh_model_fetch(struct lh_model *m, float *host, const lh_act *src, int64_t n,

@@ -60,8 +60,8 @@ int64_t lh_model_param_count(const struct lh_model *model);
 /* Flat state of param_count floats each, for checkpoints and tests. */
 enum lh_model_state { LH_STATE_PARAM, LH_STATE_MOMENT1, LH_STATE_MOMENT2,
 		      LH_STATE_GRAD };
-/* host (param_count) <- all of one; NULL: this rank gives its part alone. Collective;
- * what there was of gradients is lost. */
+/* host (param_count) <- all of one; NULL: this rank gives its part alone. Collective, for
+ * what is divided; an error is every rank's. */
 int lh_model_read_whole(struct lh_model *model, enum lh_model_state which, float *host,
 			struct lh_err *err);
 /* Of moments a rank reads and writes what is its own: reading others is a bug, writing

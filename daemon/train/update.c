@@ -45,13 +45,29 @@ static int add_up(struct lh_model *m, const struct measured *all, float *loss,
 	return 0;
 }
 
+/* into <- [into +] the sum over ranks of what of x, the gradient of parameters first ..
+ * first + count - 1, is this rank's to update. */
+static void sum_over_ranks(struct lh_model *m, const float *x, int64_t first, int64_t count,
+			   float *into, bool add)
+{
+	int64_t *at = lh_calloc((size_t)m->comm.size + 1, sizeof(*at));
+
+	for (int r = 0; r <= m->comm.size; r++) {
+		int64_t place = r * m->shard - first;
+
+		at[r] = place < 0 ? 0 : place < count ? place : count;
+	}
+	lh_comm_reduce_scatter(&m->comm, "the gradient", x, at, into, add);
+	free(at);
+}
+
 static int measure_ranks(struct lh_model *m, float *loss, float *grad_norm,
 			 struct lh_err *err)
 {
 	struct measured *all = lh_calloc((size_t)m->comm.size, sizeof(*all));
 	int rc;
 
-	lh_comm_reduce_scatter(&m->comm, "the gradient", m->grad, m->shard);
+	sum_over_ranks(m, m->grad, 0, m->comm.size * m->shard, m->grad + m->first, false);
 	measure_shard(m, &all[m->comm.rank]);
 	lh_comm_collect(&m->comm, "the loss", all, sizeof(*all));
 	rc = add_up(m, all, loss, grad_norm, err);

@@ -7,7 +7,7 @@
  *
  * Memory. share and collect are about host memory, in small pieces: what is to be done,
  * and how it went. reduce_scatter and all_gather are about memory of the device (ops.h),
- * in order with its ops: a buffer is `size` pieces of equal length, piece r is rank r's.
+ * in order with its ops: a buffer is `size` pieces, piece r is rank r's.
  *
  * Determinism. Sums are made in ascending order of ranks, whatever the size of a piece.
  *
@@ -39,7 +39,8 @@ struct lh_comm_ops {
 	void (*close)(struct lh_comm_line *line);
 	void (*share)(struct lh_comm_line *line, void *host, size_t bytes);
 	void (*collect)(struct lh_comm_line *line, void *host, size_t bytes);
-	void (*reduce_scatter)(struct lh_comm_line *line, float *x, int64_t count);
+	void (*reduce_scatter)(struct lh_comm_line *line, const float *x, const int64_t *at,
+			       float *into, bool add);
 	void (*all_gather)(struct lh_comm_line *line, float *x, const float *own,
 			   int64_t count);
 };
@@ -62,9 +63,11 @@ struct lh_comm {
 void lh_comm_share(const struct lh_comm *c, const char *what, void *host, size_t bytes);
 /* host (size, bytes): each rank's piece to all. */
 void lh_comm_collect(const struct lh_comm *c, const char *what, void *host, size_t bytes);
-/* x (size, count): piece `rank` <- its sum over ranks; the others are lost. */
-void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
-			    int64_t count);
+/* x: piece r is floats at[r] .. at[r + 1] - 1, of any length. into <- the sum of this
+ * rank's piece over ranks, or with `add` into and that sum; it may be the piece itself.
+ * Alone: nothing. */
+void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, const float *x,
+			    const int64_t *at, float *into, bool add);
 /* x (size, count) <- each rank's `own` (count), which may be its piece of x. */
 void lh_comm_all_gather(const struct lh_comm *c, const char *what, float *x,
 			const float *own, int64_t count);

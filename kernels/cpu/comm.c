@@ -208,34 +208,50 @@ static void mpi_collect(struct lh_comm_line *l, void *host, size_t bytes)
 	}
 }
 
-/* own (n) <- theirs and its own, added in the order of ranks. */
-static void add_up(const struct lh_comm_line *l, float *own, size_t n)
+/* into (n) <- [into +] the sum of theirs and its own, in the order of ranks. */
+static void add_up(const struct lh_comm_line *l, const float *own, int64_t n, float *into,
+		   bool add)
 {
-	for (size_t i = 0; i < n; i++) {
+	for (int64_t i = 0; i < n; i++) {
 		float sum = 0;
 
 		for (int r = 0; r < l->size; r++)
 			sum += r == l->rank ? own[i] : l->theirs[(size_t)r * PIECE_FLOATS + i];
-		own[i] = sum;
+		into[i] = add ? into[i] + sum : sum;
 	}
 }
 
-static void mpi_reduce_scatter(struct lh_comm_line *l, float *x, int64_t count)
+/* Floats of a piece of `count` in a message that begins at `from`. */
+static int64_t floats_of(int64_t count, int64_t from)
 {
-	size_t bytes = (size_t)count * sizeof(*x);
+	int64_t rest = count - from;
 
-	for (size_t at = 0, n; at < bytes; at += n) {
-		size_t first = at / sizeof(*x);
+	return rest < 0 ? 0 : rest < PIECE_FLOATS ? rest : PIECE_FLOATS;
+}
 
-		n = piece_bytes(bytes, at);
+static void mpi_reduce_scatter(struct lh_comm_line *l, const float *x, const int64_t *at,
+			       float *into, bool add)
+{
+	int64_t longest = 0;
+
+	for (int r = 0; r < l->size; r++)
+		longest = at[r + 1] - at[r] > longest ? at[r + 1] - at[r] : longest;
+	for (int64_t i = 0; i < longest; i += PIECE_FLOATS) {
+		int64_t own = floats_of(at[l->rank + 1] - at[l->rank], i);
+
 		for (int r = 0; r < l->size; r++) {
+			int64_t n = floats_of(at[r + 1] - at[r], i);
+
 			if (r == l->rank)
 				continue;
-			begin_receive(l, r, l->theirs + (size_t)r * PIECE_FLOATS, n);
-			begin_send(l, r, x + r * count + first, n);
+			if (own)
+				begin_receive(l, r, l->theirs + (size_t)r * PIECE_FLOATS,
+					      (size_t)own * sizeof(*x));
+			if (n)
+				begin_send(l, r, x + at[r] + i, (size_t)n * sizeof(*x));
 		}
 		wait_all(l);
-		add_up(l, x + l->rank * count + first, n / sizeof(*x));
+		add_up(l, x + at[l->rank] + i, own, into + i, add);
 	}
 }
 

@@ -32,23 +32,39 @@ static float *filled(const struct lh_comm *c, int64_t count)
 	return x;
 }
 
+/* Pieces of `count` floats; `uneven`: of fewer the higher the rank, the last has none. */
+static void check_sum(const struct lh_comm *c, int64_t count, bool uneven, bool add)
+{
+	float *x = filled(c, count), *into = lh_calloc((size_t)count + 1, sizeof(*into));
+	int64_t at[8] = { 0 };
+
+	for (int r = 0; r < c->size; r++)
+		at[r + 1] = at[r] + (uneven ? count * (c->size - 1 - r) / c->size : count);
+	for (int64_t i = 0; i <= count; i++)
+		into[i] = 3;
+	lh_comm_reduce_scatter(c, "sums", x, at, into, add);
+	for (int64_t i = 0; c->size > 1 && i < at[c->rank + 1] - at[c->rank]; i++) {
+		float sum = 0;
+
+		for (int r = 0; r < c->size; r++)
+			sum += value(r, at[c->rank] + i);
+		RANKS_CHECK(into[i] == (add ? 3 + sum : sum));
+	}
+	for (int64_t i = c->size > 1 ? at[c->rank + 1] - at[c->rank] : 0; i <= count; i++)
+		RANKS_CHECK(into[i] == 3);
+	/* In its place. */
+	lh_comm_reduce_scatter(c, "sums", x, at, x + at[c->rank], false);
+	for (int64_t i = 0; c->size > 1 && !add && i < at[c->rank + 1] - at[c->rank]; i++)
+		RANKS_CHECK(x[at[c->rank] + i] == into[i]);
+	RANKS_CHECK(x[c->size * count] == 12345);
+	free(into);
+	free(x);
+}
+
 static void check_sums(const struct lh_comm *c)
 {
-	for (int k = 0; k < COUNTS; k++) {
-		int64_t count = counts[k], first = c->rank * count;
-		float *x = filled(c, count);
-
-		lh_comm_reduce_scatter(c, "sums", x, count);
-		for (int64_t i = first; i < first + count; i++) {
-			float sum = c->size > 1 ? 0 : -0.0f;
-
-			for (int r = 0; r < c->size; r++)
-				sum += value(r, i);
-			RANKS_CHECK(x[i] == sum);
-		}
-		RANKS_CHECK(x[c->size * count] == 12345);
-		free(x);
-	}
+	for (int k = 0; k < 4 * COUNTS; k++)
+		check_sum(c, counts[k / 4], k & 1, k & 2);
 }
 
 static void check_gathering(const struct lh_comm *c)
