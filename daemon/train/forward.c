@@ -33,7 +33,7 @@ static void linear_bwd(const struct pass *p, lh_act *dx, const lh_act *dy,
 	struct lh_linear s = { p->R, in, out };
 	struct lh_model *m = p->m;
 
-	m->ops->linear_dw(m->dev, &s, m->grad + weight, dy, x);
+	m->ops->linear_dw(m->dev, &s, lh_model_grad_at(m, weight), dy, x);
 	m->ops->linear_dx(m->dev, &s, dx, dy, weight_at(m, weight));
 }
 
@@ -52,8 +52,8 @@ static void norm_bwd(const struct pass *p, const lh_act *dy, const lh_act *x,
 {
 	struct lh_model *m = p->m;
 
-	m->ops->rmsnorm_bwd(m->dev, p->R, m->c.dim, m->acts.dx, m->grad + gain, dy, x,
-			    weight_at(m, gain), rstd);
+	m->ops->rmsnorm_bwd(m->dev, p->R, m->c.dim, m->acts.dx, lh_model_grad_at(m, gain), dy,
+			    x, weight_at(m, gain), rstd);
 }
 
 struct lh_attention_norm lh_model_norm_of(const struct lh_model *m, int layer)
@@ -62,7 +62,8 @@ struct lh_attention_norm lh_model_norm_of(const struct lh_model *m, int layer)
 
 	return (struct lh_attention_norm){
 		.q_gain = weight_at(m, w->q_norm), .k_gain = weight_at(m, w->k_norm),
-		.dq_gain = m->grad + w->q_norm, .dk_gain = m->grad + w->k_norm,
+		.dq_gain = lh_model_grad_at(m, w->q_norm),
+		.dk_gain = lh_model_grad_at(m, w->k_norm),
 		.eps = (float)m->c.norm_eps };
 }
 
@@ -79,7 +80,8 @@ static struct lh_attention_call attention_of(const struct pass *p, int layer,
 		.sub_start_host = p->sub_start_host };
 
 	LH_ASSERT(!g || p->t == g->tokens);
-	*norm = lh_model_norm_of(m, layer);
+	if (m->c.qk_norm)
+		*norm = lh_model_norm_of(m, layer);
 	a.heads.start = p->start;
 	a.heads.start_host = p->start_host;
 	return a;
@@ -181,8 +183,8 @@ static void attention_backward(const struct pass *p, int i)
 		project_norm(p, i, s->raw);
 	lh_attention_backward(&att, &a->attention, &s->attention, s->wide, s->half, s->raw);
 	if (m->c.qkv_bias)
-		m->ops->bias_bwd(m->dev, p->R, lh_qkv_width(&m->c), m->grad + w->bqkv,
-				 s->wide);
+		m->ops->bias_bwd(m->dev, p->R, lh_qkv_width(&m->c),
+				 lh_model_grad_at(m, w->bqkv), s->wide);
 	linear_bwd(p, s->dn, s->wide, a->n1, w->wqkv, lh_qkv_width(&m->c), m->c.dim);
 	norm_bwd(p, s->dn, a->x, a->rstd1, w->norm1);
 }
@@ -218,21 +220,36 @@ static void forward(const struct pass *p)
 	norm(p, a->nf, a->rstdf, a->last, m->params.final_norm);
 }
 
+/* Gradients are made from the last parameters to the first: where they are divided a window
+ * is open while its are made. */
 static void backward(const struct pass *p, float scale)
 {
 	struct lh_model *m = p->m;
 	struct lh_acts *a = &m->acts;
+	const struct lh_params *w = &m->params;
+	struct lh_params_parts n = lh_params_parts(w, &m->c);
 	size_t bytes = (size_t)(p->R * m->c.dim) * lh_dtype_bytes(m->ops->sizes->act_type);
 
+	lh_model_open_window(m, &m->gains, w->decay_floats, n.gains);
+	lh_model_open_window(m, &m->ends, w->output, n.ends);
 	m->ops->xent(m->dev, p->R, m->c.dim, m->c.vocab, m->loss, NULL, a->dn,
-		     m->grad + m->params.output, a->nf, weight_at(m, m->params.output), a->targets,
-		     scale, a->xent, a->xent_bytes);
+		     lh_model_grad_at(m, w->output), a->nf, weight_at(m, w->output),
+		     a->targets, scale, a->xent, a->xent_bytes);
+	if (w->output != w->embed)
+		lh_model_close_window(m, &m->ends);
 	m->ops->zero(m->dev, a->dx, bytes);
-	norm_bwd(p, a->dn, a->last, a->rstdf, m->params.final_norm);
-	for (int i = m->c.layers - 1; i >= 0; i--)
+	norm_bwd(p, a->dn, a->last, a->rstdf, w->final_norm);
+	for (int i = m->c.layers - 1; i >= 0; i--) {
+		lh_model_open_window(m, &m->layer, w->layers[i].wqkv, n.layer);
 		layer_backward(p, i);
-	m->ops->embed_bwd(m->dev, p->R, m->c.dim, m->c.vocab, m->grad + m->params.embed, a->dx,
-			  a->tokens);
+		lh_model_close_window(m, &m->layer);
+	}
+	if (w->output != w->embed)
+		lh_model_open_window(m, &m->ends, w->embed, n.ends);
+	m->ops->embed_bwd(m->dev, p->R, m->c.dim, m->c.vocab,
+			  lh_model_grad_at(m, w->embed), a->dx, a->tokens);
+	lh_model_close_window(m, &m->ends);
+	lh_model_close_window(m, &m->gains);
 }
 
 /* sub (S) <- the row of the sub-sequence at which each row's document begins, of a
@@ -298,7 +315,7 @@ static void pass_release(struct pass *p)
 
 void lh_model_zero_grad(struct lh_model *m)
 {
-	m->ops->zero(m->dev, m->grad, (size_t)m->params.floats * 4);
+	m->ops->zero(m->dev, m->grad, (size_t)(m->divided ? m->shard : m->params.floats) * 4);
 	m->ops->zero(m->dev, m->loss, 4);
 }
 

@@ -237,6 +237,20 @@ const char *lh_recompute_name(enum lh_recompute r)
 	return names[r];
 }
 
+/* Gradients of a model: whole, or a shard and what a pass is making (model.h). */
+static int64_t grad_floats(const struct lh_layout *l, int64_t shard, int ranks)
+{
+	struct lh_params p;
+	struct lh_params_parts parts;
+
+	if (!l->divided || ranks == 1)
+		return ranks * shard;
+	lh_params_init(&p, l->model);
+	parts = lh_params_parts(&p, l->model);
+	lh_params_release(&p);
+	return shard + parts.layer + parts.ends + parts.gains;
+}
+
 /* Master weights, gradients, two moments of a shard, and the compute copy if it is
  * one. */
 static int64_t state_bytes(const struct lh_layout *l)
@@ -246,7 +260,7 @@ static int64_t state_bytes(const struct lh_layout *l)
 	int ranks = l->ranks ? l->ranks : 1;
 	int64_t shard = lh_layout_shard(count, ranks);
 
-	return 2 * 4 * ranks * shard + 2 * 4 * shard + count * copy;
+	return 4 * (ranks * shard + grad_floats(l, shard, ranks) + 2 * shard) + count * copy;
 }
 
 /* The most scratch that an op of a pass over B sequences takes. */

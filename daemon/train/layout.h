@@ -79,6 +79,7 @@ struct lh_layout {
 	int64_t T;
 	const struct lh_attention_mode *mode; /* recompute is not AUTO */
 	int ranks; /* that share the moments, 0 = 1 */
+	bool divided; /* they share gradients, too */
 	bool deterministic; /* the device is */
 	bool train; /* false: forward only, nothing is kept */
 	bool documents; /* are kept apart */

@@ -43,18 +43,30 @@ static void *take(struct plan *p, int64_t bytes)
 	return at;
 }
 
+static void plan_windows(struct lh_model *m, struct plan *p)
+{
+	struct lh_params_parts parts = lh_params_parts(&m->params, &m->c);
+
+	m->layer.at = take(p, parts.layer * 4);
+	m->ends.at = take(p, parts.ends * 4);
+	m->gains = (struct lh_window){ m->params.decay_floats, parts.gains,
+				       take(p, parts.gains * 4) };
+}
+
 static void plan_state(struct lh_model *m, struct plan *p)
 {
 	int64_t n = m->comm.size * m->shard;
 
 	m->param = take(p, n * 4);
-	m->grad = take(p, n * 4);
+	m->grad = take(p, (m->divided ? m->shard : n) * 4);
 	m->m = take(p, m->shard * 4);
 	m->v = take(p, m->shard * 4);
 	m->weight = m->ops->sizes->act_type == LH_F32 ?
 			    (lh_act *)m->param :
 			    take(p, m->params.floats * (int64_t)lh_dtype_bytes(
 						       m->ops->sizes->act_type));
+	if (m->divided)
+		plan_windows(m, p);
 	m->loss = take(p, 4);
 	m->eval_loss = take(p, 4);
 	m->grad_norm = take(p, 4);
@@ -111,7 +123,7 @@ void lh_model_lay_out(struct lh_model *m, const struct lh_attention_mode *mode, 
 }
 
 int lh_model_new(struct lh_model **out, const struct lh_ops *ops, struct lh_dev *dev,
-		 const struct lh_comm *comm, const struct lh_job_model *config, int B,
+		 const struct lh_division *division, const struct lh_job_model *config, int B,
 		 int64_t T, const struct lh_attention_mode *modes, int mode_count,
 		 struct lh_err *err)
 {
@@ -121,7 +133,8 @@ int lh_model_new(struct lh_model **out, const struct lh_ops *ops, struct lh_dev 
 
 	m->ops = ops;
 	m->dev = dev;
-	m->comm = comm ? *comm : LH_COMM_ALONE;
+	m->comm = division ? division->comm : LH_COMM_ALONE;
+	m->divided = m->comm.size > 1 && division->gradients;
 	m->c = *config;
 	m->c.preset = m->c.from = NULL;
 	m->B = B;
@@ -179,6 +192,8 @@ static struct held held_of(struct lh_model *m, enum lh_model_state which)
 	case LH_STATE_MOMENT2:
 		return (struct held){ m->v, m->first, shard_count(m) };
 	case LH_STATE_GRAD:
+		if (m->divided)
+			return (struct held){ m->grad, m->first, shard_count(m) };
 		return (struct held){ m->grad, 0, m->params.floats };
 	}
 	LH_BUG("no such state %d", (int)which);

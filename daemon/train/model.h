@@ -13,9 +13,11 @@
  * Parameters lie in one flat float32 array, see params.h.
  *
  * Ranks. A model may be one of several that are equal, one a rank, each given its part
- * of a batch. Then weights and gradients are whole everywhere, and moments are divided:
- * each rank has those of a shard of the parameters, and updates it. measure, apply,
- * read_whole and prepare are collective: all ranks call them, alike (comm.h).
+ * of a batch. Then weights are whole everywhere, and moments are divided: each rank has
+ * those of a shard of the parameters, and updates it. Gradients are whole, too, and summed
+ * when they are measured; or they are divided: a pass has those of a layer at a time, which
+ * are summed at once where they belong. Then forward_backward is collective, as measure,
+ * apply, read_whole and prepare are: all ranks call them, alike (comm.h).
  *
  * One thread (the training thread). The device outlives the model.
  */
@@ -41,11 +43,18 @@ void lh_attention_mode_of(struct lh_attention_mode *mode, const struct lh_job *j
 
 struct lh_model;
 
+/* Of the ranks of a model. */
+struct lh_division {
+	struct lh_comm comm;
+	bool gradients; /* are divided */
+};
+
 /* `B` sequences of `T` tokens a micro-batch at most; `modes` (recompute chosen)
  * are all that forward_backward may be given, the loss may also be of full
- * attention. Weights are zero until init or load. `comm` (copied): NULL is alone. */
+ * attention. Weights are zero until init or load. `division` (copied): NULL is alone. */
 int lh_model_new(struct lh_model **model, const struct lh_ops *ops, struct lh_dev *dev,
-		 const struct lh_comm *comm, const struct lh_job_model *config, int B, int64_t T,
+		 const struct lh_division *division,
+		 const struct lh_job_model *config, int B, int64_t T,
 		 const struct lh_attention_mode *modes, int mode_count,
 		 struct lh_err *err);
 void lh_model_free(struct lh_model *model);
@@ -64,8 +73,8 @@ enum lh_model_state { LH_STATE_PARAM, LH_STATE_MOMENT1, LH_STATE_MOMENT2,
  * what is divided; an error is every rank's. */
 int lh_model_read_whole(struct lh_model *model, enum lh_model_state which, float *host,
 			struct lh_err *err);
-/* Of moments a rank reads and writes what is its own: reading others is a bug, writing
- * them nothing. */
+/* Of what is divided a rank reads and writes what is its own: reading others is a bug,
+ * writing them nothing. */
 int lh_model_read(struct lh_model *model, enum lh_model_state which, int64_t offset,
 		  int64_t count, float *host, struct lh_err *err);
 void lh_model_write(struct lh_model *model, enum lh_model_state which, int64_t offset,

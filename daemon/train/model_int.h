@@ -7,6 +7,12 @@
 #include "train/model.h"
 #include "train/params.h"
 
+/* Gradients of parameters that a pass is making, of those that are divided. */
+struct lh_window {
+	int64_t first, count;
+	float *at;
+};
+
 struct lh_model {
 	const struct lh_ops *ops;
 	struct lh_dev *dev;
@@ -19,10 +25,13 @@ struct lh_model {
 	 * first on. The last shards may end behind the parameters, or lie there. */
 	struct lh_comm comm;
 	int64_t shard, first;
+	bool divided;        /* gradients are; then of several ranks */
 
 	void *state_arena;
-	float *param, *grad; /* (size * shard) */
+	float *param;        /* (size * shard) */
+	float *grad;         /* (size * shard), or of divided ones this rank's (shard) */
 	float *m, *v;        /* (shard) */
+	struct lh_window layer, ends, gains; /* of divided gradients */
 	lh_act *weight;              /* compute copy; == param for float32 */
 	float *loss;                 /* (1) of the optimizer step */
 	float *eval_loss;            /* (1) */
@@ -54,6 +63,21 @@ static inline lh_act *weight_at(const struct lh_model *m, int64_t offset)
 {
 	return (char *)m->weight +
 	       (size_t)offset * lh_dtype_bytes(m->ops->sizes->act_type);
+}
+
+/* Parameters first .. first + count - 1 are what a pass makes gradients of next, in a window
+ * that starts at zero; and they are made: their sums over ranks go to the shards. For
+ * gradients that are not divided nothing. Collective. */
+void lh_model_open_window(struct lh_model *m, struct lh_window *w, int64_t first,
+			  int64_t count);
+void lh_model_close_window(struct lh_model *m, struct lh_window *w);
+/* Where the gradient of the tensor at a parameter offset is to be added. */
+float *lh_model_grad_at(const struct lh_model *m, int64_t offset);
+
+/* This rank's part of the gradient, once it is measured: (shard). */
+static inline float *own_grad(const struct lh_model *m)
+{
+	return m->divided ? m->grad : m->grad + m->first;
 }
 
 /* Parameters of this rank's shard, from m->first on: 0 where it lies behind them. */

@@ -79,6 +79,16 @@ void lh_params_init(struct lh_params *t, const struct lh_job_model *c)
 	t->table[t->count - 1].initial = 1;
 }
 
+struct lh_params_parts lh_params_parts(const struct lh_params *p,
+				       const struct lh_job_model *c)
+{
+	int64_t end = p->output == p->embed ? p->decay_floats : p->output;
+
+	return (struct lh_params_parts){ .layer = (end - p->layers[0].wqkv) / c->layers,
+					 .ends = (int64_t)c->vocab * c->dim,
+					 .gains = p->floats - p->decay_floats };
+}
+
 void lh_params_release(struct lh_params *t)
 {
 	free(t->table);

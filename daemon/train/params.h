@@ -41,6 +41,14 @@ struct lh_params {
 	struct lh_layer_params *layers;
 };
 
+/* Floats of a layer's matrices, which lie together, from its wqkv on; of the embedding, or
+ * the output as large; and of gains and biases, from decay_floats on. */
+struct lh_params_parts {
+	int64_t layer, ends, gains;
+};
+struct lh_params_parts lh_params_parts(const struct lh_params *p,
+				       const struct lh_job_model *c);
+
 void lh_params_init(struct lh_params *p, const struct lh_job_model *c);
 void lh_params_release(struct lh_params *p); /* zeroed is allowed */
 

@@ -209,7 +209,10 @@ static void make_model(struct lh_team *t)
 {
 	const struct lh_job *job = t->job;
 
-	lh_model_new(&t->model, t->c->ops, t->dev, &t->comm, &job->model, t->micro,
+	const struct lh_division division = {
+		.comm = t->comm, .gradients = job->divide == LH_DIVIDE_GRADIENTS };
+
+	lh_model_new(&t->model, t->c->ops, t->dev, &division, &job->model, t->micro,
 		     job->data.seq_len, t->modes, job->phase_count, &t->trouble);
 }
 
@@ -245,18 +248,12 @@ static int micro(struct lh_team *t, const struct order *o, struct lh_err *err)
 	int b = left < t->micro ? (int)left : t->micro, rc = 0;
 
 	for (int s = 0; !rc && s < b; s++)
-		rc = lh_team_read_train(t, first + s, s, err);
+		rc = lh_team_read_train(t, first + s, s, &t->trouble);
+	rc = agree(t, err); /* now: ranks may sum gradients in the midst of the pass */
 	if (!rc)
 		lh_model_forward_backward(t->model, &t->modes[o->phase], b, t->tokens,
 					  t->targets, t->starts, o->scale);
 	return rc;
-}
-
-static int measure(struct lh_team *t, float *loss, float *norm, struct lh_err *err)
-{
-	int rc = t->comm.size > 1 ? agree(t, err) : 0;
-
-	return rc ? rc : lh_model_measure(t->model, loss, norm, err);
 }
 
 static const struct lh_attention_mode *mode_of(const struct lh_team *t, int phase)
@@ -388,14 +385,12 @@ static void obey(struct lh_team *t, const struct order *o)
 	case BEGIN:
 		lh_peers_step(t->c->peers, o->step);
 		lh_model_zero_grad(t->model);
-		t->trouble = (struct lh_err)LH_ERR_INIT;
 		break;
 	case MICRO:
-		if (!t->trouble.code)
-			micro(t, o, &t->trouble);
+		micro(t, o, NULL);
 		break;
 	case MEASURE:
-		measure(t, &loss, &norm, NULL);
+		lh_model_measure(t->model, &loss, &norm, NULL);
 		break;
 	case APPLY:
 		lh_model_apply(t->model, &o->opt);
@@ -486,7 +481,7 @@ int lh_team_micro(struct lh_team *t, int phase, int64_t cursor, int64_t at, floa
 int lh_team_measure(struct lh_team *t, float *loss, float *norm, struct lh_err *err)
 {
 	give(t, &(struct order){ .task = MEASURE });
-	return measure(t, loss, norm, err);
+	return lh_model_measure(t->model, loss, norm, err);
 }
 
 void lh_team_apply(struct lh_team *t, const struct lh_adamw *opt)

@@ -34,6 +34,8 @@ enum lh_attention { LH_ATTENTION_FULL, LH_ATTENTION_LIGHTHOUSE };
  * daemon/train/layout.h. */
 enum lh_recompute { LH_RECOMPUTE_AUTO, LH_RECOMPUTE_NONE, LH_RECOMPUTE_CHEAP,
 		    LH_RECOMPUTE_MLP, LH_RECOMPUTE_LAYER };
+/* What several devices have parts of beside the batch: gradients and moments, or these. */
+enum lh_divide { LH_DIVIDE_MOMENTS, LH_DIVIDE_GRADIENTS };
 /* How ids become text; a file's is known to lhctl alone. */
 enum lh_tokenizer { LH_TOKENIZER_BYTES, LH_TOKENIZER_NONE, LH_TOKENIZER_FILE };
 
@@ -191,6 +193,7 @@ struct lh_job {
 	enum lh_device device;
 	int64_t seed;
 	int devices;         /* ranks: a worker each */
+	enum lh_divide divide; /* among them */
 	int threads;         /* CPU threads of a worker, 0 = all, or its share of them */
 	int restarts;        /* worker losses survived before FAILED */
 	bool preemptible;    /* a job of higher priority may take its place */

@@ -62,10 +62,10 @@ test('jobs of 1, 2 and 4 devices have the same losses, evaluations and looks', a
   const from = (await lhd.call('job.checkpoints', { job: first })).checkpoints.at(-1).path;
   writeFileSync(join(lhd.dir, 'c.jsonl'), JSON.stringify({ ctx: 'the lamp turns ', endings: ['3 times', 'ship'], label: 0 }) + '\n');
   const got = [];
-  for (const devices of [1, 2, 4]) {
+  for (const [devices, divide] of [[1, 'moments'], [2, 'moments'], [4, 'gradients']]) {
     const { evaluation, ...rest } = job(devices, 30);
     // Slowly: words come twice, and what ties is chosen by a rounding.
-    const id = await submit(lhd, { ...rest, model: { from }, optimizer: { lr: 2e-4 }, evaluation: { ...evaluation, passkey: { every_steps: 20, from_tokens: 64, samples: 5 },
+    const id = await submit(lhd, { ...rest, divide, model: { from }, optimizer: { lr: 2e-4 }, evaluation: { ...evaluation, passkey: { every_steps: 20, from_tokens: 64, samples: 5 },
       choices: { every_steps: 20, files: 'c.jsonl' } },
       data: { train: [{ path: 'text.train.bin', weight: 3 }, { path: 'text.val.bin', weight: 1 }],
         validation: { seen: 'text.train.bin', other: 'text.val.bin' }, tokenizer: 'bytes', seq_len: 128 } });

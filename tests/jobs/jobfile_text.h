@@ -19,6 +19,7 @@ static const struct { const char *path, *text; } good[] = {
 	{ "device", "device: cpu" },
 	{ "seed", "seed: 3" },
 	{ "devices", "devices: 2" },
+	{ "divide", "divide: gradients" },
 	{ "threads", "threads: 2" },
 	{ "restarts", "restarts: 1" },
 	{ "preemptible", "preemptible: false" },

@@ -171,25 +171,34 @@ static void fixed_tensors_stay(void **state)
 	}
 }
 
-/* Weights and gradients are whole, and end with the last shard. */
-static void ranks_divide_the_moments(void **state)
+/* Weights and gradients are whole, and end with the last shard; or gradients are a shard
+ * and what a pass makes at once: a layer, an embedding, gains. */
+static void ranks_divide_the_moments_and_gradients(void **state)
 {
 	struct lh_attention_mode mode = { .recompute = LH_RECOMPUTE_NONE };
 	struct lh_layout l = { .model = &config, .sizes = &lh_sizes_cpu, .B = B, .T = T,
 			       .mode = &mode };
-	int64_t n = lh_job_model_params(&config);
+	int64_t n = lh_job_model_params(&config), C = config.dim;
+	int64_t made = 10 * (6 + 2 * 2) * C + C * 60 + 3 * 72 * C + 300 * C + (2 * 5 + 1) * C;
 	struct lh_layout_bytes bytes;
 
 	(void)state;
 	lh_layout_measure(&l, &bytes);
 	assert_int_equal(bytes.state, 16 * n);
+	l.divided = true;
+	lh_layout_measure(&l, &bytes);
+	assert_int_equal(bytes.state, 16 * n); /* alone there is nothing to divide */
 	for (l.ranks = 2; l.ranks < 6; l.ranks++) {
 		int64_t shard = lh_layout_shard(n, l.ranks);
 
 		assert_int_equal(shard % 64, 0);
 		assert_in_range(l.ranks * shard, n, n + 64 * l.ranks);
+		l.divided = false;
 		lh_layout_measure(&l, &bytes);
 		assert_int_equal(bytes.state, 8 * l.ranks * shard + 8 * shard);
+		l.divided = true;
+		lh_layout_measure(&l, &bytes);
+		assert_int_equal(bytes.state, 4 * l.ranks * shard + 12 * shard + 4 * made);
 	}
 }
 
@@ -229,7 +238,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_must_live_is_apart),
 		cmocka_unit_test(fixed_tensors_stay),
-		cmocka_unit_test(ranks_divide_the_moments),
+		cmocka_unit_test(ranks_divide_the_moments_and_gradients),
 		cmocka_unit_test(auto_takes_the_least_that_fits),
 	};
 

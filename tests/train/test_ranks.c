@@ -20,9 +20,16 @@ enum { S = 4, T = 64, V = 257, STEPS = 50 };
 
 static struct lh_dev *dev;
 
+struct kind {
+	bool lighthouse;
+	bool gradients; /* are divided, too; then also over micro-batches */
+	bool tied;      /* with biases and norms of q and k */
+};
+
 /* One that is alone and its twin of several ranks. */
 struct twins {
 	const struct lh_comm *c;
+	int micro; /* sequences of a micro-batch */
 	struct lh_ops ops; /* the twin's */
 	struct lh_attention_mode mode;
 	struct lh_model *alone, *shared;
@@ -31,17 +38,20 @@ struct twins {
 	float *x, *y; /* (n) */
 };
 
-static void open_twins(struct twins *w, const struct lh_comm *c, bool lighthouse)
+static void open_twins(struct twins *w, const struct lh_comm *c, struct kind k)
 {
+	const struct lh_division division = { .comm = *c, .gradients = k.gradients };
 	const struct lh_job_model shape = { .vocab = V, .dim = 16, .layers = 3, .heads = 2,
 					    .kv_heads = 1, .head_dim = 8, .ffn_dim = 24,
 					    .rope_theta = 10000, .norm_eps = 1e-5,
-					    .init_std = 0.1 };
+					    .init_std = 0.1, .tied = k.tied,
+					    .qkv_bias = k.tied, .qk_norm = k.tied };
 	struct lh_err err = LH_ERR_INIT;
 
-	*w = (struct twins){ .c = c, .ops = lh_ops_cpu };
+	*w = (struct twins){ .c = c, .ops = lh_ops_cpu,
+			     .micro = k.gradients ? 1 : S / c->size };
 	w->mode.recompute = LH_RECOMPUTE_NONE;
-	if (lighthouse) {
+	if (k.lighthouse) {
 		w->mode.attention = LH_ATTENTION_LIGHTHOUSE;
 		w->mode.geometry = (struct lh_lighthouse){
 			.tokens = T, .levels = 3, .pool = 2, .topk = 8, .tile = 4 };
@@ -50,8 +60,8 @@ static void open_twins(struct twins *w, const struct lh_comm *c, bool lighthouse
 	RANKS_CHECK(!lh_ops_cpu.open(&dev, 1, &err));
 	RANKS_CHECK(!lh_model_new(&w->alone, &lh_ops_cpu, dev, NULL, &shape, S, T, &w->mode,
 				  1, &err));
-	RANKS_CHECK(!lh_model_new(&w->shared, &w->ops, dev, c, &shape, S / c->size, T,
-				  &w->mode, 1, &err));
+	RANKS_CHECK(!lh_model_new(&w->shared, &w->ops, dev, &division, &shape, S / c->size,
+				  T, &w->mode, 1, &err));
 	lh_model_init(w->alone, 3);
 	lh_model_init(w->shared, 3);
 	w->n = lh_model_param_count(w->alone);
@@ -87,11 +97,9 @@ static void draw(struct twins *w, int step)
  * rounding may choose another entry. */
 static void forward_backward(struct lh_model *m, struct twins *w, int from, int count)
 {
-	int micro = S / w->c->size;
-
 	lh_model_zero_grad(m);
-	for (int i = from; i < from + count; i += micro)
-		lh_model_forward_backward(m, &w->mode, micro, w->tokens + i * T,
+	for (int i = from; i < from + count; i += w->micro)
+		lh_model_forward_backward(m, &w->mode, w->micro, w->tokens + i * T,
 					  w->targets + i * T, NULL, 1.0f / (S * T));
 }
 
@@ -178,12 +186,12 @@ static void start_alike(struct twins *w)
 	lh_model_weights_changed(w->shared);
 }
 
-static void check_steps(const struct lh_comm *c, bool lighthouse)
+static void check_steps(const struct lh_comm *c, struct kind k)
 {
 	struct twins w;
 	float first = 0;
 
-	open_twins(&w, c, lighthouse);
+	open_twins(&w, c, k);
 	for (int step = 0; step < STEPS; step++) {
 		struct result one, all;
 
@@ -205,11 +213,11 @@ static void check_steps(const struct lh_comm *c, bool lighthouse)
 	close_twins(&w);
 }
 
-static void check_free_run(const struct lh_comm *c, bool lighthouse, float bar)
+static void check_free_run(const struct lh_comm *c, struct kind k, float bar)
 {
 	struct twins w;
 
-	open_twins(&w, c, lighthouse);
+	open_twins(&w, c, k);
 	for (int step = 0; step < STEPS; step++) {
 		struct result one, all;
 
@@ -225,23 +233,37 @@ static void check_free_run(const struct lh_comm *c, bool lighthouse, float bar)
 
 static void check_full(const struct lh_comm *c)
 {
-	check_steps(c, false);
-	check_free_run(c, false, 1e-5f);
+	check_steps(c, (struct kind){ 0 });
+	check_free_run(c, (struct kind){ 0 }, 1e-5f);
 }
 
 static void check_lighthouse(const struct lh_comm *c)
 {
-	check_steps(c, true);
-	check_free_run(c, true, 1e-3f);
+	check_steps(c, (struct kind){ .lighthouse = true });
+	check_free_run(c, (struct kind){ .lighthouse = true }, 1e-3f);
+}
+
+static void check_divided(const struct lh_comm *c)
+{
+	check_steps(c, (struct kind){ .gradients = true });
+	check_free_run(c, (struct kind){ .gradients = true }, 1e-5f);
+}
+
+static void check_divided_lighthouse(const struct lh_comm *c)
+{
+	const struct kind k = { .gradients = true, .lighthouse = true, .tied = true };
+
+	check_steps(c, k);
+	check_free_run(c, k, 1e-3f);
 }
 
 /* All ranks have the same weights to the bit, also after steps that ran free. */
-static void check_same_bits(const struct lh_comm *c)
+static void check_same_bits_of(const struct lh_comm *c, struct kind k)
 {
 	struct twins w;
 	float *all;
 
-	open_twins(&w, c, false);
+	open_twins(&w, c, k);
 	all = lh_calloc((size_t)(c->size * w.n), sizeof(*all));
 	for (int step = 0; step < 5; step++) {
 		draw(&w, step);
@@ -255,6 +277,12 @@ static void check_same_bits(const struct lh_comm *c)
 		RANKS_CHECK(!memcmp(all, all + r * w.n, (size_t)w.n * sizeof(*all)));
 	free(all);
 	close_twins(&w);
+}
+
+static void check_same_bits(const struct lh_comm *c)
+{
+	check_same_bits_of(c, (struct kind){ 0 });
+	check_same_bits_of(c, (struct kind){ .gradients = true });
 }
 
 static int fetch_fails(struct lh_dev *d, void *host, const void *src, size_t bytes,
@@ -271,29 +299,33 @@ static void check_error(const struct lh_comm *c)
 	float loss, norm;
 	struct twins w;
 
-	open_twins(&w, c, false);
+	open_twins(&w, c, (struct kind){ 0 });
 	draw(&w, 0);
 	if (c->rank == 1)
 		w.ops.fetch = fetch_fails;
 	forward_backward(w.shared, &w, S / c->size * c->rank, S / c->size);
 	RANKS_CHECK(lh_model_measure(w.shared, &loss, &norm, &err) == LH_ETOOBIG);
 	RANKS_CHECK(!strcmp(err.text, "rank 1: no memory is left, says a test"));
+	RANKS_CHECK(lh_model_read_whole(w.shared, LH_STATE_MOMENT1, w.x, &err) ==
+		    LH_ETOOBIG);
+	RANKS_CHECK(strstr(err.text, c->rank == 1 ? "no memory" : "rank 1 cannot read"));
 	w.ops.fetch = lh_ops_cpu.fetch;
 	run_shared(&w);
 	close_twins(&w);
 }
 
 /* A gradient that is not finite is no rank's to apply. */
-static void check_nan(const struct lh_comm *c)
+static void check_nan_of(const struct lh_comm *c, struct kind k)
 {
 	struct lh_err err = LH_ERR_INIT;
 	struct twins w;
 	float nan = NAN, loss, norm;
 
-	open_twins(&w, c, false);
+	open_twins(&w, c, k);
 	draw(&w, 0);
 	forward_backward(w.shared, &w, S / c->size * c->rank, S / c->size);
-	if (c->rank == c->size - 1) /* into the last one's shard, and the first's */
+	/* Of whole gradients the last rank's, for the first's shard; or the first's own. */
+	if (c->rank == (k.gradients ? 0 : c->size - 1))
 		lh_model_write(w.shared, LH_STATE_GRAD, 0, 1, &nan);
 	RANKS_CHECK(!lh_model_measure(w.shared, &loss, &norm, &err));
 	RANKS_CHECK(isnan(norm) && isfinite(loss));
@@ -302,7 +334,15 @@ static void check_nan(const struct lh_comm *c)
 	close_twins(&w);
 }
 
+static void check_nan(const struct lh_comm *c)
+{
+	check_nan_of(c, (struct kind){ 0 });
+	check_nan_of(c, (struct kind){ .gradients = true });
+}
+
 static const struct ranks_case cases[] = {
+	{ "divided", check_divided },
+	{ "divided_lighthouse", check_divided_lighthouse },
 	{ "full", check_full },		  { "lighthouse", check_lighthouse },
 	{ "same_bits", check_same_bits }, { "error", check_error },
 	{ "nan", check_nan },
@@ -313,6 +353,7 @@ static void one_rank_is_the_whole(void **state)
 	(void)state;
 	check_full(&LH_COMM_ALONE);
 	check_lighthouse(&LH_COMM_ALONE);
+	check_divided(&LH_COMM_ALONE);
 }
 
 static void two_ranks_train_as_one(void **state)
@@ -320,6 +361,8 @@ static void two_ranks_train_as_one(void **state)
 	(void)state;
 	ranks_run(2, "full");
 	ranks_run(2, "lighthouse");
+	ranks_run(2, "divided");
+	ranks_run(2, "divided_lighthouse");
 }
 
 static void four_ranks_train_as_one(void **state)
@@ -327,6 +370,8 @@ static void four_ranks_train_as_one(void **state)
 	(void)state;
 	ranks_run(4, "full");
 	ranks_run(4, "lighthouse");
+	ranks_run(4, "divided");
+	ranks_run(4, "divided_lighthouse");
 }
 
 static void ranks_have_the_same_bits(void **state)

@@ -336,6 +336,7 @@ static int in_rank(const char *name)
 	config = (struct lh_team_config){ .job = &job, .ops = &lh_ops_cpu, .rank = rank,
 					  .size = size, .peers = peers };
 	job.devices = size;
+	job.divide = size == 4 ? LH_DIVIDE_GRADIENTS : LH_DIVIDE_MOMENTS;
 	job.model.vocab = VOCAB; /* as if the data had changed since they were checked */
 	if (rank)
 		rc = lh_team_follow(&config, &err);
