@@ -235,8 +235,13 @@ test('whichever process of an attempt is killed, none is left, and the job goes 
 
 test('a rank that stands still is found by the others, who say which; the job goes on', async (t) => {
   const lhd = await fresh(t, ['--hang-ms', '8000']);
-  const id = await submit(lhd, job(2, LONG));
+  const id = await submit(lhd, { ...job(2, LONG), evaluation: { sequences: 0 } });
   await lhd.jobUntil(id, 'a checkpoint', () => lhd.sql(`select 1 from checkpoints where job=${id} and step>0`).length > 0);
+  // Saving and evaluating may take long: nobody is given up soon then.
+  const { command } = await lhd.call('job.set', { job: id, checkpoint_every: 0 });
+  await lhd.jobUntil(id, 'no more checkpoints', () => lhd.sql(`select 1 from commands where id=${command} and outcome='applied'`).length);
+  const set = (await lhd.call('job.get', { job: id })).step;
+  await lhd.jobUntil(id, 'it trains on', (j) => j.step > set + 2);
   const now = processes(lhd);
   process.kill(now.ranks[1].pid, 'SIGSTOP');
   const { step } = await lhd.call('job.get', { job: id });
