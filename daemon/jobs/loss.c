@@ -133,7 +133,8 @@ void lh_loss_take(struct lh_worker *w, struct lh_remains *r)
 	snprintf(w->fault, sizeof(w->fault), "%s", r->fault);
 	w->exit_code = r->exit_code;
 	w->exit_signal = r->exit_signal;
-	w->oom_killed = w->exit_signal == SIGKILL && !w->killed &&
+	/* Of a rank that was killed its launcher has a code alone. */
+	w->oom_killed = (w->exit_signal == SIGKILL || *w->fault) && !w->killed &&
 			jobs->oom_kills >= 0 && r->oom_kills > jobs->oom_kills;
 	jobs->oom_kills = r->oom_kills;
 }

@@ -13,6 +13,7 @@
  *   stuck    its counter of progress stands still
  *   mute     records go to the spool and are not sent
  *   orphan   the keeper is killed before it has noted the worker
+ *   exits    it exits with this code, at once
  *   redial   hang up, remove the file, dial again, send every record again
  *   proto    version in its hello
  *   waits    for as long as this is there, it has not begun; its text is why
@@ -356,6 +357,8 @@ static void fake_tick(struct fake *k)
 	char path[512], *end;
 	int64_t to;
 
+	if (fake_has(k->ctl, "exits"))
+		exit((int)fake_number(k->ctl, "exits", 0));
 	if (k->ending && !k->over && !fake_has(k->ctl, "slow"))
 		fake_end(k, k->ending);
 	if (k->ending || (k->waits && fake_has(k->ctl, "waits")))

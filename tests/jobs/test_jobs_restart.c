@@ -70,6 +70,31 @@ static void a_kill_for_want_of_memory_is_told_from_another(void **state)
 				  "hint LIKE '%may have%'"), 1);
 }
 
+/* One of several ranks: its parent says which, the launcher ends with a code. */
+static void a_rank_that_is_killed_for_want_of_memory_is_told_of(void **state)
+{
+	char file[160], fault[300];
+	int64_t job;
+
+	(void)state;
+	snprintf(file, sizeof(file), "%s/memory.events", f.ctl);
+	set_ctl("memory.events", "oom_kill 2\n");
+	close_all();
+	f.config.oom_file = file;
+	open_all();
+	job = submit_with("t", 9, 0);
+	RUN_UNTIL(is_in(job, "RUNNING"));
+	snprintf(fault, sizeof(fault), "%s/jobs/%d/attempt-1/" LH_ATTEMPT_FAULT, f.state,
+		 (int)job);
+	assert_int_equal(lh_fs_write_atomic(fault, "rank 1 was killed", 17, NULL), 0);
+	set_ctl("memory.events", "oom_kill 3\n");
+	set_ctl("exits", "9");
+	RUN_UNTIL(query_db("SELECT count(*) FROM attempts WHERE outcome = 'lost'") == 1);
+	assert_int_equal(query_db("SELECT count(*) FROM attempts WHERE attempt = 1 AND why "
+				  "LIKE '%rank 1 was killed' AND hint LIKE '%less memory%'"),
+			 1);
+}
+
 /* ---- errors that pass ------------------------------------------------------ */
 
 static void fail_with(const char *code)
@@ -218,6 +243,7 @@ static void a_worker_that_dies_at_one_place_is_not_forgiven(void **state)
 
 MANAGER_TESTS(T(what_a_lost_worker_left_is_kept),
 	      T(a_kill_for_want_of_memory_is_told_from_another),
+	      T(a_rank_that_is_killed_for_want_of_memory_is_told_of),
 	      T(an_error_that_may_pass_is_a_loss),
 	      T(such_an_end_is_a_loss_for_the_next_lhd_too),
 	      T(a_cancel_ends_a_job_that_met_such_an_error),
