@@ -149,8 +149,9 @@ static void check_gpu(struct doctor *d, const char *bin)
 
 	lh_gpu_find(&gpu, bin);
 	if (gpu.usable) {
-		snprintf(text, sizeof(text), "%s, %.1f GiB, with driver, cuBLASLt and cuDNN",
-			 gpu.name, (double)gpu.memory_bytes / (1 << 30));
+		snprintf(text, sizeof(text), "%d x %s, %.1f GiB, with driver, cuBLASLt and "
+			 "cuDNN", gpu.count, gpu.name,
+			 (double)gpu.memory_bytes / (1 << 30));
 		add(d, "GPU", GOOD, text, "");
 	} else {
 		add(d, "GPU", access("/proc/driver/nvidia/version", R_OK) ? REMARK : BAD,

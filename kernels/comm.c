@@ -32,7 +32,7 @@ void lh_comm_collect(const struct lh_comm *c, const char *what, void *host, size
 	end(c, what);
 }
 
-void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, const float *x,
+void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
 			    const int64_t *at, float *into, bool add)
 {
 	if (!begin(c, what))

@@ -68,7 +68,7 @@ static inline int ranks_main(const char *name, const struct ranks_case *cases, s
 			     .size = ranks_number("PMI_SIZE") };
 	struct lh_err err = LH_ERR_INIT;
 
-	if (c.ops->open(&c.line, NULL, c.rank, c.size, &err)) {
+	if (c.ops->open(&c.line, c.rank, c.size, &err)) {
 		fprintf(stderr, "%s\n", err.text);
 		return 1;
 	}

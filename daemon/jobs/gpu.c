@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <poll.h>
 #include <signal.h>
@@ -85,7 +86,8 @@ static int parse(struct lh_gpu *gpu, const char *answer, struct lh_err *err)
 	json_int_t bytes;
 	int rc = 0;
 
-	if (j && !json_unpack(j, "{s:s, s:I}", "name", &name, "memory_bytes", &bytes)) {
+	if (j && !json_unpack(j, "{s:s, s:I, s:i}", "name", &name, "memory_bytes", &bytes,
+			      "count", &gpu->count)) {
 		snprintf(gpu->name, sizeof(gpu->name), "%.127s", name);
 		gpu->memory_bytes = bytes;
 	} else if (j && !json_unpack(j, "{s:s, s:s}", "text", &text, "hint", &hint)) {
@@ -118,9 +120,28 @@ void lh_gpu_find(struct lh_gpu *gpu, const char *bin_dir)
 	free(program);
 }
 
+/* The file said `all`, and what there is decides whether the batch can be divided. */
+static int take_all(const struct lh_gpu *gpu, struct lh_job *job, struct lh_err *err)
+{
+	const struct lh_job_batch *b = &job->batch;
+	int n = job->device == LH_DEVICE_CUDA ? gpu->count : 1;
+
+	if (n > LH_DEVICES_MAX)
+		n = LH_DEVICES_MAX;
+	if (b->sequences % n || (b->micro_sequences && b->sequences / n % b->micro_sequences)) {
+		lh_err_set(err, LH_EJOBFILE, "devices: all are %d here, which do not divide the "
+			   "%" PRId64 " sequences into equal micro-batches", n, b->sequences);
+		return lh_err_hint(err, "another batch.sequences, or devices: as many as do");
+	}
+	job->devices = n;
+	job->all_devices = false;
+	return 0;
+}
+
 int lh_gpu_place(const struct lh_gpu *gpu, struct lh_job *job, struct lh_err *err)
 {
 	struct lh_estimate e;
+	int rc = 0;
 
 	if (job->device == LH_DEVICE_AUTO)
 		job->device = gpu->usable ? LH_DEVICE_CUDA : LH_DEVICE_CPU;
@@ -130,10 +151,15 @@ int lh_gpu_place(const struct lh_gpu *gpu, struct lh_job *job, struct lh_err *er
 		return lh_err_hint(err, "%s", *gpu->why.hint ? gpu->why.hint :
 							       "device: cpu works here");
 	}
-	if (job->device == LH_DEVICE_CUDA && job->devices > 1) {
-		lh_err_set(err, LH_EUNSUPPORTED, "devices: %d cannot be had on GPUs: a job "
-			   "uses one", job->devices);
-		return lh_err_hint(err, "device: cpu, or devices: 1");
+	if (job->all_devices)
+		rc = take_all(gpu, job, err);
+	if (rc)
+		return rc;
+	if (job->device == LH_DEVICE_CUDA && job->devices > gpu->count) {
+		lh_err_set(err, LH_EUNSUPPORTED, "devices: %d cannot be had: this machine has %d "
+			   "GPU%s of the kind of its first", job->devices, gpu->count,
+			   gpu->count > 1 ? "s" : "");
+		return lh_err_hint(err, "devices: all takes as many as there are");
 	}
 	if (job->device == LH_DEVICE_CUDA)
 		return lh_estimate_job(&e, job, &lh_sizes_cuda, NULL,

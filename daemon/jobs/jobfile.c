@@ -372,6 +372,18 @@ static int read_keys(const struct lh_reader *r, const struct lh_node *section,
 	return 0;
 }
 
+/* `devices: all` is one until a place is found for the job. */
+static void expand_devices(struct lh_node *root, struct lh_job *job)
+{
+	struct lh_node *n = lh_node_get(root, "devices");
+
+	if (!n || n->kind != LH_NODE_SCALAR || strcmp(n->text, "all"))
+		return;
+	free(n->text);
+	n->text = lh_strdup("1");
+	job->all_devices = true;
+}
+
 /* `until: manual` is short for `until: { manual: true }`. */
 static void expand_until(struct lh_node *phase)
 {
@@ -566,6 +578,8 @@ int lh_jobfile_load(struct lh_job *job, const struct lh_jobfile_source *src,
 
 	if (!rc)
 		rc = lh_jobfile_fill_from(root, src->base_dir, &from, err);
+	if (!rc)
+		expand_devices(root, job);
 	if (!rc)
 		rc = lh_jobfile_read(job, root, src->without_data ? NULL : src->base_dir,
 				     err);

@@ -175,7 +175,7 @@ static int train(struct lh_loop *l, struct lh_err *err)
 int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 {
 	struct lh_loop l = { .c = config, .job = config->job, .link = config->link,
-			  .gpu_lock = -1, .saved_step = -1, .paused = config->paused,
+			  .saved_step = -1, .paused = config->paused,
 			  .waiting = json_array(),
 			  .team_config = { .job = config->job, .ops = config->ops,
 					   .peers = config->peers,

@@ -40,7 +40,8 @@ struct lh_loop {
 	const struct lh_loop_config *c;
 	const struct lh_job *job;
 	struct lh_link *link;
-	int gpu_lock;            /* gpulock.h; -1: none */
+	int gpu_locks[LH_DEVICES_MAX]; /* gpulock.h */
+	int gpu_lock_count;
 	struct lh_team_config team_config;
 	struct lh_team team;
 	struct lh_saver *saver;

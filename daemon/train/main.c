@@ -2,7 +2,7 @@
  *
  *   lhworker-cpu --attempt DIR    train the job whose attempt directory DIR is
  *   lhworker-cpu --sample CKPT    arguments as JSON on stdin, text on stdout
- *   lhworker-cpu --probe          the device as JSON: {name, memory_bytes}, or
+ *   lhworker-cpu --probe          the device as JSON: {name, memory_bytes, count}, or
  *                                 {text, hint} and exit code 1
  *
  * lhworker-cuda is the same file compiled with LH_WORKER_OPS=lh_ops_cuda.
@@ -169,6 +169,7 @@ static int run_rank(const char *dir, const json_t *start, const json_t *spec,
 		rc = lh_team_find_rank(job.devices, &rank, err);
 	if (!rc && job.devices > 1) {
 		keep_output(dir);
+		LH_WORKER_OPS.choose(rank, job.devices);
 		rc = lh_peers_begin(&peers, dir, rank, job.devices, err);
 	}
 	/* lhd and the machine's owner come first. */
@@ -290,14 +291,15 @@ static int run_probe(void)
 {
 	struct lh_device_info info;
 	struct lh_err err = LH_ERR_INIT;
-	int rc = LH_WORKER_OPS.probe(&info, &err);
+	int rc = LH_WORKER_OPS.probe(0, &info, &err);
 
 	if (rc)
 		print_json_take(json_pack("{s:s, s:s}", "text", err.text, "hint",
 					  err.hint));
 	else
-		print_json_take(json_pack("{s:s, s:I}", "name", info.name, "memory_bytes",
-					  (json_int_t)info.memory_bytes));
+		print_json_take(json_pack("{s:s, s:I, s:i}", "name", info.name,
+					  "memory_bytes", (json_int_t)info.memory_bytes,
+					  "count", info.count));
 	return rc < 0;
 }
 

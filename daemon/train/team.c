@@ -117,6 +117,7 @@ static int open_own(struct lh_team *t, struct lh_err *err)
 	return lh_data_open(&t->data, t->job, err);
 }
 
+/* Before a device is opened: rank 0 comes when nobody else has it. */
 static int meet(struct lh_team *t, struct lh_err *err)
 {
 	const struct lh_team_config *c = t->c;
@@ -124,9 +125,11 @@ static int meet(struct lh_team *t, struct lh_err *err)
 	struct lh_comm_line *line;
 	int rc;
 
+	if (c->size == 1)
+		return 0;
 	if (!ops)
 		return lh_err_set(err, LH_EUNSUPPORTED, "%s has no ranks", c->ops->name);
-	rc = ops->open(&line, t->dev, c->rank, c->size, err);
+	rc = ops->open(&line, c->rank, c->size, err);
 	if (rc)
 		return rc;
 	t->comm = (struct lh_comm){ .ops = ops, .line = line,
@@ -135,11 +138,32 @@ static int meet(struct lh_team *t, struct lh_err *err)
 	return 0;
 }
 
+static int attach(struct lh_team *t, struct lh_err *err)
+{
+	int64_t *all;
+	int rc = agree(t, err);
+
+	if (!rc && t->comm.line)
+		t->comm.ops->attach(t->comm.line, t->dev, &t->trouble);
+	if (!rc)
+		rc = agree(t, err);
+	if (rc)
+		return rc;
+	all = lh_calloc((size_t)t->comm.size, sizeof(*all));
+	t->free_bytes = all[t->comm.rank] = t->c->ops->free_bytes(t->dev);
+	lh_comm_collect(&t->comm, "free memory", all, sizeof(*all));
+	for (int r = 0; r < t->comm.size; r++)
+		if (all[r] < t->free_bytes)
+			t->free_bytes = all[r];
+	free(all);
+	return 0;
+}
+
 int lh_team_open(struct lh_team *t, const struct lh_team_config *c, struct lh_err *err)
 {
 	const struct lh_job *job = c->job;
 	size_t rows;
-	int rc = 0;
+	int rc;
 
 	*t = (struct lh_team){ .c = c, .job = job, .comm = LH_COMM_ALONE,
 			       .trouble = LH_ERR_INIT };
@@ -153,11 +177,11 @@ int lh_team_open(struct lh_team *t, const struct lh_team_config *c, struct lh_er
 		t->starts = lh_calloc(rows, sizeof(*t->starts));
 	for (int i = 0; i < job->phase_count; i++)
 		lh_attention_mode_of(&t->modes[i], job, i);
-	open_own(t, &t->trouble);
-	if (c->size > 1)
-		rc = meet(t, err);
-	if (!rc)
-		rc = agree(t, err);
+	rc = meet(t, err);
+	if (!rc) {
+		open_own(t, &t->trouble);
+		rc = attach(t, err);
+	}
 	t->together = !rc;
 	return rc;
 }

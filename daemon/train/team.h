@@ -35,6 +35,7 @@ struct lh_team {
 	const struct lh_job *job;
 	struct lh_comm comm;
 	struct lh_dev *dev;
+	int64_t free_bytes;      /* of the device that has the least, once all are open */
 	struct lh_data data;     /* its mix is set on rank 0: the others follow */
 	struct lh_model *model;
 	/* By phase; rank 0 chooses what is recomputed, before the model is made. */

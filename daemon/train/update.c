@@ -12,7 +12,7 @@
 
 /* into <- [into +] the sum over ranks of what of x, the gradient of parameters first ..
  * first + count - 1, is this rank's to update. */
-static void sum_over_ranks(struct lh_model *m, const float *x, int64_t first, int64_t count,
+static void sum_over_ranks(struct lh_model *m, float *x, int64_t first, int64_t count,
 			   float *into, bool add)
 {
 	int64_t *at = lh_calloc((size_t)m->comm.size + 1, sizeof(*at));

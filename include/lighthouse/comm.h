@@ -2,18 +2,22 @@
  *
  * A job on several devices is a process a device: ranks 0 .. size - 1. They make the
  * same calls in the same order, with the same sizes. How bytes travel is the
- * backend's (lh_ops.comm): MPI between CPU ranks, `kernels/cpu/comm.c`. With one rank
- * nothing is opened and every call returns at once.
+ * backend's (lh_ops.comm): MPI between CPU ranks, `kernels/cpu/comm.c`; NCCL between GPUs,
+ * `kernels/cuda/comm.cu`, and MPI for what is in host memory. With one rank nothing is
+ * opened and every call returns at once.
  *
  * Memory. share and collect are about host memory, in small pieces: what is to be done,
  * and how it went. reduce_scatter and all_gather are about memory of the device (ops.h),
  * in order with its ops: a buffer is `size` pieces, piece r is rank r's.
  *
- * Determinism. Sums are made in ascending order of ranks, whatever the size of a piece.
+ * Determinism. Over MPI, sums are made in ascending order of ranks, whatever the size of a
+ * piece. Over NCCL, the same ranks on the same GPUs, library and sizes give the same bits;
+ * of two ranks a sum is that of MPI, of more its order is NCCL's.
  *
  * Faults. No call fails: a rank without one of its peers can do nothing for its job. A
- * library that reports an error ends the process, and one that waits for ever is ended by
- * its launcher. `note` is told where it is (train/peers.h). So an attempt is lost as one.
+ * library that reports an error, now or later, ends the process, and one that waits for ever
+ * is ended by its launcher. `note` is told where it is (train/peers.h). So an attempt is
+ * lost as one.
  *
  * Training thread only.
  */
@@ -30,16 +34,18 @@ struct lh_dev;
 struct lh_comm_line; /* the backend's */
 
 struct lh_comm_ops {
-	const char *name; /* "mpi" */
+	const char *name; /* "mpi", "nccl" */
 	/* LH_EUNSUPPORTED: a library is missing, or its world is not that of the
 	 * launcher. Returns when all ranks are there. */
-	int (*open)(struct lh_comm_line **line, struct lh_dev *dev, int rank, int size,
-		    struct lh_err *err);
+	int (*open)(struct lh_comm_line **line, int rank, int size, struct lh_err *err);
+	/* The device whose memory is meant from here on; it outlives the line. All ranks
+	 * have one, and each is another. An error may be that of another rank. */
+	int (*attach)(struct lh_comm_line *line, struct lh_dev *dev, struct lh_err *err);
 	/* All ranks have come to their end: waits for them. */
 	void (*close)(struct lh_comm_line *line);
 	void (*share)(struct lh_comm_line *line, void *host, size_t bytes);
 	void (*collect)(struct lh_comm_line *line, void *host, size_t bytes);
-	void (*reduce_scatter)(struct lh_comm_line *line, const float *x, const int64_t *at,
+	void (*reduce_scatter)(struct lh_comm_line *line, float *x, const int64_t *at,
 			       float *into, bool add);
 	void (*all_gather)(struct lh_comm_line *line, float *x, const float *own,
 			   int64_t count);
@@ -65,8 +71,8 @@ void lh_comm_share(const struct lh_comm *c, const char *what, void *host, size_t
 void lh_comm_collect(const struct lh_comm *c, const char *what, void *host, size_t bytes);
 /* x: piece r is floats at[r] .. at[r + 1] - 1, of any length. into <- the sum of this
  * rank's piece over ranks, or with `add` into and that sum; it may be the piece itself.
- * Alone: nothing. */
-void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, const float *x,
+ * x is lost. Alone: nothing. */
+void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
 			    const int64_t *at, float *into, bool add);
 /* x (size, count) <- each rank's `own` (count), which may be its piece of x. */
 void lh_comm_all_gather(const struct lh_comm *c, const char *what, float *x,
@@ -74,6 +80,6 @@ void lh_comm_all_gather(const struct lh_comm *c, const char *what, float *x,
 /* Waits until all ranks do the same; c is alone then. */
 void lh_comm_close(struct lh_comm *c);
 
-extern const struct lh_comm_ops lh_comm_mpi;
+extern const struct lh_comm_ops lh_comm_mpi, lh_comm_nccl;
 
 #endif

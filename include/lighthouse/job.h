@@ -18,6 +18,7 @@
 #include "lighthouse/shard.h"
 
 #define LH_PHASES_MAX 16
+#define LH_DEVICES_MAX 64
 #define LH_RULES_MAX 32
 #define LH_SOURCES_MAX 32
 #define LH_WEIGHT_MAX 1e6 /* of a source */
@@ -193,6 +194,7 @@ struct lh_job {
 	enum lh_device device;
 	int64_t seed;
 	int devices;         /* ranks: a worker each */
+	bool all_devices;    /* as many as there are: 1 until a place is found (jobs/gpu.h) */
 	enum lh_divide divide; /* among them */
 	int threads;         /* CPU threads of a worker, 0 = all, or its share of them */
 	int restarts;        /* worker losses survived before FAILED */

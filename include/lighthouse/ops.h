@@ -133,6 +133,7 @@ struct lh_device_info {
 	char name[128];       /* "NVIDIA H100 80GB HBM3" */
 	int64_t memory_bytes; /* of the whole device */
 	char uuid[48];        /* "GPU-" and 36 characters; "": nobody need own it */
+	int count;            /* of them there are, alike, one after the other */
 };
 
 struct lh_ops {
@@ -141,8 +142,12 @@ struct lh_ops {
 	const struct lh_comm_ops *comm; /* between ranks; NULL: there can be but one */
 
 	/* -- device and memory ------------------------------------------------ */
-	/* Whether open would find what it needs; takes no memory of the device. */
-	int (*probe)(struct lh_device_info *info, struct lh_err *err);
+	/* This process is to use device `number` of the first `count` that it sees, and sees
+	 * the others behind it. Before any other call, where no other thread runs. */
+	void (*choose)(int number, int count);
+	/* Whether open would find what it needs; takes no memory of the device. `number`: 0
+	 * is the one that open takes. */
+	int (*probe)(int number, struct lh_device_info *info, struct lh_err *err);
 	/* threads: CPU threads to use, 0 = all the process may run on. */
 	int (*open)(struct lh_dev **dev, int threads, struct lh_err *err);
 	void (*close)(struct lh_dev *dev); /* NULL is allowed */

@@ -1,4 +1,5 @@
-/* comm.c: collectives between CPU ranks over MPI; see lighthouse/comm.h.
+/* comm.c: collectives between CPU ranks over MPI; see lighthouse/comm.h. GPUs' ranks speak
+ * by it of what is in host memory.
  *
  * MPICH, or any library of its binary interface, is opened when a job has ranks: a
  * program that links this needs none. Only messages between two ranks are used, and
@@ -45,7 +46,7 @@ struct lh_comm_line {
 static int missing(struct lh_err *err, const char *why)
 {
 	lh_err_set(err, LH_EUNSUPPORTED, "MPI cannot be used: %s", why);
-	return lh_err_hint(err, "ranks on a CPU need MPICH; on Debian: apt-get install mpich");
+	return lh_err_hint(err, "ranks need MPICH; on Debian: apt-get install mpich");
 }
 
 /* Never closed again: libraries of its kind do not survive that. */
@@ -85,13 +86,11 @@ static int open_library(struct lh_comm_line *l, struct lh_err *err)
 	return 0;
 }
 
-static int mpi_open(struct lh_comm_line **out, struct lh_dev *dev, int rank, int size,
-		    struct lh_err *err)
+static int mpi_open(struct lh_comm_line **out, int rank, int size, struct lh_err *err)
 {
 	struct lh_comm_line *l = lh_calloc(1, sizeof(*l));
 	int rc = open_library(l, err), given;
 
-	(void)dev;
 	*out = NULL;
 	if (rc) {
 		free(l);
@@ -112,6 +111,13 @@ static int mpi_open(struct lh_comm_line **out, struct lh_dev *dev, int rank, int
 	l->requests = lh_calloc(2 * (size_t)size, sizeof(*l->requests));
 	l->theirs = lh_calloc((size_t)size * PIECE_FLOATS, sizeof(*l->theirs));
 	*out = l;
+	return 0;
+}
+
+/* Its memory is the host's. */
+static int mpi_attach(struct lh_comm_line *l, struct lh_dev *dev, struct lh_err *err)
+{
+	(void)l, (void)dev, (void)err;
 	return 0;
 }
 
@@ -229,7 +235,7 @@ static int64_t floats_of(int64_t count, int64_t from)
 	return rest < 0 ? 0 : rest < PIECE_FLOATS ? rest : PIECE_FLOATS;
 }
 
-static void mpi_reduce_scatter(struct lh_comm_line *l, const float *x, const int64_t *at,
+static void mpi_reduce_scatter(struct lh_comm_line *l, float *x, const int64_t *at,
 			       float *into, bool add)
 {
 	int64_t longest = 0;
@@ -265,6 +271,7 @@ static void mpi_all_gather(struct lh_comm_line *l, float *x, const float *own,
 const struct lh_comm_ops lh_comm_mpi = {
 	.name = "mpi",
 	.open = mpi_open,
+	.attach = mpi_attach,
 	.close = mpi_close,
 	.share = mpi_share,
 	.collect = mpi_collect,
@@ -274,12 +281,11 @@ const struct lh_comm_ops lh_comm_mpi = {
 
 #else
 
-static int mpi_open(struct lh_comm_line **line, struct lh_dev *dev, int rank, int size,
-		    struct lh_err *err)
+static int mpi_open(struct lh_comm_line **line, int rank, int size, struct lh_err *err)
 {
-	(void)dev, (void)rank, (void)size;
+	(void)rank, (void)size;
 	*line = NULL;
-	lh_err_set(err, LH_EUNSUPPORTED, "this build has no MPI, which ranks on a CPU need");
+	lh_err_set(err, LH_EUNSUPPORTED, "this build has no MPI, which ranks need");
 	return lh_err_hint(err, "on Debian: apt-get install libmpich-dev mpich, then make");
 }
 

@@ -38,12 +38,19 @@ static const char *dev_describe(struct lh_dev *dev)
 	return dev->text;
 }
 
-static int dev_probe(struct lh_device_info *info, struct lh_err *err)
+/* Ranks share it. */
+static void dev_choose(int number, int count)
 {
-	(void)err;
+	(void)number, (void)count;
+}
+
+static int dev_probe(int number, struct lh_device_info *info, struct lh_err *err)
+{
+	(void)number, (void)err;
 	snprintf(info->name, sizeof(info->name), "%d CPUs", omp_get_num_procs());
 	info->memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
 	info->uuid[0] = '\0'; /* the kernel shares them out */
+	info->count = 1;
 	return 0;
 }
 
@@ -130,6 +137,7 @@ const struct lh_ops lh_ops_cpu = {
 	.name = "cpu",
 	.sizes = &lh_sizes_cpu,
 	.comm = &lh_comm_mpi,
+	.choose = dev_choose,
 	.probe = dev_probe,
 	.open = dev_open,
 	.close = dev_close,

@@ -33,7 +33,6 @@ enum { LH_CUDA_STAGES = 2, LH_CUDA_STAGE_BYTES = 4 << 20 };
 struct lh_gemm_cache; /* gemm.cu */
 
 struct lh_dev {
-	int number;               /* CUDA device */
 	bool deterministic;
 	int sms;
 	cudaStream_t stream;
@@ -52,8 +51,8 @@ struct lh_dev {
 	int64_t preparations;     /* kernels looked for, allocations */
 	struct lh_err failure;    /* the first one */
 	char gpu[128];            /* its name */
-	char opened[256];         /* what is known from the start */
-	char text[320];
+	char opened[280];         /* what is known from the start */
+	char text[352];
 };
 
 /* Remembers a failure of `what`; detail is the library's text. */
@@ -70,7 +69,8 @@ void *lh_cuda_scratch(struct lh_dev *dev, size_t bytes);
 /* The same of other memory, for an op that calls others. */
 void *lh_cuda_packed(struct lh_dev *dev, size_t bytes);
 
-int lh_cuda_probe(struct lh_device_info *info, struct lh_err *err);
+void lh_cuda_choose(int number, int count);
+int lh_cuda_probe(int number, struct lh_device_info *info, struct lh_err *err);
 int lh_cuda_open_bf16(struct lh_dev **dev, int threads, struct lh_err *err);
 int lh_cuda_open_f32(struct lh_dev **dev, int threads, struct lh_err *err);
 void lh_cuda_close(struct lh_dev *dev);

@@ -103,13 +103,37 @@ static int open_stages(struct lh_dev *dev)
 	return 0;
 }
 
-/* The properties of the current device, if this build runs on it. */
-static int look_at_device(int *number, cudaDeviceProp *prop, struct lh_err *err)
+/* A device that is there for the process alone: all its threads begin with the first one.
+ * CUDA reads the list when it starts. The others stay in it, for what NCCL asks of them. */
+void lh_cuda_choose(int number, int count)
 {
-	cudaError_t rc = cudaGetDevice(number);
+	const char *had = getenv("CUDA_VISIBLE_DEVICES");
+	char *copy = had ? lh_strdup(had) : NULL, *at = copy, *list = lh_strdup(""), *name;
+	char **names = (char **)lh_calloc((size_t)count, sizeof(*names));
 
-	if (rc == cudaSuccess)
-		rc = cudaGetDeviceProperties(prop, *number);
+	for (int i = 0; i < count; i++) {
+		name = copy ? strsep(&at, ",") : NULL;
+		/* One that is missing is no device: the list ends there. */
+		names[i] = copy ? lh_strdup(name ? name : "") : lh_asprintf("%d", i);
+	}
+	for (int i = 0; i < count; i++) {
+		name = lh_asprintf("%s%s%s", list, i ? "," : "", names[(number + i) % count]);
+		free(list);
+		list = name;
+	}
+	setenv("CUDA_VISIBLE_DEVICES", list, 1);
+	for (int i = 0; i < count; i++)
+		free(names[i]);
+	free(names);
+	free(list);
+	free(copy);
+}
+
+/* The properties of a device, if this build runs on it. */
+static int look_at_device(int number, cudaDeviceProp *prop, struct lh_err *err)
+{
+	cudaError_t rc = cudaGetDeviceProperties(prop, number);
+
 	if (rc != cudaSuccess)
 		return refuse(NULL, err, "cuda device", rc);
 	if (prop->major == BUILT_FOR / 10 && prop->minor == BUILT_FOR % 10)
@@ -133,10 +157,23 @@ static void write_uuid(char *out, size_t room, const cudaUUID_t *uuid)
 					 (unsigned)(unsigned char)uuid->bytes[i]);
 }
 
-int lh_cuda_probe(struct lh_device_info *info, struct lh_err *err)
+/* From this one on; ranks are to find what was found of the first. */
+static int count_alike(int number, const cudaDeviceProp *prop)
+{
+	int all = 0, n = 1;
+
+	cudaGetDeviceCount(&all);
+	for (cudaDeviceProp p; number + n < all; n++)
+		if (cudaGetDeviceProperties(&p, number + n) != cudaSuccess ||
+		    strcmp(p.name, prop->name) || p.totalGlobalMem != prop->totalGlobalMem)
+			break;
+	return n;
+}
+
+int lh_cuda_probe(int number, struct lh_device_info *info, struct lh_err *err)
 {
 	cudaDeviceProp prop;
-	int number, rc = look_at_device(&number, &prop, err);
+	int rc = look_at_device(number, &prop, err);
 
 	if (!rc)
 		rc = lh_sdpa_check_library(err);
@@ -145,6 +182,7 @@ int lh_cuda_probe(struct lh_device_info *info, struct lh_err *err)
 	snprintf(info->name, sizeof(info->name), "%.127s", prop.name);
 	info->memory_bytes = (int64_t)prop.totalGlobalMem;
 	write_uuid(info->uuid, sizeof(info->uuid), &prop.uuid);
+	info->count = count_alike(number, &prop);
 	return 0;
 }
 
@@ -152,7 +190,7 @@ static int open_device(struct lh_dev *dev, bool with_cudnn, struct lh_err *err)
 {
 	cudaDeviceProp prop;
 	cudaError_t rc;
-	int code = look_at_device(&dev->number, &prop, err);
+	int code = look_at_device(0, &prop, err);
 
 	if (code) {
 		lh_cuda_close(dev);

@@ -1,10 +1,15 @@
 /* ops.cu: the two tables of the CUDA backend, from one set of templates. */
 #include "cuda.h"
 
+extern "C" {
+#include "lighthouse/comm.h"
+}
+
 #define TABLE(NAME, T, SIZES, OPEN)                                                   \
 	{                                                                             \
-		.name = NAME, .sizes = &SIZES, .comm = NULL,                          \
-		.probe = lh_cuda_probe, .open = OPEN, .close = lh_cuda_close,         \
+		.name = NAME, .sizes = &SIZES, .comm = &lh_comm_nccl,                 \
+		.choose = lh_cuda_choose, .probe = lh_cuda_probe,                     \
+		.open = OPEN, .close = lh_cuda_close,                                 \
 		.describe = lh_cuda_describe,                                         \
 		.set_deterministic = lh_cuda_set_deterministic,                       \
 		.cache = lh_cuda_cache, .rehearse = lh_cuda_rehearse,                 \

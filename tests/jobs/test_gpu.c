@@ -44,6 +44,9 @@ static void find_with(struct lh_gpu *gpu, const char *script)
 	lh_gpu_find(gpu, dir);
 }
 
+/* What it says where there are two. */
+#define TWO "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": 85000000000, \"count\": 2}'"
+
 static struct lh_job small_job(enum lh_device device)
 {
 	struct lh_job job = { .device = device, .devices = 1, .phase_count = 1 };
@@ -64,7 +67,7 @@ static void a_usable_gpu_takes_jobs(void **state)
 	struct lh_gpu gpu;
 
 	(void)state;
-	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": 85000000000}'");
+	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": 85000000000, \"count\": 1}'");
 	assert_true(gpu.usable);
 	assert_string_equal(gpu.name, "NVIDIA Test");
 	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
@@ -74,20 +77,50 @@ static void a_usable_gpu_takes_jobs(void **state)
 	assert_int_equal(job.device, LH_DEVICE_CPU);
 }
 
-static void several_gpus_are_refused_and_several_cpu_ranks_are_not(void **state)
+static void as_many_gpus_as_there_are_can_be_had(void **state)
 {
 	struct lh_job job = small_job(LH_DEVICE_AUTO);
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_gpu gpu;
 
 	(void)state;
-	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": 85000000000}'");
+	find_with(&gpu, TWO);
 	job.devices = 2;
-	job.batch.sequences = 2;
+	job.batch.sequences = 6;
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
+	assert_int_equal(job.device, LH_DEVICE_CUDA);
+	job.devices = 3;
 	assert_int_equal(lh_gpu_place(&gpu, &job, &err), LH_EUNSUPPORTED);
-	assert_non_null(strstr(err.text, "devices: 2"));
+	assert_non_null(strstr(err.text, "devices: 3"));
+	assert_non_null(strstr(err.text, "has 2 GPUs"));
+	assert_true(*err.hint);
 	job.device = LH_DEVICE_CPU;
 	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
+}
+
+static void all_devices_are_the_gpus_that_there_are(void **state)
+{
+	struct lh_job job = small_job(LH_DEVICE_CPU);
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_gpu gpu;
+
+	(void)state;
+	find_with(&gpu, TWO);
+	job.all_devices = true;
+	job.batch.sequences = 6;
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
+	assert_int_equal(job.devices, 1);
+	job = small_job(LH_DEVICE_AUTO);
+	job.all_devices = true;
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), LH_EJOBFILE);
+	assert_non_null(strstr(err.text, "devices: all are 2 here"));
+	job.batch.sequences = 6;
+	job.batch.micro_sequences = 2;
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), LH_EJOBFILE);
+	job.batch.micro_sequences = 3;
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
+	assert_int_equal(job.devices, 2);
+	assert_false(job.all_devices);
 }
 
 static void every_phase_must_fit(void **state)
@@ -97,7 +130,7 @@ static void every_phase_must_fit(void **state)
 	struct lh_gpu gpu;
 
 	(void)state;
-	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": 2000000000}'");
+	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": 2000000000, \"count\": 1}'");
 	job.data.seq_len = 1 << 16;
 	job.phase_count = 2;
 	job.phases[0].attention = LH_ATTENTION_LIGHTHOUSE;
@@ -137,7 +170,7 @@ static void a_shape_that_a_gpu_cannot_do_is_refused(void **state)
 
 	(void)state;
 	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": "
-		  "9000000000000}'");
+		  "9000000000000, \"count\": 1}'");
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		struct lh_job job = small_job(LH_DEVICE_AUTO);
 		struct lh_err err = LH_ERR_INIT;
@@ -162,7 +195,7 @@ static void the_phase_that_a_gpu_cannot_do_is_named(void **state)
 
 	(void)state;
 	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": "
-		  "9000000000000}'");
+		  "9000000000000, \"count\": 1}'");
 	job.model.head_dim = 256;
 	job.data.seq_len = (1 << 23) - 256;
 	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
@@ -181,7 +214,7 @@ static void determinism_that_does_not_fit_is_named(void **state)
 	struct lh_gpu gpu;
 
 	(void)state;
-	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": 8000000000}'");
+	find_with(&gpu, "echo '{\"name\": \"NVIDIA Test\", \"memory_bytes\": 8000000000, \"count\": 1}'");
 	job.data.seq_len = 1 << 16;
 	job.phases[0].name = (char *)"only";
 	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
@@ -240,7 +273,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_usable_gpu_takes_jobs),
-		cmocka_unit_test(several_gpus_are_refused_and_several_cpu_ranks_are_not),
+		cmocka_unit_test(as_many_gpus_as_there_are_can_be_had),
+		cmocka_unit_test(all_devices_are_the_gpus_that_there_are),
 		cmocka_unit_test(every_phase_must_fit),
 		cmocka_unit_test(a_shape_that_a_gpu_cannot_do_is_refused),
 		cmocka_unit_test(the_phase_that_a_gpu_cannot_do_is_named),

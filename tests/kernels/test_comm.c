@@ -175,7 +175,7 @@ static void a_world_of_another_size_is_refused(void **state)
 	struct lh_err err = LH_ERR_INIT;
 
 	(void)state;
-	assert_int_equal(lh_comm_mpi.open(&line, NULL, 0, 2, &err), LH_EUNSUPPORTED);
+	assert_int_equal(lh_comm_mpi.open(&line, 0, 2, &err), LH_EUNSUPPORTED);
 	assert_non_null(strstr(err.text, "rank 0 of 1"));
 	assert_null(line);
 }

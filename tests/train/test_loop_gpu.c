@@ -16,9 +16,9 @@ static char uuid[48];
 static volatile sig_atomic_t stop;
 static int other = -1; /* the other lhd's lock */
 
-static int probe(struct lh_device_info *info, struct lh_err *err)
+static int probe(int number, struct lh_device_info *info, struct lh_err *err)
 {
-	int rc = lh_ops_cpu.probe(info, err);
+	int rc = lh_ops_cpu.probe(number, info, err);
 
 	memcpy(info->uuid, uuid, sizeof(info->uuid));
 	return rc;

@@ -1,0 +1,340 @@
+/* comm.cu: collectives between GPUs of one host over NCCL; see lighthouse/comm.h.
+ *
+ * NCCL is opened when a job has ranks: a machine without it trains on one GPU. Words in host
+ * memory, and the id by which its ranks find each other, go over MPI's line. Collectives
+ * are issued to the device's stream and nobody waits for them here; what NCCL finds wrong
+ * meanwhile, a thread of the line asks it for.
+ *
+ * Memory: NCCL takes its buffers when a device is attached, before it is asked what is
+ * left. */
+#include "vec.cuh"
+
+extern "C" {
+#include "lighthouse/comm.h"
+}
+
+#if __has_include(<nccl.h>)
+#include <dlfcn.h>
+#include <errno.h>
+#include <nccl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum { WATCH_MS = 200, LAST_WAIT_S = 5, THREADS = 256 };
+
+struct lh_comm_line {
+	struct lh_comm_line *words; /* lh_comm_mpi's: another struct */
+	int rank, size;
+	struct lh_dev *dev;
+	ncclComm_t comm;   /* NULL: no device is attached */
+	pthread_t watch;
+	int stop_fd;       /* ends it */
+	decltype(&ncclGetVersion) version;
+	decltype(&ncclGetUniqueId) make_id;
+	decltype(&ncclCommInitRank) init;
+	decltype(&ncclCommDestroy) destroy;
+	decltype(&ncclCommAbort) abort;
+	decltype(&ncclCommGetAsyncError) async_error;
+	decltype(&ncclGetErrorString) error_string;
+	decltype(&ncclGetLastError) last_error;
+	decltype(&ncclReduceScatter) reduce_scatter;
+	decltype(&ncclReduce) reduce;
+	decltype(&ncclGroupStart) group;
+	decltype(&ncclGroupEnd) ungroup;
+	decltype(&ncclAllGather) all_gather;
+};
+
+static int missing(struct lh_err *err, const char *why)
+{
+	lh_err_set(err, LH_EUNSUPPORTED, "NCCL cannot be used: %.400s", why);
+	return lh_err_hint(err, "several GPUs need libnccl.so.2 for CUDA 13; or devices: 1");
+}
+
+/* Never closed again, as MPI's is not. */
+static int open_library(struct lh_comm_line *l, struct lh_err *err)
+{
+	struct {
+		void *to;
+		const char *name;
+	} symbols[] = {
+		{ &l->version, "ncclGetVersion" },
+		{ &l->make_id, "ncclGetUniqueId" },
+		{ &l->init, "ncclCommInitRank" },
+		{ &l->destroy, "ncclCommDestroy" },
+		{ &l->abort, "ncclCommAbort" },
+		{ &l->async_error, "ncclCommGetAsyncError" },
+		{ &l->error_string, "ncclGetErrorString" },
+		{ &l->last_error, "ncclGetLastError" },
+		{ &l->reduce_scatter, "ncclReduceScatter" },
+		{ &l->reduce, "ncclReduce" },
+		{ &l->group, "ncclGroupStart" },
+		{ &l->ungroup, "ncclGroupEnd" },
+		{ &l->all_gather, "ncclAllGather" },
+	};
+	void *library;
+
+	/* NVLink's multicast hangs on some machines. Ranks are on one host and meet over
+	 * its loopback, whatever its network is. Buffers are taken now and not in the
+	 * first step. */
+	setenv("NCCL_NVLS_ENABLE", "0", 0);
+	setenv("NCCL_SOCKET_IFNAME", "lo", 0);
+	setenv("NCCL_RUNTIME_CONNECT", "0", 0);
+	library = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
+	if (!library)
+		return missing(err, dlerror());
+	for (size_t i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
+		void *f = dlsym(library, symbols[i].name);
+
+		if (!f)
+			return missing(err, dlerror());
+		memcpy(symbols[i].to, &f, sizeof(f));
+	}
+	return 0;
+}
+
+static int nccl_open(struct lh_comm_line **out, int rank, int size, struct lh_err *err)
+{
+	struct lh_comm_line *l = (struct lh_comm_line *)lh_calloc(1, sizeof(*l));
+	int rc = lh_comm_mpi.open(&l->words, rank, size, err);
+
+	*out = NULL;
+	if (rc) {
+		free(l);
+		return rc;
+	}
+	l->rank = rank;
+	l->size = size;
+	*out = l;
+	return 0;
+}
+
+/* ---- what goes wrong ------------------------------------------------------- */
+
+/* Mostly a peer has died, and its launcher ends this process within a moment: who was lost
+ * says so, and not who noticed. */
+static void __attribute__((noreturn)) end(struct lh_comm_line *l, ncclResult_t rc)
+{
+	const struct lh_err *before = &l->dev->failure;
+
+	sleep(LAST_WAIT_S);
+	fprintf(stderr, "rank %d: NCCL failed: %s: %s%s%s\n", l->rank, l->error_string(rc),
+		l->last_error(l->comm), before->code ? "; before it: " : "",
+		before->code ? before->text : "");
+	alarm(LAST_WAIT_S); /* the communicator's end may wait for the GPU */
+	l->abort(l->comm);
+	_exit(1);
+}
+
+static void check(struct lh_comm_line *l, ncclResult_t rc)
+{
+	if (rc != ncclSuccess)
+		end(l, rc);
+}
+
+static void *watch(void *arg)
+{
+	struct lh_comm_line *l = (struct lh_comm_line *)arg;
+	struct pollfd stop = { l->stop_fd, POLLIN, 0 };
+	ncclResult_t state;
+
+	while (poll(&stop, 1, WATCH_MS) <= 0) {
+		check(l, l->async_error(l->comm, &state));
+		if (state != ncclInProgress)
+			check(l, state);
+	}
+	return NULL;
+}
+
+static void start_watch(struct lh_comm_line *l)
+{
+	l->stop_fd = eventfd(0, EFD_CLOEXEC);
+	if (l->stop_fd < 0 || pthread_create(&l->watch, NULL, watch, l))
+		LH_BUG("nobody to watch NCCL: %s", strerror(errno));
+}
+
+static void stop_watch(struct lh_comm_line *l)
+{
+	uint64_t one = 1;
+
+	if (write(l->stop_fd, &one, sizeof(one)) != sizeof(one))
+		LH_BUG("an eventfd cannot be written: %s", strerror(errno));
+	pthread_join(l->watch, NULL);
+	close(l->stop_fd);
+}
+
+/* ---- the device ------------------------------------------------------------ */
+
+/* The first rank's trouble is that of all: none begins to wait for one that cannot come. */
+static int agree(struct lh_comm_line *l, int rc, struct lh_err *err)
+{
+	struct lh_err *all = (struct lh_err *)lh_calloc((size_t)l->size, sizeof(*all));
+
+	if (rc)
+		all[l->rank] = *err;
+	lh_comm_mpi.collect(l->words, all, sizeof(*all));
+	for (int r = 0; r < l->size && !rc; r++) {
+		if (!all[r].code)
+			continue;
+		rc = all[r].code;
+		*err = all[r];
+	}
+	free(all);
+	return rc;
+}
+
+static int fail(struct lh_comm_line *l, struct lh_err *err, ncclResult_t rc)
+{
+	lh_err_set(err, LH_EUNSUPPORTED, "NCCL does not start: %s: %.300s", l->error_string(rc),
+		   l->last_error(NULL));
+	return lh_err_hint(err, "NCCL_DEBUG=INFO in lhd's environment makes it say more");
+}
+
+static int make_id(struct lh_comm_line *l, ncclUniqueId *id, struct lh_err *err)
+{
+	ncclResult_t made = l->rank ? ncclSuccess : l->make_id(id);
+	int rc = made == ncclSuccess ? 0 : fail(l, err, made);
+
+	rc = agree(l, rc, err);
+	if (!rc)
+		lh_comm_mpi.share(l->words, id, sizeof(*id));
+	return rc;
+}
+
+static int nccl_attach(struct lh_comm_line *l, struct lh_dev *dev, struct lh_err *err)
+{
+	size_t used = strlen(dev->opened);
+	ncclResult_t made;
+	ncclUniqueId id;
+	int version = 0, rc = agree(l, open_library(l, err), err);
+
+	l->dev = dev;
+	if (!rc)
+		rc = make_id(l, &id, err);
+	if (rc)
+		return rc;
+	made = l->init(&l->comm, l->size, id, l->rank);
+	if (made != ncclSuccess) {
+		l->comm = NULL;
+		return fail(l, err, made);
+	}
+	l->version(&version);
+	snprintf(dev->opened + used, sizeof(dev->opened) - used, ", NCCL %d.%d.%d",
+		 version / 10000, version / 100 % 100, version % 100);
+	start_watch(l);
+	return 0;
+}
+
+static void nccl_close(struct lh_comm_line *l)
+{
+	if (l->comm) {
+		cudaStreamSynchronize(l->dev->stream);
+		stop_watch(l);
+		check(l, l->destroy(l->comm));
+	}
+	lh_comm_mpi.close(l->words);
+	free(l);
+}
+
+/* ---- calls ----------------------------------------------------------------- */
+
+static void nccl_share(struct lh_comm_line *l, void *host, size_t bytes)
+{
+	lh_comm_mpi.share(l->words, host, bytes);
+}
+
+static void nccl_collect(struct lh_comm_line *l, void *host, size_t bytes)
+{
+	lh_comm_mpi.collect(l->words, host, bytes);
+}
+
+__global__ void __launch_bounds__(THREADS)
+add_kernel(float *into, const float *x, int64_t n)
+{
+	int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+
+	if (i < n)
+		into[i] += x[i];
+}
+
+static int64_t length(const int64_t *at, int rank)
+{
+	return at[rank + 1] - at[rank];
+}
+
+static bool are_alike(const struct lh_comm_line *l, const int64_t *at)
+{
+	for (int r = 1; r < l->size; r++)
+		if (length(at, r) != length(at, 0))
+			return false;
+	return true;
+}
+
+/* Pieces of any length: a reduction each, and all of them at once. */
+static void reduce_each(struct lh_comm_line *l, float *x, const int64_t *at, float *own)
+{
+	check(l, l->group());
+	for (int r = 0; r < l->size; r++)
+		if (length(at, r))
+			check(l, l->reduce(x + at[r], r == l->rank ? own : NULL,
+					   (size_t)length(at, r), ncclFloat32, ncclSum, r,
+					   l->comm, l->dev->stream));
+	check(l, l->ungroup());
+}
+
+/* With `add` the sum is made in x. */
+static void nccl_reduce_scatter(struct lh_comm_line *l, float *x, const int64_t *at,
+				float *into, bool add)
+{
+	float *piece = x + at[l->rank], *own = add ? piece : into;
+	int64_t n = length(at, l->rank);
+
+	if (are_alike(l, at))
+		check(l, l->reduce_scatter(x + at[0], own, (size_t)n, ncclFloat32, ncclSum,
+					   l->comm, l->dev->stream));
+	else
+		reduce_each(l, x, at, own);
+	if (add && n) {
+		add_kernel<<<(unsigned)lh_ceil(n, THREADS), THREADS, 0, l->dev->stream>>>(
+			into, piece, n);
+		lh_cuda_launched(l->dev, "a sum over ranks");
+	}
+}
+
+static void nccl_all_gather(struct lh_comm_line *l, float *x, const float *own, int64_t count)
+{
+	check(l, l->all_gather(own, x, (size_t)count, ncclFloat32, l->comm, l->dev->stream));
+}
+
+extern "C" {
+extern const struct lh_comm_ops lh_comm_nccl = {
+	.name = "nccl",
+	.open = nccl_open,
+	.attach = nccl_attach,
+	.close = nccl_close,
+	.share = nccl_share,
+	.collect = nccl_collect,
+	.reduce_scatter = nccl_reduce_scatter,
+	.all_gather = nccl_all_gather,
+};
+}
+
+#else
+
+static int nccl_open(struct lh_comm_line **line, int rank, int size, struct lh_err *err)
+{
+	(void)rank, (void)size;
+	*line = NULL;
+	lh_err_set(err, LH_EUNSUPPORTED, "this build has no NCCL, which several GPUs need");
+	return lh_err_hint(err, "make builds it where nccl.h is beside CUDA's headers");
+}
+
+extern "C" {
+extern const struct lh_comm_ops lh_comm_nccl = { .name = "nccl", .open = nccl_open };
+}
+
+#endif
