@@ -193,7 +193,7 @@ UNIT_SRC := $(filter-out $(if $(HAVE_CUDA),,tests/gpu/%),$(sort $(wildcard tests
 UNITS    := $(UNIT_SRC:tests/%.c=$(BUILD)/tests/%)
 CHECKERS := $(BUILD)/tests/lighthouse-vectors $(BUILD)/tests/models/logits
 SHIM     := $(BUILD)/tests/clock.so
-GPU_TESTS := $(addprefix $(BUILD)/tests/gpu/,ops model large deterministic bench_layer bench_step)
+GPU_TESTS := $(addprefix $(BUILD)/tests/gpu/,ops model large deterministic bench_layer bench_step comm ranks_model ranks_bench)
 CUDA_OBJ := $(patsubst kernels/cuda/%,$(BUILD)/obj/kernels/cuda/%.o, \
               $(basename $(sort $(filter-out %/sizes.c,$(wildcard kernels/cuda/*.cu kernels/cuda/*.c)))))
 # A program a target: under libFuzzer with FUZZ=1, else it replays inputs.
@@ -453,18 +453,25 @@ endif
 # Programs and the libraries a host may lack: everything but glibc, the driver and
 # CUDA's own, which are the host's.
 HOST_LIBS := linux-vdso|ld-linux|/lib(c|m|dl|rt|pthread|util|resolv)\.so|libcu|libnv
+# MPICH's launcher and library, for jobs of several devices; what they need lies beside
+# them, and no variable tells others of it.
+MPI_BIN := $(if $(MPI_CFLAGS),$(shell command -v mpiexec.hydra && command -v hydra_pmi_proxy))
+MPI_LIB := $(if $(MPI_BIN),$(wildcard $(shell pkg-config --variable=libdir mpich)/libmpich.so.12))
 dist: $(PROGRAMS) $(HF_DONE) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
 	$(Q)rm -rf $(BUILD)/dist
 	$(Q)mkdir -p $(BUILD)/dist/bin $(BUILD)/dist/lib $(BUILD)/dist/tests/vectors
-	$(Q)cp $(PROGRAMS) $(BUILD)/dist/bin
+	$(Q)cp -L $(PROGRAMS) $(MPI_BIN) $(BUILD)/dist/bin
 	$(Q)cp $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS)) tests/gpu/*.sh $(BUILD)/dist/tests
 	$(Q)grep -oh '\b[a-z0-9_]*_kernel(' kernels/cuda/*.cu* | tr -d '(' | sort -u \
 	  >$(BUILD)/dist/tests/kernels.txt
 	$(Q)cp tests/vectors/*.safetensors $(BUILD)/dist/tests/vectors
-	$(Q)ldd $(PROGRAMS) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS)) | \
+	$(if $(MPI_LIB),$(Q)cp -L $(MPI_LIB) $(BUILD)/dist/lib)
+	$(Q)ldd $(PROGRAMS) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS)) $(MPI_BIN) $(MPI_LIB) | \
 	  sed -n 's/.* => \(\/[^ ]*\) .*/\1/p' | sort -u | grep -vE '$(HOST_LIBS)' | \
 	  xargs -I{} cp -L {} $(BUILD)/dist/lib
 	$(Q)strip $(BUILD)/dist/bin/* $(BUILD)/dist/lib/* 2>/dev/null || true
+	$(if $(MPI_BIN),$(Q)cd $(BUILD)/dist/bin && \
+	  patchelf --force-rpath --set-rpath '$$ORIGIN/../lib' $(notdir $(MPI_BIN)))
 	$(if $(HF_DONE),$(Q)mkdir $(BUILD)/dist/lib/lighthouse && cp -r $(HF_OUT) $(BUILD)/dist/lib/lighthouse)
 
 NODE_TESTS := $(sort $(wildcard tests/*.test.mjs tests/*/*.test.mjs))
@@ -531,7 +538,7 @@ install: all
 JOBS ?= $(shell nproc)
 DEB := pkg-config libuv1-dev libjansson-dev libyaml-dev libsqlite3-dev \
        libopenblas-openmp-dev libxxhash-dev libmicrohttpd-dev nettle-dev zlib1g-dev libzstd-dev \
-       libmpich-dev mpich g++ libsentencepiece-dev libcmocka-dev sqlite3 valgrind chromium
+       libmpich-dev mpich patchelf g++ libsentencepiece-dev libcmocka-dev sqlite3 valgrind chromium
 deps-fuzz: DEB += clang libclang-rt-14-dev
 deps deps-fuzz:
 	@missing=; for p in $(DEB); do \

@@ -9,9 +9,10 @@
 #   profile     20 steps op by op, and how long the GPU stood idle; ARGS: names of steps
 #   faults      what saves and a released pause cost a 530 M model; ARGS: job keys
 #   switch      a live switch of a 530 M model beside a stop and a start; ARGS: job keys
+#   ranks       two GPUs: collectives, equality with one, live jobs, speed; see ranks.sh
 #   sanitize    compute-sanitizer over our kernels; ARGS: memcheck or racecheck
 #
-# Needs a driver, cuBLASLt and cuDNN of CUDA 13 on this host, no compiler. Their
+# Needs a driver, cuBLASLt and cuDNN of CUDA 13 on this host (and NCCL), no compiler. Their
 # directories are found beside the toolkit or in Python's nvidia packages; set
 # LD_LIBRARY_PATH for any other place. Writes layer.json and step.json to $OUT when it is set.
 here=$(cd "$(dirname "$0")" && pwd)
@@ -28,7 +29,7 @@ find_lib() {
 		[ -e "$d/$1" ] && { printf %s "$d"; return; }
 	done
 }
-for lib in libcublasLt.so.13 libcudnn.so.9; do
+for lib in libcublasLt.so.13 libcudnn.so.9 libnccl.so.2; do
 	dir=$(find_lib $lib)
 	[ -n "$dir" ] && LD_LIBRARY_PATH=$dir${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 done
@@ -63,6 +64,7 @@ profile)
 	section "where steps go" "$here/bench_step" --profile ${OUT:+--json "$OUT/profile.json"} "$@" ;;
 faults) section "saves and a released pause" "$here/faults.sh" "$here/../bin" "$@" ;;
 switch) section "a switch" "$here/switch.sh" "$here/../bin" "$@" ;;
+ranks) section "two GPUs" "$here/ranks.sh" "$here/../bin" "$@" ;;
 sanitize) section "compute-sanitizer" "$here/sanitize.sh" "$@" ;;
 *)
 	echo "error: '$what' is not known" >&2

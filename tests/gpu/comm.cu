@@ -1,0 +1,198 @@
+/* comm.cu: collectives between two GPUs: each gives what it says, to the bit, and takes
+ * as long as NCCL's own call of the same size on a communicator of its own.
+ *
+ *   mpiexec.hydra -n 2 comm [--cpu]
+ *
+ * Exit: 0, 1 when something is not so, 2 when something fails. */
+#include <dlfcn.h>
+#include <nccl.h>
+
+#include "ranks.cuh"
+
+static const double SHARE = 0.85; /* of NCCL's own rate, at least */
+enum { ROUNDS = 7, CALLS = 10 };
+
+static bool failed;
+
+/* ---- values ---------------------------------------------------------------- */
+
+/* Of rank r at i: large and small ones. */
+static float value(int r, int64_t i)
+{
+	static const float scale[] = { 1, 1e7f, 1e-7f, -1e7f };
+
+	return scale[(r + i) % 4] * (float)(1 + (i * 7 + r * 13) % 101);
+}
+
+/* What rank r has of `count` a rank. */
+static std::vector<float> filled(const struct ranks *r, int64_t count)
+{
+	std::vector<float> x((size_t)(r->comm.size * count));
+
+	for (size_t i = 0; i < x.size(); i++)
+		x[i] = value(r->comm.rank, (int64_t)i);
+	return x;
+}
+
+static std::vector<float> fetched(struct ranks *r, const float *x, int64_t n)
+{
+	std::vector<float> host((size_t)n);
+	struct lh_err err = LH_ERR_INIT;
+
+	if (r->ops->fetch(r->dev, host.data(), x, (size_t)n * sizeof(float), &err))
+		ranks_die(&err);
+	return host;
+}
+
+static void check_values(struct ranks *r, int64_t count)
+{
+	const struct lh_comm *c = &r->comm;
+	int64_t first = c->rank * count, n = c->size * count, wrong_sums = 0, wrong = 0;
+	float *x = (float *)ranks_alloc(r, (size_t)n * sizeof(*x));
+	float *own = (float *)ranks_alloc(r, (size_t)count * sizeof(*own));
+	std::vector<float> had = filled(r, count), got;
+	char what[80];
+
+	r->ops->put(r->dev, x, had.data(), had.size() * sizeof(float));
+	lh_comm_reduce_scatter(c, "sums", x, count);
+	got = fetched(r, x, n);
+	for (int64_t i = first; i < first + count; i++)
+		wrong_sums += got[(size_t)i] != value(0, i) + value(1, i);
+	/* In place, and from elsewhere. */
+	for (int times = 0; times < 2; times++) {
+		r->ops->zero(r->dev, x, (size_t)n * sizeof(*x));
+		r->ops->put(r->dev, times ? own : x + first, had.data() + first,
+			    (size_t)count * sizeof(float));
+		lh_comm_all_gather(c, "pieces", x, times ? own : x + first, count);
+		got = fetched(r, x, n);
+		for (int64_t i = 0; i < n; i++)
+			wrong += got[(size_t)i] != value((int)(i / count), i);
+	}
+	snprintf(what, sizeof(what), "wrong sums of %lld", (long long)count);
+	failed |= !ranks_check(r, !ranks_most(r, (double)wrong_sums), what,
+			       ranks_most(r, (double)wrong_sums), 0);
+	snprintf(what, sizeof(what), "wrong values gathered of %lld", (long long)count);
+	failed |= !ranks_check(r, !ranks_most(r, (double)wrong), what,
+			       ranks_most(r, (double)wrong), 0);
+	r->ops->free(r->dev, x);
+	r->ops->free(r->dev, own);
+}
+
+/* ---- speed ----------------------------------------------------------------- */
+
+/* NCCL as anybody would use it. */
+struct bare {
+	ncclComm_t comm;
+	cudaStream_t stream;
+	decltype(&ncclReduceScatter) reduce_scatter;
+	decltype(&ncclAllGather) all_gather;
+	decltype(&ncclCommDestroy) destroy;
+};
+
+static void must(bool so, const char *what)
+{
+	if (so)
+		return;
+	fprintf(stderr, "error: '%s' failed\n", what);
+	exit(2);
+}
+
+static void bare_open(struct bare *b, const struct lh_comm *c)
+{
+	void *library = dlopen("libnccl.so.2", RTLD_NOW);
+	ncclUniqueId id;
+
+	must(library, "libnccl.so.2");
+	auto make = (decltype(&ncclGetUniqueId))dlsym(library, "ncclGetUniqueId");
+	auto init = (decltype(&ncclCommInitRank))dlsym(library, "ncclCommInitRank");
+	b->reduce_scatter = (decltype(&ncclReduceScatter))dlsym(library, "ncclReduceScatter");
+	b->all_gather = (decltype(&ncclAllGather))dlsym(library, "ncclAllGather");
+	b->destroy = (decltype(&ncclCommDestroy))dlsym(library, "ncclCommDestroy");
+	must(c->rank || make(&id) == ncclSuccess, "ncclGetUniqueId");
+	lh_comm_share(c, "an id", &id, sizeof(id));
+	must(init(&b->comm, c->size, id, c->rank) == ncclSuccess, "ncclCommInitRank");
+	must(cudaStreamCreate(&b->stream) == cudaSuccess, "cudaStreamCreate");
+}
+
+/* Seconds of a call: of CALLS in a row, on the slower rank. */
+template <typename F> static double seconds(struct ranks *r, cudaStream_t stream, F call)
+{
+	int64_t start;
+
+	ranks_meet(r);
+	start = lh_clock_us();
+	for (int i = 0; i < CALLS; i++)
+		call();
+	must(cudaStreamSynchronize(stream) == cudaSuccess, "a collective");
+	return ranks_most(r, (double)(lh_clock_us() - start) / (1e6 * (double)CALLS));
+}
+
+template <typename F, typename G>
+static void compare(struct ranks *r, const struct bare *b, const char *what, int64_t count,
+		    F ours, G bare)
+{
+	double bytes = (double)count * 4 * (r->comm.size - 1), mine, theirs;
+	std::vector<double> own, other;
+	char text[120];
+
+	for (int i = 0; i < ROUNDS; i++) { /* in turn; the first ones warm up */
+		other.push_back(seconds(r, b->stream, bare));
+		own.push_back(seconds(r, r->dev->stream, ours));
+	}
+	mine = ranks_median(own);
+	theirs = ranks_median(other);
+	snprintf(text, sizeof(text), "%s, %.1f MiB a rank: %.3f ms, %.0f GB/s; NCCL's own / it",
+		 what, (double)count * 4 / (1 << 20), mine * 1e3, bytes / mine / 1e9);
+	failed |= !ranks_check(r, theirs / mine >= SHARE, text, theirs / mine, SHARE);
+}
+
+static void check_speed(struct ranks *r, const struct bare *b, int64_t count)
+{
+	const struct lh_comm *c = &r->comm;
+	size_t bytes = (size_t)(c->size * count) * sizeof(float);
+	float *x = (float *)ranks_alloc(r, bytes), *own = x + c->rank * count;
+
+	r->ops->zero(r->dev, x, bytes);
+	compare(r, b, "reduce_scatter", count,
+		[&] { lh_comm_reduce_scatter(c, "sums", x, count); },
+		[&] {
+			must(b->reduce_scatter(x, own, (size_t)count, ncclFloat32, ncclSum,
+					       b->comm, b->stream) == ncclSuccess, "NCCL");
+		});
+	compare(r, b, "all_gather", count,
+		[&] { lh_comm_all_gather(c, "pieces", x, own, count); },
+		[&] {
+			must(b->all_gather(own, x, (size_t)count, ncclFloat32, b->comm,
+					   b->stream) == ncclSuccess, "NCCL");
+		});
+	r->ops->free(r->dev, x);
+}
+
+static void check_speeds(struct ranks *r)
+{
+	struct bare b = { };
+
+	bare_open(&b, &r->comm);
+	for (int64_t count : { (int64_t)1 << 18, (int64_t)1 << 24, (int64_t)265 << 20 })
+		check_speed(r, &b, count);
+	b.destroy(b.comm);
+	cudaStreamDestroy(b.stream);
+}
+
+int main(int argc, char **argv)
+{
+	bool cpu = ranks_has(argc, argv, "--cpu");
+	struct ranks r;
+
+	ranks_open(&r, cpu ? &lh_ops_cpu : &lh_ops_cuda);
+	must(r.comm.size == 2, "two ranks: mpiexec.hydra -n 2");
+	for (int64_t count : { 1, 3, 65537, 5000001 })
+		check_values(&r, count);
+	if (!cpu) {
+		printf("rank %d: %.2f GiB of its GPU are free\n", r.comm.rank,
+		       (double)r.ops->free_bytes(r.dev) / (1 << 30));
+		check_speeds(&r);
+	}
+	ranks_close(&r);
+	return failed;
+}

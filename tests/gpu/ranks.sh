@@ -1,0 +1,158 @@
+#!/bin/bash
+# ranks.sh: a job on two GPUs beside the same on one; prints a table at its end.
+#
+#   ranks.sh [BIN [KEY=VALUE...]]     directory of lhd and lhctl (../bin); job keys
+#
+# Collectives: what they give, and their speed beside NCCL's own call. Models: losses and
+# gradients of 1 and 2 ranks. Steps of a 530 M model. Live: a job of devices: 2 that is
+# paused, resumed, sampled, switched, and loses a rank to kill -9; and one whose losses lie as
+# near to those of devices: 1 as these do to each other, with other micro-batches. At most 6
+# minutes. With device=cpu all of it but NCCL runs on CPU ranks, slower, and no speed is a bar.
+# Logs are left in $OUT where it is set.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lib.sh"
+logs=${OUT:-$(mktemp -d)}
+case " ${*:2} " in *" device=cpu "*) cpu=--cpu device=cpu times=5 ;; *) cpu= device=cuda times=1 ;; esac
+bin=$(cd "${1:-$here/../bin}" && pwd) || exit 2
+
+probe=$("$bin/lhworker-cuda" --probe)
+gpus=$(sed -n 's/.*"count": *\([0-9]*\).*/\1/p' <<<"$probe")
+if [ -z "$cpu" ] && [ "${gpus:-0}" -lt 2 ]; then
+	echo "FAILED: two GPUs of one kind are needed: $probe"
+	exit 1
+fi
+
+# ranks N SECONDS LOG PROGRAM ARGS...: under the launcher that jobs have
+ranks() {
+	local log=$logs/$3.log
+	timeout -k 5 $(($2 * times)) "$bin/mpiexec.hydra" -launcher fork -rmk user -hosts localhost -n "$1" \
+		"$here/${@:4}" >"$log" 2>&1
+	local rc=$?
+	grep -aE '^(ok|FAILED|error|hint|rank |[0-9]+ ranks|bench)' "$log"
+	if [ $rc != 0 ]; then
+		echo "FAILED: $3: exit code $rc"
+		grep -qa '^FAILED' "$log" || tail -20 "$log"
+		failed=1
+	fi
+	return $rc
+}
+
+table=()
+row() { table+=("$(printf '%-42s %s' "$1" "$2")"); }
+verdict() { if [ "$1" = 0 ]; then echo ok; else echo FAILED; fi; }
+
+echo "-- collectives"
+ranks 2 60 comm comm $cpu
+row "collectives, sums and speed" "$(verdict $?)"
+
+echo "-- steps of a 530 M model"
+ranks 1 60 bench-1 ranks_bench $cpu
+ranks 2 60 bench-2 ranks_bench $cpu
+read -r one two gradient weights step < <(cat "$logs/bench-1.log" "$logs/bench-2.log" | awk '
+	$1 == "bench" { rate[$2] = $4; if ($2 == 2) { g = $5; w = $6; s = $3 } }
+	END { print rate[1] + 0, rate[2] + 0, g + 0, w + 0, s + 0 }')
+row "tokens/s, devices: 1" "$one"
+row "tokens/s, devices: 2" "$two"
+row "times as many" "$(awk "BEGIN { if ($one) printf \"%.3f\", $two / $one }") (bar 1.93)"
+row "of a step's ms: gradient, weights" "$gradient + $weights of $(awk "BEGIN { print $step * 1000 }")"
+[ -n "$cpu" ] || limit "1.93 / times as many tokens a second" \
+	"$(awk "BEGIN { if ($two) print 1.93 * $one / $two }")" 1 ""
+
+# ---- live -------------------------------------------------------------------------
+echo "-- live jobs"
+start "$bin" "${@:2}"
+if [ -n "$cpu" ]; then size=512 topk=32 tile=16; else size=8192 topk=128 tile=128; fi
+# job NAME DEVICES MICRO UNTIL KEYS: a Lighthouse phase until then, a full one of 40 steps
+job() {
+	cat >"$dir/$1.yaml" <<END
+name: $1
+device: $device
+devices: $2
+$5
+model: { vocab: 257, dim: 256, layers: 4, heads: 4, kv_heads: 2, ffn_dim: 768 }
+data: { train: text.train.bin, validation: text.val.bin, seq_len: $size }
+batch: { sequences: 4, micro_sequences: $3 }
+optimizer: { lr: 5e-4, warmup_steps: 20 }
+phases:
+  - { name: light, attention: lighthouse, topk: $topk, tile: $tile, dense_layers: [0, -1], until: $4 }
+  - { name: recovery, attention: full, until: { steps: 40 } }
+evaluation: { sequences: 4 }
+END
+	submit "$dir/$1.yaml"
+}
+# Of rank N of the job that runs; its parent has the same name and number.
+rank_pid() {
+	local p parent
+	for p in $(grep -lza "^PMI_RANK=$1\$" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3); do
+		grep -qa "$dir" "/proc/$p/cmdline" 2>/dev/null || continue
+		parent=$(awk '/^PPid/ { print $2 }' "/proc/$p/status")
+		case $(cat "/proc/$parent/comm" 2>/dev/null) in lhworker-*) echo "$p" ;; esac
+	done
+}
+# When the first step of an attempt began, in Unix milliseconds.
+begun() {
+	ctl metrics live --csv --all-attempts | awk -F, -v a="$1" '
+		NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next }
+		$at["attempt"] == a { printf "%.0f", $at["time_ms"] - $at["step_ms"]; exit }'
+}
+
+check "submit" job live 2 1 manual 'checkpoint: { every_steps: 20 }'
+check "it runs" ctl wait live --for step=45 --timeout 60
+check "pause" ctl pause live
+check "it is paused" ctl wait live --for state=PAUSED --timeout 10
+check "sample while it is paused" ctl sample live --prompt '#include' --tokens 8
+check "resume" ctl resume live
+killed=$(date +%s%3N)
+check "kill -9 rank 1" kill -9 "$(rank_pid 1)"
+check "it comes back from its checkpoint" ctl wait live --for step=80 --timeout 60
+back=$(awk "BEGIN { printf \"%.1f\", ($(begun 2) - $killed) / 1000 }" 2>/dev/null)
+limit "killed rank: first step of the next attempt after" "${back:-none}" 30 s
+row "seconds from kill -9 to the next step" "$back"
+check "the log says which rank" says 'rank 1 was killed by signal 9' ctl show live
+check "live switch" ctl switch live
+check "sample while it runs" ctl sample live --prompt '#include' --tokens 8
+check "it ends" ctl wait live --timeout 60
+check "as its second attempt" says '"attempt": 2,' ctl show live --json
+
+# ---- losses -----------------------------------------------------------------------
+for run in 'ones 1 1' 'twos 1 2' 'fours 1 4' 'ranks 2 1'; do
+	set -- $run
+	check "devices: $2, micro_sequences: $3" job "$1" "$2" "$([ "$3" = 4 ] && echo 0 || echo "$3")" '{ steps: 60 }' ''
+done
+for name in ones twos fours ranks; do
+	check "it ends" ctl wait $name --timeout $((60 * times))
+	column $name loss >"$dir/$name.loss"
+done
+paste "$dir/ones.loss" "$dir/twos.loss" "$dir/fours.loss" "$dir/ranks.loss" >"$logs/losses.txt"
+# The most that those of one device lie apart, and that the ranks' lie from the nearest of
+# them, as shares of the loss.
+read -r steps spread ranks < <(awk '
+	function abs(x) { return x < 0 ? -x : x }
+	function max(x, y) { return x > y ? x : y }
+	function min(x, y) { return x < y ? x : y }
+	NF == 4 {
+		n++
+		s = max(s, max(abs($1 - $2), max(abs($1 - $3), abs($2 - $3))) / $1)
+		r = max(r, min(abs($4 - $1), min(abs($4 - $2), abs($4 - $3))) / $1)
+	}
+	END { printf "%d %.3g %.3g\n", n, s, r }' "$logs/losses.txt")
+check "100 losses of each" [ "$steps" = 100 ]
+bar=$(awk "BEGIN { print 1e-5 + $spread }")
+limit "losses of devices: 2 from the nearest of three of devices: 1" "$ranks" "$bar" ""
+row "losses, 2 from 1 (1 from each other)" "$ranks ($spread)"
+[ $failed = 0 ] || { cp "$dir"/lhd.log "$logs"; cat "$dir"/state/jobs/*/*/worker.log >"$logs/workers.log"; } 2>/dev/null
+row "live jobs, and all above" "$(verdict $failed)"
+
+# ---- models -----------------------------------------------------------------------
+echo "-- models of one rank and of two"
+ranks 2 60 model-f32 ranks_model $cpu f32
+row "model, float32" "$(verdict $?)"
+if [ -z "$cpu" ]; then
+	ranks 2 60 model-bf16 ranks_model bf16
+	row "model, bf16" "$(verdict $?)"
+fi
+
+printf '\n'
+printf '%s\n' "${table[@]}" | tee "$logs/ranks.txt"
+exit $failed

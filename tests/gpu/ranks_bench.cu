@@ -1,0 +1,151 @@
+/* ranks_bench.cu: optimizer steps of a 530 M model at 98,304 tokens with Lighthouse attention,
+ * a sequence a rank; and what of a step its collectives are.
+ *
+ *   [mpiexec.hydra -n N] ranks_bench [--cpu]
+ *
+ * A collective's time is that between events around it on the device's stream. On the rank
+ * that comes last nobody is waited for: the least of all ranks is what it takes, the rest
+ * is waiting. Seconds are medians over host clocks around whole steps. The last line is
+ * "bench RANKS STEP_S TOKENS_PER_S GRADIENT_MS WEIGHTS_MS". */
+#include "ranks.cuh"
+
+extern "C" {
+#include "train/model.h"
+}
+
+enum { WARM = 2, STEPS = 7 };
+
+/* Of one collective, on this rank. */
+struct timer {
+	const char *what;
+	cudaEvent_t begin, end;
+	std::vector<double> ms;
+};
+
+struct bench {
+	struct ranks r;
+	int64_t tokens;
+	struct lh_attention_mode mode;
+	struct lh_model *m;
+	std::vector<int32_t> ids;
+	struct timer timers[2];
+	bool cpu;
+};
+
+static void on_note(void *arg, const char *what, bool begins)
+{
+	struct bench *b = (struct bench *)arg;
+
+	for (struct timer &t : b->timers)
+		if (!b->cpu && !strcmp(what, t.what))
+			cudaEventRecord(begins ? t.begin : t.end, b->r.dev->stream);
+}
+
+static void open_timers(struct bench *b)
+{
+	b->timers[0].what = "the gradient";
+	b->timers[1].what = "the weights";
+	for (struct timer &t : b->timers)
+		if (!b->cpu) {
+			cudaEventCreate(&t.begin);
+			cudaEventCreate(&t.end);
+		}
+	b->r.comm.note = on_note;
+	b->r.comm.note_arg = b;
+}
+
+static void read_timers(struct bench *b)
+{
+	for (struct timer &t : b->timers) {
+		float ms = 0;
+
+		if (b->r.comm.size > 1 && !b->cpu)
+			cudaEventElapsedTime(&ms, t.begin, t.end);
+		t.ms.push_back(ms);
+	}
+}
+
+/* 30 layers of width 1024, 8 heads of 128, FFN 1536. */
+static void open_model(struct bench *b)
+{
+	struct lh_job_model shape = { };
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_lighthouse *g = &b->mode.geometry;
+
+	shape.vocab = b->cpu ? 512 : 128256, shape.layers = b->cpu ? 2 : 30;
+	shape.dim = b->cpu ? 128 : 1024;
+	shape.heads = shape.kv_heads = b->cpu ? 1 : 8;
+	shape.head_dim = 128, shape.ffn_dim = b->cpu ? 192 : 1536;
+	shape.rope_theta = 10000, shape.norm_eps = 1e-5, shape.init_std = 0.02;
+	b->mode.recompute = LH_RECOMPUTE_CHEAP;
+	b->mode.attention = LH_ATTENTION_LIGHTHOUSE;
+	g->tokens = b->tokens, g->levels = 3, g->pool = 4, g->dilation = 4;
+	g->topk = b->cpu ? 32 : 1536, g->tile = b->cpu ? 16 : 128;
+	for (int layer : { 0, 1, 28, 29 })
+		b->mode.dense[layer] = layer < shape.layers;
+	if (lh_model_new(&b->m, b->r.ops, b->r.dev, &b->r.comm, &shape, 1, b->tokens, &b->mode,
+			 1, &err) ||
+	    lh_model_prepare(b->m, &b->mode, 1, 1, 0, false, &err))
+		ranks_die(&err);
+	lh_model_init(b->m, 1);
+	b->ids.resize((size_t)b->tokens + 1);
+	for (size_t i = 0; i < b->ids.size(); i++)
+		b->ids[i] = (int32_t)(((i + (size_t)b->r.comm.rank * b->ids.size()) *
+				       2654435761u >> 7) % (size_t)shape.vocab);
+}
+
+static double step_s(struct bench *b, int64_t step)
+{
+	struct lh_adamw opt = { };
+	struct lh_err err = LH_ERR_INIT;
+	int64_t start = lh_clock_us();
+	float loss, norm;
+
+	opt.lr = 1e-4f, opt.beta1 = 0.9f, opt.beta2 = 0.95f, opt.eps = 1e-8f;
+	opt.weight_decay = 0.1f, opt.step = step, opt.clip = 1, opt.grad_scale = 1;
+	lh_model_zero_grad(b->m);
+	lh_model_forward_backward(b->m, &b->mode, 1, b->ids.data(), b->ids.data() + 1, nullptr,
+				  1 / (float)(b->tokens * b->r.comm.size));
+	if (lh_model_measure(b->m, &loss, &norm, &err))
+		ranks_die(&err);
+	lh_model_apply(b->m, &opt);
+	ranks_sync(&b->r);
+	read_timers(b);
+	return (double)(lh_clock_us() - start) / 1e6;
+}
+
+int main(int argc, char **argv)
+{
+	struct bench b = { };
+	std::vector<double> seconds;
+	double s, ms[2], waited = 0;
+	int size;
+
+	b.cpu = ranks_has(argc, argv, "--cpu");
+	b.tokens = b.cpu ? 512 : 98304;
+	ranks_open(&b.r, b.cpu ? &lh_ops_cpu : &lh_ops_cuda);
+	size = b.r.comm.size;
+	open_timers(&b);
+	open_model(&b);
+	for (int i = 0; i < WARM; i++)
+		step_s(&b, i + 1);
+	for (struct timer &t : b.timers)
+		t.ms.clear();
+	for (int i = 0; i < STEPS; i++)
+		seconds.push_back(step_s(&b, WARM + i + 1));
+	s = ranks_most(&b.r, ranks_median(seconds));
+	for (int i = 0; i < 2; i++) {
+		double own = ranks_median(b.timers[i].ms);
+
+		ms[i] = ranks_least(&b.r, own);
+		waited = std::max(waited, ranks_most(&b.r, own) - ms[i]);
+	}
+	if (!b.r.comm.rank)
+		printf("%d ranks: %.4f s a step; the gradient %.2f ms, the weights %.2f ms, and "
+		       "at most %.2f ms of waiting for another rank\n"
+		       "bench %d %.4f %.0f %.2f %.2f\n", size, s, ms[0], ms[1], waited, size, s,
+		       (double)b.tokens * size / s, ms[0], ms[1]);
+	lh_model_free(b.m);
+	ranks_close(&b.r);
+	return 0;
+}
