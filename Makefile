@@ -422,7 +422,7 @@ $(BUILD)/obj/tests/gpu/%.o: tests/gpu/%.cu $(GEN)/.done
 
 # Of the backend they use what needs no CUDA library.
 $(BUILD)/tests/gpu/test_%: $(BUILD)/obj/tests/gpu/test_%.o \
-    $(addprefix $(BUILD)/obj/kernels/cuda/,sdpa_graph.o sdpa_plan.o cache.o) $(LIB_BASE)
+    $(addprefix $(BUILD)/obj/kernels/cuda/,sdpa_graph.o sdpa_plan.o cache.o visible.o) $(LIB_BASE)
 	@mkdir -p $(@D)
 	$(link)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_test)

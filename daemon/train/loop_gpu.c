@@ -61,7 +61,7 @@ int lh_loop_take_gpu(struct lh_loop *l, struct lh_err *err)
 
 		if (rc)
 			return n > 1 ? lh_err_prefix(err, "the GPU of rank %d", i) : rc;
-		if (!*info[i].uuid)
+		if (!*info[i].uuid) /* shared */
 			return 0;
 		memcpy(uuids[i], info[i].uuid, sizeof(uuids[i]));
 	}

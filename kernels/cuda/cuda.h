@@ -24,6 +24,7 @@ extern "C" {
 #include "lighthouse/ops.h"
 #include "sdpa_plan.h"
 #include "sizes.h"
+#include "visible.h"
 }
 
 typedef __nv_bfloat16 bf16;
@@ -69,7 +70,6 @@ void *lh_cuda_scratch(struct lh_dev *dev, size_t bytes);
 /* The same of other memory, for an op that calls others. */
 void *lh_cuda_packed(struct lh_dev *dev, size_t bytes);
 
-void lh_cuda_choose(int number, int count);
 int lh_cuda_probe(int number, struct lh_device_info *info, struct lh_err *err);
 int lh_cuda_open_bf16(struct lh_dev **dev, int threads, struct lh_err *err);
 int lh_cuda_open_f32(struct lh_dev **dev, int threads, struct lh_err *err);

@@ -103,32 +103,6 @@ static int open_stages(struct lh_dev *dev)
 	return 0;
 }
 
-/* A device that is there for the process alone: all its threads begin with the first one.
- * CUDA reads the list when it starts. The others stay in it, for what NCCL asks of them. */
-void lh_cuda_choose(int number, int count)
-{
-	const char *had = getenv("CUDA_VISIBLE_DEVICES");
-	char *copy = had ? lh_strdup(had) : NULL, *at = copy, *list = lh_strdup(""), *name;
-	char **names = (char **)lh_calloc((size_t)count, sizeof(*names));
-
-	for (int i = 0; i < count; i++) {
-		name = copy ? strsep(&at, ",") : NULL;
-		/* One that is missing is no device: the list ends there. */
-		names[i] = copy ? lh_strdup(name ? name : "") : lh_asprintf("%d", i);
-	}
-	for (int i = 0; i < count; i++) {
-		name = lh_asprintf("%s%s%s", list, i ? "," : "", names[(number + i) % count]);
-		free(list);
-		list = name;
-	}
-	setenv("CUDA_VISIBLE_DEVICES", list, 1);
-	for (int i = 0; i < count; i++)
-		free(names[i]);
-	free(names);
-	free(list);
-	free(copy);
-}
-
 /* The properties of a device, if this build runs on it. */
 static int look_at_device(int number, cudaDeviceProp *prop, struct lh_err *err)
 {

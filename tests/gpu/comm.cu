@@ -44,38 +44,67 @@ static std::vector<float> fetched(struct ranks *r, const float *x, int64_t n)
 	return host;
 }
 
-static void check_values(struct ranks *r, int64_t count)
+/* Pieces of `count` floats; `uneven`: rank 1 has a third of that. */
+static int64_t wrong_sums(struct ranks *r, int64_t count, bool uneven, bool add)
 {
 	const struct lh_comm *c = &r->comm;
-	int64_t first = c->rank * count, n = c->size * count, wrong_sums = 0, wrong = 0;
+	int64_t n = c->size * count, at[3] = { 0, count, uneven ? count + count / 3 : n };
+	int64_t own = at[c->rank + 1] - at[c->rank], wrong = 0;
+	float *x = (float *)ranks_alloc(r, (size_t)n * sizeof(*x));
+	float *more = (float *)ranks_alloc(r, (size_t)count * sizeof(*more));
+	float *into = add ? more : x + at[c->rank];
+	std::vector<float> had = filled(r, count), threes((size_t)count, 3), got;
+
+	r->ops->put(r->dev, x, had.data(), had.size() * sizeof(float));
+	r->ops->put(r->dev, more, threes.data(), threes.size() * sizeof(float));
+	lh_comm_reduce_scatter(c, "sums", x, at, into, add);
+	got = fetched(r, into, own);
+	for (int64_t i = 0; i < own; i++) {
+		float sum = value(0, at[c->rank] + i) + value(1, at[c->rank] + i);
+
+		wrong += got[(size_t)i] != (add ? 3 + sum : sum);
+	}
+	r->ops->free(r->dev, x);
+	r->ops->free(r->dev, more);
+	return wrong;
+}
+
+/* In place, or from elsewhere. */
+static int64_t wrong_gathered(struct ranks *r, int64_t count, bool elsewhere)
+{
+	const struct lh_comm *c = &r->comm;
+	int64_t first = c->rank * count, n = c->size * count, wrong = 0;
 	float *x = (float *)ranks_alloc(r, (size_t)n * sizeof(*x));
 	float *own = (float *)ranks_alloc(r, (size_t)count * sizeof(*own));
 	std::vector<float> had = filled(r, count), got;
-	char what[80];
 
-	r->ops->put(r->dev, x, had.data(), had.size() * sizeof(float));
-	lh_comm_reduce_scatter(c, "sums", x, count);
+	r->ops->zero(r->dev, x, (size_t)n * sizeof(*x));
+	r->ops->put(r->dev, elsewhere ? own : x + first, had.data() + first,
+		    (size_t)count * sizeof(float));
+	lh_comm_all_gather(c, "pieces", x, elsewhere ? own : x + first, count);
 	got = fetched(r, x, n);
-	for (int64_t i = first; i < first + count; i++)
-		wrong_sums += got[(size_t)i] != value(0, i) + value(1, i);
-	/* In place, and from elsewhere. */
-	for (int times = 0; times < 2; times++) {
-		r->ops->zero(r->dev, x, (size_t)n * sizeof(*x));
-		r->ops->put(r->dev, times ? own : x + first, had.data() + first,
-			    (size_t)count * sizeof(float));
-		lh_comm_all_gather(c, "pieces", x, times ? own : x + first, count);
-		got = fetched(r, x, n);
-		for (int64_t i = 0; i < n; i++)
-			wrong += got[(size_t)i] != value((int)(i / count), i);
-	}
-	snprintf(what, sizeof(what), "wrong sums of %lld", (long long)count);
-	failed |= !ranks_check(r, !ranks_most(r, (double)wrong_sums), what,
-			       ranks_most(r, (double)wrong_sums), 0);
-	snprintf(what, sizeof(what), "wrong values gathered of %lld", (long long)count);
-	failed |= !ranks_check(r, !ranks_most(r, (double)wrong), what,
-			       ranks_most(r, (double)wrong), 0);
+	for (int64_t i = 0; i < n; i++)
+		wrong += got[(size_t)i] != value((int)(i / count), i);
 	r->ops->free(r->dev, x);
 	r->ops->free(r->dev, own);
+	return wrong;
+}
+
+static void check_values(struct ranks *r, int64_t count)
+{
+	int64_t sums = 0, gathered = 0;
+	char what[80];
+
+	for (int k = 0; k < 4; k++)
+		sums += wrong_sums(r, count, k & 1, k & 2);
+	for (int k = 0; k < 2; k++)
+		gathered += wrong_gathered(r, count, k);
+	snprintf(what, sizeof(what), "wrong sums of %lld", (long long)count);
+	failed |= !ranks_check(r, !ranks_most(r, (double)sums), what,
+			       ranks_most(r, (double)sums), 0);
+	snprintf(what, sizeof(what), "wrong values gathered of %lld", (long long)count);
+	failed |= !ranks_check(r, !ranks_most(r, (double)gathered), what,
+			       ranks_most(r, (double)gathered), 0);
 }
 
 /* ---- speed ----------------------------------------------------------------- */
@@ -149,12 +178,13 @@ static void compare(struct ranks *r, const struct bare *b, const char *what, int
 static void check_speed(struct ranks *r, const struct bare *b, int64_t count)
 {
 	const struct lh_comm *c = &r->comm;
+	const int64_t at[] = { 0, count, 2 * count };
 	size_t bytes = (size_t)(c->size * count) * sizeof(float);
 	float *x = (float *)ranks_alloc(r, bytes), *own = x + c->rank * count;
 
 	r->ops->zero(r->dev, x, bytes);
 	compare(r, b, "reduce_scatter", count,
-		[&] { lh_comm_reduce_scatter(c, "sums", x, count); },
+		[&] { lh_comm_reduce_scatter(c, "sums", x, at, own, false); },
 		[&] {
 			must(b->reduce_scatter(x, own, (size_t)count, ncclFloat32, ncclSum,
 					       b->comm, b->stream) == ncclSuccess, "NCCL");

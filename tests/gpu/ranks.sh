@@ -49,11 +49,13 @@ row "collectives, sums and speed" "$(verdict $?)"
 echo "-- steps of a 530 M model"
 ranks 1 60 bench-1 ranks_bench $cpu
 ranks 2 60 bench-2 ranks_bench $cpu
+ranks 2 60 bench-divided ranks_bench $cpu gradients
 read -r one two gradient weights step < <(cat "$logs/bench-1.log" "$logs/bench-2.log" | awk '
 	$1 == "bench" { rate[$2] = $4; if ($2 == 2) { g = $5; w = $6; s = $3 } }
 	END { print rate[1] + 0, rate[2] + 0, g + 0, w + 0, s + 0 }')
 row "tokens/s, devices: 1" "$one"
 row "tokens/s, devices: 2" "$two"
+row "tokens/s, devices: 2, divide: gradients" "$(awk '$1 == "divided" { print $4 }' "$logs/bench-divided.log")"
 row "times as many" "$(awk "BEGIN { if ($one) printf \"%.3f\", $two / $one }") (bar 1.93)"
 row "of a step's ms: gradient, weights" "$gradient + $weights of $(awk "BEGIN { print $step * 1000 }")"
 [ -n "$cpu" ] || limit "1.93 / times as many tokens a second" \
@@ -62,21 +64,22 @@ row "of a step's ms: gradient, weights" "$gradient + $weights of $(awk "BEGIN { 
 # ---- live -------------------------------------------------------------------------
 echo "-- live jobs"
 start "$bin" "${@:2}"
-if [ -n "$cpu" ]; then size=512 topk=32 tile=16; else size=8192 topk=128 tile=128; fi
-# job NAME DEVICES MICRO UNTIL KEYS: a Lighthouse phase until then, a full one of 40 steps
+size=8192 topk=128 tile=128 light=60 full=40
+[ -z "$cpu" ] || size=512 topk=32 tile=16 light=5 full=3
+# job NAME DEVICES MICRO UNTIL STEPS KEYS: a Lighthouse phase until then, a full one of STEPS
 job() {
 	cat >"$dir/$1.yaml" <<END
 name: $1
 device: $device
 devices: $2
-$5
+$6
 model: { vocab: 257, dim: 256, layers: 4, heads: 4, kv_heads: 2, ffn_dim: 768 }
 data: { train: text.train.bin, validation: text.val.bin, seq_len: $size }
 batch: { sequences: 4, micro_sequences: $3 }
 optimizer: { lr: 5e-4, warmup_steps: 20 }
 phases:
   - { name: light, attention: lighthouse, topk: $topk, tile: $tile, dense_layers: [0, -1], until: $4 }
-  - { name: recovery, attention: full, until: { steps: 40 } }
+  - { name: recovery, attention: full, until: { steps: $5 } }
 evaluation: { sequences: 4 }
 END
 	submit "$dir/$1.yaml"
@@ -97,7 +100,7 @@ begun() {
 		$at["attempt"] == a { printf "%.0f", $at["time_ms"] - $at["step_ms"]; exit }'
 }
 
-check "submit" job live 2 1 manual 'checkpoint: { every_steps: 20 }'
+check "submit" job live 2 1 manual 40 'checkpoint: { every_steps: 20 }'
 check "it runs" ctl wait live --for step=45 --timeout 60
 check "pause" ctl pause live
 check "it is paused" ctl wait live --for state=PAUSED --timeout 10
@@ -118,7 +121,8 @@ check "as its second attempt" says '"attempt": 2,' ctl show live --json
 # ---- losses -----------------------------------------------------------------------
 for run in 'ones 1 1' 'twos 1 2' 'fours 1 4' 'ranks 2 1'; do
 	set -- $run
-	check "devices: $2, micro_sequences: $3" job "$1" "$2" "$([ "$3" = 4 ] && echo 0 || echo "$3")" '{ steps: 60 }' ''
+	check "devices: $2, micro_sequences: $3" job "$1" "$2" "$3" \
+		"{ steps: $light }" $full ''
 done
 for name in ones twos fours ranks; do
 	check "it ends" ctl wait $name --timeout $((60 * times))
@@ -137,7 +141,7 @@ read -r steps spread ranks < <(awk '
 		r = max(r, min(abs($4 - $1), min(abs($4 - $2), abs($4 - $3))) / $1)
 	}
 	END { printf "%d %.3g %.3g\n", n, s, r }' "$logs/losses.txt")
-check "100 losses of each" [ "$steps" = 100 ]
+check "losses of each" [ "$steps" = $((light + full)) ]
 bar=$(awk "BEGIN { print 1e-5 + $spread }")
 limit "losses of devices: 2 from the nearest of three of devices: 1" "$ranks" "$bar" ""
 row "losses, 2 from 1 (1 from each other)" "$ranks ($spread)"

@@ -1,7 +1,7 @@
 /* ranks_bench.cu: optimizer steps of a 530 M model at 98,304 tokens with Lighthouse attention,
  * a sequence a rank; and what of a step its collectives are.
  *
- *   [mpiexec.hydra -n N] ranks_bench [--cpu]
+ *   [mpiexec.hydra -n N] ranks_bench [--cpu] [gradients]      these divided, too
  *
  * A collective's time is that between events around it on the device's stream. On the rank
  * that comes last nobody is waited for: the least of all ranks is what it takes, the rest
@@ -30,6 +30,7 @@ struct bench {
 	std::vector<int32_t> ids;
 	struct timer timers[2];
 	bool cpu;
+	bool gradients; /* are divided */
 };
 
 static void on_note(void *arg, const char *what, bool begins)
@@ -71,6 +72,7 @@ static void open_model(struct bench *b)
 	struct lh_job_model shape = { };
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_lighthouse *g = &b->mode.geometry;
+	struct lh_division division = { b->r.comm, b->gradients };
 
 	shape.vocab = b->cpu ? 512 : 128256, shape.layers = b->cpu ? 2 : 30;
 	shape.dim = b->cpu ? 128 : 1024;
@@ -83,7 +85,7 @@ static void open_model(struct bench *b)
 	g->topk = b->cpu ? 32 : 1536, g->tile = b->cpu ? 16 : 128;
 	for (int layer : { 0, 1, 28, 29 })
 		b->mode.dense[layer] = layer < shape.layers;
-	if (lh_model_new(&b->m, b->r.ops, b->r.dev, &b->r.comm, &shape, 1, b->tokens, &b->mode,
+	if (lh_model_new(&b->m, b->r.ops, b->r.dev, &division, &shape, 1, b->tokens, &b->mode,
 			 1, &err) ||
 	    lh_model_prepare(b->m, &b->mode, 1, 1, 0, false, &err))
 		ranks_die(&err);
@@ -122,6 +124,7 @@ int main(int argc, char **argv)
 	int size;
 
 	b.cpu = ranks_has(argc, argv, "--cpu");
+	b.gradients = ranks_has(argc, argv, "gradients");
 	b.tokens = b.cpu ? 512 : 98304;
 	ranks_open(&b.r, b.cpu ? &lh_ops_cpu : &lh_ops_cuda);
 	size = b.r.comm.size;
@@ -140,7 +143,10 @@ int main(int argc, char **argv)
 		ms[i] = ranks_least(&b.r, own);
 		waited = std::max(waited, ranks_most(&b.r, own) - ms[i]);
 	}
-	if (!b.r.comm.rank)
+	if (b.gradients && !b.r.comm.rank) /* theirs are many collectives a step */
+		printf("%d ranks, gradients divided: %.4f s a step\n"
+		       "divided %d %.4f %.0f\n", size, s, size, s, (double)b.tokens * size / s);
+	else if (!b.r.comm.rank)
 		printf("%d ranks: %.4f s a step; the gradient %.2f ms, the weights %.2f ms, and "
 		       "at most %.2f ms of waiting for another rank\n"
 		       "bench %d %.4f %.0f %.2f %.2f\n", size, s, ms[0], ms[1], waited, size, s,

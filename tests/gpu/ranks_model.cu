@@ -3,7 +3,7 @@
  *
  *   mpiexec.hydra -n 2 ranks_model [--cpu] f32|bf16
  *
- * Each rank has both. Every step begins from the state of the one that is alone on rank 0:
+ * Each rank has both, and a third whose gradients are divided, too. Every step begins from the state of the one that is alone on rank 0:
  * what differs is the order of a few sums. Float32 has a bar; of bf16 the bar is how far
  * runs of one GPU lie apart that divide the batch into other micro-batches. */
 #include "ranks.cuh"
@@ -27,11 +27,11 @@ struct twins {
 	struct ranks r;
 	int64_t T, n, first, count; /* parameters of all, and of the shard */
 	struct lh_attention_mode mode;
-	struct lh_model *alone, *shared;
+	struct lh_model *alone, *shared, *divided;
 	std::vector<int32_t> tokens, targets; /* (S, T) */
 };
 
-static struct lh_model *model_of(struct twins *w, const struct lh_comm *c)
+static struct lh_model *model_of(struct twins *w, const struct lh_division *division)
 {
 	struct lh_job_model shape = { };
 	struct lh_err err = LH_ERR_INIT;
@@ -40,7 +40,7 @@ static struct lh_model *model_of(struct twins *w, const struct lh_comm *c)
 	shape.vocab = V, shape.dim = 256, shape.layers = 3;
 	shape.heads = 4, shape.kv_heads = 2, shape.head_dim = 64, shape.ffn_dim = 512;
 	shape.rope_theta = 10000, shape.norm_eps = 1e-5, shape.init_std = 0.05;
-	if (lh_model_new(&m, w->r.ops, w->r.dev, c, &shape, S, w->T, &w->mode, 1, &err))
+	if (lh_model_new(&m, w->r.ops, w->r.dev, division, &shape, S, w->T, &w->mode, 1, &err))
 		ranks_die(&err);
 	lh_model_init(m, 3);
 	return m;
@@ -49,6 +49,7 @@ static struct lh_model *model_of(struct twins *w, const struct lh_comm *c)
 static void open_twins(struct twins *w, bool lighthouse)
 {
 	const struct lh_comm *c = &w->r.comm;
+	struct lh_division moments = { *c, false }, gradients = { *c, true };
 	int64_t shard;
 
 	w->mode = { };
@@ -62,7 +63,8 @@ static void open_twins(struct twins *w, bool lighthouse)
 		w->mode.dense[0] = true;
 	}
 	w->alone = model_of(w, NULL);
-	w->shared = model_of(w, c);
+	w->shared = model_of(w, &moments);
+	w->divided = model_of(w, &gradients);
 	w->n = lh_model_param_count(w->alone);
 	shard = lh_layout_shard(w->n, c->size);
 	w->first = std::min(shard * c->rank, w->n);
@@ -73,6 +75,7 @@ static void close_twins(struct twins *w)
 {
 	lh_model_free(w->alone);
 	lh_model_free(w->shared);
+	lh_model_free(w->divided);
 }
 
 /* Walks through the vocabulary, which can be learnt. */
@@ -104,9 +107,11 @@ static void start_alike(struct twins *w)
 		lh_comm_share(&w->r.comm, "the state", x.data(), x.size() * sizeof(float));
 		lh_model_write(w->alone, which, 0, w->n, x.data());
 		lh_model_write(w->shared, which, 0, w->n, x.data());
+		lh_model_write(w->divided, which, 0, w->n, x.data());
 	}
 	lh_model_weights_changed(w->alone);
 	lh_model_weights_changed(w->shared);
+	lh_model_weights_changed(w->divided);
 }
 
 /* Sequences from, from + 1, ... of the batch, so many at once. */
@@ -184,7 +189,7 @@ static bool check_steps(struct twins *w, bool lighthouse, bool f32)
 
 	open_twins(w, lighthouse);
 	for (int step = 0; step < STEPS; step++) {
-		struct result halves, whole, single, shared;
+		struct result halves, whole, single;
 
 		draw(w, step);
 		start_alike(w);
@@ -193,8 +198,8 @@ static bool check_steps(struct twins *w, bool lighthouse, bool f32)
 			single = run(w, w->alone, 0, S, 1);
 		}
 		halves = run(w, w->alone, 0, S, share); /* the shape of a rank's */
-		shared = run(w, w->shared, from, share, share);
-		compare(w, &ranks, shared, halves);
+		compare(w, &ranks, run(w, w->shared, from, share, share), halves);
+		compare(w, &ranks, run(w, w->divided, from, share, share), halves);
 		if (!f32) {
 			compare(w, &spread, whole, halves);
 			compare(w, &spread, single, halves);

@@ -338,6 +338,24 @@ static void presets_have_the_size_they_say(void **state)
 	}
 }
 
+static void all_devices_are_one_until_there_is_a_place(void **state)
+{
+	static const char *const set[] = { "devices=all" };
+	char *text = text_with(-1, NULL);
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_job job;
+
+	(void)state;
+	assert_int_equal(load(&job, text, strlen(text), NULL, 0, &err), 0);
+	assert_false(job.all_devices);
+	lh_job_release(&job);
+	assert_int_equal(load(&job, text, strlen(text), set, 1, &err), 0);
+	assert_true(job.all_devices);
+	assert_int_equal(job.devices, 1);
+	lh_job_release(&job);
+	free(text);
+}
+
 static void what_is_no_job_file_is_refused(void **state)
 {
 	static const struct { const char *text; size_t bytes; const char *says; } bad[] = {
@@ -526,6 +544,7 @@ int main(void)
 		cmocka_unit_test(long_input_does_not_hide_what_is_allowed),
 		cmocka_unit_test(presets_have_the_size_they_say),
 		cmocka_unit_test(an_accepted_job_is_read_back_as_it_is),
+		cmocka_unit_test(all_devices_are_one_until_there_is_a_place),
 		cmocka_unit_test(what_is_no_job_file_is_refused),
 		cmocka_unit_test(overrides_follow_the_same_rules),
 		cmocka_unit_test(an_override_is_a_few_levels_deep),

@@ -52,7 +52,10 @@ static void check_sum(const struct lh_comm *c, int64_t count, bool uneven, bool 
 	}
 	for (int64_t i = c->size > 1 ? at[c->rank + 1] - at[c->rank] : 0; i <= count; i++)
 		RANKS_CHECK(into[i] == 3);
+	RANKS_CHECK(x[c->size * count] == 12345);
+	free(x);
 	/* In its place. */
+	x = filled(c, count);
 	lh_comm_reduce_scatter(c, "sums", x, at, x + at[c->rank], false);
 	for (int64_t i = 0; c->size > 1 && !add && i < at[c->rank + 1] - at[c->rank]; i++)
 		RANKS_CHECK(x[at[c->rank] + i] == into[i]);

@@ -20,7 +20,7 @@ static int probe(int number, struct lh_device_info *info, struct lh_err *err)
 {
 	int rc = lh_ops_cpu.probe(number, info, err);
 
-	memcpy(info->uuid, uuid, sizeof(info->uuid));
+	snprintf(info->uuid, sizeof(info->uuid), "%.40s%s", uuid, number ? "-b" : "");
 	return rc;
 }
 
@@ -85,16 +85,21 @@ static void begin_here(void)
 	greet();
 }
 
-static void other_takes_it(void)
+static void other_takes(const char *which)
 {
 	char *dir = scratch_path("other");
 	struct lh_err err = LH_ERR_INIT;
 
 	assert_int_equal(lh_fs_mkdirs(dir, &err), 0);
-	other = lh_gpulock_take(uuid, dir, &err);
+	other = lh_gpulock_take(which, dir, &err);
 	if (other < 0)
 		fail_msg("%s", err.text);
 	free(dir);
+}
+
+static void other_takes_it(void)
+{
+	other_takes(uuid);
 }
 
 static void other_gives_it_back(void)
@@ -158,6 +163,32 @@ static void it_can_be_told_to_end_while_it_waits(void **state)
 	other_gives_it_back();
 }
 
+/* Before any of them is opened, in the order of their names. */
+static void the_gpus_of_all_ranks_are_waited_for(void **state)
+{
+	char *second = lh_asprintf("%s-b", uuid), *path = lh_gpulock_path(second);
+	struct lh_err err;
+
+	(void)state;
+	other_takes(second);
+	new_job(endless, (const char *const[]){ "devices=2", "batch.sequences=4",
+						"optimizer.schedule=constant" }, 3);
+	begin_here();
+	listen_until(waits, 0);
+	assert_non_null(strstr(story.warning, second));
+	assert_int_equal(lh_gpulock_take(uuid, "/", &err), LH_EBUSY); /* is taken already */
+	fake_command(&lhd, 1, "cancel", NULL);
+	listen_until(NULL, 0);
+	ended(0, 0);
+	assert_string_equal(story.end, "cancelled");
+	other_gives_it_back();
+	other_takes_it(); /* both are free */
+	other_gives_it_back();
+	unlink(path);
+	free(path);
+	free(second);
+}
+
 /* Somebody made it impossible: better two on a GPU than none. */
 static void without_a_lock_it_trains_and_says_so(void **state)
 {
@@ -199,4 +230,5 @@ static int teardown_ops(void **state)
 
 WORKER_TESTS(G(it_waits_until_the_gpu_is_free),
 	     G(it_can_be_told_to_end_while_it_waits),
+	     G(the_gpus_of_all_ranks_are_waited_for),
 	     G(without_a_lock_it_trains_and_says_so))
