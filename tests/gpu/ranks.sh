@@ -76,7 +76,7 @@ $6
 model: { vocab: 257, dim: 256, layers: 4, heads: 4, kv_heads: 2, ffn_dim: 768 }
 data: { train: text.train.bin, validation: text.val.bin, seq_len: $size }
 batch: { sequences: 4, micro_sequences: $3 }
-optimizer: { lr: 5e-4, warmup_steps: 20 }
+optimizer: { lr: 5e-4, warmup_steps: 8 }
 phases:
   - { name: light, attention: lighthouse, topk: $topk, tile: $tile, dense_layers: [0, -1], until: $4 }
   - { name: recovery, attention: full, until: { steps: $5 } }
