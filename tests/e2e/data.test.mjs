@@ -90,9 +90,10 @@ test('weights that are set live: a worker lost or not, replayed or not, the same
   };
   await at(10);
   const first = set('weight.text=1', 'weight.2=0');
-  assert.equal(ctl(lhd, 'rule', 'add', 'tiny', 'more', '--when', `step >= ${first + 50}`, '--do', 'set weight.boat=2').status, 0);
   await at(first + 3);
   process.kill(await lhd.workerPid(id), 'SIGKILL'); // most likely before a checkpoint has it
+  const { step: again } = await lhd.jobUntil(id, 'it goes on', (j) => j.attempt === 2 && j.step > first);
+  assert.equal(ctl(lhd, 'rule', 'add', 'tiny', 'more', '--when', `step >= ${again + 50}`, '--do', 'set weight.boat=2').status, 0);
   await lhd.jobUntil(id, 'its rule fired', () => lhd.sql("select 1 from commands where method='job.set' and outcome='applied'").length === 2);
   await lhd.restart();
   const show = await lhd.call('job.show', { job: id });
