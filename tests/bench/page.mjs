@@ -192,7 +192,7 @@ function openTabs(lhd, job, count) {
     await lhd.call('job.pause', { job });
     for (let i = 0; i < count; i++) await openPage(t, b, lhd, { hash: `#/job/${job}` });
     await lhd.call('job.resume', { job });
-    return [() => b.close()];
+    return []; // closed at the end
   };
 }
 
