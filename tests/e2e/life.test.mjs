@@ -136,6 +136,9 @@ test('restarts run out: the job fails and says what the worker died of', async (
     return got.state === 'FAILED' && got;
   });
   assert.match(j.reason, /signal 9/);
+  // What is shown of attempts is what is stored, a moment later.
+  const ended = () => lhd.sql(`select 1 from attempts where job=${job} and ended_ms is not null`).length === 2;
+  await until('both attempts are stored as lost', ended);
   const show = spawnSync(bin('lhctl'), ['--state', lhd.state, 'show', String(job)], { encoding: 'utf8' }).stdout;
   assert.match(show, /^submitted .*, attempt 2, 2 of 1 restarts used$/m);
   assert.match(show, /^attempt 2 was lost at step \d+: the worker was killed by signal 9 \(Killed\) while .*\nhint: .*kernel may have.*\n( {2}\| .*\n)+/m);

@@ -119,20 +119,20 @@ static void a_worker_that_waits_for_its_gpu_says_why(void **state)
 
 static void the_queue_starts_by_priority_then_age(void **state)
 {
-	int64_t first = start_running(), low, high, older;
+	int64_t first = start_running(), low, younger, older;
 
 	(void)state;
-	low = submit_with("low", 0, 0);
-	older = submit_with("older", 0, 5);
-	high = submit_with("high", 0, 5);
-	assert_true(is_in(low, "QUEUED") && is_in(high, "QUEUED") && is_in(older, "QUEUED"));
+	low = submit_with("low", 0, -1);
+	older = submit_with("older", 0, 0); /* no higher than the first: it takes no place */
+	younger = submit_with("younger", 0, 0);
+	assert_true(is_in(low, "QUEUED") && is_in(younger, "QUEUED") && is_in(older, "QUEUED"));
 	command(first, "cancel");
 	RUN_UNTIL(is_in(older, "RUNNING"));
-	assert_true(is_in(first, "CANCELLED") && is_in(high, "QUEUED"));
+	assert_true(is_in(first, "CANCELLED") && is_in(younger, "QUEUED"));
 	command(older, "cancel");
-	RUN_UNTIL(is_in(high, "RUNNING"));
+	RUN_UNTIL(is_in(younger, "RUNNING"));
 	assert_true(is_in(low, "QUEUED"));
-	command(high, "cancel");
+	command(younger, "cancel");
 	RUN_UNTIL(is_in(low, "RUNNING"));
 }
 
