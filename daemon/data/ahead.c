@@ -11,6 +11,7 @@ enum { AHEAD_BYTES = 32 << 20, ASK_BYTES = 2 << 20 };
 
 struct lh_ahead {
 	pthread_t thread;
+	bool runs;          /* there was a thread to be had */
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	/* under the lock */
@@ -46,7 +47,7 @@ void lh_ahead_new(struct lh_ahead **out)
 
 	pthread_mutex_init(&a->lock, NULL);
 	pthread_cond_init(&a->wake, NULL);
-	LH_ASSERT(!pthread_create(&a->thread, NULL, run, a));
+	a->runs = !pthread_create(&a->thread, NULL, run, a);
 	*out = a;
 }
 
@@ -74,7 +75,8 @@ void lh_ahead_free(struct lh_ahead *a)
 	a->ending = true;
 	pthread_cond_signal(&a->wake);
 	pthread_mutex_unlock(&a->lock);
-	pthread_join(a->thread, NULL);
+	if (a->runs)
+		pthread_join(a->thread, NULL);
 	pthread_cond_destroy(&a->wake);
 	pthread_mutex_destroy(&a->lock);
 	free(a);

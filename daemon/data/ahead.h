@@ -7,7 +7,8 @@
  *   lh_ahead_look(a, &st, piece); ... the piece is looked at ...   over and over
  *   lh_ahead_free(a);
  *
- * Hints alone: without it everything is read all the same. One thread calls; any number
+ * Hints alone: without it everything is read all the same, as where there is no thread
+ * to be had. One thread calls; any number
  * of files, one after the other.
  */
 #ifndef LIGHTHOUSE_AHEAD_H
