@@ -96,13 +96,18 @@ export class Client {
   close() { this.socket.destroy(); }
 }
 
-/** Runs `undo` after the test, the last one given first. */
+/** Runs `undo` after the test, the last one given first; all of them, though one fails: what
+ * it leaves running would take the processors of tests to come. */
 const undone = new WeakMap();
 export function atEnd(t, undo) {
   if (!undone.has(t)) {
     const stack = [];
     undone.set(t, stack);
-    t.after(async () => { while (stack.length) await stack.pop()(); });
+    t.after(async () => {
+      let failed = null;
+      while (stack.length) await Promise.resolve().then(stack.pop()).catch((e) => { failed ??= e; });
+      if (failed) throw failed;
+    });
   }
   undone.get(t).push(undo);
 }
