@@ -87,7 +87,7 @@ static int parse(struct lh_gpu *gpu, const char *answer, struct lh_err *err)
 	int rc = 0;
 
 	if (j && !json_unpack(j, "{s:s, s:I, s:i}", "name", &name, "memory_bytes", &bytes,
-			      "count", &gpu->count)) {
+			      "count", &gpu->count) && gpu->count > 0) {
 		snprintf(gpu->name, sizeof(gpu->name), "%.127s", name);
 		gpu->memory_bytes = bytes;
 	} else if (j && !json_unpack(j, "{s:s, s:s}", "text", &text, "hint", &hint)) {

@@ -236,6 +236,7 @@ static void no_gpu_says_why(void **state)
 		{ "exit 127", "cannot run here" },
 		{ "kill -9 $$", "cannot run here" },
 		{ "echo nonsense", "not understood" },
+		{ "echo '{\"name\": \"none\", \"memory_bytes\": 1, \"count\": 0}'", "not understood" },
 		{ "", "not understood" },
 	};
 
