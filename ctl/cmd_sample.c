@@ -46,9 +46,8 @@ static json_t *params_of(const struct ctl *c, int64_t job, const char *prompt)
 			       json_integer(ctl_opt_int(c, "step", 0, 0, INT64_MAX)) : NULL;
 
 	return json_pack("{s:I, s:o*, s:o, s:I, s:f, s:I, s:f, s:I}", "job", (json_int_t)job,
-			 "step", step,
-			 "prompt", ctl_text(c, "the prompt", prompt), "max_tokens",
-			 (json_int_t)ctl_opt_int(c, "tokens", 200, 1, 65536),
+			 "step", step, "prompt", ctl_text(c, "the prompt", prompt),
+			 "max_tokens", (json_int_t)ctl_opt_int(c, "tokens", 200, 1, 65536),
 			 "temperature", ctl_opt_number(c, "temperature", 0.8, 0, 100),
 			 "top_k", (json_int_t)ctl_opt_int(c, "top-k", 40, 0, 1000000),
 			 "top_p", ctl_opt_number(c, "top-p", 1, 1e-6, 1),

@@ -35,7 +35,7 @@
 #define LH_CLIENT_TURN_CALLS 64
 #define LH_GUEST_CALLS 100
 #define LH_GUEST_REFILL_MS 100
-#define LH_CLIENT_PUSH_GAP_MS 20
+#define LH_CLIENT_PUSH_GAP_MS 20 /* subscribe.h */
 #define LH_CLIENT_PAUSE_BYTES (1u << 20)
 #define LH_CLIENT_DROP_BYTES (16u << 20)
 
