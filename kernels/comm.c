@@ -1,6 +1,8 @@
 /* comm.c: what all backends' collectives have around them; see lighthouse/comm.h. */
 #include "lighthouse/comm.h"
 
+#include <stdlib.h>
+
 static bool begin(const struct lh_comm *c, const char *what)
 {
 	if (c->size == 1)
@@ -30,6 +32,25 @@ void lh_comm_collect(const struct lh_comm *c, const char *what, void *host, size
 		return;
 	c->ops->collect(c->line, host, bytes);
 	end(c, what);
+}
+
+int lh_comm_agree(const struct lh_comm *c, const char *what, const struct lh_err *own,
+		  struct lh_err *err)
+{
+	struct lh_err *all = lh_calloc((size_t)c->size, sizeof(*all));
+	int rc = 0;
+
+	all[c->rank] = *own;
+	lh_comm_collect(c, what, all, sizeof(*all));
+	for (int r = 0; r < c->size && !rc; r++) {
+		rc = all[r].code;
+		if (rc && c->size > 1)
+			lh_err_prefix(&all[r], "rank %d", r);
+		if (rc && err)
+			*err = all[r];
+	}
+	free(all);
+	return rc;
 }
 
 void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, float *x,

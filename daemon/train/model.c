@@ -214,35 +214,19 @@ static int64_t min(int64_t a, int64_t b)
 	return a < b ? a : b;
 }
 
-/* Whether all ranks could; `own` is this one's. */
-static int agree(const struct lh_model *m, int own, struct lh_err *err)
-{
-	int *all = lh_calloc((size_t)m->comm.size, sizeof(*all)), rc = 0;
-
-	all[m->comm.rank] = own;
-	lh_comm_collect(&m->comm, "whether there is a state", all, sizeof(*all));
-	for (int r = 0; r < m->comm.size && !rc; r++) {
-		rc = all[r];
-		if (rc && r != m->comm.rank)
-			lh_err_set(err, rc, "rank %d cannot read its part of the state", r);
-	}
-	free(all);
-	return rc;
-}
-
 /* host (floats) or NULL <- what each rank holds, by way of host memory, in pieces. */
 static int gather(struct lh_model *m, const struct held *h, float *host, struct lh_err *err)
 {
 	int64_t most = m->shard < GATHER_FLOATS ? m->shard : GATHER_FLOATS;
 	float *all = lh_calloc((size_t)(m->comm.size * most), sizeof(*all));
-	int rc = 0;
+	struct lh_err own_err = LH_ERR_INIT;
 
 	for (int64_t at = 0; at < m->shard; at += most) {
 		int64_t n = min(most, m->shard - at), own = min(n, h->count - at);
 
-		if (own > 0 && !rc)
-			rc = m->ops->fetch(m->dev, all + m->comm.rank * n, h->at + at,
-					   (size_t)own * 4, err);
+		if (own > 0 && !own_err.code)
+			m->ops->fetch(m->dev, all + m->comm.rank * n, h->at + at,
+				      (size_t)own * 4, &own_err);
 		lh_comm_collect(&m->comm, "the state of shards", all, (size_t)n * 4);
 		for (int r = 0; host && r < m->comm.size; r++) {
 			int64_t first = r * m->shard + at;
@@ -253,7 +237,7 @@ static int gather(struct lh_model *m, const struct held *h, float *host, struct 
 		}
 	}
 	free(all);
-	return agree(m, rc, err);
+	return lh_comm_agree(&m->comm, "whether there is a state", &own_err, err);
 }
 
 int lh_model_read_whole(struct lh_model *m, enum lh_model_state which, float *host,

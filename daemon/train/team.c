@@ -43,21 +43,10 @@ static void give(struct lh_team *t, struct order *o)
 /* The first rank's trouble is that of all. */
 static int agree(struct lh_team *t, struct lh_err *err)
 {
-	struct lh_err *all = lh_calloc((size_t)t->comm.size, sizeof(*all));
-	int rc = 0;
+	const struct lh_err own = t->trouble;
 
-	all[t->comm.rank] = t->trouble;
 	t->trouble = (struct lh_err)LH_ERR_INIT;
-	lh_comm_collect(&t->comm, "how it went", all, sizeof(*all));
-	for (int r = 0; r < t->comm.size && !rc; r++) {
-		rc = all[r].code;
-		if (rc && t->comm.size > 1)
-			lh_err_prefix(&all[r], "rank %d", r);
-		if (rc && err)
-			*err = all[r];
-	}
-	free(all);
-	return rc;
+	return lh_comm_agree(&t->comm, "how it went", &own, err);
 }
 
 /* ---- who ------------------------------------------------------------------- */
@@ -144,9 +133,7 @@ static int attach(struct lh_team *t, struct lh_err *err)
 	int rc = agree(t, err);
 
 	if (!rc && t->comm.line)
-		t->comm.ops->attach(t->comm.line, t->dev, &t->trouble);
-	if (!rc)
-		rc = agree(t, err);
+		rc = t->comm.ops->attach(t->comm.line, t->dev, err);
 	if (rc)
 		return rc;
 	all = lh_calloc((size_t)t->comm.size, sizeof(*all));

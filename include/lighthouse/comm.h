@@ -39,7 +39,7 @@ struct lh_comm_ops {
 	 * launcher. Returns when all ranks are there. */
 	int (*open)(struct lh_comm_line **line, int rank, int size, struct lh_err *err);
 	/* The device whose memory is meant from here on; it outlives the line. All ranks
-	 * have one, and each is another. An error may be that of another rank. */
+	 * have one, and each is another. An error is every rank's, as of lh_comm_agree. */
 	int (*attach)(struct lh_comm_line *line, struct lh_dev *dev, struct lh_err *err);
 	/* All ranks have come to their end: waits for them. */
 	void (*close)(struct lh_comm_line *line);
@@ -69,6 +69,10 @@ struct lh_comm {
 void lh_comm_share(const struct lh_comm *c, const char *what, void *host, size_t bytes);
 /* host (size, bytes): each rank's piece to all. */
 void lh_comm_collect(const struct lh_comm *c, const char *what, void *host, size_t bytes);
+/* How it went on all of them: 0, or the code of the first rank in trouble and in *err (NULL:
+ * not wanted) what it said, with its number where there are several. `own` is this one's. */
+int lh_comm_agree(const struct lh_comm *c, const char *what, const struct lh_err *own,
+		  struct lh_err *err);
 /* x: piece r is floats at[r] .. at[r + 1] - 1, of any length. into <- the sum of this
  * rank's piece over ranks, or with `add` into and that sum; it may be the piece itself.
  * x is lost. Alone: nothing. */

@@ -169,22 +169,15 @@ static void stop_watch(struct lh_comm_line *l)
 
 /* ---- the device ------------------------------------------------------------ */
 
-/* The first rank's trouble is that of all: none begins to wait for one that cannot come. */
+/* None begins to wait for one that cannot come. */
 static int agree(struct lh_comm_line *l, int rc, struct lh_err *err)
 {
-	struct lh_err *all = (struct lh_err *)lh_calloc((size_t)l->size, sizeof(*all));
+	struct lh_err none = LH_ERR_INIT, own = rc ? *err : none;
+	struct lh_comm words = { };
 
-	if (rc)
-		all[l->rank] = *err;
-	lh_comm_mpi.collect(l->words, all, sizeof(*all));
-	for (int r = 0; r < l->size && !rc; r++) {
-		if (!all[r].code)
-			continue;
-		rc = all[r].code;
-		*err = all[r];
-	}
-	free(all);
-	return rc;
+	words.ops = &lh_comm_mpi, words.line = l->words;
+	words.rank = l->rank, words.size = l->size;
+	return lh_comm_agree(&words, "whether NCCL is there", &own, err);
 }
 
 static int fail(struct lh_comm_line *l, struct lh_err *err, ncclResult_t rc)
@@ -218,14 +211,18 @@ static int nccl_attach(struct lh_comm_line *l, struct lh_dev *dev, struct lh_err
 	if (rc)
 		return rc;
 	made = l->init(&l->comm, l->size, id, l->rank);
-	if (made != ncclSuccess) {
+	if (made == ncclSuccess) {
+		start_watch(l);
+	} else {
 		l->comm = NULL;
-		return fail(l, err, made);
+		rc = fail(l, err, made);
 	}
+	rc = agree(l, rc, err);
+	if (rc)
+		return rc;
 	l->version(&version);
 	snprintf(dev->opened + used, sizeof(dev->opened) - used, ", NCCL %d.%d.%d",
 		 version / 10000, version / 100 % 100, version % 100);
-	start_watch(l);
 	return 0;
 }
 
