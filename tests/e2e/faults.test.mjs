@@ -89,15 +89,27 @@ test('checkpoints that are gone hold the job until they are back; nothing starts
 
 test('a worker that stands still is killed and its job goes on with the same losses', async (t) => {
   const lhd = await fresh(t, ['--hang-ms', '3000']);
-  const quiet = await submit(lhd, {});
+  // It trains and does nothing else when it is stopped: what is not a step may take longer.
+  const over = { ...LONG, evaluation: { every_steps: 0, sequences: 2 }, checkpoint: { every_steps: 0, keep: 2 } };
+  const quiet = await submit(lhd, { ...over, phases: [{ ...LONG.phases[0], until: { steps: 600 } }] });
   await lhd.jobUntil(quiet, 'DONE', done);
-  const job = await submit(lhd, { name: 'stopped' });
+  const job = await submit(lhd, { ...over, name: 'stopped' });
   await lhd.jobUntil(job, 'some steps', (j) => j.step >= 25);
-  const pid = await lhd.workerPid(job);
-  process.kill(pid, 'SIGSTOP');
-  await lhd.jobUntil(job, 'DONE', done);
-  assert.deepEqual(await losses(lhd, job), await losses(lhd, quiet));
-  assert.match(events(lhd, job, 'worker.hung')[0].text, /^no progress for \d.* s while .* the worker is killed$/);
+  await lhd.call('job.checkpoint', { job });
+  await lhd.jobUntil(job, 'a checkpoint', () => lhd.sql(`select 1 from checkpoints where job=${job}`).length > 0);
+  const [{ step: saved }] = lhd.sql(`select step from checkpoints where job=${job}`);
+  await lhd.jobUntil(job, 'steps after it', (j) => j.step > saved);
+  process.kill(await lhd.workerPid(job), 'SIGSTOP');
+  await lhd.jobUntil(job, 'another attempt that trains', (j) => j.attempt === 2 && j.step > saved);
+  await lhd.call('job.pause', { job });
+  const { step } = await lhd.jobUntil(job, 'PAUSED', (j) => j.state === 'PAUSED');
+  await lhd.call('job.cancel', { job });
+  await lhd.jobUntil(job, 'CANCELLED', (j) => j.state === 'CANCELLED');
+  const [want, got] = [await losses(lhd, quiet), await losses(lhd, job)];
+  assert.ok(saved < want.size);
+  assert.equal(got.size, step);
+  for (const [s, loss] of want) if (s <= step) assert.equal(got.get(s), loss, `step ${s}`);
+  assert.match(events(lhd, job, 'worker.hung')[0].text, /^no progress for \d.* s while training .* the worker is killed$/);
   assert.match(events(lhd, job, 'attempt.lost')[0].text, /made no progress for .*signal 9/);
 });
 
