@@ -62,13 +62,50 @@ void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
 	end(c, what);
 }
 
-void lh_comm_all_gather(const struct lh_comm *c, const char *what, float *x,
-			const float *own, int64_t count)
+void lh_comm_gather(const struct lh_comm *c, const char *what, void *x,
+		    const int64_t *at_bytes, const void *own)
 {
 	if (!begin(c, what))
 		return;
-	c->ops->all_gather(c->line, x, own, count);
+	c->ops->gather(c->line, x, at_bytes, own);
 	end(c, what);
+}
+
+/* ranks (c->size) <- those of this one's group; *own: its number among them. */
+static int find_group(const struct lh_comm *c, const int32_t *groups, int *ranks, int *own)
+{
+	int size = 0;
+
+	for (int r = 0; r < c->size; r++) {
+		if (groups[r] != groups[c->rank])
+			continue;
+		if (r == c->rank)
+			*own = size;
+		ranks[size++] = r;
+	}
+	return size;
+}
+
+int lh_comm_split(const struct lh_comm *c, const char *what, int group, struct lh_comm *part,
+		  struct lh_err *err)
+{
+	int32_t *groups = lh_calloc((size_t)c->size, sizeof(*groups));
+	int *ranks = lh_calloc((size_t)c->size, sizeof(*ranks)), rc = 0;
+
+	*part = *c;
+	part->line = NULL;
+	groups[c->rank] = group;
+	lh_comm_collect(c, what, groups, sizeof(*groups));
+	part->size = find_group(c, groups, ranks, &part->rank);
+	if (begin(c, what)) {
+		rc = c->ops->split(c->line, ranks, part->rank, part->size, &part->line, err);
+		end(c, what);
+	}
+	if (rc)
+		*part = LH_COMM_ALONE;
+	free(groups);
+	free(ranks);
+	return rc;
 }
 
 void lh_comm_close(struct lh_comm *c)

@@ -135,6 +135,16 @@ static void update(struct lh_model *m, const struct lh_adamw *opt, int64_t from,
 			      own_grad(m) + (from - m->first), m->grad_norm);
 }
 
+static void gather_weights(struct lh_model *m)
+{
+	int64_t *at = lh_calloc((size_t)m->comm.size + 1, sizeof(*at));
+
+	for (int r = 0; r <= m->comm.size; r++)
+		at[r] = r * m->shard * (int64_t)sizeof(*m->param);
+	lh_comm_gather(&m->comm, "the weights", m->param, at, m->param + m->first);
+	free(at);
+}
+
 void lh_model_apply(struct lh_model *m, const struct lh_adamw *opt)
 {
 	int64_t from = m->first, to = from + shard_count(m), d = m->params.decay_floats;
@@ -145,6 +155,6 @@ void lh_model_apply(struct lh_model *m, const struct lh_adamw *opt)
 	update(m, &gains, from > d ? from : d, to);
 	if (m->comm.size == 1)
 		return;
-	lh_comm_all_gather(&m->comm, "the weights", m->param, m->param + m->first, m->shard);
+	gather_weights(m);
 	lh_model_weights_changed(m);
 }

@@ -7,8 +7,12 @@
  * opened and every call returns at once.
  *
  * Memory. share and collect are about host memory, in small pieces: what is to be done,
- * and how it went. reduce_scatter and all_gather are about memory of the device (ops.h),
+ * and how it went. reduce_scatter and gather are about memory of the device (ops.h),
  * in order with its ops: a buffer is `size` pieces, piece r is rank r's.
+ *
+ * Parts. Ranks that have something to do among themselves are a comm of their own, by
+ * lh_comm_split: every call here is about its ranks, which are counted from 0. All ranks
+ * make their calls to a comm and to its part in one order.
  *
  * Determinism. Over MPI, sums are made in ascending order of ranks, whatever the size of a
  * piece. Over NCCL, the same ranks on the same GPUs, library and sizes give the same bits;
@@ -41,14 +45,19 @@ struct lh_comm_ops {
 	/* The device whose memory is meant from here on; it outlives the line. All ranks
 	 * have one, and each is another. An error is every rank's, as of lh_comm_agree. */
 	int (*attach)(struct lh_comm_line *line, struct lh_dev *dev, struct lh_err *err);
-	/* All ranks have come to their end: waits for them. */
+	/* *part: a line between `size` of the ranks, ascending, of which this one is number
+	 * `rank`; NULL where it is alone. All ranks call it, each in one part. An error is
+	 * every rank's. */
+	int (*split)(struct lh_comm_line *line, const int *ranks, int rank, int size,
+		     struct lh_comm_line **part, struct lh_err *err);
+	/* All ranks have come to their end: waits for them. Of a part: they need not. */
 	void (*close)(struct lh_comm_line *line);
 	void (*share)(struct lh_comm_line *line, void *host, size_t bytes);
 	void (*collect)(struct lh_comm_line *line, void *host, size_t bytes);
 	void (*reduce_scatter)(struct lh_comm_line *line, float *x, const int64_t *at,
 			       float *into, bool add);
-	void (*all_gather)(struct lh_comm_line *line, float *x, const float *own,
-			   int64_t count);
+	void (*gather)(struct lh_comm_line *line, void *x, const int64_t *at_bytes,
+		       const void *own);
 };
 
 struct lh_comm {
@@ -78,10 +87,15 @@ int lh_comm_agree(const struct lh_comm *c, const char *what, const struct lh_err
  * x is lost. Alone: nothing. */
 void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
 			    const int64_t *at, float *into, bool add);
-/* x (size, count) <- each rank's `own` (count), which may be its piece of x. */
-void lh_comm_all_gather(const struct lh_comm *c, const char *what, float *x,
-			const float *own, int64_t count);
-/* Waits until all ranks do the same; c is alone then. */
+/* x: piece r is bytes at_bytes[r] .. at_bytes[r + 1] - 1, a multiple of 4 of them. Each is
+ * that rank's `own`, which may be its piece of x. Alone: nothing. */
+void lh_comm_gather(const struct lh_comm *c, const char *what, void *x,
+		    const int64_t *at_bytes, const void *own);
+/* *part: the ranks that name the same group, in their order here; its notes are c's. All
+ * ranks call it, after attach; an error is every rank's. To be closed before c is. */
+int lh_comm_split(const struct lh_comm *c, const char *what, int group, struct lh_comm *part,
+		  struct lh_err *err);
+/* Waits until all ranks do the same; c is alone then. A part only goes. */
 void lh_comm_close(struct lh_comm *c);
 
 extern const struct lh_comm_ops lh_comm_mpi, lh_comm_nccl;

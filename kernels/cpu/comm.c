@@ -38,6 +38,8 @@ struct lh_comm_line {
 		       MPI_Comm comm, MPI_Request *request);
 	int (*test_all)(int count, MPI_Request *requests, int *done, MPI_Status *statuses);
 	int rank, size;
+	int *world;            /* (size) the ranks' numbers in MPI's world */
+	bool is_part;
 	MPI_Request *requests; /* (2 * size) of the exchange under way */
 	int pending;
 	float *theirs;         /* (size, PIECE_FLOATS) */
@@ -86,6 +88,13 @@ static int open_library(struct lh_comm_line *l, struct lh_err *err)
 	return 0;
 }
 
+static void take_memory(struct lh_comm_line *l)
+{
+	l->world = lh_calloc((size_t)l->size, sizeof(*l->world));
+	l->requests = lh_calloc(2 * (size_t)l->size, sizeof(*l->requests));
+	l->theirs = lh_calloc((size_t)l->size * PIECE_FLOATS, sizeof(*l->theirs));
+}
+
 static int mpi_open(struct lh_comm_line **out, int rank, int size, struct lh_err *err)
 {
 	struct lh_comm_line *l = lh_calloc(1, sizeof(*l));
@@ -108,8 +117,9 @@ static int mpi_open(struct lh_comm_line **out, int rank, int size, struct lh_err
 		free(l);
 		return err->code;
 	}
-	l->requests = lh_calloc(2 * (size_t)size, sizeof(*l->requests));
-	l->theirs = lh_calloc((size_t)size * PIECE_FLOATS, sizeof(*l->theirs));
+	take_memory(l);
+	for (int r = 0; r < size; r++)
+		l->world[r] = r;
 	*out = l;
 	return 0;
 }
@@ -121,9 +131,34 @@ static int mpi_attach(struct lh_comm_line *l, struct lh_dev *dev, struct lh_err 
 	return 0;
 }
 
+/* Messages go over MPI's world as before: those between two ranks come in the order in
+ * which both make their calls, whatever comm each is of. */
+static int mpi_split(struct lh_comm_line *l, const int *ranks, int rank, int size,
+		     struct lh_comm_line **out, struct lh_err *err)
+{
+	struct lh_comm_line *part;
+
+	(void)err;
+	*out = NULL;
+	if (size == 1)
+		return 0;
+	part = lh_calloc(1, sizeof(*part));
+	*part = *l;
+	part->rank = rank;
+	part->size = size;
+	part->is_part = true;
+	take_memory(part);
+	for (int r = 0; r < size; r++)
+		part->world[r] = l->world[ranks[r]];
+	*out = part;
+	return 0;
+}
+
 static void mpi_close(struct lh_comm_line *l)
 {
-	l->finalize();
+	if (!l->is_part)
+		l->finalize();
+	free(l->world);
 	free(l->requests);
 	free(l->theirs);
 	free(l);
@@ -142,19 +177,19 @@ static void check(const struct lh_comm_line *l, int rc)
 		return;
 	sleep(LAST_WAIT_S);
 	l->error_string(rc, text, &length);
-	fprintf(stderr, "rank %d: MPI failed: %s\n", l->rank, text);
+	fprintf(stderr, "rank %d: MPI failed: %s\n", l->world[l->rank], text);
 	_exit(1);
 }
 
 static void begin_send(struct lh_comm_line *l, int to, const void *x, size_t bytes)
 {
-	check(l, l->send(x, (int)bytes, MPI_BYTE, to, 0, MPI_COMM_WORLD,
+	check(l, l->send(x, (int)bytes, MPI_BYTE, l->world[to], 0, MPI_COMM_WORLD,
 			 &l->requests[l->pending++]));
 }
 
 static void begin_receive(struct lh_comm_line *l, int from, void *x, size_t bytes)
 {
-	check(l, l->receive(x, (int)bytes, MPI_BYTE, from, 0, MPI_COMM_WORLD,
+	check(l, l->receive(x, (int)bytes, MPI_BYTE, l->world[from], 0, MPI_COMM_WORLD,
 			    &l->requests[l->pending++]));
 }
 
@@ -178,18 +213,18 @@ static void wait_all(struct lh_comm_line *l)
 	l->pending = 0;
 }
 
-/* Bytes of the piece that begins at `from` of `bytes`. */
-static size_t piece_bytes(size_t bytes, size_t from)
+/* Bytes of a piece of `bytes` in a message that begins at `from`. */
+static size_t bytes_of(size_t bytes, size_t from)
 {
 	const size_t most = PIECE_FLOATS * sizeof(float);
 
-	return bytes - from < most ? bytes - from : most;
+	return bytes < from ? 0 : bytes - from < most ? bytes - from : most;
 }
 
 static void mpi_share(struct lh_comm_line *l, void *host, size_t bytes)
 {
 	for (size_t at = 0, n; at < bytes; at += n) {
-		n = piece_bytes(bytes, at);
+		n = bytes_of(bytes, at);
 		if (l->rank)
 			begin_receive(l, 0, (char *)host + at, n);
 		for (int r = 1; !l->rank && r < l->size; r++)
@@ -198,20 +233,39 @@ static void mpi_share(struct lh_comm_line *l, void *host, size_t bytes)
 	}
 }
 
-static void mpi_collect(struct lh_comm_line *l, void *host, size_t bytes)
+/* Piece r of all, from at[r] on, is rank r's. */
+static void gather(struct lh_comm_line *l, char *all, const int64_t *at)
 {
-	char *all = host;
+	size_t longest = 0;
 
-	for (size_t at = 0, n; at < bytes; at += n) {
-		n = piece_bytes(bytes, at);
+	for (int r = 0; r < l->size; r++)
+		if ((size_t)(at[r + 1] - at[r]) > longest)
+			longest = (size_t)(at[r + 1] - at[r]);
+	for (size_t i = 0; i < longest; i += PIECE_FLOATS * sizeof(float)) {
+		size_t own = bytes_of((size_t)(at[l->rank + 1] - at[l->rank]), i);
+
 		for (int r = 0; r < l->size; r++) {
+			size_t n = bytes_of((size_t)(at[r + 1] - at[r]), i);
+
 			if (r == l->rank)
 				continue;
-			begin_receive(l, r, all + (size_t)r * bytes + at, n);
-			begin_send(l, r, all + (size_t)l->rank * bytes + at, n);
+			if (n)
+				begin_receive(l, r, all + at[r] + i, n);
+			if (own)
+				begin_send(l, r, all + at[l->rank] + i, own);
 		}
 		wait_all(l);
 	}
+}
+
+static void mpi_collect(struct lh_comm_line *l, void *host, size_t bytes)
+{
+	int64_t *at = lh_calloc((size_t)l->size + 1, sizeof(*at));
+
+	for (int r = 0; r <= l->size; r++)
+		at[r] = r * (int64_t)bytes;
+	gather(l, host, at);
+	free(at);
 }
 
 /* into (n) <- [into +] the sum of theirs and its own, in the order of ranks. */
@@ -261,22 +315,26 @@ static void mpi_reduce_scatter(struct lh_comm_line *l, float *x, const int64_t *
 	}
 }
 
-static void mpi_all_gather(struct lh_comm_line *l, float *x, const float *own,
-			   int64_t count)
+static void mpi_gather(struct lh_comm_line *l, void *x, const int64_t *at_bytes,
+		       const void *own)
 {
-	memmove(x + l->rank * count, own, (size_t)count * sizeof(*x));
-	mpi_collect(l, x, (size_t)count * sizeof(*x));
+	int64_t bytes = at_bytes[l->rank + 1] - at_bytes[l->rank];
+
+	if (bytes)
+		memmove((char *)x + at_bytes[l->rank], own, (size_t)bytes);
+	gather(l, x, at_bytes);
 }
 
 const struct lh_comm_ops lh_comm_mpi = {
 	.name = "mpi",
 	.open = mpi_open,
 	.attach = mpi_attach,
+	.split = mpi_split,
 	.close = mpi_close,
 	.share = mpi_share,
 	.collect = mpi_collect,
 	.reduce_scatter = mpi_reduce_scatter,
-	.all_gather = mpi_all_gather,
+	.gather = mpi_gather,
 };
 
 #else

@@ -5,8 +5,8 @@
  * are issued to the device's stream and nobody waits for them here; what NCCL finds wrong
  * meanwhile, a thread of the line asks it for.
  *
- * Memory: NCCL takes its buffers when a device is attached, before it is asked what is
- * left. */
+ * Memory: NCCL takes its buffers when a device is attached or ranks are split, before it
+ * is asked what is left. */
 #include "vec.cuh"
 
 extern "C" {
@@ -28,7 +28,7 @@ extern "C" {
 enum { WATCH_MS = 200, LAST_WAIT_S = 5, THREADS = 256 };
 
 struct lh_comm_line {
-	struct lh_comm_line *words; /* lh_comm_mpi's: another struct */
+	struct lh_comm_line *words; /* lh_comm_mpi's: another struct; NULL: alone */
 	int rank, size;
 	struct lh_dev *dev;
 	ncclComm_t comm;   /* NULL: no device is attached */
@@ -37,6 +37,7 @@ struct lh_comm_line {
 	decltype(&ncclGetVersion) version;
 	decltype(&ncclGetUniqueId) make_id;
 	decltype(&ncclCommInitRank) init;
+	decltype(&ncclCommSplit) split;
 	decltype(&ncclCommDestroy) destroy;
 	decltype(&ncclCommAbort) abort;
 	decltype(&ncclCommGetAsyncError) async_error;
@@ -47,6 +48,7 @@ struct lh_comm_line {
 	decltype(&ncclGroupStart) group;
 	decltype(&ncclGroupEnd) ungroup;
 	decltype(&ncclAllGather) all_gather;
+	decltype(&ncclBroadcast) broadcast;
 };
 
 static int missing(struct lh_err *err, const char *why)
@@ -65,6 +67,7 @@ static int open_library(struct lh_comm_line *l, struct lh_err *err)
 		{ &l->version, "ncclGetVersion" },
 		{ &l->make_id, "ncclGetUniqueId" },
 		{ &l->init, "ncclCommInitRank" },
+		{ &l->split, "ncclCommSplit" },
 		{ &l->destroy, "ncclCommDestroy" },
 		{ &l->abort, "ncclCommAbort" },
 		{ &l->async_error, "ncclCommGetAsyncError" },
@@ -75,6 +78,7 @@ static int open_library(struct lh_comm_line *l, struct lh_err *err)
 		{ &l->group, "ncclGroupStart" },
 		{ &l->ungroup, "ncclGroupEnd" },
 		{ &l->all_gather, "ncclAllGather" },
+		{ &l->broadcast, "ncclBroadcast" },
 	};
 	void *library;
 
@@ -183,7 +187,7 @@ static int agree(struct lh_comm_line *l, int rc, struct lh_err *err)
 static int fail(struct lh_comm_line *l, struct lh_err *err, ncclResult_t rc)
 {
 	lh_err_set(err, LH_EUNSUPPORTED, "NCCL does not start: %s: %.300s", l->error_string(rc),
-		   l->last_error(NULL));
+		   l->last_error(l->comm));
 	return lh_err_hint(err, "NCCL_DEBUG=INFO in lhd's environment makes it say more");
 }
 
@@ -233,8 +237,46 @@ static void nccl_close(struct lh_comm_line *l)
 		stop_watch(l);
 		check(l, l->destroy(l->comm));
 	}
-	lh_comm_mpi.close(l->words);
+	if (l->words)
+		lh_comm_mpi.close(l->words);
 	free(l);
+}
+
+/* Parts are told apart by their first rank. The part's line begins as a copy: with the
+ * library and the device. */
+static int split_gpus(struct lh_comm_line *l, const int *ranks, struct lh_comm_line *part,
+		      struct lh_err *err)
+{
+	ncclResult_t made = l->split(l->comm, part->size > 1 ? ranks[0] : NCCL_SPLIT_NOCOLOR,
+				     part->rank, &part->comm, NULL);
+
+	if (made == ncclSuccess)
+		return 0;
+	part->comm = NULL;
+	return fail(l, err, made);
+}
+
+static int nccl_split(struct lh_comm_line *l, const int *ranks, int rank, int size,
+		      struct lh_comm_line **out, struct lh_err *err)
+{
+	struct lh_comm_line *part = (struct lh_comm_line *)lh_calloc(1, sizeof(*part));
+	int rc;
+
+	*out = NULL;
+	*part = *l;
+	part->rank = rank;
+	part->size = size;
+	lh_comm_mpi.split(l->words, ranks, rank, size, &part->words, err);
+	rc = split_gpus(l, ranks, part, err);
+	if (part->comm)
+		start_watch(part);
+	rc = agree(l, rc, err);
+	if (rc || !part->comm) {
+		nccl_close(part);
+		return rc;
+	}
+	*out = part;
+	return 0;
 }
 
 /* ---- calls ----------------------------------------------------------------- */
@@ -302,9 +344,28 @@ static void nccl_reduce_scatter(struct lh_comm_line *l, float *x, const int64_t 
 	}
 }
 
-static void nccl_all_gather(struct lh_comm_line *l, float *x, const float *own, int64_t count)
+/* Pieces of any length: each from its rank, and all of them at once. */
+static void send_each(struct lh_comm_line *l, char *x, const int64_t *at, const void *own)
 {
-	check(l, l->all_gather(own, x, (size_t)count, ncclFloat32, l->comm, l->dev->stream));
+	check(l, l->group());
+	for (int r = 0; r < l->size; r++)
+		if (length(at, r))
+			check(l, l->broadcast(r == l->rank ? own : x + at[r], x + at[r],
+					      (size_t)length(at, r), ncclInt8, r, l->comm,
+					      l->dev->stream));
+	check(l, l->ungroup());
+}
+
+static void nccl_gather(struct lh_comm_line *l, void *x, const int64_t *at_bytes,
+			const void *own)
+{
+	char *first = (char *)x + at_bytes[0];
+
+	if (are_alike(l, at_bytes))
+		check(l, l->all_gather(own, first, (size_t)length(at_bytes, 0), ncclInt8,
+				       l->comm, l->dev->stream));
+	else
+		send_each(l, (char *)x, at_bytes, own);
 }
 
 extern "C" {
@@ -312,11 +373,12 @@ extern const struct lh_comm_ops lh_comm_nccl = {
 	.name = "nccl",
 	.open = nccl_open,
 	.attach = nccl_attach,
+	.split = nccl_split,
 	.close = nccl_close,
 	.share = nccl_share,
 	.collect = nccl_collect,
 	.reduce_scatter = nccl_reduce_scatter,
-	.all_gather = nccl_all_gather,
+	.gather = nccl_gather,
 };
 }
 

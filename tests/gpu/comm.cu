@@ -74,6 +74,7 @@ static int64_t wrong_gathered(struct ranks *r, int64_t count, bool elsewhere)
 {
 	const struct lh_comm *c = &r->comm;
 	int64_t first = c->rank * count, n = c->size * count, wrong = 0;
+	const int64_t at_bytes[] = { 0, count * 4, n * 4 };
 	float *x = (float *)ranks_alloc(r, (size_t)n * sizeof(*x));
 	float *own = (float *)ranks_alloc(r, (size_t)count * sizeof(*own));
 	std::vector<float> had = filled(r, count), got;
@@ -81,7 +82,7 @@ static int64_t wrong_gathered(struct ranks *r, int64_t count, bool elsewhere)
 	r->ops->zero(r->dev, x, (size_t)n * sizeof(*x));
 	r->ops->put(r->dev, elsewhere ? own : x + first, had.data() + first,
 		    (size_t)count * sizeof(float));
-	lh_comm_all_gather(c, "pieces", x, elsewhere ? own : x + first, count);
+	lh_comm_gather(c, "pieces", x, at_bytes, elsewhere ? own : x + first);
 	got = fetched(r, x, n);
 	for (int64_t i = 0; i < n; i++)
 		wrong += got[(size_t)i] != value((int)(i / count), i);
@@ -179,6 +180,7 @@ static void check_speed(struct ranks *r, const struct bare *b, int64_t count)
 {
 	const struct lh_comm *c = &r->comm;
 	const int64_t at[] = { 0, count, 2 * count };
+	const int64_t at_bytes[] = { 0, 4 * count, 8 * count };
 	size_t bytes = (size_t)(c->size * count) * sizeof(float);
 	float *x = (float *)ranks_alloc(r, bytes), *own = x + c->rank * count;
 
@@ -189,8 +191,8 @@ static void check_speed(struct ranks *r, const struct bare *b, int64_t count)
 			must(b->reduce_scatter(x, own, (size_t)count, ncclFloat32, ncclSum,
 					       b->comm, b->stream) == ncclSuccess, "NCCL");
 		});
-	compare(r, b, "all_gather", count,
-		[&] { lh_comm_all_gather(c, "pieces", x, own, count); },
+	compare(r, b, "gather", count,
+		[&] { lh_comm_gather(c, "pieces", x, at_bytes, own); },
 		[&] {
 			must(b->all_gather(own, x, (size_t)count, ncclFloat32, b->comm,
 					   b->stream) == ncclSuccess, "NCCL");

@@ -1,5 +1,5 @@
-/* test_comm.c: collectives between 1, 2 and 4 processes: each gives what it says, sums
- * to the bit, at sizes around those of a message. */
+/* test_comm.c: collectives between 1, 2 and 4 processes, and between parts of them: each
+ * gives what it says, sums to the bit, at sizes around those of a message. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -70,26 +70,54 @@ static void check_sums(const struct lh_comm *c)
 		check_sum(c, counts[k / 4], k & 1, k & 2);
 }
 
+/* Where pieces begin, in bytes: `count` floats each; or, uneven, fewer the higher the rank,
+ * or of the last alone. */
+static void place_pieces(const struct lh_comm *c, int64_t count, int kind, int64_t *at)
+{
+	at[0] = 0;
+	for (int r = 0; r < c->size; r++) {
+		int64_t uneven = kind == 1 ? count * (c->size - 1 - r) / c->size :
+				 r == c->size - 1 ? count : 0;
+
+		at[r + 1] = at[r] + 4 * (kind ? uneven : count);
+	}
+}
+
+/* Each rank's piece is its own. */
+static void check_gathered(const struct lh_comm *c, const float *x, const int64_t *at)
+{
+	for (int r = 0; r < c->size; r++)
+		for (int64_t i = at[r] / 4; i < at[r + 1] / 4; i++)
+			RANKS_CHECK(x[i] == value(r, i));
+}
+
+static void check_gather(const struct lh_comm *c, int64_t count, int kind)
+{
+	float *x = filled(c, count), *own = lh_calloc((size_t)count, sizeof(*own));
+	int64_t at[8], n, first;
+
+	place_pieces(c, count, kind, at);
+	first = at[c->rank] / 4;
+	n = at[c->rank + 1] / 4 - first;
+	memcpy(own, x + first, (size_t)n * sizeof(*own));
+	lh_comm_gather(c, "pieces", x, at, x + first);
+	check_gathered(c, x, at);
+	/* From elsewhere. */
+	for (int64_t i = 0; c->size > 1 && i < at[c->size] / 4; i++)
+		x[i] = 0;
+	lh_comm_gather(c, "pieces", x, at, own);
+	check_gathered(c, x, at);
+	for (int64_t i = at[c->size] / 4; i < c->size * count; i++)
+		RANKS_CHECK(x[i] == value(c->rank, i));
+	RANKS_CHECK(x[c->size * count] == 12345);
+	free(own);
+	free(x);
+}
+
 static void check_gathering(const struct lh_comm *c)
 {
-	for (int k = 0; k < COUNTS; k++) {
-		int64_t count = counts[k];
-		float *x = filled(c, count), *own = lh_calloc((size_t)count, sizeof(*own));
-
-		memcpy(own, x + c->rank * count, (size_t)count * sizeof(*own));
-		lh_comm_all_gather(c, "pieces", x, x + c->rank * count, count);
-		for (int64_t i = 0; i < c->size * count; i++)
-			RANKS_CHECK(x[i] == value((int)(i / count), i));
-		/* From elsewhere. */
-		for (int64_t i = 0; c->size > 1 && i < c->size * count; i++)
-			x[i] = 0;
-		lh_comm_all_gather(c, "pieces", x, own, count);
-		for (int64_t i = 0; i < c->size * count; i++)
-			RANKS_CHECK(x[i] == value((int)(i / count), i));
-		RANKS_CHECK(x[c->size * count] == 12345);
-		free(own);
-		free(x);
-	}
+	for (int k = 0; k < 3 * COUNTS; k++)
+		check_gather(c, counts[k / 3], k % 3);
 }
 
 static void check_words(const struct lh_comm *c)
@@ -142,11 +170,55 @@ static void check_notes(const struct lh_comm *c)
 	RANKS_CHECK(noted == (c->size > 1 ? 101 : 0));
 }
 
-static void check_all(const struct lh_comm *c)
+static void check_calls(const struct lh_comm *c)
 {
 	check_sums(c);
 	check_gathering(c);
 	check_words(c);
+}
+
+/* Where rank r names group_of[r]: a part is of these, in their order. */
+static void check_part(const struct lh_comm *c, const int *group_of)
+{
+	struct lh_comm part;
+	struct lh_err err = LH_ERR_INIT;
+	int32_t all[4] = { 0 };
+	int size = 0;
+
+	if (lh_comm_split(c, "a part", group_of[c->rank], &part, &err))
+		RANKS_CHECK(!"split");
+	all[part.rank] = c->rank;
+	lh_comm_collect(&part, "numbers", all, sizeof(*all));
+	for (int r = 0; r < c->size; r++)
+		if (group_of[r] == group_of[c->rank])
+			RANKS_CHECK(all[size++] == r);
+	RANKS_CHECK(size == part.size);
+	check_calls(&part);
+	/* In turn with all, and in part of a part. */
+	check_gathering(c);
+	if (size < c->size)
+		check_part(&part, (const int[]){ 3, 1, 3, 1 });
+	check_gathering(&part);
+	lh_comm_close(&part);
+	RANKS_CHECK(part.size == 1);
+	check_calls(c);
+}
+
+static void check_parts(const struct lh_comm *c)
+{
+	static const int groups[][4] = {
+		{ 0, 0, 1, 1 }, { 5, 2, 5, 2 }, { 1, 0, 0, 1 }, { 7, 7, 7, 7 },
+		{ 3, 2, 1, 0 }, { 1, 1, 4, 1 },
+	};
+
+	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++)
+		check_part(c, groups[i]);
+}
+
+static void check_all(const struct lh_comm *c)
+{
+	check_calls(c);
+	check_parts(c);
 	check_patience(c);
 	check_notes(c);
 }
