@@ -251,6 +251,17 @@ struct lh_ops {
 		     const lh_act *w, const int32_t *targets, float scale,
 		     void *scratch, size_t scratch_bytes);
 
+	/* -- rows that are shared with other ranks ------------------------------ */
+	/* rows of `width` elements, to_row and from_row apart: to <- from, */
+	void (*copy_rows)(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
+			  int64_t to_row, const lh_act *from, int64_t from_row);
+	/* to += from, */
+	void (*add_rows)(struct lh_dev *dev, int64_t rows, int64_t width, float *to,
+			 int64_t to_row, const lh_act *from, int64_t from_row);
+	/* to <- from, rounded. */
+	void (*round_rows)(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
+			   int64_t to_row, const float *from, int64_t from_row);
+
 	/* -- attention -------------------------------------------------------- */
 	/* o <- softmax(scale q k^T + causal) v; lse (B,H,T) <- log-sum-exp of the
 	 * scaled, masked scores (NULL: not wanted). */
@@ -311,6 +322,28 @@ struct lh_ops {
 				       const struct lh_lighthouse *g,
 				       const struct lh_heads *h, lh_act *dos,
 				       const lh_act *dout, const int32_t *index);
+
+	/* A sequence in pieces: N tokens each, selected for themselves, B = 1 and no
+	 * documents. A row of the last entry of a level belongs to the first c_l - 1
+	 * tokens of the next piece, too: its halo, of levels 1 .. L-1. */
+
+	/* halo (L-1,H,D) <- rows of os (S,H,D); zero where none is selected. */
+	void (*lighthouse_halo)(struct lh_dev *dev, const struct lh_lighthouse *g,
+				const struct lh_heads *h, lh_act *halo,
+				const lh_act *os, const int32_t *map);
+	/* o (N,H,D; stride h->o_row) += the halo (L-1,H,D) of the piece before, levels
+	 * ascending: what lighthouse_scatter of both would give. */
+	void (*lighthouse_halo_add)(struct lh_dev *dev, const struct lh_lighthouse *g,
+				    const struct lh_heads *h, lh_act *o,
+				    const lh_act *halo);
+	/* dhalo (L-1,H,D) <- sum of dout over the tokens it was added to, ascending. */
+	void (*lighthouse_halo_bwd)(struct lh_dev *dev, const struct lh_lighthouse *g,
+				    const struct lh_heads *h, float *dhalo,
+				    const lh_act *dout);
+	/* dos (S,H,D) += dhalo (L-1,H,D) of the piece behind, where one is selected. */
+	void (*lighthouse_halo_put)(struct lh_dev *dev, const struct lh_lighthouse *g,
+				    const struct lh_heads *h, lh_act *dos,
+				    const float *dhalo, const int32_t *map);
 
 	/* -- optimizer -------------------------------------------------------- */
 	/* out (1) <- L2 norm of x (n), summed in a fixed order. */

@@ -55,6 +55,12 @@ void lh_cpu_xent(struct lh_dev *dev, int64_t R, int64_t C, int64_t V, float *los
 		 float *row_loss, lh_act *dx, float *dw, const lh_act *x,
 		 const lh_act *w, const int32_t *targets, float scale, void *scratch,
 		 size_t scratch_bytes);
+void lh_cpu_copy_rows(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
+		      int64_t to_row, const lh_act *from, int64_t from_row);
+void lh_cpu_add_rows(struct lh_dev *dev, int64_t rows, int64_t width, float *to,
+		     int64_t to_row, const lh_act *from, int64_t from_row);
+void lh_cpu_round_rows(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
+		       int64_t to_row, const float *from, int64_t from_row);
 void lh_cpu_sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float *lse,
 		 const lh_act *q, const lh_act *k, const lh_act *v);
 void lh_cpu_sdpa_bwd(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *dq,
@@ -86,6 +92,17 @@ void lh_cpu_lighthouse_scatter(struct lh_dev *dev, const struct lh_lighthouse *g
 void lh_cpu_lighthouse_scatter_bwd(struct lh_dev *dev, const struct lh_lighthouse *g,
 				   const struct lh_heads *h, lh_act *dos,
 				   const lh_act *dout, const int32_t *index);
+void lh_cpu_lighthouse_halo(struct lh_dev *dev, const struct lh_lighthouse *g,
+			    const struct lh_heads *h, lh_act *halo, const lh_act *os,
+			    const int32_t *map);
+void lh_cpu_lighthouse_halo_add(struct lh_dev *dev, const struct lh_lighthouse *g,
+				const struct lh_heads *h, lh_act *o, const lh_act *halo);
+void lh_cpu_lighthouse_halo_bwd(struct lh_dev *dev, const struct lh_lighthouse *g,
+				const struct lh_heads *h, float *dhalo,
+				const lh_act *dout);
+void lh_cpu_lighthouse_halo_put(struct lh_dev *dev, const struct lh_lighthouse *g,
+				const struct lh_heads *h, lh_act *dos,
+				const float *dhalo, const int32_t *map);
 void lh_cpu_norm(struct lh_dev *dev, float *out, const float *x, int64_t n);
 void lh_cpu_adamw(struct lh_dev *dev, const struct lh_adamw *s, int64_t n, float *param,
 		  lh_act *copy, float *m, float *v, const float *grad,

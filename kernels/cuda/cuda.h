@@ -170,6 +170,15 @@ void lh_cuda_xent(struct lh_dev *dev, int64_t R, int64_t C, int64_t V, float *lo
 		  const lh_act *w, const int32_t *targets, float scale, void *scratch,
 		  size_t scratch_bytes);
 template <typename T>
+void lh_cuda_copy_rows(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
+		       int64_t to_row, const lh_act *from, int64_t from_row);
+template <typename T>
+void lh_cuda_add_rows(struct lh_dev *dev, int64_t rows, int64_t width, float *to,
+		      int64_t to_row, const lh_act *from, int64_t from_row);
+template <typename T>
+void lh_cuda_round_rows(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
+			int64_t to_row, const float *from, int64_t from_row);
+template <typename T>
 void lh_cuda_sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float *lse,
 		  const lh_act *q, const lh_act *k, const lh_act *v);
 template <typename T>
@@ -214,6 +223,21 @@ template <typename T>
 void lh_cuda_lighthouse_scatter_bwd(struct lh_dev *dev, const struct lh_lighthouse *g,
 				    const struct lh_heads *h, lh_act *dos,
 				    const lh_act *dout, const int32_t *index);
+template <typename T>
+void lh_cuda_lighthouse_halo(struct lh_dev *dev, const struct lh_lighthouse *g,
+			     const struct lh_heads *h, lh_act *halo, const lh_act *os,
+			     const int32_t *map);
+template <typename T>
+void lh_cuda_lighthouse_halo_add(struct lh_dev *dev, const struct lh_lighthouse *g,
+				 const struct lh_heads *h, lh_act *o, const lh_act *halo);
+template <typename T>
+void lh_cuda_lighthouse_halo_bwd(struct lh_dev *dev, const struct lh_lighthouse *g,
+				 const struct lh_heads *h, float *dhalo,
+				 const lh_act *dout);
+template <typename T>
+void lh_cuda_lighthouse_halo_put(struct lh_dev *dev, const struct lh_lighthouse *g,
+				 const struct lh_heads *h, lh_act *dos,
+				 const float *dhalo, const int32_t *map);
 void lh_cuda_norm(struct lh_dev *dev, float *out, const float *x, int64_t n);
 template <typename T>
 void lh_cuda_adamw(struct lh_dev *dev, const struct lh_adamw *s, int64_t n, float *param,

@@ -28,6 +28,8 @@ extern "C" {
 		.swiglu = lh_cuda_swiglu<T>, .swiglu_bwd = lh_cuda_swiglu_bwd<T>,     \
 		.embed = lh_cuda_embed<T>, .embed_bwd = lh_cuda_embed_bwd<T>,         \
 		.xent = lh_cuda_xent<T>,                                              \
+		.copy_rows = lh_cuda_copy_rows<T>, .add_rows = lh_cuda_add_rows<T>,   \
+		.round_rows = lh_cuda_round_rows<T>,                                  \
 		.sdpa = lh_cuda_sdpa<T>, .sdpa_bwd = lh_cuda_sdpa_bwd<T>,             \
 		.lighthouse_score = lh_cuda_lighthouse_score<T>,                      \
 		.lighthouse_select = lh_cuda_lighthouse_select,                       \
@@ -36,6 +38,10 @@ extern "C" {
 		.lighthouse_gather_bwd = lh_cuda_lighthouse_gather_bwd<T>,            \
 		.lighthouse_scatter = lh_cuda_lighthouse_scatter<T>,                  \
 		.lighthouse_scatter_bwd = lh_cuda_lighthouse_scatter_bwd<T>,          \
+		.lighthouse_halo = lh_cuda_lighthouse_halo<T>,                        \
+		.lighthouse_halo_add = lh_cuda_lighthouse_halo_add<T>,                \
+		.lighthouse_halo_bwd = lh_cuda_lighthouse_halo_bwd<T>,                \
+		.lighthouse_halo_put = lh_cuda_lighthouse_halo_put<T>,                \
 		.norm = lh_cuda_norm, .adamw = lh_cuda_adamw<T>,                      \
 	}
 
