@@ -7,7 +7,7 @@
  * Of a sum over the first tokens those of the finer levels are the beginnings. */
 #include "lighthouse.cuh"
 
-enum { THREADS = 256, SUM_THREADS = 64 };
+enum { THREADS = 256, SUM_THREADS = 64, SUM_AHEAD = 8 };
 
 struct place { /* of an element of a halo (L-1,H,D) */
 	int64_t at;  /* of its element in the rows (S,H,D) */
@@ -71,6 +71,31 @@ halo_add_kernel(const struct pyramid y, T *o, int64_t row, const T *__restrict__
 	o[t * row + i] = (T)sum;
 }
 
+/* sum + x[0] + x[row] + ..., `count` of them, in this order. */
+template <typename T>
+__device__ __forceinline__ float add_column(float sum, const T *__restrict__ x, int64_t row,
+					    int32_t count)
+{
+	for (int32_t t = 0; t < count; t += SUM_AHEAD) {
+		raw<T, 1> a[SUM_AHEAD];
+
+#pragma unroll
+		for (int u = 0; u < SUM_AHEAD; u++)
+			if (t + u < count)
+				a[u] = fetch<T, 1>(x + (t + u) * row);
+#pragma unroll
+		for (int u = 0; u < SUM_AHEAD; u++) {
+			float v[1];
+
+			if (t + u >= count)
+				continue;
+			unpack(v, a[u]);
+			sum += v[0];
+		}
+	}
+	return sum;
+}
+
 template <typename T>
 __global__ void __launch_bounds__(SUM_THREADS)
 halo_bwd_kernel(const struct pyramid y, float *__restrict__ dhalo,
@@ -83,9 +108,8 @@ halo_bwd_kernel(const struct pyramid y, float *__restrict__ dhalo,
 	if (i >= width)
 		return;
 	for (int l = 1; l < y.levels; l++) {
-#pragma unroll 8
-		for (; t < y.window[l] - 1; t++)
-			sum += (float)dout[t * row + i];
+		sum = add_column(sum, dout + t * row + i, row, y.window[l] - 1 - t);
+		t = y.window[l] - 1;
 		dhalo[(int64_t)(l - 1) * width + i] = sum;
 	}
 }

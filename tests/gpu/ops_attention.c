@@ -96,6 +96,12 @@ static void sdpas(const struct side *gpus)
 		{ 1, 1024, 2, 2, 128, 1024 }, { 1, 150, 2, 1, 80, 150 },
 		{ 2, 256, 2, 1, 256, 256 }, { 1, 200, 2, 2, 256, 330 },
 		{ 2, 640, 6, 2, 64, 640 },  { 3, 257, 4, 1, 128, 257 },
+		/* Pieces at the end of 2 to 16 of them: whole tiles; not, and their
+		 * padding less, more and as much as the keys'. */
+		{ 1, 256, 4, 2, 128, 1024 }, { 1, 640, 8, 2, 64, 10240 },
+		{ 1, 1000, 2, 1, 64, 4000 }, { 1, 192, 2, 2, 128, 576 },
+		{ 1, 200, 4, 1, 128, 3200 }, { 1, 320, 2, 2, 80, 640 },
+		{ 1, 130, 4, 4, 64, 260 },
 	};
 
 	/* Documents shorter and longer than a tile; one or many to a bucket. */
@@ -372,6 +378,72 @@ static void scatter_cases(const struct side *gpus, const struct shape *s,
 	ops_run(&c, gpus);
 }
 
+static void call_halo(const struct lh_ops *o, struct lh_dev *dev, void **p,
+		      const struct test *t)
+{
+	o->lighthouse_halo(dev, &t->g, &t->h, p[0], p[1], p[2]);
+}
+
+static void call_halo_add(const struct lh_ops *o, struct lh_dev *dev, void **p,
+			  const struct test *t)
+{
+	o->lighthouse_halo_add(dev, &t->g, &t->h, p[0], p[1]);
+}
+
+static void call_halo_bwd(const struct lh_ops *o, struct lh_dev *dev, void **p,
+			  const struct test *t)
+{
+	o->lighthouse_halo_bwd(dev, &t->g, &t->h, p[0], p[1]);
+}
+
+static void call_halo_put(const struct lh_ops *o, struct lh_dev *dev, void **p,
+			  const struct test *t)
+{
+	o->lighthouse_halo_put(dev, &t->g, &t->h, p[0], p[1], p[2]);
+}
+
+/* Rows of tokens are strided. */
+static struct test halo_test(const struct shape *s, struct sizes *z)
+{
+	struct test t = shaped(s, z);
+
+	t.h.o_row += 6;
+	z->o = s->N * t.h.o_row;
+	return t;
+}
+
+static void halo_cases(const struct side *gpus, const struct shape *s, const int32_t *map)
+{
+	struct sizes z;
+	struct test f = halo_test(s, &z), a = f, b = f, p = f;
+	int64_t n = (s->levels - 1) * (int64_t)s->H * s->D;
+
+	if (s->B > 1 || s->most)
+		return;
+	f.call = call_halo;
+	ops_add(&f, ACT, n, true);
+	ops_add(&f, ACT, z.sub, false);
+	ops_add(&f, I32, z.scores, false)->given = copy_of(map, z.scores);
+	name_case(&f, s, "halo");
+	ops_run(&f, gpus);
+	a.call = call_halo_add;
+	ops_add(&a, ACT, z.o, true);
+	ops_add(&a, ACT, n, false);
+	name_case(&a, s, "halo_add");
+	ops_run(&a, gpus);
+	b.call = call_halo_bwd;
+	ops_add(&b, F32, n, true);
+	ops_add(&b, ACT, z.o, false);
+	name_case(&b, s, "halo_bwd");
+	ops_run(&b, gpus);
+	p.call = call_halo_put;
+	ops_add(&p, ACT, z.sub, true);
+	ops_add(&p, F32, n, false);
+	ops_add(&p, I32, z.scores, false)->given = copy_of(map, z.scores);
+	name_case(&p, s, "halo_put");
+	ops_run(&p, gpus);
+}
+
 static void lighthouses(const struct side *gpus)
 {
 	static const struct shape shapes[] = {
@@ -408,6 +480,7 @@ static void lighthouses(const struct side *gpus)
 		score_cases(gpus, &shapes[i]);
 		gather_cases(gpus, &shapes[i], index, map);
 		scatter_cases(gpus, &shapes[i], index, map);
+		halo_cases(gpus, &shapes[i], map);
 		free(index);
 		free(map);
 	}
