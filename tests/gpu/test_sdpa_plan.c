@@ -116,6 +116,44 @@ static void the_deterministic_backward_writes_the_square(void **state)
 	check_deterministic(1, 1, 1, 128, 524288, 524288);
 }
 
+/* Piece `number` of a sequence: its queries, and the keys up to its end. `padding` of the
+ * queries' tokens are none: the mask is shifted. */
+static void check_piece(int heads, int kv_heads, int D, int64_t tokens, int number,
+			int64_t padding)
+{
+	int64_t keys = tokens * (number + 1);
+	int64_t grouped = heads == kv_heads ? 0 : 4LL * heads * keys * D;
+
+	for (int k = 0; k < 3; k++) { /* forward, backward, with bits that repeat */
+		struct lh_sdpa_shape s = shape_of(heads, kv_heads, D, tokens, keys, k);
+		struct lh_sdpa call = { .heads = { 1, tokens - padding, heads, kv_heads, D,
+						   s.q_row, s.kv_row, s.o_row, NULL, NULL },
+					.kv_tokens = keys };
+		int64_t bytes = 256 + (k ? grouped : 0) +
+				(k == 2 ? 2LL * heads * tokens * keys : 0);
+
+		s.batch = 1;
+		s.deterministic = k == 2;
+		if (padding)
+			s.mask = LH_SDPA_SHIFTED;
+		check(&s, k ? 6 : 2, bytes);
+		assert_true((int64_t)lh_sizes_cuda.sdpa_bytes(&call, k, k == 2) >= bytes);
+		assert_int_equal(lh_sizes_cuda.supports(&call, NULL), 0);
+	}
+}
+
+static void pieces_of_a_sequence_are_planned(void **state)
+{
+	(void)state;
+	for (int number = 0; number < 16; number += 5)
+		for (int padding = 0; padding < 128; padding += 64) {
+			check_piece(8, 8, 128, 512, number, padding);
+			check_piece(8, 2, 64, 256, number, padding);
+			check_piece(4, 1, 80, 640, number, padding);
+		}
+	check_piece(1, 1, 128, 65536, 15, 0);
+}
+
 static void a_million_tokens_are_planned(void **state)
 {
 	struct lh_sdpa_shape s = shape_of(8, 8, 128, 1 << 20, 1 << 20, false);
@@ -165,6 +203,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(forward_takes_the_hopper_engine),
 		cmocka_unit_test(backward_takes_the_hopper_engine),
 		cmocka_unit_test(the_deterministic_backward_writes_the_square),
+		cmocka_unit_test(pieces_of_a_sequence_are_planned),
 		cmocka_unit_test(a_million_tokens_are_planned),
 		cmocka_unit_test(foreign_widths_are_refused_with_a_sentence),
 	};

@@ -101,6 +101,27 @@ static void bytes_follow_the_pieces(void **state)
 	assert_int_equal(sdpa_bytes(shape_of(1, 8, 8, 128, 524288), true, true) >> 30, 512);
 }
 
+/* Queries at the end of twice as many keys: theirs count for statistics and dq, the keys
+ * for the rest. */
+static void bytes_of_a_piece_follow_its_keys(void **state)
+{
+	const int64_t T = 9216, S = 2 * T, stats = T * 4, square = 2 * T * S;
+	struct lh_sdpa s = shape_of(1, 32, 8, 128, T);
+
+	(void)state;
+	s.kv_tokens = S;
+	check_piece(s, true, 1, 8, 2); /* 2.5 GiB */
+	assert_int_equal(sdpa_bytes(s, true, false),
+			 4096 + 32 * stats * 129 + 2 * 32 * S * 128 * 2);
+	assert_int_equal(sdpa_bytes(s, true, true),
+			 4096 + 8 * stats + 8 * square + 2 * 8 * S * 128 * 2);
+	assert_int_equal(sdpa_bytes(s, false, false), 4096 + 32 * stats);
+	/* Not whole tiles: copies of q, o and of k, v. */
+	s.heads.tokens = T - 10;
+	assert_int_equal(sdpa_bytes(s, false, false),
+			 4096 + 32 * stats + 2 * 2 * 128 * (32 * T + 8 * S));
+}
+
 /* Every length has one bucket, of few rows at once, and no call takes more than is
  * counted. */
 static void documents_of_any_length_have_a_bucket(void **state)
@@ -139,6 +160,7 @@ int main(void)
 		cmocka_unit_test(a_deterministic_backward_takes_the_heads_that_fit),
 		cmocka_unit_test(otherwise_only_wide_tensors_fall_apart),
 		cmocka_unit_test(bytes_follow_the_pieces),
+		cmocka_unit_test(bytes_of_a_piece_follow_its_keys),
 		cmocka_unit_test(documents_of_any_length_have_a_bucket),
 	};
 
