@@ -164,7 +164,8 @@ GEN_OUT  := $(addprefix $(GEN)/,lighthouse/err_codes.h err_codes.c \
               migrations.c rpc_table.h rpc_table.c job_table.c)
 
 SRC := $(sort $(wildcard daemon/base/*.c daemon/data/*.c daemon/control/*.c \
-         daemon/devices/*.c daemon/http/*.c daemon/jobs/*.c daemon/store/*.c daemon/train/*.c \
+         daemon/devices/*.c daemon/http/*.c daemon/jobs/*.c daemon/join/*.c daemon/store/*.c \
+         daemon/train/*.c \
          kernels/*.c kernels/cpu/*.c ctl/*.c) kernels/cuda/sizes.c)
 MAINS := daemon/train/main.c daemon/devices/main.c ctl/main.c
 LIB_SRC := $(filter-out $(MAINS),$(SRC))

@@ -21,6 +21,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "jobs/jobfile.h"
+#include "join/launcher.h"
 #include "lighthouse/proto.h"
 #include "lighthouse/version.h"
 #include "train/checkpoint.h"
@@ -166,7 +167,7 @@ static int run_rank(const char *dir, const json_t *start, const json_t *spec,
 	int rank = 0, rc = lh_jobfile_from_json(&job, spec, err);
 
 	if (!rc)
-		rc = lh_team_find_rank(job.devices, &rank, err);
+		rc = lh_launcher_find_own(&rank, job.devices, environ, err);
 	if (!rc && job.devices > 1) {
 		keep_output(dir);
 		LH_WORKER_OPS.choose(rank, job.devices);

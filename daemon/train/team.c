@@ -3,10 +3,8 @@
 #include "train/team.h"
 
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/fs.h"
 #include "train/checkpoint.h"
@@ -47,37 +45,6 @@ static int agree(struct lh_team *t, struct lh_err *err)
 
 	t->trouble = (struct lh_err)LH_ERR_INIT;
 	return lh_comm_agree(&t->comm, "how it went", &own, err);
-}
-
-/* ---- who ------------------------------------------------------------------- */
-
-static int number_of(const char *name, int *n, struct lh_err *err)
-{
-	const char *text = getenv(name);
-	char *end = NULL;
-
-	*n = text ? (int)strtol(text, &end, 10) : -1;
-	if (text && *text && !*end && *n >= 0)
-		return 0;
-	lh_err_set(err, LH_EINVAL, "%s is %s%.60s%s", name, text ? "'" : "", text ? text :
-		   "not set", text ? "'" : "");
-	return lh_err_hint(err, "a rank is started by MPI's mpiexec.hydra, which sets it");
-}
-
-int lh_team_find_rank(int size, int *rank, struct lh_err *err)
-{
-	int said;
-
-	*rank = 0;
-	if (size == 1)
-		return 0;
-	if (number_of("PMI_RANK", rank, err) || number_of("PMI_SIZE", &said, err))
-		return lh_err_prefix(err, "which of %d ranks", size);
-	if (said == size && *rank < size)
-		return 0;
-	lh_err_set(err, LH_EINVAL, "the job has %d ranks, the launcher says that this is rank "
-		   "%d of %d", size, *rank, said);
-	return lh_err_hint(err, "start as many as the job's devices");
 }
 
 /* ---- start and end --------------------------------------------------------- */

@@ -49,10 +49,6 @@ struct lh_team {
 	bool together;           /* the others wait for orders */
 };
 
-/* Who this process is by its launcher, of `size` ranks. LH_EINVAL: it does not say, or
- * says another size. Alone, nobody is asked. */
-int lh_team_find_rank(int size, int *rank, struct lh_err *err);
-
 /* ---- every rank ------------------------------------------------------------ */
 /* Device, data and the others; no model yet. *t is to be closed whatever comes. */
 int lh_team_open(struct lh_team *t, const struct lh_team_config *c, struct lh_err *err);

@@ -15,6 +15,7 @@
 #include "../ranks.h"
 #include "../scratch.h"
 #include "jobs/jobfile.h"
+#include "join/launcher.h"
 #include "lighthouse/shard.h"
 #include "train/checkpoint.h"
 #include "train/team.h"
@@ -328,7 +329,8 @@ static int in_rank(const char *name)
 	struct lh_peers *peers;
 	int size = ranks_number("PMI_SIZE"), rank, rc = 0;
 
-	if (lh_jobfile_load(&job, &src, &err) || lh_team_find_rank(size, &rank, &err) ||
+	if (lh_jobfile_load(&job, &src, &err) ||
+	    lh_launcher_find_own(&rank, size, environ, &err) ||
 	    lh_peers_begin(&peers, dir, rank, size, &err)) {
 		fprintf(stderr, "%s (%s)\n", err.text, err.hint);
 		return 1;
