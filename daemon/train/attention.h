@@ -8,12 +8,16 @@
  * that: rows of one length would all score alike. Entries are means of normalized
  * rows, so that those of level 0 are what full attention has. Documents of `heads` stay
  * apart in the sub-sequence too: sub_start is theirs there.
+ * Of a sequence that several ranks share (context.h) the rows here are this rank's: its two
+ * pieces, one after the other, each with its own part of every tensor below. Then all calls
+ * but redo_inputs are collective.
  * Buffers belong to the model's arenas. Training thread only.
  */
 #ifndef LIGHTHOUSE_ATTENTION_H
 #define LIGHTHOUSE_ATTENTION_H
 
 #include "lighthouse/ops.h"
+#include "train/context.h"
 #include "train/model.h"
 
 /* From forward to backward. */
@@ -34,26 +38,33 @@ struct lh_attention_norm {
 
 /* Dead when a call returns. */
 struct lh_attention_scratch {
-	float *score_q, *score_k;     /* (B,H,P) */
+	float *score_q, *score_k;     /* (B,H,P), of one piece at a time */
 	void *score;                  /* of the scorer */
 	int32_t *map;                 /* (B,H,P) */
 	lh_act *dqs, *dks, *dvs, *dos; /* (B,S,H,D) */
+	struct lh_context_scratch context; /* of a shared sequence */
 };
 
 struct lh_attention_call {
 	const struct lh_ops *ops;
 	struct lh_dev *dev;
-	struct lh_heads heads;        /* rows of qkv and o */
+	struct lh_heads heads;        /* rows of qkv and o: all of this rank's */
 	/* heads.start of the sub-sequence, (B,S), or NULL */
 	const int32_t *sub_start, *sub_start_host;
-	const struct lh_rope *rope;
+	const struct lh_rope *rope;             /* of a sequence */
 	const struct lh_attention_norm *norm;   /* NULL: none */
-	const struct lh_lighthouse *lighthouse; /* NULL: full attention */
+	const struct lh_lighthouse *lighthouse; /* of a sequence; NULL: full attention */
+	/* Ranks that share the sequence, one, of which `heads` are this rank's rows; NULL:
+	 * sequences are whole. */
+	const struct lh_comm *context;
 };
 
 /* The SDPA of one layer: of the rows themselves, or (g) of the sub-sequence,
  * contiguous (B,S,H,D), every head with K, V of its own; it as one document. */
 struct lh_sdpa lh_attention_sdpa(const struct lh_lighthouse *g, struct lh_heads heads);
+/* The same of a piece, g and heads its own: it sees the pieces before, too. */
+struct lh_sdpa lh_attention_piece_sdpa(const struct lh_lighthouse *g, struct lh_heads heads,
+				       int piece);
 
 /* saved->o <- attention of saved->qkv. lse, when it is not NULL, os, qs, ks, vs
  * and index are what backward needs. */

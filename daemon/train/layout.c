@@ -28,6 +28,8 @@ struct walk {
 	int64_t used[PURPOSES];
 	int64_t at;
 	int64_t R, e;
+	int64_t S;   /* rows of sub-sequences, of all that a rank has */
+	int ranks;   /* that share a sequence */
 	enum lh_recompute recompute;
 };
 
@@ -88,9 +90,7 @@ static bool has(const struct lh_layout *l, bool lighthouse)
 static void place_shared(struct walk *w, struct shared *s, struct lh_acts *a)
 {
 	const struct lh_job_model *c = w->l->model;
-	const struct lh_lighthouse *g = &w->l->mode->geometry;
 	bool again = w->recompute == LH_RECOMPUTE_LAYER || !w->l->train;
-	int64_t BH = (int64_t)w->l->B * c->heads;
 
 	memset(s, 0, sizeof(*s));
 	if (again)
@@ -105,7 +105,7 @@ static void place_shared(struct walk *w, struct shared *s, struct lh_acts *a)
 	if (!has(w->l, true))
 		return;
 	if (again) {
-		int64_t n = BH * lh_lighthouse_selected(g);
+		int64_t n = w->S * c->heads;
 
 		s->qs = take(w, SCRATCH, n * c->head_dim * w->e);
 		s->ks = take(w, SCRATCH, n * c->head_dim * w->e);
@@ -122,8 +122,7 @@ static void place_attention(struct walk *w, struct lh_attention_saved *t,
 			    const struct lh_lighthouse *g)
 {
 	const struct lh_job_model *c = w->l->model;
-	int64_t BH = (int64_t)w->l->B * c->heads, D = c->head_dim;
-	int64_t n = BH * (g ? lh_lighthouse_selected(g) : w->l->T);
+	int64_t D = c->head_dim, n = c->heads * (g ? w->S : w->R);
 	bool train = w->l->train, rare = train && w->recompute < LH_RECOMPUTE_LAYER;
 
 	t->lse = train ? take(w, KEPT, n * 4) : NULL;
@@ -164,21 +163,54 @@ static void place_layer(struct walk *w, int i, const struct shared *s, struct lh
 	y->h = norms ? rows(w, KEPT, c->ffn_dim) : a->half;
 }
 
+static int64_t halo_elements(const struct walk *w)
+{
+	const struct lh_job_model *c = w->l->model;
+
+	return (int64_t)2 * w->ranks * (w->l->mode->geometry.levels - 1) * c->heads *
+	       c->head_dim;
+}
+
+/* Keys and values of all pieces, of the layers that have most of them. */
+static void place_context(struct walk *w, struct lh_context_scratch *s)
+{
+	const struct lh_job_model *c = w->l->model;
+	int64_t n = 0, halo = has(w->l, true) ? halo_elements(w) : 0;
+
+	if (w->ranks == 1)
+		return;
+	if (has(w->l, false))
+		n = 2 * w->l->T * c->kv_heads * c->head_dim;
+	if (has(w->l, true))
+		n = max(n, 2 * w->ranks * w->S * c->heads * c->head_dim);
+	s->kv = take(w, SCRATCH, n * w->e);
+	s->spare = take(w, SCRATCH, n / (2 * w->ranks) * w->e);
+	s->halo = take(w, SCRATCH, halo * w->e);
+	if (!w->l->train)
+		return;
+	s->dkv = take(w, SCRATCH, n * w->e);
+	s->sum = take(w, SCRATCH, n * 4);
+	s->dhalo = take(w, SCRATCH, halo * 4);
+}
+
 static void place_attention_scratch(struct walk *w, struct lh_attention_scratch *s)
 {
 	const struct lh_layout *l = w->l;
-	const struct lh_lighthouse *g = &l->mode->geometry;
-	struct lh_heads h = lh_layout_heads(l->model, l->B, l->T);
-	int64_t BH = (int64_t)l->B * l->model->heads, P, n;
+	struct lh_lighthouse g;
+	struct lh_heads h;
+	int64_t P, n;
 
+	place_context(w, &s->context);
 	if (!has(l, true))
 		return;
-	P = BH * lh_lighthouse_pyramid(g) * 4;
-	n = BH * lh_lighthouse_selected(g) * l->model->head_dim * w->e;
+	g = lh_context_geometry(&l->mode->geometry, w->ranks);
+	h = lh_context_heads(lh_layout_heads(l->model, l->B, l->T), w->ranks);
+	P = (int64_t)l->B * l->model->heads * lh_lighthouse_pyramid(&g) * 4;
+	n = w->S * l->model->heads * l->model->head_dim * w->e;
 	s->score_q = take(w, SCRATCH, P);
 	s->score_k = take(w, SCRATCH, P);
-	s->score = take(w, SCRATCH, (int64_t)l->sizes->score_bytes(g, &h));
-	s->map = take(w, SCRATCH, P);
+	s->score = take(w, SCRATCH, (int64_t)l->sizes->score_bytes(&g, &h));
+	s->map = take(w, SCRATCH, w->ranks > 1 ? 2 * P : P);
 	if (!l->train)
 		return;
 	s->dqs = take(w, SCRATCH, n);
@@ -192,7 +224,6 @@ static void place(struct walk *w, struct lh_acts *a)
 	const struct lh_layout *l = w->l;
 	const struct lh_job_model *c = l->model;
 	int64_t hd = (int64_t)c->heads * c->head_dim, table = l->T * c->head_dim / 2 * 4;
-	const struct lh_lighthouse *g = &l->mode->geometry;
 	struct shared s;
 
 	a->rope.cos = take(w, KEPT, table);
@@ -209,7 +240,7 @@ static void place(struct walk *w, struct lh_acts *a)
 		a->raw = rows(w, SCRATCH, lh_qkv_width(c));
 	a->sub_starts = NULL;
 	if (has(l, true))
-		a->sub_starts = take(w, KEPT, l->B * lh_lighthouse_selected(g) * 4);
+		a->sub_starts = take(w, KEPT, w->S * 4);
 	place_shared(w, &s, a);
 	for (int i = 0; i < c->layers; i++)
 		place_layer(w, i, &s, a);
@@ -222,12 +253,23 @@ static void place(struct walk *w, struct lh_acts *a)
 	a->xent = take(w, LOSS, (int64_t)a->xent_bytes);
 }
 
+static int context_of(const struct lh_layout *l)
+{
+	return l->context ? l->context : 1;
+}
+
 static struct walk walk_of(const struct lh_layout *l, void *arena)
 {
+	struct walk w = { .l = l, .base = arena, .ranks = context_of(l),
+			  .e = (int64_t)lh_dtype_bytes(l->sizes->act_type),
+			  .recompute = l->mode->recompute };
+
 	LH_ASSERT(l->mode->recompute != LH_RECOMPUTE_AUTO);
-	return (struct walk){ .l = l, .base = arena, .R = l->B * l->T,
-			      .e = (int64_t)lh_dtype_bytes(l->sizes->act_type),
-			      .recompute = l->mode->recompute };
+	LH_ASSERT(w.ranks == 1 || l->B == 1);
+	w.R = l->B * l->T / w.ranks;
+	if (has(l, true))
+		w.S = l->B * lh_lighthouse_selected(&l->mode->geometry) / w.ranks;
+	return w;
 }
 
 const char *lh_recompute_name(enum lh_recompute r)
@@ -263,30 +305,41 @@ static int64_t state_bytes(const struct lh_layout *l)
 	return 4 * (ranks * shard + grad_floats(l, shard, ranks) + 2 * shard) + count * copy;
 }
 
+/* One layer's attention of a pass over B sequences; of a shared one that of the last piece,
+ * which sees most. */
+static int64_t attention_bytes(const struct lh_layout *l, int B,
+			       const struct lh_lighthouse *of_sequence)
+{
+	static const int32_t some; /* sizes depend on whether there are documents alone */
+	int ranks = context_of(l);
+	struct lh_heads h = lh_context_heads(lh_layout_heads(l->model, B, l->T), ranks);
+	struct lh_lighthouse piece, *g = of_sequence ? &piece : NULL;
+	struct lh_sdpa s;
+	int64_t most;
+
+	if (g)
+		piece = lh_context_geometry(of_sequence, ranks);
+	s = ranks > 1 ? lh_attention_piece_sdpa(g, h, 2 * ranks - 1) : lh_attention_sdpa(g, h);
+	s.heads.start = l->documents ? &some : NULL;
+	most = (int64_t)l->sizes->sdpa_bytes(&s, false, l->deterministic);
+	if (l->train)
+		most = max(most, (int64_t)l->sizes->sdpa_bytes(&s, true, l->deterministic));
+	return g ? max(most, (int64_t)l->sizes->lighthouse_bytes(g, &h)) : most;
+}
+
 /* The most scratch that an op of a pass over B sequences takes. */
 static int64_t op_bytes(const struct lh_layout *l, int B)
 {
-	static const int32_t some; /* sizes depend on whether there are documents alone */
-	struct lh_heads h = lh_layout_heads(l->model, B, l->T);
 	const struct lh_job_model *c = l->model;
-	int64_t most = (int64_t)l->sizes->rows_bytes(B * l->T, c->dim);
+	int64_t R = B * l->T / context_of(l);
+	int64_t most = (int64_t)l->sizes->rows_bytes(R, c->dim);
 
 	if (c->qkv_bias)
-		most = max(most, (int64_t)l->sizes->rows_bytes(B * l->T, lh_qkv_width(c)));
+		most = max(most, (int64_t)l->sizes->rows_bytes(R, lh_qkv_width(c)));
 	if (c->qk_norm)
-		most = max(most, (int64_t)l->sizes->rows_bytes(B * l->T, c->head_dim));
-	for (int i = 0; i < l->model->layers; i++) {
-		const struct lh_lighthouse *g = lh_layout_lighthouse(l->mode, i);
-		struct lh_sdpa s = lh_attention_sdpa(g, h);
-
-		s.heads.start = l->documents ? &some : NULL;
-		most = max(most, (int64_t)l->sizes->sdpa_bytes(&s, false, l->deterministic));
-		if (l->train)
-			most = max(most, (int64_t)l->sizes->sdpa_bytes(&s, true,
-								       l->deterministic));
-		if (g)
-			most = max(most, (int64_t)l->sizes->lighthouse_bytes(g, &h));
-	}
+		most = max(most, (int64_t)l->sizes->rows_bytes(R, c->head_dim));
+	for (int i = 0; i < c->layers; i++)
+		most = max(most, attention_bytes(l, B, lh_layout_lighthouse(l->mode, i)));
 	return most;
 }
 

@@ -14,6 +14,9 @@
  *   layer          2                     1 + s       and all but x, attention's
  *                                                    result and its choice
  *
+ * Of a sequence that several ranks share each has its part of all that, and keys and values
+ * of all for the layer that it is at: scratch, of which backward has four times as much.
+ *
  * Attention itself is never computed twice. What is computed again goes where
  * the same layer's gradients go later: scratch costs nothing more.
  *
@@ -37,6 +40,7 @@ struct lh_layer_acts {
 	lh_act *h;     /* (R,F) */
 };
 
+/* R: rows of this rank. */
 struct lh_acts {
 	/* Same place in every layout of a model. */
 	struct lh_rope rope;         /* (T, D/2) */
@@ -79,6 +83,7 @@ struct lh_layout {
 	int64_t T;
 	const struct lh_attention_mode *mode; /* recompute is not AUTO */
 	int ranks; /* that share the moments, 0 = 1 */
+	int context; /* of them, those that share each sequence, 0 = 1; then B is 1 */
 	bool divided; /* they share gradients, too */
 	bool deterministic; /* the device is */
 	bool train; /* false: forward only, nothing is kept */

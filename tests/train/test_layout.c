@@ -27,6 +27,7 @@ struct region {
 static struct region regions[REGIONS];
 static int count;
 static char *arena, *arena_end;
+static int64_t R, S; /* rows of a rank, and of its sub-sequences */
 
 static void live(const char *name, int layer, const void *p, int64_t bytes)
 {
@@ -44,11 +45,11 @@ static void live(const char *name, int layer, const void *p, int64_t bytes)
 
 /* What backward needs of a layer as forward left it. */
 static void kept_of(const struct lh_layer_acts *y, int i, bool light,
-		    enum lh_recompute again, int64_t e, int64_t S)
+		    enum lh_recompute again, int64_t e)
 {
 	const struct lh_attention_saved *t = &y->attention;
-	int64_t R = B * T, H = config.heads, D = config.head_dim;
-	int64_t sub = B * S * H * D * e, stats = B * H * (light ? S : T) * 4;
+	int64_t H = config.heads, D = config.head_dim;
+	int64_t sub = S * H * D * e, stats = H * (light ? S : R) * 4;
 
 	live("x", i, y->x, R * config.dim * e);
 	live("lse", i, t->lse, stats);
@@ -76,11 +77,12 @@ static void kept_of(const struct lh_layer_acts *y, int i, bool light,
 	live("vs", i, t->vs, sub);
 }
 
+/* g: of what is chosen from at a time, `parts` of which a rank has; NULL: nothing is. */
 static void scratch_of(const struct lh_acts *a, int64_t e, const struct lh_lighthouse *g,
-		       int64_t S)
+		       int parts)
 {
-	int64_t R = B * T, hd = config.heads * config.head_dim;
-	int64_t sub = B * S * hd * e, P = g ? B * config.heads * lh_lighthouse_pyramid(g) * 4 : 0;
+	int64_t hd = config.heads * config.head_dim, sub = S * hd * e;
+	int64_t P = g ? R / parts / g->tokens * config.heads * lh_lighthouse_pyramid(g) * 4 : 0;
 
 	live("dx", -1, a->dx, R * config.dim * e);
 	live("dn", -1, a->dn, R * config.dim * e);
@@ -97,11 +99,29 @@ static void scratch_of(const struct lh_acts *a, int64_t e, const struct lh_light
 		return;
 	live("score_q", -1, a->attention.score_q, P);
 	live("score_k", -1, a->attention.score_k, P);
-	live("map", -1, a->attention.map, P);
+	live("map", -1, a->attention.map, parts * P);
 	live("dqs", -1, a->attention.dqs, sub);
 	live("dks", -1, a->attention.dks, sub);
 	live("dvs", -1, a->attention.dvs, sub);
 	live("dos", -1, a->attention.dos, sub);
+}
+
+/* Of a sequence that `ranks` share; every mode has layers that attend in full. */
+static void context_of(const struct lh_context_scratch *s, int64_t e, bool light, int ranks)
+{
+	int64_t n = 2 * T * config.kv_heads * config.head_dim;
+	int64_t sub = 2 * ranks * S * config.heads * config.head_dim;
+	int64_t halo = 2 * ranks * 2 * config.heads * config.head_dim;
+
+	n = n > sub ? n : sub;
+	live("kv", -1, s->kv, n * e);
+	live("spare", -1, s->spare, n / (2 * ranks) * e);
+	live("dkv", -1, s->dkv, n * e);
+	live("sum", -1, s->sum, n * 4);
+	if (!light)
+		return;
+	live("halo", -1, s->halo, halo * e);
+	live("dhalo", -1, s->dhalo, halo * 4);
 }
 
 static struct lh_attention_mode mode_of(bool light)
@@ -112,43 +132,54 @@ static struct lh_attention_mode mode_of(bool light)
 		return m;
 	m.attention = LH_ATTENTION_LIGHTHOUSE;
 	m.geometry = (struct lh_lighthouse){ .tokens = T, .levels = 3, .pool = 2,
-					     .topk = 32, .tile = 8 };
+					     .topk = 64, .tile = 8 };
 	m.dense[0] = m.dense[3] = true;
 	return m;
+}
+
+/* Every recomputation, the more the less memory. ranks: that share a sequence, one. */
+static void check_apart(bool light, const struct lh_ops_sizes *sizes, int ranks)
+{
+	struct lh_attention_mode mode = mode_of(light);
+	struct lh_layout l = { .model = &config, .sizes = sizes, .B = ranks > 1 ? 1 : B,
+			       .T = T, .mode = &mode, .train = true, .context = ranks };
+	struct lh_lighthouse g = lh_context_geometry(&mode.geometry, ranks);
+	int64_t e = (int64_t)lh_dtype_bytes(sizes->act_type), before = INT64_MAX;
+
+	R = l.B * T / ranks;
+	S = light ? R / g.tokens * lh_lighthouse_selected(&g) : 0;
+	for (int r = LH_RECOMPUTE_NONE; r <= LH_RECOMPUTE_LAYER; r++) {
+		static struct lh_acts a;
+		struct lh_layout_bytes b;
+		int64_t bytes;
+
+		mode.recompute = (enum lh_recompute)r;
+		bytes = lh_layout_measure(&l, &b);
+		arena = (char *)(uintptr_t)0x100000; /* never touched */
+		arena_end = arena + bytes;
+		lh_layout_place(&l, arena, &a);
+		count = 0;
+		scratch_of(&a, e, light ? &g : NULL, ranks > 1 ? 2 : 1);
+		if (ranks > 1)
+			context_of(&a.attention.context, e, light, ranks);
+		for (int i = 0; i < config.layers; i++)
+			kept_of(&a.layer[i], i, lh_layout_lighthouse(&mode, i) != NULL,
+				mode.recompute, e);
+		assert_int_equal(b.kept + b.scratch + b.loss, bytes);
+		assert_int_equal(b.total, bytes + b.state + b.device);
+		assert_true(b.total < before);
+		before = b.total;
+	}
 }
 
 static void what_must_live_is_apart(void **state)
 {
 	(void)state;
-	for (int k = 0; k < 4; k++) {
-		struct lh_attention_mode mode = mode_of(k % 2);
-		const struct lh_ops_sizes *sizes = k / 2 ? &lh_sizes_cuda : &lh_sizes_cpu;
-		struct lh_layout l = { .model = &config, .sizes = sizes, .B = B, .T = T,
-				       .mode = &mode, .train = true };
-		int64_t e = (int64_t)lh_dtype_bytes(sizes->act_type), before = INT64_MAX;
-		int64_t S = k % 2 ? lh_lighthouse_selected(&mode.geometry) : 0;
-
-		for (int r = LH_RECOMPUTE_NONE; r <= LH_RECOMPUTE_LAYER; r++) {
-			static struct lh_acts a;
-			struct lh_layout_bytes b;
-			int64_t bytes;
-
-			mode.recompute = (enum lh_recompute)r;
-			bytes = lh_layout_measure(&l, &b);
-			arena = (char *)(uintptr_t)0x100000; /* never touched */
-			arena_end = arena + bytes;
-			lh_layout_place(&l, arena, &a);
-			count = 0;
-			scratch_of(&a, e, k % 2 ? &mode.geometry : NULL, S);
-			for (int i = 0; i < config.layers; i++)
-				kept_of(&a.layer[i], i,
-					lh_layout_lighthouse(&mode, i) != NULL,
-					mode.recompute, e, S);
-			assert_int_equal(b.kept + b.scratch + b.loss, bytes);
-			assert_int_equal(b.total, bytes + b.state + b.device);
-			assert_true(b.total < before);
-			before = b.total;
-		}
+	for (int ranks = 1; ranks <= 4; ranks *= 2) {
+		check_apart(false, &lh_sizes_cpu, ranks);
+		check_apart(true, &lh_sizes_cpu, ranks);
+		check_apart(false, &lh_sizes_cuda, ranks);
+		check_apart(true, &lh_sizes_cuda, ranks);
 	}
 }
 
