@@ -7,12 +7,14 @@
 #include "train/model_int.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct pass { /* one forward or backward over (b, t) */
 	struct lh_model *m;
 	const struct lh_attention_mode *mode;
 	int b;
 	int64_t t, R;
+	bool shared; /* the sequence is, one: R rows of it are this rank's (context.h) */
 	const int32_t *start, *sub_start; /* of documents, on the device; or NULL */
 	const int32_t *start_host;
 	int32_t *sub_start_host;          /* owned */
@@ -76,8 +78,9 @@ static struct lh_attention_call attention_of(const struct pass *p, int layer,
 	struct lh_attention_call a = {
 		.ops = m->ops, .dev = m->dev, .rope = &m->acts.rope, .lighthouse = g,
 		.norm = m->c.qk_norm ? norm : NULL,
-		.heads = lh_layout_heads(&m->c, p->b, p->t), .sub_start = p->sub_start,
-		.sub_start_host = p->sub_start_host };
+		.heads = lh_layout_heads(&m->c, p->b, p->R / p->b),
+		.sub_start = p->sub_start, .sub_start_host = p->sub_start_host,
+		.context = p->shared ? &m->context : NULL };
 
 	LH_ASSERT(!g || p->t == g->tokens);
 	if (m->c.qk_norm)
@@ -291,18 +294,35 @@ static void put_starts(struct pass *p, const int32_t *starts)
 	p->sub_start = m->acts.sub_starts;
 }
 
+/* This rank's rows of all (b,t). */
+static void put_rows(const struct pass *p, int32_t *to, const int32_t *all)
+{
+	const struct lh_comm *c = &p->m->context;
+	int count = p->shared ? 2 : 1;
+	int64_t n = p->R / count;
+
+	for (int i = 0; i < count; i++) {
+		int64_t from = p->shared ? lh_context_piece(c->size, c->rank, i) * n : 0;
+
+		p->m->ops->put(p->m->dev, to + i * n, all + from, (size_t)n * sizeof(*to));
+	}
+}
+
 /* starts (b,t) or NULL. To be released. */
 static struct pass pass_of(struct lh_model *m, const struct lh_attention_mode *mode,
 			   bool train, int b, int64_t t, const int32_t *tokens,
 			   const int32_t *targets, const int32_t *starts)
 {
-	size_t bytes = (size_t)(b * t) * sizeof(int32_t);
-	struct pass p = { .m = m, .mode = mode, .b = b, .t = t, .R = b * t };
+	struct pass p = { .m = m, .mode = mode, .b = b, .t = t, .R = b * t,
+			  .shared = m->context.size > 1 && t == m->T };
 
 	LH_ASSERT(b >= 1 && b <= m->B && t >= 1 && t <= m->T);
+	if (p.shared)
+		p.R = t / m->context.size;
+	LH_ASSERT(p.R <= m->B * m->T / m->context.size && !(p.shared && starts));
 	lh_model_lay_out(m, mode, train);
-	m->ops->put(m->dev, m->acts.tokens, tokens, bytes);
-	m->ops->put(m->dev, m->acts.targets, targets, bytes);
+	put_rows(&p, m->acts.tokens, tokens);
+	put_rows(&p, m->acts.targets, targets);
 	if (starts)
 		put_starts(&p, starts);
 	return p;
@@ -330,12 +350,50 @@ void lh_model_forward_backward(struct lh_model *m, const struct lh_attention_mod
 	pass_release(&p);
 }
 
+/* Of this rank's rows; row_loss (R) or NULL. */
+static int fetch_loss(const struct pass *p, double *loss, float *row_loss,
+		      struct lh_err *err)
+{
+	struct lh_model *m = p->m;
+	float sum = 0;
+	int rc = m->ops->fetch(m->dev, &sum, m->eval_loss, 4, err);
+
+	*loss = sum;
+	if (!rc && row_loss)
+		rc = m->ops->fetch(m->dev, row_loss, m->acts.row_loss, (size_t)p->R * 4, err);
+	return rc;
+}
+
+/* Of a shared sequence, whole. */
+static int collect_loss(const struct pass *p, double *loss, float *row_loss,
+			struct lh_err *err)
+{
+	const struct lh_comm *c = &p->m->context;
+	double *all = lh_calloc((size_t)c->size, sizeof(*all));
+	float *rows = row_loss ? lh_calloc((size_t)p->R, sizeof(*rows)) : NULL;
+	struct lh_err own = LH_ERR_INIT;
+	int rc;
+
+	fetch_loss(p, &all[c->rank], rows, &own);
+	rc = lh_comm_agree(c, "whether there is a loss", &own, err);
+	if (!rc) {
+		lh_comm_collect(c, "a loss", all, sizeof(*all));
+		*loss = 0;
+		for (int r = 0; r < c->size; r++)
+			*loss += all[r];
+		if (row_loss)
+			lh_context_collect_rows(c, row_loss, rows, p->t);
+	}
+	free(rows);
+	free(all);
+	return rc;
+}
+
 int lh_model_loss(struct lh_model *m, const struct lh_attention_mode *mode, int b,
 		  int64_t t, const int32_t *tokens, const int32_t *targets,
 		  const int32_t *starts, double *loss, float *row_loss, struct lh_err *err)
 {
 	struct pass p = pass_of(m, mode, false, b, t, tokens, targets, starts);
-	float sum;
 	int rc;
 
 	forward(&p);
@@ -343,10 +401,8 @@ int lh_model_loss(struct lh_model *m, const struct lh_attention_mode *mode, int 
 	m->ops->xent(m->dev, p.R, m->c.dim, m->c.vocab, m->eval_loss, m->acts.row_loss,
 		     NULL, NULL, m->acts.nf, weight_at(m, m->params.output), m->acts.targets, 1,
 		     m->acts.xent, m->acts.xent_bytes);
-	rc = m->ops->fetch(m->dev, &sum, m->eval_loss, 4, err);
-	if (!rc && row_loss)
-		rc = m->ops->fetch(m->dev, row_loss, m->acts.row_loss, (size_t)p.R * 4, err);
-	*loss = sum;
+	rc = p.shared ? collect_loss(&p, loss, row_loss, err) :
+			fetch_loss(&p, loss, row_loss, err);
 	pass_release(&p);
 	return rc;
 }
@@ -364,6 +420,27 @@ static int read_logits(const struct pass *p, int64_t row, float *logits, struct 
 	return lh_model_fetch(m, logits, m->acts.xent, m->c.vocab, err);
 }
 
+/* Of row `at` of a shared sequence, which one rank has. */
+static int collect_logits(const struct pass *p, int64_t at, float *logits, struct lh_err *err)
+{
+	const struct lh_comm *c = &p->m->context;
+	int64_t n = p->R / 2, V = p->m->c.vocab;
+	int place = lh_context_place(c->size, (int)(at / n)), owner = place / 2;
+	float *all = lh_calloc((size_t)(c->size * V), sizeof(*all));
+	struct lh_err own = LH_ERR_INIT;
+	int rc;
+
+	if (c->rank == owner)
+		read_logits(p, place % 2 * n + at % n, all + owner * V, &own);
+	rc = lh_comm_agree(c, "whether there are logits", &own, err);
+	if (!rc) {
+		lh_comm_collect(c, "logits", all, (size_t)V * sizeof(*all));
+		memcpy(logits, all + owner * V, (size_t)V * sizeof(*logits));
+	}
+	free(all);
+	return rc;
+}
+
 int lh_model_logits(struct lh_model *m, const struct lh_attention_mode *mode, int b,
 		    int64_t t, const int32_t *tokens, int64_t at, float *logits,
 		    struct lh_err *err)
@@ -373,9 +450,31 @@ int lh_model_logits(struct lh_model *m, const struct lh_attention_mode *mode, in
 
 	LH_ASSERT(at >= 0 && at < t);
 	forward(&p);
-	for (int i = 0; !rc && i < b; i++)
+	if (p.shared)
+		rc = collect_logits(&p, at, logits, err);
+	for (int i = 0; !p.shared && !rc && i < b; i++)
 		rc = read_logits(&p, i * t + at, logits + i * m->c.vocab, err);
 	pass_release(&p);
+	return rc;
+}
+
+/* index (H,S) <- of the first sequence. */
+static int fetch_index(const struct pass *p, int layer, int32_t *index, struct lh_err *err)
+{
+	struct lh_model *m = p->m;
+	const struct lh_lighthouse *g = &p->mode->geometry;
+	size_t bytes = (size_t)(m->c.heads * lh_lighthouse_selected(g)) * sizeof(*index);
+	const int32_t *from = m->acts.layer[layer].attention.index;
+	struct lh_err own = LH_ERR_INIT;
+	int rc;
+
+	if (!p->shared)
+		return m->ops->fetch(m->dev, index, from, bytes, err);
+	bytes /= (size_t)m->context.size;
+	m->ops->fetch(m->dev, index, from, bytes, &own);
+	rc = lh_comm_agree(&m->context, "whether there is a choice", &own, err);
+	if (!rc)
+		lh_context_collect_index(&m->context, g, m->c.heads, index);
 	return rc;
 }
 
@@ -396,7 +495,7 @@ int lh_model_selection(struct lh_model *m, const struct lh_attention_mode *mode,
 		layer_forward(&p, i, i + 1 < L ? a->layer[i + 1].x : a->last);
 		if (!lh_layout_lighthouse(mode, i))
 			continue;
-		rc = m->ops->fetch(m->dev, index, a->layer[i].attention.index, bytes, err);
+		rc = fetch_index(&p, i, index, err);
 		if (!rc)
 			seen(arg, i, index);
 	}

@@ -134,13 +134,15 @@ int lh_model_new(struct lh_model **out, const struct lh_ops *ops, struct lh_dev 
 	m->ops = ops;
 	m->dev = dev;
 	m->comm = division ? division->comm : LH_COMM_ALONE;
+	m->context = division && division->context.size > 1 ? division->context :
+							     LH_COMM_ALONE;
 	m->divided = m->comm.size > 1 && division->gradients;
 	m->c = *config;
 	m->c.preset = m->c.from = NULL;
 	m->B = B;
 	m->T = T;
 	m->layout = (struct lh_layout){ .model = &m->c, .sizes = ops->sizes, .B = B,
-					.T = T };
+					.T = T, .context = m->context.size };
 	lh_params_init(&m->params, &m->c);
 	m->shard = lh_layout_shard(m->params.floats, m->comm.size);
 	m->first = m->comm.rank * m->shard;

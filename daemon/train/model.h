@@ -19,6 +19,11 @@
  * are summed at once where they belong. Then forward_backward is collective, as measure,
  * apply, read_whole and prepare are: all ranks call them, alike (comm.h).
  *
+ * Ranks may also share each sequence: all of a `context` are given the same one, whole, and
+ * each takes its part of the tokens (context.h). Then every pass over T tokens is collective
+ * among them, and all have what comes of it; one over so few that they are no more than its
+ * part a rank may do by itself.
+ *
  * One thread (the training thread). The device outlives the model.
  */
 #ifndef LIGHTHOUSE_MODEL_H
@@ -47,6 +52,7 @@ struct lh_model;
 struct lh_division {
 	struct lh_comm comm;
 	bool gradients; /* are divided */
+	struct lh_comm context; /* those with which this one shares sequences; size 0: none */
 };
 
 /* `B` sequences of `T` tokens a micro-batch at most; `modes` (recompute chosen)
@@ -86,13 +92,15 @@ void lh_model_zero_grad(struct lh_model *model); /* and the loss sum */
 /* tokens, targets (B,T) host; targets -1 = no loss there. starts (B,T) host: the row of
  * the sequence at which each row's document begins, a multiple of the coarsest window of
  * Lighthouse modes; documents see nothing of each other. NULL: a sequence is one.
- * Adds scale * sum of nats to the loss, and its gradient. b <= B, t == T. */
+ * Adds scale * sum of nats to the loss, and its gradient. b <= B, t == T. Shared sequences
+ * come one at a time, without starts, and a rank adds what is of its part. */
 void lh_model_forward_backward(struct lh_model *model,
 			       const struct lh_attention_mode *mode, int b,
 			       const int32_t *tokens, const int32_t *targets,
 			       const int32_t *starts, float scale);
-/* Forward only; t <= T when the mode is full attention. row_loss (b,t) host or
- * NULL. *loss = sum of nats. Leaves gradients alone. */
+/* Forward only; t <= T when the mode is full attention, of shared sequences T or no more
+ * than a rank's part. row_loss (b,t) host or NULL: on all ranks or none. *loss = sum of
+ * nats. Leaves gradients alone. */
 int lh_model_loss(struct lh_model *model, const struct lh_attention_mode *mode, int b,
 		  int64_t t, const int32_t *tokens, const int32_t *targets,
 		  const int32_t *starts, double *loss, float *row_loss,

@@ -1,5 +1,5 @@
 /* model_int.h: the model's insides, for model.c, forward.c, update.c and
- * decode.c only. Shapes: R = B*T rows; see lighthouse/ops.h for the letters. */
+ * decode.c only. Shapes: R rows, B*T or a rank's part of T; see lighthouse/ops.h for the letters. */
 #ifndef LIGHTHOUSE_MODEL_INT_H
 #define LIGHTHOUSE_MODEL_INT_H
 
@@ -24,6 +24,7 @@ struct lh_model {
 	/* The rank that this is, and what it updates: `shard` parameters from
 	 * first on. The last shards may end behind the parameters, or lie there. */
 	struct lh_comm comm;
+	struct lh_comm context; /* ranks that share each sequence; alone: it is whole */
 	int64_t shard, first;
 	bool divided;        /* gradients are; then of several ranks */
 
