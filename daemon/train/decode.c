@@ -147,9 +147,13 @@ int lh_decoder_feed(struct lh_decoder *d, const int32_t *tokens, int64_t n,
 				  "%lld tokens do not fit a context of %lld",
 				  (long long)(d->used + n), (long long)d->max_tokens);
 	m->ops->put(m->dev, d->tokens, tokens, (size_t)n * 4);
+	lh_model_use_embedding(m);
 	m->ops->embed(m->dev, n, m->c.dim, d->x, d->tokens, weight_at(m, m->params.embed));
-	for (int i = 0; i < m->c.layers; i++)
+	for (int i = 0; i < m->c.layers; i++) {
+		lh_model_use_layer(m, i);
 		decode_layer(d, i, n);
+	}
+	lh_model_use_output(m);
 	d->used += n;
 	m->ops->rmsnorm(m->dev, 1, m->c.dim, d->n, d->rstd,
 			(char *)d->x + e * (size_t)((n - 1) * m->c.dim),

@@ -203,7 +203,7 @@ int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 	int64_t micro = lh_job_micro_sequences(job);
 	struct lh_layout l = { .model = &job->model, .sizes = sizes, .B = (int)micro,
 			       .T = job->data.seq_len, .ranks = job->devices,
-			       .divided = job->divide == LH_DIVIDE_GRADIENTS,
+			       .divide = job->divide,
 			       .rest = rest_of(job->evaluation.sequences, micro),
 			       .deterministic = job->deterministic,
 			       .documents = job->data.documents == LH_DOCUMENTS_SEPARATE };

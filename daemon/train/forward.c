@@ -9,6 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct look { /* at what layers choose */
+	void (*seen)(void *arg, int layer, const int32_t *index);
+	void *arg;
+	int32_t *index; /* host */
+	int rc;
+	struct lh_err *err;
+};
+
 struct pass { /* one forward or backward over (b, t) */
 	struct lh_model *m;
 	const struct lh_attention_mode *mode;
@@ -18,6 +26,7 @@ struct pass { /* one forward or backward over (b, t) */
 	const int32_t *start, *sub_start; /* of documents, on the device; or NULL */
 	const int32_t *start_host;
 	int32_t *sub_start_host;          /* owned */
+	struct look *look;                /* NULL: nobody does */
 };
 
 static void linear(const struct pass *p, lh_act *y, const lh_act *x, int64_t weight,
@@ -210,21 +219,58 @@ static void layer_backward(const struct pass *p, int i)
 	attention_backward(p, i);
 }
 
+/* index (H,S) <- of the first sequence. */
+static int fetch_index(const struct pass *p, int layer, int32_t *index, struct lh_err *err)
+{
+	struct lh_model *m = p->m;
+	const struct lh_lighthouse *g = &p->mode->geometry;
+	size_t bytes = (size_t)(m->c.heads * lh_lighthouse_selected(g)) * sizeof(*index);
+	const int32_t *from = m->acts.layer[layer].attention.index;
+	struct lh_err own = LH_ERR_INIT;
+	int rc;
+
+	if (!p->shared)
+		return m->ops->fetch(m->dev, index, from, bytes, err);
+	bytes /= (size_t)m->context.size;
+	m->ops->fetch(m->dev, index, from, bytes, &own);
+	rc = lh_comm_agree(&m->context, "whether there is a choice", &own, err);
+	if (!rc)
+		lh_context_collect_index(&m->context, g, m->c.heads, index);
+	return rc;
+}
+
+/* The choice of layer i, of the first sequence. After an error the rest is passed over. */
+static void look_at(const struct pass *p, int i)
+{
+	struct look *l = p->look;
+
+	if (!l->rc)
+		l->rc = fetch_index(p, i, l->index, l->err);
+	if (!l->rc)
+		l->seen(l->arg, i, l->index);
+}
+
 static void forward(const struct pass *p)
 {
 	struct lh_model *m = p->m;
 	struct lh_acts *a = &m->acts;
 	int L = m->c.layers;
 
+	lh_model_use_embedding(m);
 	m->ops->embed(m->dev, p->R, m->c.dim, a->layer[0].x, a->tokens,
 		      weight_at(m, m->params.embed));
-	for (int i = 0; i < L; i++)
+	for (int i = 0; i < L; i++) {
+		lh_model_use_layer(m, i);
 		layer_forward(p, i, i + 1 < L ? a->layer[i + 1].x : a->last);
+		if (p->look && lh_layout_lighthouse(p->mode, i))
+			look_at(p, i);
+	}
+	lh_model_use_output(m);
 	norm(p, a->nf, a->rstdf, a->last, m->params.final_norm);
 }
 
 /* Gradients are made from the last parameters to the first: where they are divided a window
- * is open while its are made. */
+ * is open while its are made. The output's weights are there since the forward pass. */
 static void backward(const struct pass *p, float scale)
 {
 	struct lh_model *m = p->m;
@@ -233,26 +279,27 @@ static void backward(const struct pass *p, float scale)
 	struct lh_params_parts n = lh_params_parts(w, &m->c);
 	size_t bytes = (size_t)(p->R * m->c.dim) * lh_dtype_bytes(m->ops->sizes->act_type);
 
-	lh_model_open_window(m, &m->gains, w->decay_floats, n.gains);
-	lh_model_open_window(m, &m->ends, w->output, n.ends);
+	lh_model_open_window(m, &m->grads.gains, w->decay_floats, n.gains);
+	lh_model_open_window(m, &m->grads.ends, w->output, n.ends);
 	m->ops->xent(m->dev, p->R, m->c.dim, m->c.vocab, m->loss, NULL, a->dn,
 		     lh_model_grad_at(m, w->output), a->nf, weight_at(m, w->output),
 		     a->targets, scale, a->xent, a->xent_bytes);
 	if (w->output != w->embed)
-		lh_model_close_window(m, &m->ends);
+		lh_model_close_window(m, &m->grads.ends);
 	m->ops->zero(m->dev, a->dx, bytes);
 	norm_bwd(p, a->dn, a->last, a->rstdf, w->final_norm);
 	for (int i = m->c.layers - 1; i >= 0; i--) {
-		lh_model_open_window(m, &m->layer, w->layers[i].wqkv, n.layer);
+		lh_model_use_layer(m, i);
+		lh_model_open_window(m, &m->grads.layer, w->layers[i].wqkv, n.layer);
 		layer_backward(p, i);
-		lh_model_close_window(m, &m->layer);
+		lh_model_close_window(m, &m->grads.layer);
 	}
 	if (w->output != w->embed)
-		lh_model_open_window(m, &m->ends, w->embed, n.ends);
+		lh_model_open_window(m, &m->grads.ends, w->embed, n.ends);
 	m->ops->embed_bwd(m->dev, p->R, m->c.dim, m->c.vocab,
 			  lh_model_grad_at(m, w->embed), a->dx, a->tokens);
-	lh_model_close_window(m, &m->ends);
-	lh_model_close_window(m, &m->gains);
+	lh_model_close_window(m, &m->grads.ends);
+	lh_model_close_window(m, &m->grads.gains);
 }
 
 /* sub (S) <- the row of the sub-sequence at which each row's document begins, of a
@@ -335,7 +382,9 @@ static void pass_release(struct pass *p)
 
 void lh_model_zero_grad(struct lh_model *m)
 {
-	m->ops->zero(m->dev, m->grad, (size_t)(m->divided ? m->shard : m->params.floats) * 4);
+	int64_t n = m->divided_grads ? m->shard : m->params.floats;
+
+	m->ops->zero(m->dev, m->grad, (size_t)n * 4);
 	m->ops->zero(m->dev, m->loss, 4);
 }
 
@@ -458,50 +507,20 @@ int lh_model_logits(struct lh_model *m, const struct lh_attention_mode *mode, in
 	return rc;
 }
 
-/* index (H,S) <- of the first sequence. */
-static int fetch_index(const struct pass *p, int layer, int32_t *index, struct lh_err *err)
-{
-	struct lh_model *m = p->m;
-	const struct lh_lighthouse *g = &p->mode->geometry;
-	size_t bytes = (size_t)(m->c.heads * lh_lighthouse_selected(g)) * sizeof(*index);
-	const int32_t *from = m->acts.layer[layer].attention.index;
-	struct lh_err own = LH_ERR_INIT;
-	int rc;
-
-	if (!p->shared)
-		return m->ops->fetch(m->dev, index, from, bytes, err);
-	bytes /= (size_t)m->context.size;
-	m->ops->fetch(m->dev, index, from, bytes, &own);
-	rc = lh_comm_agree(&m->context, "whether there is a choice", &own, err);
-	if (!rc)
-		lh_context_collect_index(&m->context, g, m->c.heads, index);
-	return rc;
-}
-
 int lh_model_selection(struct lh_model *m, const struct lh_attention_mode *mode, int b,
 		       const int32_t *tokens, const int32_t *starts,
 		       void (*seen)(void *arg, int layer, const int32_t *index), void *arg,
 		       struct lh_err *err)
 {
 	struct pass p = pass_of(m, mode, false, b, m->T, tokens, tokens, starts);
-	struct lh_acts *a = &m->acts;
-	size_t bytes = (size_t)(m->c.heads * lh_lighthouse_selected(&mode->geometry)) * 4;
-	int32_t *index = lh_alloc(bytes);
-	int L = m->c.layers, rc = 0;
+	struct look look = { .seen = seen, .arg = arg, .err = err };
 
-	m->ops->embed(m->dev, p.R, m->c.dim, a->layer[0].x, a->tokens,
-		      weight_at(m, m->params.embed));
-	for (int i = 0; !rc && i < L; i++) {
-		layer_forward(&p, i, i + 1 < L ? a->layer[i + 1].x : a->last);
-		if (!lh_layout_lighthouse(mode, i))
-			continue;
-		rc = fetch_index(&p, i, index, err);
-		if (!rc)
-			seen(arg, i, index);
-	}
+	look.index = lh_alloc((size_t)(m->c.heads * lh_lighthouse_selected(&mode->geometry)) * 4);
+	p.look = &look;
+	forward(&p);
 	pass_release(&p);
-	free(index);
-	return rc;
+	free(look.index);
+	return look.rc;
 }
 
 /* Sizes of the micro-batches that n sequences come in; at most two differ. */
@@ -516,45 +535,78 @@ static int batches_of(const struct lh_model *m, int64_t n, int *b)
 	return count;
 }
 
+struct rehearsal {
+	struct lh_model *m;
+	const int32_t *ids, *starts; /* zeros: of one document, too */
+	int b[2], sizes;
+	int rc;                      /* of the first that failed: the others go on */
+	struct lh_err *err;
+};
+
+static void rehearse_steps(const struct rehearsal *r, const struct lh_attention_mode *mode)
+{
+	for (int i = 0; i < r->sizes; i++)
+		lh_model_forward_backward(r->m, mode, r->b[i], r->ids, r->ids, r->starts, 1);
+}
+
+static void rehearse_loss(struct rehearsal *r, const struct lh_attention_mode *mode)
+{
+	double loss;
+
+	for (int i = 0; i < r->sizes; i++) {
+		int rc = lh_model_loss(r->m, mode, r->b[i], r->m->T, r->ids, r->ids, r->starts,
+				       &loss, NULL, r->rc ? NULL : r->err);
+
+		r->rc = r->rc ? r->rc : rc;
+	}
+}
+
+static void rehearse_logits(struct rehearsal *r, const struct lh_attention_mode *mode)
+{
+	struct lh_model *m = r->m;
+	float *logits = lh_calloc((size_t)(m->B * m->c.vocab), sizeof(*logits));
+	int rc = lh_model_logits(m, mode, r->b[0], m->T, r->ids, 0, logits,
+				 r->rc ? NULL : r->err);
+
+	r->rc = r->rc ? r->rc : rc;
+	free(logits);
+}
+
+/* Ranks stay in step, whatever fails on one: passes are collective where weights are
+ * divided, and so is what ends it. */
 int lh_model_prepare(struct lh_model *m, const struct lh_attention_mode *modes, int count,
 		     int64_t sequences, int64_t evaluated, bool documents,
 		     struct lh_err *err)
 {
-	int32_t *ids, *starts; /* zeros: of one document, too */
-	int b[2], n, rc = 0, bad;
-	float sum, norm, *logits;
-	double loss;
+	struct rehearsal r = { .m = m, .err = err };
+	float sum, norm;
+	int32_t *ids;
+	int rc;
 
 	if (!m->ops->rehearse)
 		return 0;
-	ids = lh_calloc((size_t)(m->B * m->T), sizeof(*ids));
-	starts = documents ? ids : NULL;
-	logits = lh_calloc((size_t)(m->B * m->c.vocab), sizeof(*logits));
+	r.ids = ids = lh_calloc((size_t)(m->B * m->T), sizeof(*ids));
+	r.starts = documents ? ids : NULL;
 	m->ops->rehearse(m->dev, true);
-	n = batches_of(m, sequences, b);
-	for (int i = 0; i < n * count; i++)
-		lh_model_forward_backward(m, &modes[i / n], b[i % n], ids, ids, starts,
-					  1);
-	n = batches_of(m, evaluated, b);
-	for (int i = 0; !rc && i < n; i++)
-		rc = lh_model_loss(m, &lh_attention_full, b[i], m->T, ids, ids, starts,
-				   &loss, NULL, err);
-	for (int i = 0; !rc && i < n * count; i++)
-		if (modes[i / n].attention == LH_ATTENTION_LIGHTHOUSE)
-			rc = lh_model_loss(m, &modes[i / n], b[i % n], m->T, ids, ids,
-					   starts, &loss, NULL, err);
-	if (!rc && n)
-		rc = lh_model_logits(m, &lh_attention_full, b[0], m->T, ids, 0, logits, err);
-	for (int i = 0; !rc && n && documents && i < count; i++)
-		if (modes[i].attention == LH_ATTENTION_LIGHTHOUSE)
-			rc = lh_model_logits(m, &modes[i], b[0], m->T, ids, 0, logits, err);
-	bad = lh_model_measure(m, &sum, &norm, rc ? NULL : err); /* as other ranks do */
-	rc = rc ? rc : bad;
+	r.sizes = batches_of(m, sequences, r.b);
+	for (int i = 0; i < count; i++)
+		rehearse_steps(&r, &modes[i]);
+	r.sizes = batches_of(m, evaluated, r.b);
+	rehearse_loss(&r, &lh_attention_full);
+	if (r.sizes)
+		rehearse_logits(&r, &lh_attention_full);
+	for (int i = 0; i < count; i++) {
+		if (modes[i].attention != LH_ATTENTION_LIGHTHOUSE)
+			continue;
+		rehearse_loss(&r, &modes[i]);
+		if (r.sizes && documents)
+			rehearse_logits(&r, &modes[i]);
+	}
+	rc = lh_model_measure(m, &sum, &norm, r.rc ? NULL : err);
 	m->ops->rehearse(m->dev, false);
 	lh_model_zero_grad(m);
-	free(logits);
 	free(ids);
-	return rc;
+	return r.rc ? r.rc : rc;
 }
 
 int lh_model_prepare_short(struct lh_model *m, int b, int64_t t, struct lh_err *err)

@@ -279,30 +279,33 @@ const char *lh_recompute_name(enum lh_recompute r)
 	return names[r];
 }
 
-/* Gradients of a model: whole, or a shard and what a pass is making (model.h). */
-static int64_t grad_floats(const struct lh_layout *l, int64_t shard, int ranks)
+/* Parameters that a pass has windows for (model_int.h). */
+static int64_t window_count(const struct lh_job_model *model)
 {
 	struct lh_params p;
 	struct lh_params_parts parts;
 
-	if (!l->divided || ranks == 1)
-		return ranks * shard;
-	lh_params_init(&p, l->model);
-	parts = lh_params_parts(&p, l->model);
+	lh_params_init(&p, model);
+	parts = lh_params_parts(&p, model);
 	lh_params_release(&p);
-	return shard + parts.layer + parts.ends + parts.gains;
+	return parts.layer + parts.ends + parts.gains;
 }
 
-/* Master weights, gradients, two moments of a shard, and the compute copy if it is
- * one. */
+/* Master weights, gradients, two moments of a shard, and the compute copy if it is one.
+ * Of what is divided a shard, and windows: of weights as compute copies. */
 static int64_t state_bytes(const struct lh_layout *l)
 {
-	int64_t copy = l->sizes->act_type == LH_F32 ? 0 : 2;
-	int64_t count = lh_job_model_params(l->model);
+	int64_t e = (int64_t)lh_dtype_bytes(l->sizes->act_type);
+	int64_t copy = l->sizes->act_type == LH_F32 ? 0 : e;
+	int64_t count = lh_job_model_params(l->model), windows = window_count(l->model);
 	int ranks = l->ranks ? l->ranks : 1;
-	int64_t shard = lh_layout_shard(count, ranks);
+	int64_t shard = lh_layout_shard(count, ranks), all = ranks * shard;
+	bool grads = ranks > 1 && l->divide >= LH_DIVIDE_GRADIENTS;
+	bool weights = ranks > 1 && l->divide >= LH_DIVIDE_WEIGHTS;
+	int64_t bytes = 2 * 4 * shard;
 
-	return 4 * (ranks * shard + grad_floats(l, shard, ranks) + 2 * shard) + count * copy;
+	bytes += grads ? 4 * (shard + windows) : 4 * all;
+	return bytes + (weights ? (4 + copy) * shard + e * windows : 4 * all + copy * count);
 }
 
 /* One layer's attention of a pass over B sequences; of a shared one that of the last piece,
@@ -414,9 +417,14 @@ int lh_layout_choose(struct lh_layout *l, struct lh_attention_mode *mode,
 	lh_err_set(err, LH_ETOOBIG, "%.2f GiB are needed with recompute: %s, the device has "
 		   "%.2f", (double)b.total / (1 << 30), lh_recompute_name(mode->recompute),
 		   (double)memory_bytes / (1 << 30));
-	lh_err_hint(err, free_choice || mode->recompute == LH_RECOMPUTE_LAYER ?
-				 "a smaller model, seq_len or micro_sequences" :
-				 "recompute: auto takes what fits");
+	if (!free_choice && mode->recompute < LH_RECOMPUTE_LAYER)
+		lh_err_hint(err, "recompute: auto takes what fits");
+	else if (l->ranks > 1 && l->divide < LH_DIVIDE_WEIGHTS)
+		lh_err_hint(err, "divide: %s keeps less of the model on each device; or a "
+			    "smaller model, seq_len or micro_sequences",
+			    l->divide < LH_DIVIDE_GRADIENTS ? "gradients or weights" : "weights");
+	else
+		lh_err_hint(err, "a smaller model, seq_len or micro_sequences");
 	if (l->deterministic)
 		blame_determinism(l, b.total, err);
 	return err->code;

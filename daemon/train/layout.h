@@ -84,7 +84,7 @@ struct lh_layout {
 	const struct lh_attention_mode *mode; /* recompute is not AUTO */
 	int ranks; /* that share the moments, 0 = 1 */
 	int context; /* of them, those that share each sequence, 0 = 1; then B is 1 */
-	bool divided; /* they share gradients, too */
+	enum lh_divide divide; /* what else they share */
 	bool deterministic; /* the device is */
 	bool train; /* false: forward only, nothing is kept */
 	bool documents; /* are kept apart */

@@ -111,8 +111,10 @@ static int ask(struct lh_loop *l, struct asked *a, struct lh_err *err)
 	}
 	memset(t->tokens + n * a->t, 0, (size_t)(b - n) * row * sizeof(*t->tokens));
 	memset(t->targets + n * a->t, 0xff, (size_t)(b - n) * row * sizeof(*t->targets));
+	lh_team_lead(t, true);
 	rc = lh_model_loss(t->model, a->mode, b, a->t, t->tokens, t->targets, NULL, &loss,
 			   t->row_loss, err);
+	lh_team_lead(t, false);
 	lh_link_beat(l->link);
 	for (int s = 0; !rc && s < n; s++) {
 		score(a, at, t->targets + s * a->t, t->row_loss + s * a->t);

@@ -257,9 +257,12 @@ static int prepare(struct lh_loop *l, struct lh_err *err)
 		rc = lh_team_prepare(&l->team, i, err);
 		lh_link_beat(l->link);
 	}
-	if (!rc && l->choices_count)
-		rc = lh_model_prepare_short(l->team.model, lh_team_look_batch(&l->team),
-					    lh_loop_choices_tokens(l), err);
+	if (rc || !l->choices_count)
+		return rc;
+	lh_team_lead(&l->team, true);
+	rc = lh_model_prepare_short(l->team.model, lh_team_look_batch(&l->team),
+				    lh_loop_choices_tokens(l), err);
+	lh_team_lead(&l->team, false);
 	return rc;
 }
 

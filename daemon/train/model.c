@@ -43,30 +43,32 @@ static void *take(struct plan *p, int64_t bytes)
 	return at;
 }
 
-static void plan_windows(struct lh_model *m, struct plan *p)
+static void plan_windows(const struct lh_model *m, struct lh_windows *w, struct plan *p,
+			 int64_t bytes)
 {
 	struct lh_params_parts parts = lh_params_parts(&m->params, &m->c);
 
-	m->layer.at = take(p, parts.layer * 4);
-	m->ends.at = take(p, parts.ends * 4);
-	m->gains = (struct lh_window){ m->params.decay_floats, parts.gains,
-				       take(p, parts.gains * 4) };
+	w->layer.at = take(p, parts.layer * bytes);
+	w->ends.at = take(p, parts.ends * bytes);
+	w->gains = (struct lh_window){ m->params.decay_floats, parts.gains,
+				       take(p, parts.gains * bytes) };
 }
 
 static void plan_state(struct lh_model *m, struct plan *p)
 {
+	int64_t e = (int64_t)lh_dtype_bytes(m->ops->sizes->act_type);
 	int64_t n = m->comm.size * m->shard;
 
-	m->param = take(p, n * 4);
-	m->grad = take(p, (m->divided ? m->shard : n) * 4);
+	m->param = take(p, (m->divided_weights ? m->shard : n) * 4);
+	m->grad = take(p, (m->divided_grads ? m->shard : n) * 4);
 	m->m = take(p, m->shard * 4);
 	m->v = take(p, m->shard * 4);
-	m->weight = m->ops->sizes->act_type == LH_F32 ?
-			    (lh_act *)m->param :
-			    take(p, m->params.floats * (int64_t)lh_dtype_bytes(
-						       m->ops->sizes->act_type));
-	if (m->divided)
-		plan_windows(m, p);
+	m->weight = m->ops->sizes->act_type == LH_F32 ? (lh_act *)m->param :
+							take(p, held_count(m) * e);
+	if (m->divided_grads)
+		plan_windows(m, &m->grads, p, 4);
+	if (m->divided_weights)
+		plan_windows(m, &m->weights, p, e);
 	m->loss = take(p, 4);
 	m->eval_loss = take(p, 4);
 	m->grad_norm = take(p, 4);
@@ -136,7 +138,10 @@ int lh_model_new(struct lh_model **out, const struct lh_ops *ops, struct lh_dev 
 	m->comm = division ? division->comm : LH_COMM_ALONE;
 	m->context = division && division->context.size > 1 ? division->context :
 							     LH_COMM_ALONE;
-	m->divided = m->comm.size > 1 && division->gradients;
+	if (m->comm.size > 1) {
+		m->divided_grads = division->divide >= LH_DIVIDE_GRADIENTS;
+		m->divided_weights = division->divide >= LH_DIVIDE_WEIGHTS;
+	}
 	m->c = *config;
 	m->c.preset = m->c.from = NULL;
 	m->B = B;
@@ -188,13 +193,13 @@ static struct held held_of(struct lh_model *m, enum lh_model_state which)
 {
 	switch (which) {
 	case LH_STATE_PARAM:
-		return (struct held){ m->param, 0, m->params.floats };
+		return (struct held){ m->param, held_first(m), held_count(m) };
 	case LH_STATE_MOMENT1:
 		return (struct held){ m->m, m->first, shard_count(m) };
 	case LH_STATE_MOMENT2:
 		return (struct held){ m->v, m->first, shard_count(m) };
 	case LH_STATE_GRAD:
-		if (m->divided)
+		if (m->divided_grads)
 			return (struct held){ m->grad, m->first, shard_count(m) };
 		return (struct held){ m->grad, 0, m->params.floats };
 	}
@@ -289,8 +294,10 @@ void lh_model_write(struct lh_model *m, enum lh_model_state which, int64_t offse
 
 void lh_model_weights_changed(struct lh_model *m)
 {
-	if ((void *)m->weight != (void *)m->param)
-		m->ops->cast(m->dev, m->weight, m->param, m->params.floats);
+	int64_t n = held_count(m);
+
+	if ((void *)m->weight != (void *)m->param && n)
+		m->ops->cast(m->dev, m->weight, m->param, n);
 }
 
 /* Projections into the residual stream start smaller: their sums over layers

@@ -13,11 +13,13 @@
  * Parameters lie in one flat float32 array, see params.h.
  *
  * Ranks. A model may be one of several that are equal, one a rank, each given its part
- * of a batch. Then weights are whole everywhere, and moments are divided: each rank has
- * those of a shard of the parameters, and updates it. Gradients are whole, too, and summed
- * when they are measured; or they are divided: a pass has those of a layer at a time, which
- * are summed at once where they belong. Then forward_backward is collective, as measure,
- * apply, read_whole and prepare are: all ranks call them, alike (comm.h).
+ * of a batch. Moments are divided: each rank has those of a shard of the parameters, and
+ * updates it. Gradients are whole, and summed when they are measured; or they are divided,
+ * too: a pass has those of a layer at a time, which are summed at once where they belong.
+ * Weights are whole everywhere; or with gradients they are divided, too: a pass gathers
+ * those of a layer when it comes to it. All ranks call what is collective, alike (comm.h):
+ * measure, apply, read_whole and prepare; with divided gradients forward_backward, with
+ * divided weights every pass, and a rank that has none to make goes along.
  *
  * Ranks may also share each sequence: all of a `context` are given the same one, whole, and
  * each takes its part of the tokens (context.h). Then every pass over T tokens is collective
@@ -51,7 +53,7 @@ struct lh_model;
 /* Of the ranks of a model. */
 struct lh_division {
 	struct lh_comm comm;
-	bool gradients; /* are divided */
+	enum lh_divide divide;
 	struct lh_comm context; /* those with which this one shares sequences; size 0: none */
 };
 
@@ -116,6 +118,13 @@ int lh_model_selection(struct lh_model *model, const struct lh_attention_mode *m
 		       const int32_t *tokens, const int32_t *starts,
 		       void (*seen)(void *arg, int layer, const int32_t *index), void *arg,
 		       struct lh_err *err);
+/* Where weights are divided; else nothing. A forward pass that other ranks make and this
+ * one does not: it gives them its part of the weights. */
+void lh_model_go_along(struct lh_model *model);
+/* While it is on, forward passes are this rank's alone, it is 0, and the others follow: they
+ * go along until it is off. */
+void lh_model_lead(struct lh_model *model, bool on);
+void lh_model_follow(struct lh_model *model);
 /* Rehearses (ops.h) what will be run, so that no step, switch or evaluation waits
  * for a kernel or for memory: optimizer steps of `sequences` in every mode, and
  * evaluations of `evaluated` (0: none) with full attention and in every Lighthouse

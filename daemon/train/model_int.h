@@ -1,5 +1,6 @@
-/* model_int.h: the model's insides, for model.c, forward.c, update.c and
- * decode.c only. Shapes: R rows, B*T or a rank's part of T; see lighthouse/ops.h for the letters. */
+/* model_int.h: the model's insides, for model.c, forward.c, windows.c, update.c and
+ * decode.c only. Shapes: R rows, B*T or a rank's part of T; see lighthouse/ops.h for the
+ * letters. */
 #ifndef LIGHTHOUSE_MODEL_INT_H
 #define LIGHTHOUSE_MODEL_INT_H
 
@@ -7,10 +8,15 @@
 #include "train/model.h"
 #include "train/params.h"
 
-/* Gradients of parameters that a pass is making, of those that are divided. */
+/* Of divided parameters those that a pass is at: first .. first + count - 1, whole. */
 struct lh_window {
 	int64_t first, count;
-	float *at;
+	void *at;
+};
+
+/* A layer's matrices; the embedding or the output; and gains and biases. */
+struct lh_windows {
+	struct lh_window layer, ends, gains;
 };
 
 struct lh_model {
@@ -26,14 +32,17 @@ struct lh_model {
 	struct lh_comm comm;
 	struct lh_comm context; /* ranks that share each sequence; alone: it is whole */
 	int64_t shard, first;
-	bool divided;        /* gradients are; then of several ranks */
+	/* What is divided besides moments; then of several ranks. */
+	bool divided_grads, divided_weights;
+	bool leads;          /* passes are this rank's alone */
 
 	void *state_arena;
-	float *param;        /* (size * shard) */
-	float *grad;         /* (size * shard), or of divided ones this rank's (shard) */
+	/* (size * shard), or of what is divided this rank's (shard). */
+	float *param, *grad;
 	float *m, *v;        /* (shard) */
-	struct lh_window layer, ends, gains; /* of divided gradients */
-	lh_act *weight;              /* compute copy; == param for float32 */
+	lh_act *weight;              /* compute copy of param; == param for float32 */
+	struct lh_windows grads;     /* of divided gradients, float */
+	struct lh_windows weights;   /* of divided weights, compute copies */
 	float *loss;                 /* (1) of the optimizer step */
 	float *eval_loss;            /* (1) */
 	float *grad_norm;            /* (1) */
@@ -59,12 +68,14 @@ struct lh_attention_norm lh_model_norm_of(const struct lh_model *m, int layer);
 int lh_model_fetch(struct lh_model *m, float *host, const lh_act *src, int64_t n,
 		   struct lh_err *err);
 
+/* A pass comes to the embedding, to a layer, to the output: their weights are there until it
+ * comes to the next, those of gains all along. For weights that are not divided nothing.
+ * Collective. */
+void lh_model_use_embedding(struct lh_model *m);
+void lh_model_use_layer(struct lh_model *m, int layer);
+void lh_model_use_output(struct lh_model *m);
 /* Compute copy of the tensor at a parameter offset. */
-static inline lh_act *weight_at(const struct lh_model *m, int64_t offset)
-{
-	return (char *)m->weight +
-	       (size_t)offset * lh_dtype_bytes(m->ops->sizes->act_type);
-}
+lh_act *weight_at(const struct lh_model *m, int64_t offset);
 
 /* Parameters first .. first + count - 1 are what a pass makes gradients of next, in a window
  * that starts at zero; and they are made: their sums over ranks go to the shards. For
@@ -74,11 +85,15 @@ void lh_model_open_window(struct lh_model *m, struct lh_window *w, int64_t first
 void lh_model_close_window(struct lh_model *m, struct lh_window *w);
 /* Where the gradient of the tensor at a parameter offset is to be added. */
 float *lh_model_grad_at(const struct lh_model *m, int64_t offset);
+/* into <- [into +] the sum over ranks of what of x, the gradient of parameters first ..
+ * first + count - 1, is this rank's to update. */
+void lh_model_sum(struct lh_model *m, float *x, int64_t first, int64_t count, float *into,
+		  bool add);
 
 /* This rank's part of the gradient, once it is measured: (shard). */
 static inline float *own_grad(const struct lh_model *m)
 {
-	return m->divided ? m->grad : m->grad + m->first;
+	return m->divided_grads ? m->grad : m->grad + m->first;
 }
 
 /* Parameters of this rank's shard, from m->first on: 0 where it lies behind them. */
@@ -87,6 +102,17 @@ static inline int64_t shard_count(const struct lh_model *m)
 	int64_t rest = m->params.floats - m->first;
 
 	return rest < 0 ? 0 : rest < m->shard ? rest : m->shard;
+}
+
+/* Parameters whose weights this rank has: so many, from this one on. */
+static inline int64_t held_first(const struct lh_model *m)
+{
+	return m->divided_weights ? m->first : 0;
+}
+
+static inline int64_t held_count(const struct lh_model *m)
+{
+	return m->divided_weights ? shard_count(m) : m->params.floats;
 }
 
 #endif

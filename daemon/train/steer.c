@@ -401,8 +401,12 @@ static int sample(struct lh_loop *l, const json_t *m, json_t **result,
 	int rc = lh_sample_parse(&args, json_object_get(m, "args"), err);
 
 	lh_loop_status(l, "sampling");
-	return rc ? rc : lh_sample_run(l->team.model, l->job, l->p.step, &args, on_piece, &c,
-				       result, err);
+	if (rc)
+		return rc;
+	lh_team_lead(&l->team, true);
+	rc = lh_sample_run(l->team.model, l->job, l->p.step, &args, on_piece, &c, result, err);
+	lh_team_lead(&l->team, false);
+	return rc;
 }
 
 static int preflight(struct lh_loop *l, const json_t *m, json_t **result,

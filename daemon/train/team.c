@@ -11,7 +11,7 @@
 #include "train/passkey.h"
 
 enum task { MAKE_MODEL, PREPARE, INIT, LOAD, BEGIN, MICRO, MEASURE, APPLY, EVALUATE,
-	    PASSKEY, SNAPSHOT, END };
+	    PASSKEY, FOLLOW, SNAPSHOT, END };
 
 enum { FULL = -1 };
 
@@ -186,9 +186,7 @@ int lh_team_read_validation(struct lh_team *t, int set, int64_t i, int64_t n, in
 static void make_model(struct lh_team *t)
 {
 	const struct lh_job *job = t->job;
-
-	const struct lh_division division = {
-		.comm = t->comm, .gradients = job->divide == LH_DIVIDE_GRADIENTS };
+	const struct lh_division division = { .comm = t->comm, .divide = job->divide };
 
 	lh_model_new(&t->model, t->c->ops, t->dev, &division, &job->model, t->micro,
 		     job->data.seq_len, t->modes, job->phase_count, &t->trouble);
@@ -255,24 +253,33 @@ static void add_places(struct lh_team *t, int b, struct lh_losses *own)
 	own->by_place_us = lh_clock_us() - start_us;
 }
 
-/* This rank's part of a round; there may be none. */
-static void evaluate_own(struct lh_team *t, const struct order *o, struct lh_losses *own)
+/* Of this rank's part of a round, which may be none: its sequences, how many they are. */
+static int read_round(struct lh_team *t, const struct order *o)
 {
-	int64_t T = t->job->data.seq_len, n = t->job->evaluation.sequences;
-	int64_t i = o->at + t->comm.rank * t->micro;
-	float *rows = t->job->evaluation.positions ? t->row_loss : NULL;
+	int64_t n = t->job->evaluation.sequences, i = o->at + t->comm.rank * t->micro;
 	int b = n - i < t->micro ? (int)(n - i) : t->micro, rc = 0;
 
-	lh_positions_init(&own->by_place, T);
 	for (int s = 0; !rc && s < b; s++)
 		rc = lh_team_read_validation(t, o->set, i + s, n, s, &t->trouble);
-	if (rc || b <= 0)
+	return b;
+}
+
+static void evaluate_own(struct lh_team *t, const struct order *o, int b,
+			 struct lh_losses *own)
+{
+	float *rows = t->job->evaluation.positions ? t->row_loss : NULL;
+	int64_t T = t->job->data.seq_len;
+
+	lh_positions_init(&own->by_place, T);
+	if (b <= 0) {
+		lh_model_go_along(t->model);
 		return;
+	}
 	for (int64_t j = 0; j < b * T; j++)
 		own->tokens += t->targets[j] >= 0;
-	rc = lh_model_loss(t->model, mode_of(t, o->phase), b, T, t->tokens, t->targets,
-			   t->starts, &own->nats, rows, &t->trouble);
-	if (!rc && rows)
+	lh_model_loss(t->model, mode_of(t, o->phase), b, T, t->tokens, t->targets, t->starts,
+		      &own->nats, rows, &t->trouble);
+	if (!t->trouble.code && rows)
 		add_places(t, b, own);
 }
 
@@ -280,10 +287,12 @@ static int evaluate(struct lh_team *t, const struct order *o, struct lh_losses *
 		    struct lh_err *err)
 {
 	struct lh_losses *all = lh_calloc((size_t)t->comm.size, sizeof(*all));
-	int rc;
+	int b = read_round(t, o), rc = agree(t, err);
 
-	evaluate_own(t, o, &all[t->comm.rank]);
-	rc = agree(t, err);
+	if (!rc) {
+		evaluate_own(t, o, b, &all[t->comm.rank]);
+		rc = agree(t, err);
+	}
 	if (!rc)
 		lh_comm_collect(&t->comm, "losses", all, sizeof(*all));
 	for (int r = 0; !rc && r < t->comm.size; r++) {
@@ -302,7 +311,7 @@ static int64_t find_own(struct lh_team *t, const struct order *o)
 {
 	int64_t T = t->job->data.seq_len, V = t->job->model.vocab, found = 0;
 	uint64_t seed = (uint64_t)t->job->evaluation.passkey.seed;
-	int b = lh_team_look_batch(t), rc;
+	int b = lh_team_look_batch(t), rc = 0;
 	int64_t from = o->at + t->comm.rank * b;
 	int64_t n = t->job->evaluation.passkey.samples - from;
 	int *digit = lh_calloc((size_t)b, sizeof(*digit));
@@ -311,8 +320,11 @@ static int64_t find_own(struct lh_team *t, const struct order *o)
 	for (int s = 0; s < b; s++)
 		digit[s] = lh_passkey_text(seed, from + s, o->context, o->depth_percent, T,
 					   t->tokens + s * T);
-	rc = n <= 0 ? 0 : lh_model_logits(t->model, mode_of(t, o->phase), b, T, t->tokens,
-					  o->context - 1, logits, &t->trouble);
+	if (n > 0)
+		rc = lh_model_logits(t->model, mode_of(t, o->phase), b, T, t->tokens,
+				     o->context - 1, logits, &t->trouble);
+	else
+		lh_model_go_along(t->model);
 	for (int s = 0; !rc && s < b && s < n; s++)
 		found += lh_passkey_answer(logits + s * V) == digit[s];
 	free(logits);
@@ -378,6 +390,9 @@ static void obey(struct lh_team *t, const struct order *o)
 		break;
 	case PASSKEY:
 		find(t, o, &found, NULL);
+		break;
+	case FOLLOW:
+		lh_model_follow(t->model);
 		break;
 	case SNAPSHOT:
 		for (int i = LH_STATE_PARAM; i <= LH_STATE_MOMENT2; i++)
@@ -502,6 +517,13 @@ int lh_team_passkey(struct lh_team *t, const struct lh_team_passkey *p, int64_t 
 
 	give(t, &o);
 	return find(t, &o, found, err);
+}
+
+void lh_team_lead(struct lh_team *t, bool on)
+{
+	if (on)
+		give(t, &(struct order){ .task = FOLLOW });
+	lh_model_lead(t->model, on);
 }
 
 void lh_team_begin_snapshot(struct lh_team *t)

@@ -110,6 +110,8 @@ int64_t lh_team_look_round(const struct lh_team *t);
 /* Adds how many digits of a round are found, less those behind the job's samples. */
 int lh_team_passkey(struct lh_team *t, const struct lh_team_passkey *p, int64_t *found,
 		    struct lh_err *err);
+/* While it is on, forward passes of the model are this rank's alone: lh_model_lead. */
+void lh_team_lead(struct lh_team *t, bool on);
 /* To be called before a snapshot is taken (checkpoint.h), which needs all ranks. */
 void lh_team_begin_snapshot(struct lh_team *t);
 

@@ -1,65 +1,15 @@
 /* update.c: from a gradient to new weights; see model.h.
  *
  * Ranks divide the work: the gradient of a shard is summed where its moments are, that
- * rank updates it, and its weights go to all. So each rank has what is of all of them,
- * the loss and the norm, added in the same order: all come to the same bits. Where gradients
- * are divided they are summed by windows, as soon as a pass has made them (forward.c). */
+ * rank updates it, and its weights go to all, or stay there where they are divided. So each
+ * rank has what is of all of them, the loss and the norm, added in the same order: all come
+ * to the same bits. Where gradients are divided they are summed by windows, as soon as a pass
+ * has made them (windows.c). */
 #include "train/model_int.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-/* into <- [into +] the sum over ranks of what of x, the gradient of parameters first ..
- * first + count - 1, is this rank's to update. */
-static void sum_over_ranks(struct lh_model *m, float *x, int64_t first, int64_t count,
-			   float *into, bool add)
-{
-	int64_t *at = lh_calloc((size_t)m->comm.size + 1, sizeof(*at));
-
-	for (int r = 0; r <= m->comm.size; r++) {
-		int64_t place = r * m->shard - first;
-
-		at[r] = place < 0 ? 0 : place < count ? place : count;
-	}
-	lh_comm_reduce_scatter(&m->comm, "the gradient", x, at, into, add);
-	free(at);
-}
-
-/* ---- gradients that are divided --------------------------------------------- */
-
-void lh_model_open_window(struct lh_model *m, struct lh_window *w, int64_t first,
-			  int64_t count)
-{
-	if (!m->divided)
-		return;
-	w->first = first;
-	w->count = count;
-	m->ops->zero(m->dev, w->at, (size_t)count * 4);
-}
-
-void lh_model_close_window(struct lh_model *m, struct lh_window *w)
-{
-	int64_t place = w->first > m->first ? w->first - m->first : 0;
-
-	if (m->divided) /* behind the shard there is nothing of it to be written */
-		sum_over_ranks(m, w->at, w->first, w->count,
-			       m->grad + (place < m->shard ? place : 0), true);
-}
-
-float *lh_model_grad_at(const struct lh_model *m, int64_t offset)
-{
-	const struct lh_window *all[] = { &m->layer, &m->ends, &m->gains };
-
-	if (!m->divided)
-		return m->grad + offset;
-	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-		if (offset >= all[i]->first && offset < all[i]->first + all[i]->count)
-			return all[i]->at + (offset - all[i]->first);
-	LH_BUG("no window is open for the gradient of parameter %lld", (long long)offset);
-}
-
-/* ---- a step ----------------------------------------------------------------- */
 
 /* How a step went, in every rank's own words. */
 struct measured {
@@ -103,8 +53,8 @@ static int measure_ranks(struct lh_model *m, float *loss, float *grad_norm,
 	struct measured *all = lh_calloc((size_t)m->comm.size, sizeof(*all));
 	int rc;
 
-	if (!m->divided)
-		sum_over_ranks(m, m->grad, 0, m->comm.size * m->shard, own_grad(m), false);
+	if (!m->divided_grads)
+		lh_model_sum(m, m->grad, 0, m->comm.size * m->shard, own_grad(m), false);
 	measure_shard(m, &all[m->comm.rank]);
 	lh_comm_collect(&m->comm, "the loss", all, sizeof(*all));
 	rc = add_up(m, all, loss, grad_norm, err);
@@ -127,12 +77,16 @@ int lh_model_measure(struct lh_model *m, float *loss, float *grad_norm,
 /* Parameters from .. to - 1, of this rank's shard. */
 static void update(struct lh_model *m, const struct lh_adamw *opt, int64_t from, int64_t to)
 {
-	lh_act *copy = (void *)m->weight == (void *)m->param ? NULL : weight_at(m, from);
+	int64_t e = (int64_t)lh_dtype_bytes(m->ops->sizes->act_type);
+	int64_t at = from - held_first(m), place = from - m->first;
+	lh_act *copy = NULL;
 
-	if (from < to)
-		m->ops->adamw(m->dev, opt, to - from, m->param + from, copy,
-			      m->m + (from - m->first), m->v + (from - m->first),
-			      own_grad(m) + (from - m->first), m->grad_norm);
+	if (from >= to)
+		return;
+	if ((void *)m->weight != (void *)m->param)
+		copy = (char *)m->weight + at * e;
+	m->ops->adamw(m->dev, opt, to - from, m->param + at, copy, m->m + place, m->v + place,
+		      own_grad(m) + place, m->grad_norm);
 }
 
 static void gather_weights(struct lh_model *m)
@@ -153,7 +107,7 @@ void lh_model_apply(struct lh_model *m, const struct lh_adamw *opt)
 	gains.weight_decay = 0;
 	update(m, opt, from, to < d ? to : d);
 	update(m, &gains, from > d ? from : d, to);
-	if (m->comm.size == 1)
+	if (m->comm.size == 1 || m->divided_weights)
 		return;
 	gather_weights(m);
 	lh_model_weights_changed(m);

@@ -35,8 +35,8 @@ enum lh_attention { LH_ATTENTION_FULL, LH_ATTENTION_LIGHTHOUSE };
  * daemon/train/layout.h. */
 enum lh_recompute { LH_RECOMPUTE_AUTO, LH_RECOMPUTE_NONE, LH_RECOMPUTE_CHEAP,
 		    LH_RECOMPUTE_MLP, LH_RECOMPUTE_LAYER };
-/* What several devices have parts of beside the batch: gradients and moments, or these. */
-enum lh_divide { LH_DIVIDE_MOMENTS, LH_DIVIDE_GRADIENTS };
+/* What several devices have parts of beside the batch: each with what is before it. */
+enum lh_divide { LH_DIVIDE_MOMENTS, LH_DIVIDE_GRADIENTS, LH_DIVIDE_WEIGHTS };
 /* How ids become text; a file's is known to lhctl alone. */
 enum lh_tokenizer { LH_TOKENIZER_BYTES, LH_TOKENIZER_NONE, LH_TOKENIZER_FILE };
 

@@ -62,7 +62,7 @@ test('jobs of 1, 2 and 4 devices have the same losses, evaluations and looks', a
   const from = (await lhd.call('job.checkpoints', { job: first })).checkpoints.at(-1).path;
   writeFileSync(join(lhd.dir, 'c.jsonl'), JSON.stringify({ ctx: 'the lamp turns ', endings: ['3 times', 'ship'], label: 0 }) + '\n');
   const got = [];
-  for (const [devices, divide] of [[1, 'moments'], [2, 'moments'], [4, 'gradients']]) {
+  for (const [devices, divide] of [[1, 'moments'], [2, 'moments'], [4, 'gradients'], [2, 'weights']]) {
     const { evaluation, ...rest } = job(devices, 30);
     // Slowly: words come twice, and what ties is chosen by a rounding.
     const id = await submit(lhd, { ...rest, divide, model: { from }, optimizer: { lr: 2e-4 }, evaluation: { ...evaluation, passkey: { every_steps: 20, from_tokens: 64, samples: 5 },
@@ -103,6 +103,28 @@ test('jobs of 1, 2 and 4 devices have the same losses, evaluations and looks', a
       assert.ok(Math.abs(data.right - was.right) < 0.05, `${data.right} of them are found, not ${was.right}`);
     });
   }
+});
+
+test('a job whose weights are divided samples as its checkpoint does, loses a rank and goes on with the same losses', async (t) => {
+  const lhd = await fresh(t);
+  const id = await submit(lhd, { ...job(2, 40), divide: 'weights', recompute: 'mlp' });
+  const sampled = async () => (await lhd.call('job.sample', { job: id, prompt: 'the ', max_tokens: 40, temperature: 0 })).text;
+  await lhd.jobUntil(id, 'some steps', (j) => j.step >= 5);
+  assert.ok((await sampled()).length);
+  await lhd.jobUntil(id, 'a checkpoint', () => lhd.sql(`select 1 from checkpoints where job=${id} and step>0`).length > 0);
+  process.kill(ranksOf(lhd)[1], 'SIGKILL');
+  await training(lhd, id, 2, 2);
+  await lhd.call('job.pause', { job: id });
+  await lhd.jobUntil(id, 'PAUSED', (j) => j.state === 'PAUSED');
+  const live = await sampled();
+  await lhd.call('job.pause', { job: id, release: true });
+  await lhd.jobUntil(id, 'its workers are gone', () => processes(lhd).all.length === 0);
+  assert.equal(await sampled(), live, 'of the checkpoint, by one process');
+  await lhd.call('job.resume', { job: id });
+  await lhd.jobUntil(id, 'DONE', done);
+  const was = await steps(lhd, id), one = quietRun(lhd, id, { devices: 1 });
+  assert.deepEqual(was.map((s) => s.step), one.map((s) => s.step));
+  was.forEach((s, i) => assert.ok(Math.abs(s.loss - one[i].loss) < 0.01 * s.loss, `step ${s.step}: ${s.loss}, with one rank ${one[i].loss}`));
 });
 
 test('commands, pauses, another lhd and a stop find ranks as they find one worker', async (t) => {

@@ -49,13 +49,16 @@ row "collectives, sums and speed" "$(verdict $?)"
 echo "-- steps of a 530 M model"
 ranks 1 60 bench-1 ranks_bench $cpu
 ranks 2 60 bench-2 ranks_bench $cpu
-ranks 2 60 bench-divided ranks_bench $cpu gradients
+ranks 2 60 bench-gradients ranks_bench $cpu gradients
+ranks 2 60 bench-weights ranks_bench $cpu weights
 read -r one two gradient weights step < <(cat "$logs/bench-1.log" "$logs/bench-2.log" | awk '
 	$1 == "bench" { rate[$2] = $4; if ($2 == 2) { g = $5; w = $6; s = $3 } }
 	END { print rate[1] + 0, rate[2] + 0, g + 0, w + 0, s + 0 }')
 row "tokens/s, devices: 1" "$one"
 row "tokens/s, devices: 2" "$two"
-row "tokens/s, devices: 2, divide: gradients" "$(awk '$1 == "divided" { print $4 }' "$logs/bench-divided.log")"
+for divide in gradients weights; do
+	row "tokens/s, devices: 2, divide: $divide" "$(awk '$1 == "divided" { print $4 }' "$logs/bench-$divide.log")"
+done
 row "times as many" "$(awk "BEGIN { if ($one) printf \"%.3f\", $two / $one }") (bar 1.93)"
 row "of a step's ms: gradient, weights" "$gradient + $weights of $(awk "BEGIN { print $step * 1000 }")"
 [ -n "$cpu" ] || limit "1.93 / times as many tokens a second" \

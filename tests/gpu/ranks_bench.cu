@@ -1,7 +1,7 @@
 /* ranks_bench.cu: optimizer steps of a 530 M model at 98,304 tokens with Lighthouse attention,
  * a sequence a rank; and what of a step its collectives are.
  *
- *   [mpiexec.hydra -n N] ranks_bench [--cpu] [gradients]      these divided, too
+ *   [mpiexec.hydra -n N] ranks_bench [--cpu] [gradients|weights]      these divided, too
  *
  * A collective's time is that between events around it on the device's stream. On the rank
  * that comes last nobody is waited for: the least of all ranks is what it takes, the rest
@@ -30,7 +30,7 @@ struct bench {
 	std::vector<int32_t> ids;
 	struct timer timers[2];
 	bool cpu;
-	bool gradients; /* are divided */
+	enum lh_divide divide;
 };
 
 static void on_note(void *arg, const char *what, bool begins)
@@ -72,8 +72,9 @@ static void open_model(struct bench *b)
 	struct lh_job_model shape = { };
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_lighthouse *g = &b->mode.geometry;
-	struct lh_division division = { b->r.comm, b->gradients };
+	struct lh_division division = { };
 
+	division.comm = b->r.comm, division.divide = b->divide;
 	shape.vocab = b->cpu ? 512 : 128256, shape.layers = b->cpu ? 2 : 30;
 	shape.dim = b->cpu ? 128 : 1024;
 	shape.heads = shape.kv_heads = b->cpu ? 1 : 8;
@@ -124,7 +125,9 @@ int main(int argc, char **argv)
 	int size;
 
 	b.cpu = ranks_has(argc, argv, "--cpu");
-	b.gradients = ranks_has(argc, argv, "gradients");
+	b.divide = ranks_has(argc, argv, "weights")	? LH_DIVIDE_WEIGHTS :
+		   ranks_has(argc, argv, "gradients") ? LH_DIVIDE_GRADIENTS :
+							LH_DIVIDE_MOMENTS;
 	b.tokens = b.cpu ? 512 : 98304;
 	ranks_open(&b.r, b.cpu ? &lh_ops_cpu : &lh_ops_cuda);
 	size = b.r.comm.size;
@@ -143,9 +146,11 @@ int main(int argc, char **argv)
 		ms[i] = ranks_least(&b.r, own);
 		waited = std::max(waited, ranks_most(&b.r, own) - ms[i]);
 	}
-	if (b.gradients && !b.r.comm.rank) /* theirs are many collectives a step */
-		printf("%d ranks, gradients divided: %.4f s a step\n"
-		       "divided %d %.4f %.0f\n", size, s, size, s, (double)b.tokens * size / s);
+	if (b.divide && !b.r.comm.rank) /* theirs are many collectives a step */
+		printf("%d ranks, %s divided: %.4f s a step\n"
+		       "divided %d %.4f %.0f\n", size,
+		       b.divide == LH_DIVIDE_WEIGHTS ? "weights" : "gradients", s, size, s,
+		       (double)b.tokens * size / s);
 	else if (!b.r.comm.rank)
 		printf("%d ranks: %.4f s a step; the gradient %.2f ms, the weights %.2f ms, and "
 		       "at most %.2f ms of waiting for another rank\n"

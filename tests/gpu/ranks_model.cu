@@ -3,8 +3,9 @@
  *
  *   mpiexec.hydra -n 2 ranks_model [--cpu] f32|bf16
  *
- * Each rank has both, and a third whose gradients are divided, too. Every step begins from the state of the one that is alone on rank 0:
- * what differs is the order of a few sums. Float32 has a bar; of bf16 the bar is how far
+ * Each rank has both, the latter three times: with moments, gradients and weights divided.
+ * Every step begins from the state of the one that is alone on rank 0: what differs is the
+ * order of a few sums. Float32 has a bar; of bf16 the bar is how far
  * runs of one GPU lie apart that divide the batch into other micro-batches. */
 #include "ranks.cuh"
 
@@ -14,7 +15,7 @@ extern "C" {
 #include "train/rng.h"
 }
 
-enum { S = 4, V = 4099, STEPS = 8 };
+enum { S = 4, V = 4099, STEPS = 8, DIVISIONS = LH_DIVIDE_WEIGHTS + 1 };
 static const double F32_BAR = 1e-5, SPREADS = 1.5 /* they are samples themselves */,
 		    LEAST_BAR = 1e-6;
 
@@ -27,7 +28,7 @@ struct twins {
 	struct ranks r;
 	int64_t T, n, first, count; /* parameters of all, and of the shard */
 	struct lh_attention_mode mode;
-	struct lh_model *alone, *shared, *divided;
+	struct lh_model *alone, *shared[DIVISIONS];
 	std::vector<int32_t> tokens, targets; /* (S, T) */
 };
 
@@ -49,7 +50,6 @@ static struct lh_model *model_of(struct twins *w, const struct lh_division *divi
 static void open_twins(struct twins *w, bool lighthouse)
 {
 	const struct lh_comm *c = &w->r.comm;
-	struct lh_division moments = { *c, false }, gradients = { *c, true };
 	int64_t shard;
 
 	w->mode = { };
@@ -63,8 +63,12 @@ static void open_twins(struct twins *w, bool lighthouse)
 		w->mode.dense[0] = true;
 	}
 	w->alone = model_of(w, NULL);
-	w->shared = model_of(w, &moments);
-	w->divided = model_of(w, &gradients);
+	for (int i = 0; i < DIVISIONS; i++) {
+		struct lh_division division = { };
+
+		division.comm = *c, division.divide = (enum lh_divide)i;
+		w->shared[i] = model_of(w, &division);
+	}
 	w->n = lh_model_param_count(w->alone);
 	shard = lh_layout_shard(w->n, c->size);
 	w->first = std::min(shard * c->rank, w->n);
@@ -74,8 +78,8 @@ static void open_twins(struct twins *w, bool lighthouse)
 static void close_twins(struct twins *w)
 {
 	lh_model_free(w->alone);
-	lh_model_free(w->shared);
-	lh_model_free(w->divided);
+	for (struct lh_model *m : w->shared)
+		lh_model_free(m);
 }
 
 /* Walks through the vocabulary, which can be learnt. */
@@ -106,12 +110,12 @@ static void start_alike(struct twins *w)
 			ranks_die(&err);
 		lh_comm_share(&w->r.comm, "the state", x.data(), x.size() * sizeof(float));
 		lh_model_write(w->alone, which, 0, w->n, x.data());
-		lh_model_write(w->shared, which, 0, w->n, x.data());
-		lh_model_write(w->divided, which, 0, w->n, x.data());
+		for (struct lh_model *m : w->shared)
+			lh_model_write(m, which, 0, w->n, x.data());
 	}
 	lh_model_weights_changed(w->alone);
-	lh_model_weights_changed(w->shared);
-	lh_model_weights_changed(w->divided);
+	for (struct lh_model *m : w->shared)
+		lh_model_weights_changed(m);
 }
 
 /* Sequences from, from + 1, ... of the batch, so many at once. */
@@ -198,8 +202,8 @@ static bool check_steps(struct twins *w, bool lighthouse, bool f32)
 			single = run(w, w->alone, 0, S, 1);
 		}
 		halves = run(w, w->alone, 0, S, share); /* the shape of a rank's */
-		compare(w, &ranks, run(w, w->shared, from, share, share), halves);
-		compare(w, &ranks, run(w, w->divided, from, share, share), halves);
+		for (struct lh_model *m : w->shared)
+			compare(w, &ranks, run(w, m, from, share, share), halves);
 		if (!f32) {
 			compare(w, &spread, whole, halves);
 			compare(w, &spread, single, halves);

@@ -18,7 +18,7 @@ static void check_groups(const struct lh_comm *c, struct kind k)
 		return;
 	k.context = 2;
 	check_some_steps(c, k, FEW);
-	k.gradients = true;
+	k.divide = LH_DIVIDE_WEIGHTS;
 	check_some_steps(c, k, FEW);
 }
 

@@ -202,9 +202,9 @@ static void fixed_tensors_stay(void **state)
 	}
 }
 
-/* Weights and gradients are whole, and end with the last shard; or gradients are a shard
- * and what a pass makes at once: a layer, an embedding, gains. */
-static void ranks_divide_the_moments_and_gradients(void **state)
+/* Weights and gradients are whole, and end with the last shard; or one or both are a shard
+ * and what a pass is at: a layer, an embedding, gains. */
+static void ranks_divide_the_state(void **state)
 {
 	struct lh_attention_mode mode = { .recompute = LH_RECOMPUTE_NONE };
 	struct lh_layout l = { .model = &config, .sizes = &lh_sizes_cpu, .B = B, .T = T,
@@ -216,7 +216,7 @@ static void ranks_divide_the_moments_and_gradients(void **state)
 	(void)state;
 	lh_layout_measure(&l, &bytes);
 	assert_int_equal(bytes.state, 16 * n);
-	l.divided = true;
+	l.divide = LH_DIVIDE_GRADIENTS;
 	lh_layout_measure(&l, &bytes);
 	assert_int_equal(bytes.state, 16 * n); /* alone there is nothing to divide */
 	for (l.ranks = 2; l.ranks < 6; l.ranks++) {
@@ -224,12 +224,19 @@ static void ranks_divide_the_moments_and_gradients(void **state)
 
 		assert_int_equal(shard % 64, 0);
 		assert_in_range(l.ranks * shard, n, n + 64 * l.ranks);
-		l.divided = false;
+		l.divide = LH_DIVIDE_MOMENTS;
 		lh_layout_measure(&l, &bytes);
 		assert_int_equal(bytes.state, 8 * l.ranks * shard + 8 * shard);
-		l.divided = true;
+		l.divide = LH_DIVIDE_GRADIENTS;
 		lh_layout_measure(&l, &bytes);
 		assert_int_equal(bytes.state, 4 * l.ranks * shard + 12 * shard + 4 * made);
+		l.divide = LH_DIVIDE_WEIGHTS;
+		lh_layout_measure(&l, &bytes);
+		assert_int_equal(bytes.state, 16 * shard + 2 * 4 * made);
+		l.sizes = &lh_sizes_cuda; /* of which there are copies, too */
+		lh_layout_measure(&l, &bytes);
+		assert_int_equal(bytes.state, 18 * shard + (4 + 2) * made);
+		l.sizes = &lh_sizes_cpu;
 	}
 }
 
@@ -264,13 +271,40 @@ static void auto_takes_the_least_that_fits(void **state)
 			 LH_ETOOBIG);
 }
 
+/* Of several ranks what may yet be divided is named first. */
+static void what_does_not_fit_may_be_divided(void **state)
+{
+	static const struct {
+		int ranks;
+		enum lh_divide divide;
+		const char *hint;
+	} cases[] = { { 2, LH_DIVIDE_MOMENTS, "divide: gradients or weights keeps" },
+		      { 2, LH_DIVIDE_GRADIENTS, "divide: weights keeps" },
+		      { 2, LH_DIVIDE_WEIGHTS, "a smaller model" },
+		      { 1, LH_DIVIDE_MOMENTS, "a smaller model" } };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct lh_attention_mode mode = mode_of(true);
+		struct lh_layout l = { .model = &config, .sizes = &lh_sizes_cpu, .B = B,
+				       .T = T, .train = true, .ranks = cases[i].ranks,
+				       .divide = cases[i].divide };
+		struct lh_err err = LH_ERR_INIT;
+
+		mode.recompute = LH_RECOMPUTE_AUTO;
+		assert_int_equal(lh_layout_choose(&l, &mode, 1, &err), LH_ETOOBIG);
+		assert_int_equal(strncmp(err.hint, cases[i].hint, strlen(cases[i].hint)), 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_must_live_is_apart),
 		cmocka_unit_test(fixed_tensors_stay),
-		cmocka_unit_test(ranks_divide_the_moments_and_gradients),
+		cmocka_unit_test(ranks_divide_the_state),
 		cmocka_unit_test(auto_takes_the_least_that_fits),
+		cmocka_unit_test(what_does_not_fit_may_be_divided),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -24,13 +24,29 @@ static void check_lighthouse(const struct lh_comm *c)
 
 static void check_divided(const struct lh_comm *c)
 {
-	check_steps(c, (struct kind){ .gradients = true });
-	check_free_run(c, (struct kind){ .gradients = true }, 1e-5f);
+	check_steps(c, (struct kind){ .divide = LH_DIVIDE_GRADIENTS });
+	check_free_run(c, (struct kind){ .divide = LH_DIVIDE_GRADIENTS }, 1e-5f);
 }
 
 static void check_divided_lighthouse(const struct lh_comm *c)
 {
-	const struct kind k = { .gradients = true, .lighthouse = true, .tied = true };
+	const struct kind k = { .divide = LH_DIVIDE_GRADIENTS, .lighthouse = true,
+				.tied = true };
+
+	check_steps(c, k);
+	check_free_run(c, k, 1e-3f);
+}
+
+static void check_weights(const struct lh_comm *c)
+{
+	check_steps(c, (struct kind){ .divide = LH_DIVIDE_WEIGHTS });
+	check_free_run(c, (struct kind){ .divide = LH_DIVIDE_WEIGHTS }, 1e-5f);
+}
+
+static void check_weights_lighthouse(const struct lh_comm *c)
+{
+	const struct kind k = { .divide = LH_DIVIDE_WEIGHTS, .lighthouse = true, .tied = true,
+				.recompute = LH_RECOMPUTE_LAYER };
 
 	check_steps(c, k);
 	check_free_run(c, k, 1e-3f);
@@ -39,7 +55,7 @@ static void check_divided_lighthouse(const struct lh_comm *c)
 static void check_same_bits(const struct lh_comm *c)
 {
 	check_same_bits_of(c, (struct kind){ 0 });
-	check_same_bits_of(c, (struct kind){ .gradients = true });
+	check_same_bits_of(c, (struct kind){ .divide = LH_DIVIDE_GRADIENTS });
 }
 
 /* What goes wrong on one is told on all, and they stay in step. */
@@ -75,7 +91,7 @@ static void check_nan_of(const struct lh_comm *c, struct kind k)
 	draw(&w, 0);
 	forward_backward(w.shared, &w, w.first, w.share);
 	/* Of whole gradients the last rank's, for the first's shard; or the first's own. */
-	if (c->rank == (k.gradients ? 0 : c->size - 1))
+	if (c->rank == (k.divide ? 0 : c->size - 1))
 		lh_model_write(w.shared, LH_STATE_GRAD, 0, 1, &nan);
 	RANKS_CHECK(!lh_model_measure(w.shared, &loss, &norm, &err));
 	RANKS_CHECK(isnan(norm) && isfinite(loss));
@@ -87,12 +103,15 @@ static void check_nan_of(const struct lh_comm *c, struct kind k)
 static void check_nan(const struct lh_comm *c)
 {
 	check_nan_of(c, (struct kind){ 0 });
-	check_nan_of(c, (struct kind){ .gradients = true });
+	check_nan_of(c, (struct kind){ .divide = LH_DIVIDE_GRADIENTS });
+	check_nan_of(c, (struct kind){ .divide = LH_DIVIDE_WEIGHTS });
 }
 
 static const struct ranks_case cases[] = {
 	{ "divided", check_divided },
 	{ "divided_lighthouse", check_divided_lighthouse },
+	{ "weights", check_weights },
+	{ "weights_lighthouse", check_weights_lighthouse },
 	{ "full", check_full },		  { "lighthouse", check_lighthouse },
 	{ "same_bits", check_same_bits }, { "error", check_error },
 	{ "nan", check_nan },
@@ -104,6 +123,7 @@ static void one_rank_is_the_whole(void **state)
 	check_full(&LH_COMM_ALONE);
 	check_lighthouse(&LH_COMM_ALONE);
 	check_divided(&LH_COMM_ALONE);
+	check_weights(&LH_COMM_ALONE);
 }
 
 static void two_ranks_train_as_one(void **state)
@@ -113,6 +133,8 @@ static void two_ranks_train_as_one(void **state)
 	ranks_run(2, "lighthouse");
 	ranks_run(2, "divided");
 	ranks_run(2, "divided_lighthouse");
+	ranks_run(2, "weights");
+	ranks_run(2, "weights_lighthouse");
 }
 
 static void four_ranks_train_as_one(void **state)
@@ -122,6 +144,8 @@ static void four_ranks_train_as_one(void **state)
 	ranks_run(4, "lighthouse");
 	ranks_run(4, "divided");
 	ranks_run(4, "divided_lighthouse");
+	ranks_run(4, "weights");
+	ranks_run(4, "weights_lighthouse");
 }
 
 static void ranks_have_the_same_bits(void **state)

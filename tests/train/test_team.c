@@ -18,6 +18,7 @@
 #include "join/launcher.h"
 #include "lighthouse/shard.h"
 #include "train/checkpoint.h"
+#include "train/sample.h"
 #include "train/team.h"
 
 #define C (&(struct lh_comm){ .rank = 0 }) /* what RANKS_CHECK names: rank 0 */
@@ -54,10 +55,14 @@ static void pack(int bad)
 }
 
 /* In a directory of an attempt of its own: ranks meet on its board. */
-static void run(int n, const char *name)
+static void run(int n, enum lh_divide divide, const char *name)
 {
-	char *attempt = lh_asprintf("%s/attempt-%s-%d", scratch_dir, name, n);
+	static int attempts;
+	char *attempt = lh_asprintf("%s/attempt-%d", scratch_dir, ++attempts);
+	char number[12];
 
+	snprintf(number, sizeof(number), "%d", divide);
+	setenv("TEST_DIVIDE", number, 1);
 	assert_int_equal(mkdir(attempt, 0700), 0);
 	setenv("TEST_ATTEMPT", attempt, 1);
 	ranks_run(n, name);
@@ -170,6 +175,32 @@ static void check_passkeys(int size)
 		lh_team_close(&team);
 	}
 	RANKS_CHECK(found[0] == found[1] && found[0] > 0 && found[0] < 9);
+}
+
+/* What only rank 0 does: the others go along, and train on. */
+static void check_sample(int size)
+{
+	struct lh_sample_args args = { .prompt = "a", .prompt_bytes = 1, .max_tokens = 40,
+				       .temperature = 1, .top_p = 1, .seed = 7 };
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+	json_t *result[2][2];
+	float loss, norm;
+
+	for (int k = 0; k < 2; k++) {
+		open_team(k ? size : 1);
+		for (int i = 0; i < 2; i++) {
+			lh_team_lead(&team, true);
+			RANKS_CHECK(!lh_sample_run(team.model, &job, 0, &args, NULL, NULL,
+						   &result[k][i], &err));
+			lh_team_lead(&team, false);
+			make_step(4 * i, &loss, &norm);
+		}
+		lh_team_close(&team);
+	}
+	RANKS_CHECK(json_integer_value(json_object_get(result[0][0], "tokens")) > 9);
+	RANKS_CHECK(json_equal(result[1][0], result[0][0]));
+	RANKS_CHECK(json_integer_value(json_object_get(result[1][1], "tokens")) > 9);
 }
 
 /* The rank that comes to the bad window in the step at a place; -1: none does. */
@@ -317,6 +348,7 @@ static const struct {
 	void (*run)(int size);
 } cases[] = { { "step", check_step }, { "bad_data", check_bad_data },
 	      { "save", check_save }, { "load", check_load }, { "no_load", check_no_load },
+	      { "sample", check_sample },
 	      { "passkeys", check_passkeys }, { "load_weights", check_load_weights } };
 
 static int in_rank(const char *name)
@@ -338,7 +370,7 @@ static int in_rank(const char *name)
 	config = (struct lh_team_config){ .job = &job, .ops = &lh_ops_cpu, .rank = rank,
 					  .size = size, .peers = peers };
 	job.devices = size;
-	job.divide = size == 4 ? LH_DIVIDE_GRADIENTS : LH_DIVIDE_MOMENTS;
+	job.divide = (enum lh_divide)ranks_number("TEST_DIVIDE");
 	job.model.vocab = VOCAB; /* as if the data had changed since they were checked */
 	if (rank)
 		rc = lh_team_follow(&config, &err);
@@ -355,35 +387,51 @@ static void a_step_is_that_of_one_rank(void **state)
 {
 	(void)state;
 	pack(-1);
-	run(2, "step");
-	run(4, "step");
+	run(2, LH_DIVIDE_MOMENTS, "step");
+	run(4, LH_DIVIDE_GRADIENTS, "step");
+	run(2, LH_DIVIDE_WEIGHTS, "step");
+	run(4, LH_DIVIDE_WEIGHTS, "step");
 }
 
 static void hidden_digits_are_asked_for_by_all(void **state)
 {
 	(void)state;
 	pack(-1);
-	run(2, "passkeys");
-	run(4, "passkeys");
+	run(2, LH_DIVIDE_MOMENTS, "passkeys");
+	run(4, LH_DIVIDE_WEIGHTS, "passkeys");
+}
+
+static void rank_0_samples_as_it_would_alone(void **state)
+{
+	(void)state;
+	pack(-1);
+	run(2, LH_DIVIDE_GRADIENTS, "sample");
+	run(2, LH_DIVIDE_WEIGHTS, "sample");
+	run(4, LH_DIVIDE_WEIGHTS, "sample");
 }
 
 static void bad_data_are_an_error_of_all_and_they_go_on(void **state)
 {
 	(void)state;
 	pack(9);
-	run(2, "bad_data");
-	run(4, "bad_data");
+	run(2, LH_DIVIDE_MOMENTS, "bad_data");
+	run(4, LH_DIVIDE_WEIGHTS, "bad_data");
 }
 
 static void a_checkpoint_is_for_any_number_of_ranks(void **state)
 {
 	(void)state;
 	pack(-1);
-	run(2, "save");
-	run(4, "load");
-	run(2, "load");
-	run(2, "load_weights");
-	run(2, "no_load");
+	run(2, LH_DIVIDE_MOMENTS, "save");
+	run(4, LH_DIVIDE_GRADIENTS, "load");
+	run(2, LH_DIVIDE_MOMENTS, "load");
+	run(2, LH_DIVIDE_WEIGHTS, "load");
+	run(2, LH_DIVIDE_MOMENTS, "load_weights");
+	run(2, LH_DIVIDE_MOMENTS, "no_load");
+	run(4, LH_DIVIDE_WEIGHTS, "save");
+	run(2, LH_DIVIDE_GRADIENTS, "load");
+	run(4, LH_DIVIDE_WEIGHTS, "load");
+	run(4, LH_DIVIDE_WEIGHTS, "load_weights");
 }
 
 int main(int argc, char **argv)
@@ -391,6 +439,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		SCRATCH_TEST(a_step_is_that_of_one_rank),
 		SCRATCH_TEST(hidden_digits_are_asked_for_by_all),
+		SCRATCH_TEST(rank_0_samples_as_it_would_alone),
 		SCRATCH_TEST(bad_data_are_an_error_of_all_and_they_go_on),
 		SCRATCH_TEST(a_checkpoint_is_for_any_number_of_ranks),
 	};

@@ -19,10 +19,10 @@ static struct lh_dev *dev;
 
 struct kind {
 	bool lighthouse;
-	bool gradients; /* are divided, too; then also over micro-batches */
-	bool tied;      /* with biases and norms of q and k */
-	int context;    /* ranks that share a sequence, 0 = 1 */
-	enum lh_recompute recompute; /* of those: 0 = none */
+	enum lh_divide divide; /* more than moments: also over micro-batches */
+	bool tied;             /* with biases and norms of q and k */
+	int context;           /* ranks that share a sequence, 0 = 1 */
+	enum lh_recompute recompute; /* none where it is not given */
 };
 
 /* One that is alone and its twin of several ranks. */
@@ -47,7 +47,7 @@ static inline void divide(struct twins *w, const struct lh_comm *c, struct kind 
 
 	w->share = S * W / c->size;
 	w->first = c->rank / W * w->share;
-	w->micro = k.gradients || W > 1 ? 1 : w->share;
+	w->micro = k.divide || W > 1 ? 1 : w->share;
 	w->context = LH_COMM_ALONE;
 	if (W > 1)
 		RANKS_CHECK(!lh_comm_split(c, "a sequence", c->rank / W, &w->context, &err));
@@ -55,7 +55,7 @@ static inline void divide(struct twins *w, const struct lh_comm *c, struct kind 
 
 static inline void open_twins(struct twins *w, const struct lh_comm *c, struct kind k)
 {
-	struct lh_division division = { .comm = *c, .gradients = k.gradients };
+	struct lh_division division = { .comm = *c, .divide = k.divide };
 	const struct lh_job_model shape = { .vocab = V, .dim = 16, .layers = 3, .heads = 2,
 					    .kv_heads = 1, .head_dim = 8, .ffn_dim = 24,
 					    .rope_theta = 10000, .norm_eps = 1e-5,
@@ -267,8 +267,7 @@ static inline void check_same_bits_of(const struct lh_comm *c, struct kind k)
 		run_shared(&w);
 		apply(w.shared, step);
 	}
-	RANKS_CHECK(!lh_model_read(w.shared, LH_STATE_PARAM, 0, w.n, all + c->rank * w.n,
-				   NULL));
+	RANKS_CHECK(!lh_model_read_whole(w.shared, LH_STATE_PARAM, all + c->rank * w.n, NULL));
 	lh_comm_collect(c, "weights", all, (size_t)w.n * sizeof(*all));
 	for (int r = 1; r < c->size; r++)
 		RANKS_CHECK(!memcmp(all, all + r * w.n, (size_t)w.n * sizeof(*all)));
