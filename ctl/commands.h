@@ -14,7 +14,7 @@ extern const struct ctl_command ctl_cmd_pack, ctl_cmd_estimate, ctl_cmd_submit,
 	ctl_cmd_completion, ctl_cmd_restart, ctl_cmd_set,
 	ctl_cmd_eval, ctl_cmd_priority, ctl_cmd_annotate,
 	ctl_cmd_replay, ctl_cmd_devices, ctl_cmd_export, ctl_cmd_import,
-	ctl_cmd_data;
+	ctl_cmd_data, ctl_cmd_ids;
 /* All of them, in the order of the usage; NULL ends it. main.c. */
 extern const struct ctl_command *const ctl_commands[];
 

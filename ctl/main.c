@@ -11,8 +11,8 @@
 #include "lighthouse/version.h"
 
 const struct ctl_command *const ctl_commands[] = {
-	&ctl_cmd_pack, &ctl_cmd_data, &ctl_cmd_import, &ctl_cmd_check,
-	&ctl_cmd_estimate, &ctl_cmd_submit, &ctl_cmd_replay, &ctl_cmd_ls,
+	&ctl_cmd_pack, &ctl_cmd_data, &ctl_cmd_ids, &ctl_cmd_import,
+	&ctl_cmd_check, &ctl_cmd_estimate, &ctl_cmd_submit, &ctl_cmd_replay, &ctl_cmd_ls,
 	&ctl_cmd_show, &ctl_cmd_watch, &ctl_cmd_switch, &ctl_cmd_pause,
 	&ctl_cmd_resume, &ctl_cmd_cancel, &ctl_cmd_checkpoint, &ctl_cmd_set,
 	&ctl_cmd_eval, &ctl_cmd_priority, &ctl_cmd_annotate, &ctl_cmd_rule,

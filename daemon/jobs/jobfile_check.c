@@ -148,13 +148,21 @@ static int check_passkey(const struct lh_job *job, const struct lh_node *root,
 			 struct lh_err *err)
 {
 	const char *path = "evaluation.passkey.every_steps";
+	bool bytes = lh_job_tokenizer(job) == LH_TOKENIZER_BYTES;
+	bool file = *job->evaluation.passkey.file;
 
+	if (bytes && file) {
+		lh_err_set(err, LH_EJOBFILE, "the job's ids are bytes, whose words are built in");
+		lh_err_hint(err, "leave it out; or name the tokenizer in data.tokenizer");
+		return blame(root, "evaluation.passkey.file", err);
+	}
 	if (!job->evaluation.passkey.every_steps)
 		return 0;
-	if (lh_job_tokenizer(job) != LH_TOKENIZER_BYTES) {
-		lh_err_set(err, LH_EJOBFILE, "digits are hidden in bytes, and the job's ids "
-			   "are none");
-		lh_err_hint(err, "data.tokenizer: bytes, or every_steps: 0");
+	if (!bytes && !file) {
+		lh_err_set(err, LH_EJOBFILE, "the job's ids are not bytes, and it has no words "
+			   "to hide digits in");
+		lh_err_hint(err, "evaluation.passkey.file: 'lhctl ids --passkey' makes it of a "
+			    "tokenizer; or every_steps: 0");
 		return blame(root, path, err);
 	}
 	if (job->data.seq_len >= LH_PASSKEY_CONTEXT_MIN)
@@ -334,15 +342,18 @@ static int check_shard(const struct lh_job *job, const char *path, int64_t need,
 	return rc;
 }
 
-static int check_tokenizer(const struct lh_job *job, struct lh_err *err)
+/* *hash: of its file, 0 where the job names none. */
+static int check_tokenizer(const struct lh_job *job, uint64_t *hash, struct lh_err *err)
 {
 	struct lh_vocabulary v;
 
+	*hash = 0;
 	if (lh_job_tokenizer(job) != LH_TOKENIZER_FILE)
 		return 0;
 	if (lh_vocabulary_read(&v, job->data.tokenizer, err))
 		return lh_fs_exists(job->data.tokenizer) ? err->code :
 			lh_err_hint(err, "bytes, none, or a path relative to the job file");
+	*hash = v.hash;
 	if (v.size <= job->model.vocab)
 		return 0;
 	lh_err_set(err, LH_EDATA, "'%s' has ids up to %" PRId64 ", model.vocab is %" PRId64,
@@ -351,13 +362,55 @@ static int check_tokenizer(const struct lh_job *job, struct lh_err *err)
 			   v.size);
 }
 
+/* Of ids that a file has for evaluations; neither need be told. */
+static int check_same_tokenizer(const struct lh_job *job, const char *path, uint64_t theirs,
+				uint64_t ours, struct lh_err *err)
+{
+	bool bytes = lh_job_tokenizer(job) == LH_TOKENIZER_BYTES;
+
+	if (!theirs || theirs == ours || (!ours && !bytes))
+		return 0;
+	lh_err_set(err, LH_EDATA, "'%s': its ids are of another tokenizer than the job's",
+		   path);
+	return lh_err_hint(err, "'lhctl ids' makes them of the tokenizer that data.tokenizer "
+			   "names");
+}
+
+static int check_passkey_words(const struct lh_job *job, uint64_t tokenizer,
+			       struct lh_err *err)
+{
+	const char *path = job->evaluation.passkey.file;
+	struct lh_passkey_words w;
+	int rc = *path ? lh_passkey_words_read(&w, job, err) : 0;
+
+	if (rc || !*path)
+		return rc;
+	rc = check_same_tokenizer(job, path, w.tokenizer, tokenizer, err);
+	lh_passkey_words_release(&w);
+	return rc;
+}
+
+static int check_choices_file(const struct lh_job *job, const char *path,
+			      uint64_t tokenizer, struct lh_err *err)
+{
+	struct lh_choices c;
+	int rc = lh_choices_read(&c, path, job, err);
+
+	if (!rc)
+		rc = check_same_tokenizer(job, path, c.tokenizer, tokenizer, err);
+	lh_choices_release(&c);
+	return rc;
+}
+
 int lh_jobfile_check_data(const struct lh_job *job, const struct lh_node *root,
 			  struct lh_err *err)
 {
 	/* A sequence of documents that are kept apart is filled up. */
 	int64_t need = job->data.documents == LH_DOCUMENTS_ATTEND ? job->data.seq_len + 1 : 2;
+	const struct lh_job_set *quiz = job->evaluation.choices.files;
+	uint64_t tokenizer;
 
-	if (check_tokenizer(job, err))
+	if (check_tokenizer(job, &tokenizer, err))
 		return blame(root, "data.tokenizer", err);
 	for (int i = 0; i < job->data.train_count; i++)
 		if (check_shard(job, job->data.train[i], need, err))
@@ -365,13 +418,11 @@ int lh_jobfile_check_data(const struct lh_job *job, const struct lh_node *root,
 	for (int i = 0; i < job->data.validation_count; i++)
 		if (check_shard(job, job->data.validation[i].path, 2, err))
 			return blame(root, "data.validation", err);
-	for (int i = 0; i < job->evaluation.choices.file_count; i++) {
-		struct lh_choices c;
-
-		if (lh_choices_read(&c, job->evaluation.choices.files[i].path, job, err))
+	if (check_passkey_words(job, tokenizer, err))
+		return blame(root, "evaluation.passkey.file", err);
+	for (int i = 0; i < job->evaluation.choices.file_count; i++)
+		if (check_choices_file(job, quiz[i].path, tokenizer, err))
 			return blame(root, "evaluation.choices.files", err);
-		lh_choices_release(&c);
-	}
 	return 0;
 }
 
@@ -456,6 +507,7 @@ void lh_job_release(struct lh_job *job)
 		free(job->data.validation[i].name);
 		free(job->data.validation[i].path);
 	}
+	free(job->evaluation.passkey.file);
 	for (int i = 0; i < job->evaluation.choices.file_count; i++) {
 		free(job->evaluation.choices.files[i].name);
 		free(job->evaluation.choices.files[i].path);

@@ -152,6 +152,20 @@ static int read_text(struct reader *r, struct lh_choice *item)
 	return 0;
 }
 
+/* Lines that tell it tell of one. */
+static int read_tokenizer(struct reader *r)
+{
+	const char *text = json_string_value(json_object_get(r->line, "tokenizer"));
+	uint64_t hash = text ? strtoull(text, NULL, 16) : 0;
+
+	if (hash && r->c->tokenizer && hash != r->c->tokenizer)
+		return bad(r, "its ids are of another tokenizer than those before",
+			   "a file for each tokenizer");
+	if (hash)
+		r->c->tokenizer = hash;
+	return 0;
+}
+
 static int read_ids(struct reader *r, struct lh_choice *item)
 {
 	const json_t *texts = json_object_get(r->line, "endings");
@@ -159,6 +173,8 @@ static int read_ids(struct reader *r, struct lh_choice *item)
 	int rc = read_parts(r, "ctx_ids", "endings_ids", &ctx, &endings);
 	size_t i;
 
+	if (!rc)
+		rc = read_tokenizer(r);
 	if (!rc)
 		rc = add_ids(r, ctx);
 	if (!rc)
@@ -215,7 +231,7 @@ static int read_item(struct reader *r, struct lh_choice *item)
 			   "{\"ctx\": \"...\", \"endings\": [\"...\", \"...\"], \"label\": 0}");
 	if (!ids && lh_job_tokenizer(r->job) != LH_TOKENIZER_BYTES)
 		return bad(r, "the job's ids are not bytes, and the item has no ids",
-			   "add \"ctx_ids\" and \"endings_ids\", by the job's tokenizer");
+			   "'lhctl ids' adds them, of the job's tokenizer");
 	*item = (struct lh_choice){ .from = r->c->id_count };
 	rc = ids ? read_ids(r, item) : read_text(r, item);
 	if (!rc)

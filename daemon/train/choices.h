@@ -6,9 +6,10 @@
  *
  * The fields of text are for jobs whose ids are bytes; a blank is put between them
  * where neither has one. Other jobs need ids, `ctx_ids` and `endings_ids`, taken as
- * they are; where a line has both, ids are what the model sees. Any other field is
- * passed over; what a harness does to the text before (a heading, a prompt) is for who
- * writes the file.
+ * they are; where a line has both, ids are what the model sees. 'lhctl ids' adds them
+ * to lines of text, and `tokenizer`, 16 hex digits, the xxh64 of the file that they are
+ * of. Any other field is passed over; what a harness does to the text before (a
+ * heading, a prompt) is for who writes the file.
  *
  * Scores are those of EleutherAI's lm-evaluation-harness. An ending's is the sum of the
  * log-probabilities of its ids after the context; `acc` is the share of items whose
@@ -46,6 +47,7 @@ struct lh_choices {
 	struct lh_choice *items;
 	int64_t count;
 	int64_t cut;     /* items whose context was too long */
+	uint64_t tokenizer; /* of the ids, 0: it is not told */
 	int64_t longest; /* ids that a model is given of one ending */
 };
 

@@ -15,7 +15,6 @@
 #include <inttypes.h>
 
 #include "base/fs.h"
-#include "lighthouse/shard.h"
 #include "train/passkey.h"
 
 /* ---- selection ------------------------------------------------------------- */
@@ -81,10 +80,11 @@ int lh_loop_may_passkey(const struct lh_loop *l, struct lh_err *err)
 {
 	const struct lh_job_data *d = &l->job->data;
 
-	if (lh_job_tokenizer(l->job) != LH_TOKENIZER_BYTES || l->job->model.vocab < LH_BYTES_VOCAB) {
-		lh_err_set(err, LH_ESTATE, "digits are hidden in bytes, and the job's ids are "
-			   "none");
-		return lh_err_hint(err, "data.tokenizer: bytes");
+	if (!l->team.words.filler_count) {
+		lh_err_set(err, LH_ESTATE, "the job's ids are not bytes, and it has no words to "
+			   "hide digits in");
+		return lh_err_hint(err, "evaluation.passkey.file, in the job file: 'lhctl ids "
+				   "--passkey' makes it of a tokenizer");
 	}
 	if (d->seq_len >= LH_PASSKEY_CONTEXT_MIN)
 		return 0;

@@ -155,7 +155,7 @@ void lh_look_add_take(struct lh_loop *l, json_t *told, enum lh_look look,
  * No state of training is touched, in all of these. */
 int lh_loop_look_selection(struct lh_loop *l, const char *reason, json_t *told,
 			   struct lh_err *err);
-/* Whether the job's ids are bytes and its sequences long enough; LH_ESTATE. */
+/* Whether the job has words to hide digits in, and sequences long enough; LH_ESTATE. */
 int lh_loop_may_passkey(const struct lh_loop *l, struct lh_err *err);
 /* Contexts by depths; told to end, it leaves off and sets l->abandoned. */
 int lh_loop_look_passkey(struct lh_loop *l, const struct lh_attention_mode *mode,

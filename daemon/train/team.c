@@ -8,7 +8,6 @@
 
 #include "base/fs.h"
 #include "train/checkpoint.h"
-#include "train/passkey.h"
 
 enum task { MAKE_MODEL, PREPARE, INIT, LOAD, BEGIN, MICRO, MEASURE, APPLY, EVALUATE,
 	    PASSKEY, FOLLOW, SNAPSHOT, END };
@@ -70,7 +69,8 @@ static int open_own(struct lh_team *t, struct lh_err *err)
 		c->ops->set_deterministic(t->dev);
 	if (c->cache)
 		c->ops->cache(t->dev, c->cache);
-	return lh_data_open(&t->data, t->job, err);
+	rc = lh_passkey_words_read(&t->words, t->job, err);
+	return rc ? rc : lh_data_open(&t->data, t->job, err);
 }
 
 /* Before a device is opened: rank 0 comes when nobody else has it. */
@@ -144,6 +144,7 @@ static void release(struct lh_team *t)
 {
 	lh_model_free(t->model);
 	lh_data_close(&t->data);
+	lh_passkey_words_release(&t->words);
 	lh_comm_close(&t->comm);
 	if (t->c)
 		t->c->ops->close(t->dev);
@@ -318,15 +319,15 @@ static int64_t find_own(struct lh_team *t, const struct order *o)
 	float *logits = lh_calloc((size_t)(b * V), sizeof(*logits));
 
 	for (int s = 0; s < b; s++)
-		digit[s] = lh_passkey_text(seed, from + s, o->context, o->depth_percent, T,
-					   t->tokens + s * T);
+		digit[s] = lh_passkey_text(&t->words, seed, from + s, o->context,
+					   o->depth_percent, T, t->tokens + s * T);
 	if (n > 0)
 		rc = lh_model_logits(t->model, mode_of(t, o->phase), b, T, t->tokens,
 				     o->context - 1, logits, &t->trouble);
 	else
 		lh_model_go_along(t->model);
 	for (int s = 0; !rc && s < b && s < n; s++)
-		found += lh_passkey_answer(logits + s * V) == digit[s];
+		found += lh_passkey_answer(&t->words, logits + s * V) == digit[s];
 	free(logits);
 	free(digit);
 	return found;

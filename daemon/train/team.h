@@ -19,6 +19,7 @@
 
 #include "train/data.h"
 #include "train/model.h"
+#include "train/passkey.h"
 #include "train/peers.h"
 #include "train/positions.h"
 
@@ -37,6 +38,7 @@ struct lh_team {
 	struct lh_dev *dev;
 	int64_t free_bytes;      /* of the device that has the least, once all are open */
 	struct lh_data data;     /* its mix is set on rank 0: the others follow */
+	struct lh_passkey_words words; /* none where the job has none */
 	struct lh_model *model;
 	/* By phase; rank 0 chooses what is recomputed, before the model is made. */
 	struct lh_attention_mode modes[LH_PHASES_MAX];

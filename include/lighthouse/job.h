@@ -153,6 +153,7 @@ struct lh_job_evaluation {
 	bool positions;      /* tell the loss by place in the sequence */
 	struct {
 		int64_t every_steps; /* 0 = by command only */
+		char *file;          /* absolute path of words in ids, or "" */
 		int64_t from_tokens; /* shortest context; they double from there */
 		int64_t samples;     /* of each context and depth */
 		int64_t seed;

@@ -100,7 +100,7 @@ test('selections, the loss by place and passkeys are told, and leave training as
   assert.deepEqual(await steps(lhd, job), quietRun(lhd, job, { evaluation: { ...NONE, selection: false, positions: false } }));
 });
 
-test('passkeys are asked for by command, with either attention, and only of bytes', async (t) => {
+test('passkeys are asked for by command, with either attention, where there are words', async (t) => {
   const lhd = await fresh(t);
   const job = await submit(lhd, { phases: phases(100000), evaluation: { sequences: 2, passkey: { from_tokens: 64, samples: 1 } } });
   await lhd.jobUntil(job, 'it trains', (j) => j.step > 5);
@@ -114,5 +114,5 @@ test('passkeys are asked for by command, with either attention, and only of byte
   await lhd.jobUntil(other, 'it trains', (j) => j.step > 5);
   const r = ctl(lhd, 'eval', 'ids', '--passkey');
   assert.equal(r.status, 1);
-  assert.match(r.stderr, /digits are hidden in bytes.*\nhint: data\.tokenizer: bytes/);
+  assert.match(r.stderr, /and it has no words to hide digits in\nhint: evaluation\.passkey\.file, .*lhctl ids/);
 });

@@ -80,6 +80,7 @@ static const struct { const char *path, *text; } good[] = {
 	{ "evaluation.positions", "  positions: false" },
 	{ "evaluation.passkey", "  passkey:" },
 	{ "evaluation.passkey.every_steps", "    every_steps: 9" },
+	{ "evaluation.passkey.file", "    file: ''" },
 	{ "evaluation.passkey.from_tokens", "    from_tokens: 64" },
 	{ "evaluation.passkey.samples", "    samples: 2" },
 	{ "evaluation.passkey.seed", "    seed: 3" },

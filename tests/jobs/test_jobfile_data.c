@@ -6,6 +6,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <inttypes.h>
+
+#include "data/vocabulary.h"
 #include "jobfile_text.h"
 
 static void data_that_does_not_fit_is_refused(void **state)
@@ -146,11 +149,47 @@ static void documents_are_kept_apart_where_they_are_known(void **state)
 	free(text);
 }
 
-static void passkeys_need_bytes_and_room(void **state)
+static void write_raw(const char *name, const char *text)
 {
+	char *path = lh_asprintf("%s/raw/%s", dir, name);
+
+	assert_int_equal(lh_fs_write_atomic(path, text, strlen(text), NULL), 0);
+	free(path);
+}
+
+static void remove_raw(const char *name)
+{
+	char *path = lh_asprintf("%s/raw/%s", dir, name);
+
+	assert_int_equal(unlink(path), 0);
+	free(path);
+}
+
+static const char words[] = "{\"passkey\": 1, \"tokenizer\": \"%016" PRIx64 "\", \"question\": "
+	"[1], \"digits\": [10, 11, 12, 13, 14, 15, 16, 17, 18, 19], \"end\": [], "
+	"\"words\": [[20]]}";
+
+static void passkeys_need_words_of_the_jobs_tokenizer(void **state)
+{
+	static const char *const set[] = { "data.tokenizer=none",
+					   "evaluation.passkey.file=raw/words.json" };
+	char *text = text_with(-1, NULL), file[400];
+	struct lh_job job;
+	struct lh_err err;
+
 	(void)state;
+	snprintf(file, sizeof(file), words, UINT64_C(255));
+	write_raw("words.json", file);
 	refused_at("data.tokenizer", "none", "evaluation.passkey.every_steps",
-		   "digits are hidden in bytes");
+		   "it has no words to hide digits in");
+	refused_with("evaluation.passkey.file", "raw/words.json", "the job's ids are bytes");
+	/* Of the choices there is text alone. */
+	assert_int_equal(load(&job, text, strlen(text), set, 2, &err), LH_EDATA);
+	assert_non_null(strstr(err.text, "evaluation.choices.files: "));
+	remove_raw("words.json");
+	assert_int_equal(load(&job, text, strlen(text), set, 2, &err), LH_ENOTFOUND);
+	assert_non_null(strstr(err.text, "evaluation.passkey.file: "));
+	free(text);
 }
 
 static void multiple_choice_is_read_before_anything_starts(void **state)
@@ -181,6 +220,55 @@ static void multiple_choice_is_read_before_anything_starts(void **state)
 	refused_at("evaluation.choices.files", "''", "evaluation.choices.every_steps",
 		   "nothing to choose from");
 	refused_with("evaluation.choices.items", "0", "an integer from 1");
+}
+
+/* Reads a job whose tokenizer is raw/t.json, with words and choices of a tokenizer. */
+static int load_with_ids_of(uint64_t tokenizer, bool choices, struct lh_err *err)
+{
+	static const char *const set[] = { "data.tokenizer=raw/t.json",
+					   "evaluation.choices.files=raw/ids.jsonl",
+					   "evaluation.passkey.file=raw/words.json",
+					   "evaluation.passkey.every_steps=0",
+					   "evaluation.passkey.file=''" };
+	static const char line[] = "{\"ctx_ids\": [7], \"endings_ids\": [[1], [2]], \"label\": 0, "
+				   "\"tokenizer\": \"%016" PRIx64 "\"}\n";
+	char *text = text_with(-1, NULL), file[400];
+	struct lh_job job;
+	int rc;
+
+	snprintf(file, sizeof(file), words, tokenizer);
+	write_raw("words.json", file);
+	snprintf(file, sizeof(file), line, tokenizer);
+	write_raw("ids.jsonl", file);
+	rc = load(&job, text, strlen(text), set, choices ? 5 : 3, err);
+	if (!rc)
+		lh_job_release(&job);
+	free(text);
+	return rc;
+}
+
+static void ids_of_evaluations_are_of_the_jobs_tokenizer(void **state)
+{
+	char *path = lh_asprintf("%s/raw/t.json", dir);
+	struct lh_vocabulary v;
+	struct lh_err err;
+
+	(void)state;
+	write_raw("t.json", "{\"model\":{\"vocab\":{\"a\":299}}}");
+	assert_int_equal(lh_vocabulary_read(&v, path, &err), 0);
+	if (load_with_ids_of(v.hash, false, &err) || load_with_ids_of(0, false, &err))
+		fail_msg("refused: %s", err.text);
+	for (int choices = 0; choices < 2; choices++) {
+		assert_int_equal(load_with_ids_of(v.hash + 1, choices, &err), LH_EDATA);
+		assert_non_null(strstr(err.text, "its ids are of another tokenizer"));
+		assert_non_null(strstr(err.text, choices ? "evaluation.choices.files: " :
+							   "evaluation.passkey.file: "));
+		assert_non_null(strstr(err.hint, "lhctl ids"));
+	}
+	remove_raw("t.json");
+	remove_raw("words.json");
+	remove_raw("ids.jsonl");
+	free(path);
 }
 
 /* With room for the ids of its file, and back from JSON. */
@@ -337,8 +425,9 @@ int main(void)
 		cmocka_unit_test(validation_sets_have_names),
 		cmocka_unit_test(odd_validation_sets_are_refused),
 		cmocka_unit_test(documents_are_kept_apart_where_they_are_known),
-		cmocka_unit_test(passkeys_need_bytes_and_room),
+		cmocka_unit_test(passkeys_need_words_of_the_jobs_tokenizer),
 		cmocka_unit_test(multiple_choice_is_read_before_anything_starts),
+		cmocka_unit_test(ids_of_evaluations_are_of_the_jobs_tokenizer),
 		cmocka_unit_test(a_tokenizer_may_be_a_file),
 		cmocka_unit_test(shards_are_found_once_whatever_their_names),
 		cmocka_unit_test(a_mixture_is_read_by_source),

@@ -144,6 +144,27 @@ static void other_tokenizers_have_ids(void **state)
 	assert_int_equal(read_text(&c, "{\"ctx\": \"a\", \"endings\": [\"b\", \"c\"], \"label\": 0}",
 				   &j, &err), LH_EDATA);
 	assert_non_null(strstr(err.text, "has no ids"));
+	assert_non_null(strstr(err.hint, "lhctl ids"));
+}
+
+static void ids_tell_whose_they_are(void **state)
+{
+	static const char line[] = "{\"ctx_ids\": [7], \"endings_ids\": [[1], [2]], \"label\": 0, "
+				   "\"tokenizer\": \"%s\"}\n";
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_job j = job();
+	struct lh_choices c;
+	char text[400];
+
+	(void)state;
+	snprintf(text, sizeof(text), line, "fedcba9876543210");
+	must_read(&c, text, &j);
+	assert_int_equal(c.tokenizer, 0xfedcba9876543210);
+	lh_choices_release(&c);
+	snprintf(text + strlen(text), 200, line, "0000000000000001");
+	assert_int_equal(read_text(&c, text, &j, &err), LH_EDATA);
+	assert_non_null(strstr(err.text, "c.jsonl':2: its ids are of another tokenizer"));
+	assert_true(*err.hint);
 }
 
 static void only_the_first_items_are_read(void **state)
@@ -372,6 +393,7 @@ int main(void)
 		SCRATCH_TEST(endings_follow_their_context_and_alone_are_asked_for),
 		SCRATCH_TEST(a_context_that_is_too_long_loses_its_beginning),
 		SCRATCH_TEST(other_tokenizers_have_ids),
+		SCRATCH_TEST(ids_tell_whose_they_are),
 		SCRATCH_TEST(only_the_first_items_are_read),
 		SCRATCH_TEST(what_is_no_item_is_refused_with_its_line),
 		SCRATCH_TEST(what_is_too_large_is_refused),

@@ -28,7 +28,7 @@ enum { T = 64, WINDOWS = 16, VOCAB = 257, BAD = 290 };
 static const char yaml[] =
 	"name: team\nthreads: 1\n"
 	"model: {vocab: 300, dim: 16, layers: 2, heads: 2, ffn_dim: 24, init_std: 0.1}\n"
-	"data: {train: train.bin, validation: train.bin, tokenizer: none, seq_len: 64}\n"
+	"data: {train: train.bin, validation: train.bin, tokenizer: bytes, seq_len: 64}\n"
 	"evaluation: {sequences: 7, passkey: {samples: 9, from_tokens: 64}}\n"
 	"batch: {sequences: 4, micro_sequences: 1}\n"
 	"optimizer: {lr: 2e-3}\n"
