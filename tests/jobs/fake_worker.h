@@ -404,6 +404,8 @@ static void fake_open(struct fake *k, const char *dir)
 	text = fake_text(dir, LH_ATTEMPT_START);
 	k->start = text ? json_loads(text, 0, NULL) : NULL;
 	free(text);
+	/* Before the spool is there: a test that waits for it may send the signal then. */
+	signal(SIGTERM, fake_has(k->ctl, "stubborn") ? SIG_IGN : fake_on_term);
 	snprintf(path, sizeof(path), "%s/%s", dir, LH_ATTEMPT_SPOOL);
 	k->spool = fopen(path, "w");
 	if (!k->start || !k->spool)
@@ -414,7 +416,6 @@ static void fake_open(struct fake *k, const char *dir)
 	k->records = json_array();
 	k->fd = -1;
 	lh_frame_init(&k->in, 1 << 20);
-	signal(SIGTERM, fake_has(k->ctl, "stubborn") ? SIG_IGN : fake_on_term);
 	text = fake_text(k->ctl, "waits");
 	k->waits = text != NULL;
 	if (k->waits)

@@ -178,7 +178,7 @@ static void a_worker_without_a_line_gets_the_signal(void **state)
 	reopen_with_graces_ms(30, 20000);
 	set_ctl("silent", "");
 	job = submit();
-	RUN_UNTIL(pid_of(job, 1, "pid"));
+	RUN_UNTIL(pid_of(job, 1, "pid") && fake_has(attempt_dir(job, 1), LH_ATTEMPT_SPOOL));
 	drain();
 	assert_true(is_in(job, "QUEUED"));
 	RUN_UNTIL(query_db("SELECT count(*) FROM attempts WHERE outcome = 'stopped'") == 1);
