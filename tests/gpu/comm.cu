@@ -1,5 +1,6 @@
-/* comm.cu: collectives between two GPUs: each gives what it says, to the bit, and takes
- * as long as NCCL's own call of the same size on a communicator of its own.
+/* comm.cu: collectives between two GPUs, and those of a part that is both of them: each
+ * gives what it says, to the bit, and takes as long as NCCL's own call of the same size on
+ * a communicator of its own.
  *
  *   mpiexec.hydra -n 2 comm [--cpu]
  *
@@ -13,6 +14,14 @@ static const double SHARE = 0.85; /* of NCCL's own rate, at least */
 enum { ROUNDS = 7, CALLS = 10 };
 
 static bool failed;
+
+static void must(bool so, const char *what)
+{
+	if (so)
+		return;
+	fprintf(stderr, "error: '%s' failed\n", what);
+	exit(2);
+}
 
 /* ---- values ---------------------------------------------------------------- */
 
@@ -45,9 +54,9 @@ static std::vector<float> fetched(struct ranks *r, const float *x, int64_t n)
 }
 
 /* Pieces of `count` floats; `uneven`: rank 1 has a third of that. */
-static int64_t wrong_sums(struct ranks *r, int64_t count, bool uneven, bool add)
+static int64_t wrong_sums(struct ranks *r, const struct lh_comm *c, int64_t count,
+			  bool uneven, bool add)
 {
-	const struct lh_comm *c = &r->comm;
 	int64_t n = c->size * count, at[3] = { 0, count, uneven ? count + count / 3 : n };
 	int64_t own = at[c->rank + 1] - at[c->rank], wrong = 0;
 	float *x = (float *)ranks_alloc(r, (size_t)n * sizeof(*x));
@@ -69,43 +78,92 @@ static int64_t wrong_sums(struct ranks *r, int64_t count, bool uneven, bool add)
 	return wrong;
 }
 
-/* In place, or from elsewhere. */
-static int64_t wrong_gathered(struct ranks *r, int64_t count, bool elsewhere)
+/* Pieces of `first_of` floats of rank 0 and `count` of rank 1; in place, or from
+ * elsewhere. */
+static int64_t wrong_gathered(struct ranks *r, const struct lh_comm *c, int64_t first_of,
+			      int64_t count, bool elsewhere)
 {
-	const struct lh_comm *c = &r->comm;
-	int64_t first = c->rank * count, n = c->size * count, wrong = 0;
-	const int64_t at_bytes[] = { 0, count * 4, n * 4 };
+	int64_t first = c->rank * first_of, n = first_of + count, wrong = 0;
+	int64_t own_of = c->rank ? count : first_of;
+	const int64_t at_bytes[] = { 0, first_of * 4, n * 4 };
 	float *x = (float *)ranks_alloc(r, (size_t)n * sizeof(*x));
-	float *own = (float *)ranks_alloc(r, (size_t)count * sizeof(*own));
+	float *own = (float *)ranks_alloc(r, (size_t)own_of * sizeof(*own));
 	std::vector<float> had = filled(r, count), got;
 
 	r->ops->zero(r->dev, x, (size_t)n * sizeof(*x));
 	r->ops->put(r->dev, elsewhere ? own : x + first, had.data() + first,
-		    (size_t)count * sizeof(float));
+		    (size_t)own_of * sizeof(float));
 	lh_comm_gather(c, "pieces", x, at_bytes, elsewhere ? own : x + first);
 	got = fetched(r, x, n);
 	for (int64_t i = 0; i < n; i++)
-		wrong += got[(size_t)i] != value((int)(i / count), i);
+		wrong += got[(size_t)i] != value(i >= first_of, i);
 	r->ops->free(r->dev, x);
 	r->ops->free(r->dev, own);
 	return wrong;
 }
 
-static void check_values(struct ranks *r, int64_t count)
+static void check_none(struct ranks *r, int64_t wrong, const char *what, int64_t count,
+		       const char *whose)
 {
-	int64_t sums = 0, gathered = 0;
-	char what[80];
+	double most = ranks_most(r, (double)wrong);
+	char text[80];
+
+	snprintf(text, sizeof(text), "wrong %s of %lld, %s", what, (long long)count, whose);
+	failed |= !ranks_check(r, !most, text, most, 0);
+}
+
+/* Of c, which is both ranks. */
+static void check_values(struct ranks *r, const struct lh_comm *c, int64_t count,
+			 const char *whose)
+{
+	int64_t sums = 0, gathered = 0, uneven = 0;
 
 	for (int k = 0; k < 4; k++)
-		sums += wrong_sums(r, count, k & 1, k & 2);
-	for (int k = 0; k < 2; k++)
-		gathered += wrong_gathered(r, count, k);
-	snprintf(what, sizeof(what), "wrong sums of %lld", (long long)count);
-	failed |= !ranks_check(r, !ranks_most(r, (double)sums), what,
-			       ranks_most(r, (double)sums), 0);
-	snprintf(what, sizeof(what), "wrong values gathered of %lld", (long long)count);
-	failed |= !ranks_check(r, !ranks_most(r, (double)gathered), what,
-			       ranks_most(r, (double)gathered), 0);
+		sums += wrong_sums(r, c, count, k & 1, k & 2);
+	for (int k = 0; k < 2; k++) {
+		gathered += wrong_gathered(r, c, count, count, k);
+		uneven += wrong_gathered(r, c, count / 3, count, k);
+		uneven += wrong_gathered(r, c, 0, count, k);
+	}
+	check_none(r, sums, "sums", count, whose);
+	check_none(r, gathered, "values gathered", count, whose);
+	check_none(r, uneven, "values gathered unevenly", count, whose);
+}
+
+static double free_gib(const struct ranks *r)
+{
+	return (double)r->ops->free_bytes(r->dev) / (1 << 30);
+}
+
+static struct lh_comm part_of(struct ranks *r, int group)
+{
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_comm part;
+
+	if (lh_comm_split(&r->comm, "a part", group, &part, &err))
+		ranks_die(&err);
+	return part;
+}
+
+/* A part that both ranks are in, used in turn with the whole; one of each alone. */
+static void check_parts(struct ranks *r)
+{
+	double before = free_gib(r), taken;
+	struct lh_comm both = part_of(r, 7), alone = part_of(r, r->comm.rank);
+	float x = 3;
+
+	taken = ranks_most(r, before - free_gib(r));
+	must(both.size == 2 && both.rank == r->comm.rank, "a part of both");
+	must(alone.size == 1 && !alone.rank && !alone.line, "a part of one");
+	lh_comm_collect(&alone, "nothing", &x, sizeof(x));
+	for (int64_t count : { 1, 3, 65537, 5000001 }) {
+		check_values(r, &both, count, "a part's");
+		check_values(r, &r->comm, count, "all ranks'");
+	}
+	if (!r->comm.rank)
+		printf("a part takes %.2f GiB of a GPU\n", taken);
+	lh_comm_close(&alone);
+	lh_comm_close(&both);
 }
 
 /* ---- speed ----------------------------------------------------------------- */
@@ -118,14 +176,6 @@ struct bare {
 	decltype(&ncclAllGather) all_gather;
 	decltype(&ncclCommDestroy) destroy;
 };
-
-static void must(bool so, const char *what)
-{
-	if (so)
-		return;
-	fprintf(stderr, "error: '%s' failed\n", what);
-	exit(2);
-}
 
 static void bare_open(struct bare *b, const struct lh_comm *c)
 {
@@ -218,11 +268,9 @@ int main(int argc, char **argv)
 
 	ranks_open(&r, cpu ? &lh_ops_cpu : &lh_ops_cuda);
 	must(r.comm.size == 2, "two ranks: mpiexec.hydra -n 2");
-	for (int64_t count : { 1, 3, 65537, 5000001 })
-		check_values(&r, count);
+	check_parts(&r);
 	if (!cpu) {
-		printf("rank %d: %.2f GiB of its GPU are free\n", r.comm.rank,
-		       (double)r.ops->free_bytes(r.dev) / (1 << 30));
+		printf("rank %d: %.2f GiB of its GPU are free\n", r.comm.rank, free_gib(&r));
 		check_speeds(&r);
 	}
 	ranks_close(&r);

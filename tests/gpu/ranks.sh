@@ -3,12 +3,13 @@
 #
 #   ranks.sh [BIN [KEY=VALUE...]]     directory of lhd and lhctl (../bin); job keys
 #
-# Collectives: what they give, and their speed beside NCCL's own call. Models: losses and
-# gradients of 1 and 2 ranks. Steps of a 530 M model. Live: a job of devices: 2 that is
-# paused, resumed, sampled, switched, and loses a rank to kill -9; and one whose losses lie as
-# near to those of devices: 1 as these do to each other, with other micro-batches. At most 6
-# minutes. With device=cpu all of it but NCCL runs on CPU ranks, slower, and no speed is a bar.
-# Logs are left in $OUT where it is set.
+# Collectives: what they give, of all ranks and of a part that is split off, of pieces alike
+# and not, and their speed beside NCCL's own call. Models: losses and gradients of 1 and 2
+# ranks. Steps of a 530 M model. Live: a job of devices: 2 that is paused, resumed, sampled,
+# switched, and loses a rank to kill -9; and one whose losses lie as near to those of
+# devices: 1 as these do to each other, with other micro-batches. At most 6 minutes. With
+# device=cpu all of it but NCCL runs on CPU ranks, slower, and no speed is a bar. Logs are left
+# in $OUT where it is set.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
@@ -44,7 +45,7 @@ verdict() { if [ "$1" = 0 ]; then echo ok; else echo FAILED; fi; }
 
 echo "-- collectives"
 ranks 2 60 comm comm $cpu
-row "collectives, sums and speed" "$(verdict $?)"
+row "collectives, values and speed" "$(verdict $?)"
 
 echo "-- steps of a 530 M model"
 ranks 1 60 bench-1 ranks_bench $cpu
