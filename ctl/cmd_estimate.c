@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "commands.h"
 #include "jobs/jobfile.h"
-#include "train/estimate.h"
+#include "scale.h"
 
 enum { FILE_MAX_BYTES = 1000000 };
 
@@ -17,6 +17,10 @@ static const struct ctl_option options[] = {
 	{ "set", 0, "KEY=VALUE", true, "override a key, as in recompute=layer" },
 	{ "gpu", 0, "NAME", false, "h100 or h200 (h100); not with device: cpu" },
 	{ "memory", 0, "GIB", false, "of the device, instead of the GPU's or machine's own" },
+	{ "devices", 0, "N", false, "a row for each phase on 1, 2, 4 ... N of them" },
+	{ "host", 0, "N", false, "devices that are in one host, by NVLink (8)" },
+	{ "network", 0, "GB/S", false, "what a host sends to others, all its cards together "
+	  "(50)" },
 	{ "json", 0, NULL, false, "as data" },
 	{ NULL },
 };
@@ -41,11 +45,13 @@ static int print_json(const struct lh_job *job, const struct lh_estimate *e)
 
 		json_array_append_new(
 			phases,
-			json_pack("{s:s, s:s, s:o, s:o, s:o, s:I, s:o}", "name",
+			json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:I, s:o}", "name",
 				  job->phases[i].name, "recompute",
 				  lh_recompute_name(p->recompute), "bytes",
 				  bytes_json(&p->bytes), "step_s",
 				  timed ? json_real(p->step_s) : json_null(),
+				  "exchange_s",
+				  timed ? json_real(p->exchange_s) : json_null(),
 				  "tokens_per_s",
 				  timed ? json_real(tokens / p->step_s) : json_null(),
 				  "deterministic_bytes",
@@ -83,35 +89,84 @@ static void print_text(const struct lh_job *job, const struct lh_estimate *e,
 		       "%.2f, logits %.2f, device %.2f\n", (double)b->state / G,
 		       (double)b->kept / G, (double)b->scratch / G, (double)b->loss / G,
 		       (double)b->device / G);
+		if (chip && job->devices > 1)
+			printf("  of a step, what devices hand each other: %.3g s\n",
+			       p->exchange_s);
 		if (job->deterministic)
 			printf("  of them for deterministic: %.2f GiB, %.3g s a step\n",
 			       (double)p->deterministic_bytes / G, p->deterministic_s);
 	}
 }
 
+/* Options that are of GPUs alone. */
+static int refuse_gpu_options(const struct ctl *c)
+{
+	static const char *const names[] = { "gpu", "devices", "host", "network" };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (ctl_opt(c, names[i]))
+			return ctl_usage(c->command, "--%s makes no sense with device: cpu",
+					 names[i]);
+	return CTL_DONE;
+}
+
+static int scale(const struct ctl *c, const struct lh_job *job, const struct lh_chip *chip,
+		 int64_t memory_bytes)
+{
+	int devices = (int)ctl_opt_int(c, "devices", 1, 1, 65536);
+	struct lh_err err = LH_ERR_INIT;
+	struct ctl_scale s;
+
+	if (ctl_scale_measure(&s, job, chip, memory_bytes, devices, &err))
+		return ctl_fail(&err);
+	if (ctl_opt(c, "json"))
+		return ctl_print_json_take(ctl_scale_json(&s, job));
+	ctl_scale_print(&s, job, devices);
+	return CTL_DONE;
+}
+
+/* The GPU that is named, with links as the options have them; false: not known. */
+static bool find_chip(const struct ctl *c, struct lh_chip *chip)
+{
+	const char *name = ctl_opt(c, "gpu");
+	const struct lh_chip *known = lh_chip_find(name ? name : "h100");
+
+	if (!known)
+		return false;
+	*chip = *known;
+	chip->host_devices = (int)ctl_opt_int(c, "host", chip->host_devices, 1, 1024);
+	chip->network_bytes_per_s = 1e9 * ctl_opt_number(c, "network",
+							 chip->network_bytes_per_s / 1e9,
+							 0.01, 100000);
+	return true;
+}
+
 static int estimate(const struct ctl *c, const struct lh_job *job)
 {
-	const char *gpu = ctl_opt(c, "gpu");
 	bool cpu = job->device == LH_DEVICE_CPU;
-	const struct lh_chip *chip = cpu ? NULL : lh_chip_find(gpu ? gpu : "h100");
 	double gib = ctl_opt_number(c, "memory", 0, 0.001, 1e6);
 	struct lh_err err = LH_ERR_INIT;
+	struct lh_chip chip;
 	struct lh_estimate e;
 	int64_t memory;
 
-	if (cpu && gpu)
-		return ctl_usage(c->command, "--gpu makes no sense with device: cpu");
-	if (!cpu && !chip)
-		return ctl_usage(c->command, "'%s' is not known; there are %s", gpu,
-				 lh_chip_names());
+	if (cpu && refuse_gpu_options(c))
+		return CTL_USAGE;
+	if (!cpu && !find_chip(c, &chip))
+		return ctl_usage(c->command, "'%s' is not known; there are %s",
+				 ctl_opt(c, "gpu"), lh_chip_names());
 	memory = gib > 0 ? (int64_t)(gib * (1 << 30)) :
-		 cpu ? lh_host_memory_bytes() / job->devices : chip->memory_bytes;
-	if (lh_estimate_job(&e, job, cpu ? &lh_sizes_cpu : &lh_sizes_cuda, chip,
-			    cpu ? memory : lh_chip_usable_bytes(memory), &err))
+		 cpu ? lh_host_memory_bytes() / job->devices : chip.memory_bytes;
+	if (!cpu)
+		memory = lh_chip_usable_bytes(memory);
+	if (ctl_opt(c, "devices"))
+		return scale(c, job, &chip, memory);
+	if (lh_estimate_job(&e, job, cpu ? &lh_sizes_cpu : &lh_sizes_cuda, cpu ? NULL : &chip,
+			    memory, &err))
 		return ctl_fail(&err);
 	if (ctl_opt(c, "json"))
 		return print_json(job, &e);
-	print_text(job, &e, chip);
+	print_text(job, &e, cpu ? NULL : &chip);
 	return CTL_DONE;
 }
 
@@ -147,7 +202,10 @@ const struct ctl_command ctl_cmd_estimate = {
 	"Print what a job would need on a GPU, and how fast it would run; with\n"
 	"device: cpu what it would need of this machine's memory.\n"
 	"By arithmetic alone: needs no daemon, no GPU and none of the data files. What\n"
-	"is printed for memory is what the worker will ask for.",
+	"is printed for memory is what the worker will ask for. With --devices the job stays\n"
+	"as it is, so a device has the less of its batch the more there are; numbers that do\n"
+	"not divide the batch are left out. OF LINEAR compares with the first row.",
 	"  lhctl estimate job.yaml\n"
-	"  lhctl estimate job.yaml --gpu h200 --set data.seq_len=524288\n",
+	"  lhctl estimate job.yaml --gpu h200 --set data.seq_len=524288\n"
+	"  lhctl estimate job.yaml --devices 256 --set batch.sequences=256 --network 400\n",
 	1, 1, options, run };

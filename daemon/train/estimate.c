@@ -3,11 +3,17 @@
 
 #include <string.h>
 
+#include "train/exchange.h"
+
 /* The H100's are measured: tests/bench/results/cuda.md. The H200 has the same
- * processors and more bandwidth: its are the H100's, scaled, and not measured. */
+ * processors and more bandwidth: its are the H100's, scaled, and not measured. Links are
+ * the same, measured between two H200 (ranks.md); of a network nothing is known, and one
+ * card of 400 Gbit/s is taken. */
 static const struct lh_chip chips[] = {
-	{ "h100", "NVIDIA H100 80GB HBM3", 85017493504, 670e12, 590e12, 545e12, 2.3e12 },
-	{ "h200", "NVIDIA H200", (int64_t)139 << 30, 700e12, 610e12, 560e12, 3.2e12 },
+	{ "h100", "NVIDIA H100 80GB HBM3", 85017493504, 670e12, 590e12, 545e12, 2.3e12,
+	  8, 280e9, 50e9 },
+	{ "h200", "NVIDIA H200", (int64_t)139 << 30, 700e12, 610e12, 560e12, 3.2e12,
+	  8, 280e9, 50e9 },
 };
 
 /* What the driver and libraries keep of a GPU before anything is opened. */
@@ -30,7 +36,8 @@ const struct lh_chip *lh_chip_of_device(const char *device)
 }
 
 /* tests/bench/results/cpu.md. */
-const struct lh_chip lh_chip_unknown = { "unknown", "", 0, 400e9, 200e9, 200e9, 20e9 };
+const struct lh_chip lh_chip_unknown = { "unknown", "", 0, 400e9, 200e9, 200e9, 20e9,
+					 64, 5e9, 1e9 };
 
 const char *lh_chip_names(void)
 {
@@ -115,6 +122,12 @@ static double layer_s(const struct count *c, const struct lh_lighthouse *g)
 	return s + 60e-6; /* some thirty launches, and their tails */
 }
 
+static double exchange_s(const struct lh_job *job, const struct lh_chip *chip,
+			 const struct lh_layout *l)
+{
+	return lh_exchange_s(job, l->mode, chip, 1, lh_dtype_bytes(l->sizes->act_type));
+}
+
 static double step_s(const struct lh_job *job, const struct lh_chip *chip,
 		     const struct lh_layout *l)
 {
@@ -132,7 +145,7 @@ static double step_s(const struct lh_job *job, const struct lh_chip *chip,
 	micro += gemm(&c, c.C * V, 3) + elementwise(&c, 4 * V + 8 * c.C);
 	/* Gradients cleared and measured; weights and moments read and written. */
 	return micro * (double)(job->batch.sequences / job->devices) / l->B +
-	       params * 38 / chip->bytes_per_s;
+	       params * 38 / chip->bytes_per_s + exchange_s(job, chip, l);
 }
 
 /* Sequences of the last micro-batch of n where it is not a whole one. */
@@ -236,6 +249,7 @@ int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 		p->recompute = mode.recompute;
 		lh_layout_measure(&l, &p->bytes);
 		p->step_s = chip ? step_s(job, chip, &l) : 0;
+		p->exchange_s = chip ? exchange_s(job, chip, &l) : 0;
 		measure_determinism(p, job, chip, l);
 		if (p->bytes.total > out->bytes)
 			out->bytes = p->bytes.total;

@@ -20,6 +20,9 @@ struct lh_chip {
 	double sdpa_flops;       /* forward, long sequences */
 	double sdpa_bwd_flops;
 	double bytes_per_s;      /* of elementwise kernels, read + written */
+	int host_devices;        /* in one host */
+	double link_bytes_per_s; /* that one sends to the others of its host */
+	double network_bytes_per_s; /* that a host sends, all its cards together */
 };
 
 /* NULL when there is none of that name. */
@@ -37,6 +40,7 @@ struct lh_estimate_phase {
 	enum lh_recompute recompute; /* chosen */
 	struct lh_layout_bytes bytes;
 	double step_s;               /* 0 without a chip */
+	double exchange_s;           /* of it, between devices (exchange.h) */
 	/* Of them, for deterministic: true. */
 	int64_t deterministic_bytes;
 	double deterministic_s;

@@ -141,6 +141,45 @@ phases:
   assert.match(r.stderr, /phase 'recovery': deterministic: true takes 50\d\.\d+ GiB: .* the device has 78\.\d+[\s\S]*hint: .*deterministic: false/);
 });
 
+test('estimate: the same job on more devices, with what they hand each other', (t) => {
+  const file = join(scratch(t), 'job.yaml');
+  writeFileSync(file, `name: wide
+device: cuda
+model: { preset: llama-530m }
+data: { train: none/here/*.lhs, tokenizer: none, seq_len: 98304 }
+batch: { sequences: 24, micro_sequences: 1 }
+recompute: cheap
+optimizer: { lr: 1e-3 }
+phases:
+  - { name: light, attention: lighthouse, until: { steps: 10 } }
+  - { name: recovery, attention: full, until: { steps: 10 } }
+`);
+  const scale = (...args) => JSON.parse(lhctl(['estimate', file, '--json', '--devices', '24', ...args]).stdout);
+  const rows = scale(), fast = scale('--network', '400'), apart = scale('--host', '1');
+  assert.deepEqual(rows.map((r) => r.devices), [1, 2, 4, 8, 24]); // 16 do not divide 24
+  for (const phase of [0, 1]) {
+    const of = (all) => all.map((r) => r.phases[phase]);
+    for (const [i, p] of of(rows).entries()) {
+      assert.ok(rows[i].fits && Math.abs(p.tokens_per_s * p.step_s - 24 * 98304) < 1);
+      assert.ok(i === 0 ? p.exchange_s === 0 : p.exchange_s > of(rows)[i - 1].exchange_s);
+      assert.ok(i === 0 || p.bytes < of(rows)[i - 1].bytes, 'a smaller share of the moments');
+    }
+    // Within a host the network does not matter; beyond it, it does.
+    assert.equal(of(fast)[3].exchange_s, of(rows)[3].exchange_s);
+    assert.ok(of(fast)[4].exchange_s < of(rows)[4].exchange_s / 3);
+    assert.ok(of(apart)[1].exchange_s > of(rows)[1].exchange_s * 3);
+    // What a job of as many devices says itself.
+    const one = JSON.parse(lhctl(['estimate', file, '--json', '--set', 'devices=8']).stdout).phases[phase];
+    assert.deepEqual([one.step_s, one.exchange_s], [of(rows)[3].step_s, of(rows)[3].exchange_s]);
+  }
+  assert.deepEqual(scale('--memory', '6').map((r) => [r.fits, r.phases]), rows.map(() => [false, []]));
+  const r = lhctl(['estimate', file, '--devices', '16']);
+  assert.match(r.stdout, /^light\t1\t[\d.]+\t[\d.]+\t0\t\d+\t1.000\n[^]*recovery\t8\t[^\n]*\n$/);
+  assert.match(r.stderr, /hint: 16 devices cannot divide batch.sequences: 24/);
+  assert.match(lhctl(['estimate', file, '--set', 'devices=2']).stdout, /devices hand each other: 0\.00\d+ s/);
+  assert.equal(lhctl(['estimate', file, '--devices', '2', '--set', 'device=cpu']).status, 2);
+});
+
 test('verify: what is no checkpoint is refused with a hint', (t) => {
   const dir = scratch(t);
   for (const [at, why] of [['none', /there is no checkpoint/], ['', /manifest\.json/]]) {
