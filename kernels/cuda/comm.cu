@@ -30,6 +30,7 @@ enum { WATCH_MS = 200, LAST_WAIT_S = 5, THREADS = 256 };
 struct lh_comm_line {
 	struct lh_comm_line *words; /* lh_comm_mpi's: another struct; NULL: alone */
 	int rank, size;
+	int number;        /* among all ranks, where this is a part */
 	struct lh_dev *dev;
 	ncclComm_t comm;   /* NULL: no device is attached */
 	pthread_t watch;
@@ -111,7 +112,7 @@ static int nccl_open(struct lh_comm_line **out, int rank, int size, struct lh_er
 		free(l);
 		return rc;
 	}
-	l->rank = rank;
+	l->rank = l->number = rank;
 	l->size = size;
 	*out = l;
 	return 0;
@@ -126,8 +127,8 @@ static void __attribute__((noreturn)) end(struct lh_comm_line *l, ncclResult_t r
 	const struct lh_err *before = &l->dev->failure;
 
 	sleep(LAST_WAIT_S);
-	fprintf(stderr, "rank %d: NCCL failed: %s: %s%s%s\n", l->rank, l->error_string(rc),
-		l->last_error(l->comm), before->code ? "; before it: " : "",
+	fprintf(stderr, "rank %d: NCCL failed: %s: %s%s%s\n", l->number,
+		l->error_string(rc), l->last_error(l->comm), before->code ? "; before it: " : "",
 		before->code ? before->text : "");
 	alarm(LAST_WAIT_S); /* the communicator's end may wait for the GPU */
 	l->abort(l->comm);
