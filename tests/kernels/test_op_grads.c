@@ -338,6 +338,30 @@ static void scatter_documents_b(float **x, const float *dy, float **dx)
 				    index_documents);
 }
 
+/* The first sequence as a piece; x: its sub-sequence's rows, and the next piece's tokens. */
+static const struct lh_heads piece = { 1, LN, LH, LG, LD, LQ, LK, LO, NULL, NULL };
+enum { HALO = 2 * LH * LD };
+
+static void halo_f(float **x, float *y)
+{
+	float halo[HALO];
+
+	memcpy(y, x[1], sizeof(float) * LN * LO);
+	ops->lighthouse_halo(dev, &geometry, &piece, halo, x[0], map_of);
+	ops->lighthouse_halo_add(dev, &geometry, &piece, y, halo);
+}
+
+static void halo_b(float **x, const float *dy, float **dx)
+{
+	float dhalo[HALO];
+
+	(void)x;
+	memset(dx[0], 0, (size_t)(sub / LB) * sizeof(float));
+	memcpy(dx[1], dy, sizeof(float) * LN * LO);
+	ops->lighthouse_halo_bwd(dev, &geometry, &piece, dhalo, dy);
+	ops->lighthouse_halo_put(dev, &geometry, &piece, dx[0], dhalo, map_of);
+}
+
 /* ---- the check ------------------------------------------------------------- */
 
 static double objective(const struct grad_case *c, float **x, const float *r)
@@ -430,6 +454,7 @@ static void every_backward_agrees_with_finite_differences(void **state)
 		{ "lighthouse_gather", { LB * LN * LQ, LB * LN * LK, LB * LN * LK },
 		  3 * sub, gather_f, gather_b, 0 },
 		{ "lighthouse_scatter", { sub }, LB * LN * LO, scatter_f, scatter_b, 0 },
+		{ "lighthouse_halo", { sub / LB, LN * LO }, LN * LO, halo_f, halo_b, 0 },
 		{ "lighthouse_gather of documents",
 		  { LB * LN * LQ, LB * LN * LK, LB * LN * LK }, 3 * sub,
 		  gather_documents_f, gather_documents_b, 0 },
