@@ -125,7 +125,8 @@ static double layer_s(const struct count *c, const struct lh_lighthouse *g)
 static double exchange_s(const struct lh_job *job, const struct lh_chip *chip,
 			 const struct lh_layout *l)
 {
-	return lh_exchange_s(job, l->mode, chip, 1, lh_dtype_bytes(l->sizes->act_type));
+	return lh_exchange_s(job, l->mode, chip, l->context ? l->context : 1,
+			     lh_dtype_bytes(l->sizes->act_type));
 }
 
 static double step_s(const struct lh_job *job, const struct lh_chip *chip,
@@ -144,7 +145,7 @@ static double step_s(const struct lh_job *job, const struct lh_chip *chip,
 		micro += layer_s(&c, lh_layout_lighthouse(l->mode, i));
 	micro += gemm(&c, c.C * V, 3) + elementwise(&c, 4 * V + 8 * c.C);
 	/* Gradients cleared and measured; weights and moments read and written. */
-	return micro * (double)(job->batch.sequences / job->devices) / l->B +
+	return micro * (double)job->batch.sequences / job->devices / l->B +
 	       params * 38 / chip->bytes_per_s + exchange_s(job, chip, l);
 }
 

@@ -27,6 +27,17 @@ static double windows_s(const struct lh_chip *chip, int n, double params, int wi
 	       params * (4 + 12.0 / n) / chip->bytes_per_s;
 }
 
+/* Weights of all parts forward, of layers again backward, each from the devices whose they
+ * are to all. */
+static double gathers_s(const struct lh_job_model *m, const struct lh_chip *chip, int n,
+			double params, double act_bytes)
+{
+	double ends = (double)((m->tied ? 1 : 2) * m->vocab * m->dim);
+
+	return (2 * params - ends) * act_bytes / bytes_per_s(chip, n) +
+	       (2 * m->layers + 3) * (n - 1) * HOP_S;
+}
+
 /* K and V of a layer forward, again backward, and their gradients in float32. What goes
  * over the borders of pieces are some rows, in calls of their own. */
 static double layer_s(const struct lh_job_model *m, const struct lh_lighthouse *g,
@@ -56,8 +67,10 @@ double lh_exchange_s(const struct lh_job *job, const struct lh_attention_mode *m
 	passes = context > 1 ? (double)(job->batch.sequences * context / n) :
 			       (double)(job->batch.sequences / n) /
 				       (double)lh_job_micro_sequences(job);
-	s = ring_s(chip, n, params * 4); /* the weights */
-	s += job->divide == LH_DIVIDE_MOMENTS ?
+	s = job->divide < LH_DIVIDE_WEIGHTS ?
+		    ring_s(chip, n, params * 4) :
+		    passes * gathers_s(m, chip, n, params, (double)act_bytes);
+	s += job->divide < LH_DIVIDE_GRADIENTS ?
 		     ring_s(chip, n, params * 4) :
 		     passes * windows_s(chip, n, params, m->layers + 2);
 	for (int i = 0; context > 1 && i < m->layers; i++)

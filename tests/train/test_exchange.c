@@ -84,6 +84,20 @@ static void divided_gradients_are_summed_for_every_micro_batch(void **state)
 	is_near(exchange(&job, &slow, 1) - weights, 2 * once, 1e-6);
 }
 
+/* In bf16: layers of a pass twice, embedding and output once; none when a step ends. */
+static void divided_weights_are_gathered_in_every_pass(void **state)
+{
+	struct lh_job job = job_of(2, 2);
+	double moments = exchange(&job, &slow, 1), ends = 2 * 512 * 256, gathered;
+
+	(void)state;
+	job.divide = LH_DIVIDE_GRADIENTS;
+	gathered = moments / 2 - exchange(&job, &slow, 1);
+	job.divide = LH_DIVIDE_WEIGHTS;
+	gathered += exchange(&job, &slow, 1);
+	is_near(gathered, (param_bytes(&job) - 2 * ends) / 1e6, 1e-3);
+}
+
 /* K and V of every layer: forward, backward, and their gradients in float32. */
 static void a_shared_sequence_moves_keys_and_values(void **state)
 {
@@ -160,6 +174,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_step_moves_gradients_and_weights),
 		cmocka_unit_test(divided_gradients_are_summed_for_every_micro_batch),
+		cmocka_unit_test(divided_weights_are_gathered_in_every_pass),
 		cmocka_unit_test(a_shared_sequence_moves_keys_and_values),
 		cmocka_unit_test(lighthouse_layers_move_the_sub_sequence),
 		cmocka_unit_test(two_gpus_are_as_measured),
