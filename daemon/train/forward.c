@@ -224,28 +224,25 @@ static int fetch_index(const struct pass *p, int layer, int32_t *index, struct l
 {
 	struct lh_model *m = p->m;
 	const struct lh_lighthouse *g = &p->mode->geometry;
-	size_t bytes = (size_t)(m->c.heads * lh_lighthouse_selected(g)) * sizeof(*index);
-	const int32_t *from = m->acts.layer[layer].attention.index;
-	struct lh_err own = LH_ERR_INIT;
-	int rc;
+	int64_t n = m->c.heads * lh_lighthouse_selected(g) / (p->shared ? m->context.size : 1);
+	int rc = m->ops->fetch(m->dev, index, m->acts.layer[layer].attention.index,
+			       (size_t)n * sizeof(*index), err);
 
 	if (!p->shared)
-		return m->ops->fetch(m->dev, index, from, bytes, err);
-	bytes /= (size_t)m->context.size;
-	m->ops->fetch(m->dev, index, from, bytes, &own);
-	rc = lh_comm_agree(&m->context, "whether there is a choice", &own, err);
-	if (!rc)
-		lh_context_collect_index(&m->context, g, m->c.heads, index);
+		return rc;
+	if (rc) /* others have theirs; any entry will do */
+		memset(index, 0, (size_t)n * sizeof(*index));
+	lh_context_collect_index(&m->context, g, m->c.heads, index);
 	return rc;
 }
 
-/* The choice of layer i, of the first sequence. After an error the rest is passed over. */
+/* The choice of layer i, of the first sequence. After an error nobody sees the rest. */
 static void look_at(const struct pass *p, int i)
 {
 	struct look *l = p->look;
+	int rc = fetch_index(p, i, l->index, l->rc ? NULL : l->err);
 
-	if (!l->rc)
-		l->rc = fetch_index(p, i, l->index, l->err);
+	l->rc = l->rc ? l->rc : rc;
 	if (!l->rc)
 		l->seen(l->arg, i, l->index);
 }
@@ -413,26 +410,21 @@ static int fetch_loss(const struct pass *p, double *loss, float *row_loss,
 	return rc;
 }
 
-/* Of a shared sequence, whole. */
+/* Of a shared sequence, whole. The others are asked whatever comes of one's own. */
 static int collect_loss(const struct pass *p, double *loss, float *row_loss,
 			struct lh_err *err)
 {
 	const struct lh_comm *c = &p->m->context;
 	double *all = lh_calloc((size_t)c->size, sizeof(*all));
 	float *rows = row_loss ? lh_calloc((size_t)p->R, sizeof(*rows)) : NULL;
-	struct lh_err own = LH_ERR_INIT;
-	int rc;
+	int rc = fetch_loss(p, &all[c->rank], rows, err);
 
-	fetch_loss(p, &all[c->rank], rows, &own);
-	rc = lh_comm_agree(c, "whether there is a loss", &own, err);
-	if (!rc) {
-		lh_comm_collect(c, "a loss", all, sizeof(*all));
-		*loss = 0;
-		for (int r = 0; r < c->size; r++)
-			*loss += all[r];
-		if (row_loss)
-			lh_context_collect_rows(c, row_loss, rows, p->t);
-	}
+	lh_comm_collect(c, "a loss", all, sizeof(*all));
+	if (row_loss)
+		lh_context_collect_rows(c, row_loss, rows, p->t);
+	*loss = 0;
+	for (int r = 0; r < c->size; r++)
+		*loss += all[r];
 	free(rows);
 	free(all);
 	return rc;
@@ -469,23 +461,18 @@ static int read_logits(const struct pass *p, int64_t row, float *logits, struct 
 	return lh_model_fetch(m, logits, m->acts.xent, m->c.vocab, err);
 }
 
-/* Of row `at` of a shared sequence, which one rank has. */
+/* Of row `at` of a shared sequence, which one rank has: all have one like it, whose logits
+ * are read as well, as in a rehearsal. */
 static int collect_logits(const struct pass *p, int64_t at, float *logits, struct lh_err *err)
 {
 	const struct lh_comm *c = &p->m->context;
 	int64_t n = p->R / 2, V = p->m->c.vocab;
 	int place = lh_context_place(c->size, (int)(at / n)), owner = place / 2;
 	float *all = lh_calloc((size_t)(c->size * V), sizeof(*all));
-	struct lh_err own = LH_ERR_INIT;
-	int rc;
+	int rc = read_logits(p, place % 2 * n + at % n, all + c->rank * V, err);
 
-	if (c->rank == owner)
-		read_logits(p, place % 2 * n + at % n, all + owner * V, &own);
-	rc = lh_comm_agree(c, "whether there are logits", &own, err);
-	if (!rc) {
-		lh_comm_collect(c, "logits", all, (size_t)V * sizeof(*all));
-		memcpy(logits, all + owner * V, (size_t)V * sizeof(*logits));
-	}
+	lh_comm_collect(c, "logits", all, (size_t)V * sizeof(*all));
+	memcpy(logits, all + owner * V, (size_t)V * sizeof(*logits));
 	free(all);
 	return rc;
 }

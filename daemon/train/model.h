@@ -23,8 +23,8 @@
  *
  * Ranks may also share each sequence: all of a `context` are given the same one, whole, and
  * each takes its part of the tokens (context.h). Then every pass over T tokens is collective
- * among them, and all have what comes of it; one over so few that they are no more than its
- * part a rank may do by itself.
+ * among them, and all have what comes of it, unless one has an error: it is that one's alone.
+ * A pass over no more tokens than a rank's part is its own.
  *
  * One thread (the training thread). The device outlives the model.
  */
