@@ -68,10 +68,14 @@ static void print_text(const struct lh_job *job, const struct lh_estimate *e,
 		       const struct lh_chip *chip)
 {
 	double tokens = (double)(job->batch.sequences * job->data.seq_len), G = 1 << 30;
-	char safe[300], time[80], each[40] = "";
+	char safe[300], time[80], each[80] = "";
+	int used = 0;
 
 	if (job->devices > 1)
-		snprintf(each, sizeof(each), " on each of %d devices", job->devices);
+		used = snprintf(each, sizeof(each), " on each of %d devices", job->devices);
+	if (job->context > 1)
+		snprintf(each + used, sizeof(each) - (size_t)used, ", %d of which share a "
+			 "sequence", job->context);
 	printf("'%s' on %s: %.1f M parameters, %.2f GiB at most%s\n",
 	       lh_escape(safe, sizeof(safe), job->name), chip ? chip->name : "the CPU",
 	       (double)lh_job_model_params(&job->model) / 1e6, (double)e->bytes / G, each);

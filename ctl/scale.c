@@ -6,10 +6,13 @@
 
 #include "ctl.h"
 
-static bool divides(int devices, const struct lh_job_batch *b)
+static bool divides(int devices, const struct lh_job *job)
 {
-	return b->sequences % devices == 0 &&
-	       (!b->micro_sequences || b->sequences / devices % b->micro_sequences == 0);
+	const struct lh_job_batch *b = &job->batch;
+	int groups = devices / job->context;
+
+	return devices % job->context == 0 && b->sequences % groups == 0 &&
+	       (!b->micro_sequences || b->sequences / groups % b->micro_sequences == 0);
 }
 
 static int add_row(struct ctl_scale *s, const struct lh_job *job, const struct lh_chip *chip,
@@ -37,7 +40,7 @@ int ctl_scale_measure(struct ctl_scale *s, const struct lh_job *job,
 	s->count = 0;
 	for (int n = 1, last = 0; !rc && last < most; n = 2 * n < most ? 2 * n : most) {
 		last = n;
-		if (divides(n, &job->batch))
+		if (divides(n, job))
 			rc = add_row(s, job, chip, memory_bytes, n, err);
 	}
 	return rc;
@@ -106,15 +109,21 @@ static void add_cells(struct ctl_table *t, const struct ctl_scale *s,
 	ctl_table_addf(t, "%.3f", rate / s->row[row].devices / alone(s, job, phase));
 }
 
-static void say_what_divides(const struct lh_job_batch *b, int devices)
+static void say_what_divides(const struct lh_job *job, int devices)
 {
+	const struct lh_job_batch *b = &job->batch;
 	int64_t micro = b->micro_sequences ? b->micro_sequences : 1;
 
-	if (divides(devices, b))
+	if (divides(devices, job))
 		return;
+	if (devices % job->context) {
+		fprintf(stderr, "hint: context: %d does not divide %d devices\n", job->context,
+			devices);
+		return;
+	}
 	fprintf(stderr, "hint: %d devices cannot divide batch.sequences: %lld; --set "
 		"batch.sequences=%lld would do\n", devices, (long long)b->sequences,
-		(long long)(micro * devices));
+		(long long)(micro * (devices / job->context)));
 }
 
 void ctl_scale_print(const struct ctl_scale *s, const struct lh_job *job, int most)
@@ -127,5 +136,5 @@ void ctl_scale_print(const struct ctl_scale *s, const struct lh_job *job, int mo
 		for (int i = 0; i < s->count; i++)
 			add_cells(t, s, job, i, k);
 	ctl_table_print_take(t);
-	say_what_divides(&job->batch, most);
+	say_what_divides(job, most);
 }

@@ -133,13 +133,18 @@ static int check_micro(const struct lh_job_run *run, const json_t *args,
 {
 	json_int_t n = json_integer_value(json_object_get(args, "micro_sequences"));
 	struct lh_job job = run->spec; /* borrows */
-	int64_t share = job.batch.sequences / job.devices;
+	int64_t share = lh_job_share(&job);
 
 	if (!json_object_get(args, "micro_sequences"))
 		return 0;
 	if (run->state != LH_JOB_QUEUED && run->state != LH_JOB_STOPPING)
 		return refuse(err, run, "has a worker, whose micro-batches are fixed",
 			      "pause it with release first");
+	if (n > 1 && job.context > 1) {
+		lh_err_set(err, LH_EPARAMS, "micro_sequences %" JSON_INTEGER_FORMAT " of "
+			   "sequences that devices share, which come one at a time", n);
+		return lh_err_hint(err, "0 and 1 mean that");
+	}
 	if (n && share % n) {
 		lh_err_set(err, LH_EPARAMS, "micro_sequences %" JSON_INTEGER_FORMAT " does "
 			   "not divide the %" PRId64 " sequences of a step%s", n, share,

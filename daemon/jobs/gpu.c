@@ -124,16 +124,23 @@ void lh_gpu_find(struct lh_gpu *gpu, const char *bin_dir)
 static int take_all(const struct lh_gpu *gpu, struct lh_job *job, struct lh_err *err)
 {
 	const struct lh_job_batch *b = &job->batch;
+	struct lh_job all = *job; /* borrows */
 	int n = job->device == LH_DEVICE_CUDA ? gpu->count : 1;
 
-	if (n > LH_DEVICES_MAX)
-		n = LH_DEVICES_MAX;
-	if (b->sequences % n || (b->micro_sequences && b->sequences / n % b->micro_sequences)) {
+	all.devices = n < LH_DEVICES_MAX ? n : LH_DEVICES_MAX;
+	if (all.devices % job->context) {
+		lh_err_set(err, LH_EJOBFILE, "devices: all are %d here, which context: %d does "
+			   "not divide", all.devices, job->context);
+		return lh_err_hint(err, "devices: a multiple of it, or context: 1");
+	}
+	if (b->sequences % lh_job_groups(&all) ||
+	    (b->micro_sequences && lh_job_share(&all) % b->micro_sequences)) {
 		lh_err_set(err, LH_EJOBFILE, "devices: all are %d here, which do not divide the "
-			   "%" PRId64 " sequences into equal micro-batches", n, b->sequences);
+			   "%" PRId64 " sequences into equal micro-batches", all.devices,
+			   b->sequences);
 		return lh_err_hint(err, "another batch.sequences, or devices: as many as do");
 	}
-	job->devices = n;
+	job->devices = all.devices;
 	job->all_devices = false;
 	return 0;
 }

@@ -5,9 +5,10 @@
  * wrong type, a value out of range, an alias or anchor, a second document, more
  * keys, levels or overrides than any job has is refused with "FILE:LINE: KEY: what was found; what is allowed" and a hint
  * (for a misspelt key, the nearest one). Then what one key cannot tell: head
- * counts that divide, the preconditions of Lighthouse attention for each phase,
- * schedules that need a known number of steps, weights to start from that have
- * another shape, data files that open, hold enough tokens and fit the vocabulary.
+ * counts that divide, sequences that devices can share, the preconditions of
+ * Lighthouse attention for each phase, schedules that need a known number of
+ * steps, weights to start from that have another shape, data files that open,
+ * hold enough tokens and fit the vocabulary.
  *
  * Blocking (opens data files): lhd calls it on the thread pool. No globals.
  */

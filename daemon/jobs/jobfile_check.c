@@ -105,12 +105,19 @@ static int check_batch(const struct lh_job *job, const struct lh_node *root,
 		       struct lh_err *err)
 {
 	const struct lh_job_batch *b = &job->batch;
-	int64_t share = b->sequences / job->devices;
+	int64_t share = lh_job_share(job), groups = lh_job_groups(job);
 
-	if (b->sequences % job->devices) {
-		lh_err_set(err, LH_EJOBFILE, "found %d, which does not divide the %" PRId64
-			   " sequences", job->devices, b->sequences);
-		lh_err_hint(err, "each device takes as many sequences of a step");
+	if (b->sequences % groups) {
+		if (job->context > 1)
+			lh_err_set(err, LH_EJOBFILE, "found %d, whose %" PRId64 " groups of %d "
+				   "do not divide the %" PRId64 " sequences", job->devices,
+				   groups, job->context, b->sequences);
+		else
+			lh_err_set(err, LH_EJOBFILE, "found %d, which does not divide the %"
+				   PRId64 " sequences", job->devices, b->sequences);
+		lh_err_hint(err, "each %s takes as many sequences of a step, e.g. of %" PRId64,
+			    job->context > 1 ? "group" : "device",
+			    (b->sequences / groups + 1) * groups);
 		return blame(root, "devices", err);
 	}
 	if (!b->micro_sequences || share % b->micro_sequences == 0)
@@ -247,7 +254,8 @@ static int check_phase(const struct lh_job *job, int i, const struct lh_node *ro
 	if (p->attention == LH_ATTENTION_FULL)
 		return check_full(i, root, err);
 	if (!lh_lighthouse_check(&p->lighthouse, &key, err))
-		return check_scorer(job, i, root, err);
+		return check_scorer(job, i, root, err) ? err->code :
+			lh_jobfile_check_pieces(job, i, root, err);
 	err->code = LH_EJOBFILE;
 	if (!strcmp(key, "seq_len"))
 		snprintf(path, sizeof(path), "data.seq_len");
@@ -263,6 +271,8 @@ int lh_jobfile_check(const struct lh_job *job, const struct lh_node *root,
 
 	if (!rc)
 		rc = check_model(job, root, err);
+	if (!rc)
+		rc = lh_jobfile_check_context(job, root, err);
 	if (!rc)
 		rc = check_batch(job, root, err);
 	if (!rc)
@@ -523,10 +533,22 @@ void lh_job_release(struct lh_job *job)
 	memset(job, 0, sizeof(*job));
 }
 
+int lh_job_groups(const struct lh_job *job)
+{
+	/* `devices: all` is one until a place is found. */
+	return job->devices > job->context ? job->devices / job->context : 1;
+}
+
+int64_t lh_job_share(const struct lh_job *job)
+{
+	return job->batch.sequences / lh_job_groups(job);
+}
+
 int64_t lh_job_micro_sequences(const struct lh_job *job)
 {
-	return job->batch.micro_sequences ? job->batch.micro_sequences :
-					    job->batch.sequences / job->devices;
+	if (job->context > 1)
+		return 1;
+	return job->batch.micro_sequences ? job->batch.micro_sequences : lh_job_share(job);
 }
 
 int64_t lh_job_model_params(const struct lh_job_model *m)

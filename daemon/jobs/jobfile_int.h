@@ -107,6 +107,13 @@ int lh_jobfile_read(struct lh_job *job, const struct lh_node *root,
 /* What several keys decide together. `root` gives the lines. */
 int lh_jobfile_check(const struct lh_job *job, const struct lh_node *root,
 		     struct lh_err *err);
+/* ---- jobfile_context.c ----------------------------------------------------- */
+/* Whether the job's devices can share its sequences, and a Lighthouse phase, which is sound,
+ * can be done in pieces of them. */
+int lh_jobfile_check_context(const struct lh_job *job, const struct lh_node *root,
+			     struct lh_err *err);
+int lh_jobfile_check_pieces(const struct lh_job *job, int phase, const struct lh_node *root,
+			    struct lh_err *err);
 /* For a job file only: lhd must load every job it has accepted, and there were
  * days when phases could be named anything. */
 int lh_jobfile_check_names(const struct lh_job *job, const struct lh_node *root,

@@ -54,7 +54,8 @@ int64_t lh_chip_usable_bytes(int64_t memory_bytes)
 struct count {
 	const struct lh_chip *chip;
 	const struct lh_layout *l;
-	double R, C, F, HD, QKV;
+	double R, C, F, HD, QKV; /* R of a rank */
+	double context;          /* ranks that share a sequence */
 	double e; /* bytes of an activation */
 };
 
@@ -73,10 +74,11 @@ static double gemm(const struct count *c, double weights, int times)
 static const double FIXED_BACKWARD = 1.3;
 
 /* Attention of S tokens: half of the square, 4 products' worth of operations
- * forward, 10 backward. Short ones do not fill the chip. */
+ * forward, 10 backward, of which each of those that share them has as much. Short ones do
+ * not fill the chip. */
 static double sdpa(const struct count *c, double S, bool backward)
 {
-	double square = c->l->B * S * S * c->HD, fill = S / (S + 1200), s;
+	double square = c->l->B * S * S * c->HD / c->context, fill = S / (S + 1200), s;
 
 	if (!backward)
 		return 2 * square / (c->chip->sdpa_flops * fill);
@@ -125,8 +127,7 @@ static double layer_s(const struct count *c, const struct lh_lighthouse *g)
 static double exchange_s(const struct lh_job *job, const struct lh_chip *chip,
 			 const struct lh_layout *l)
 {
-	return lh_exchange_s(job, l->mode, chip, l->context ? l->context : 1,
-			     lh_dtype_bytes(l->sizes->act_type));
+	return lh_exchange_s(job, l->mode, chip, lh_dtype_bytes(l->sizes->act_type));
 }
 
 static double step_s(const struct lh_job *job, const struct lh_chip *chip,
@@ -134,7 +135,8 @@ static double step_s(const struct lh_job *job, const struct lh_chip *chip,
 {
 	const struct lh_job_model *m = &job->model;
 	struct count c = {
-		.chip = chip, .l = l, .R = (double)l->B * (double)l->T,
+		.chip = chip, .l = l, .context = job->context,
+		.R = (double)l->B * (double)l->T / job->context,
 		.C = (double)m->dim, .F = (double)m->ffn_dim,
 		.HD = (double)m->heads * m->head_dim,
 		.QKV = (double)(m->heads + 2 * m->kv_heads) * m->head_dim,
@@ -145,7 +147,7 @@ static double step_s(const struct lh_job *job, const struct lh_chip *chip,
 		micro += layer_s(&c, lh_layout_lighthouse(l->mode, i));
 	micro += gemm(&c, c.C * V, 3) + elementwise(&c, 4 * V + 8 * c.C);
 	/* Gradients cleared and measured; weights and moments read and written. */
-	return micro * (double)job->batch.sequences / job->devices / l->B +
+	return micro * (double)lh_job_share(job) / l->B +
 	       params * 38 / chip->bytes_per_s + exchange_s(job, chip, l);
 }
 
@@ -175,22 +177,20 @@ static int check_ops(const struct lh_job *job, const struct lh_ops_sizes *sizes,
 
 /* What the device's ops can do, of every phase and of evaluations. */
 static int check_support(const struct lh_job *job, const struct lh_ops_sizes *sizes,
-			 int64_t micro, struct lh_err *err)
+			 const struct lh_layout *l, struct lh_err *err)
 {
-	struct lh_heads h = lh_layout_heads(&job->model, (int)micro, job->data.seq_len);
-	struct lh_sdpa full = lh_attention_sdpa(NULL, h);
+	struct lh_sdpa s = lh_layout_sdpa(l, l->B, NULL);
 	int rc = check_ops(job, sizes, err);
 
 	if (!rc)
-		rc = sizes->supports(&full, err);
+		rc = sizes->supports(&s, err);
 	for (int i = 0; !rc && i < job->phase_count; i++) {
 		struct lh_attention_mode mode;
-		struct lh_sdpa s;
 
 		lh_attention_mode_of(&mode, job, i);
 		if (mode.attention == LH_ATTENTION_FULL)
 			continue;
-		s = lh_attention_sdpa(&mode.geometry, h);
+		s = lh_layout_sdpa(l, l->B, &mode.geometry);
 		rc = sizes->supports(&s, err);
 		if (rc)
 			lh_err_prefix(err, "phase '%s'", job->phases[i].name);
@@ -217,13 +217,13 @@ int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 	int64_t micro = lh_job_micro_sequences(job);
 	struct lh_layout l = { .model = &job->model, .sizes = sizes, .B = (int)micro,
 			       .T = job->data.seq_len, .ranks = job->devices,
-			       .divide = job->divide,
+			       .context = job->context, .divide = job->divide,
 			       .rest = rest_of(job->evaluation.sequences, micro),
 			       .deterministic = job->deterministic,
 			       .documents = job->data.documents == LH_DOCUMENTS_SEPARATE };
 	struct lh_attention_mode full = lh_attention_full;
 	struct lh_layout_bytes evaluation;
-	int rc = check_support(job, sizes, micro, err);
+	int rc = check_support(job, sizes, &l, err);
 
 	memset(out, 0, sizeof(*out));
 	if (rc)
@@ -236,7 +236,7 @@ int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 	lh_layout_measure(&l, &evaluation);
 	out->bytes = evaluation.total;
 	l.train = true;
-	l.rest = rest_of(job->batch.sequences / job->devices, micro);
+	l.rest = rest_of(lh_job_share(job), micro);
 	for (int i = 0; i < job->phase_count; i++) {
 		struct lh_estimate_phase *p = &out->phase[i];
 		struct lh_attention_mode mode;

@@ -56,17 +56,15 @@ static double layer_s(const struct lh_job_model *m, const struct lh_lighthouse *
 }
 
 double lh_exchange_s(const struct lh_job *job, const struct lh_attention_mode *mode,
-		     const struct lh_chip *chip, int context, size_t act_bytes)
+		     const struct lh_chip *chip, size_t act_bytes)
 {
 	const struct lh_job_model *m = &job->model;
-	int n = job->devices;
+	int n = job->devices, context = job->context;
 	double params = (double)lh_job_model_params(m), passes, s;
 
 	if (n == 1)
 		return 0;
-	passes = context > 1 ? (double)(job->batch.sequences * context / n) :
-			       (double)(job->batch.sequences / n) /
-				       (double)lh_job_micro_sequences(job);
+	passes = (double)lh_job_share(job) / (double)lh_job_micro_sequences(job);
 	s = job->divide < LH_DIVIDE_WEIGHTS ?
 		    ring_s(chip, n, params * 4) :
 		    passes * gathers_s(m, chip, n, params, (double)act_bytes);

@@ -2,9 +2,10 @@
  * counting bytes.
  *
  * A step sums the gradient and hands out new weights; where gradients are divided, every
- * micro-batch sums them, and where weights are, it gathers them twice. Devices that share sequences hand each other keys and values of
- * every layer, forward and backward, and sum their gradients. Nothing of it is taken to
- * run beside the computation, and all devices to be equally fast.
+ * micro-batch sums them, and where weights are, it gathers them twice. Devices that share
+ * sequences hand each other keys and values of every layer, forward and backward, and sum
+ * their gradients. Nothing of it is taken to run beside the computation, and all devices to
+ * be equally fast.
  *
  * Pure arithmetic. tests/bench/results/ranks.md has what was measured.
  */
@@ -13,9 +14,8 @@
 
 #include "train/estimate.h"
 
-/* Seconds of a step, in the attention of `mode`. context: devices that share a sequence;
- * it divides job->devices. act_bytes: of an activation. */
+/* Seconds of a step, in the attention of `mode`. act_bytes: of an activation. */
 double lh_exchange_s(const struct lh_job *job, const struct lh_attention_mode *mode,
-		     const struct lh_chip *chip, int context, size_t act_bytes);
+		     const struct lh_chip *chip, size_t act_bytes);
 
 #endif

@@ -308,26 +308,37 @@ static int64_t state_bytes(const struct lh_layout *l)
 	return bytes + (weights ? (4 + copy) * shard + e * windows : 4 * all + copy * count);
 }
 
-/* One layer's attention of a pass over B sequences; of a shared one that of the last piece,
- * which sees most. */
-static int64_t attention_bytes(const struct lh_layout *l, int B,
-			       const struct lh_lighthouse *of_sequence)
+struct lh_sdpa lh_layout_sdpa(const struct lh_layout *l, int B, const struct lh_lighthouse *g)
 {
-	static const int32_t some; /* sizes depend on whether there are documents alone */
 	int ranks = context_of(l);
 	struct lh_heads h = lh_context_heads(lh_layout_heads(l->model, B, l->T), ranks);
-	struct lh_lighthouse piece, *g = of_sequence ? &piece : NULL;
-	struct lh_sdpa s;
-	int64_t most;
+	struct lh_lighthouse piece;
 
 	if (g)
-		piece = lh_context_geometry(of_sequence, ranks);
-	s = ranks > 1 ? lh_attention_piece_sdpa(g, h, 2 * ranks - 1) : lh_attention_sdpa(g, h);
+		piece = lh_context_geometry(g, ranks);
+	return ranks > 1 ? lh_attention_piece_sdpa(g ? &piece : NULL, h, 2 * ranks - 1) :
+			   lh_attention_sdpa(g, h);
+}
+
+/* The most scratch of one layer's attention. */
+static int64_t attention_bytes(const struct lh_layout *l, int B,
+			       const struct lh_lighthouse *g)
+{
+	static const int32_t some; /* sizes depend on whether there are documents alone */
+	struct lh_heads h = lh_layout_heads(l->model, B, l->T);
+	struct lh_sdpa s = lh_layout_sdpa(l, B, g);
+	struct lh_lighthouse piece;
+	int64_t most;
+
 	s.heads.start = l->documents ? &some : NULL;
 	most = (int64_t)l->sizes->sdpa_bytes(&s, false, l->deterministic);
 	if (l->train)
 		most = max(most, (int64_t)l->sizes->sdpa_bytes(&s, true, l->deterministic));
-	return g ? max(most, (int64_t)l->sizes->lighthouse_bytes(g, &h)) : most;
+	if (!g)
+		return most;
+	piece = lh_context_geometry(g, context_of(l));
+	h = lh_context_heads(h, context_of(l));
+	return max(most, (int64_t)l->sizes->lighthouse_bytes(&piece, &h));
 }
 
 /* The most scratch that an op of a pass over B sequences takes. */

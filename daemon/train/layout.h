@@ -114,5 +114,8 @@ const char *lh_recompute_name(enum lh_recompute r);
 const struct lh_lighthouse *lh_layout_lighthouse(const struct lh_attention_mode *mode,
 						 int layer);
 struct lh_heads lh_layout_heads(const struct lh_job_model *c, int B, int64_t T);
+/* What ops have of a layer's attention at a time, in a pass over B sequences; of a shared one
+ * its last piece, which sees most. g: of the sequence, or NULL. */
+struct lh_sdpa lh_layout_sdpa(const struct lh_layout *l, int B, const struct lh_lighthouse *g);
 
 #endif

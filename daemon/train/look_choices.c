@@ -3,9 +3,10 @@
  *
  * A pass of full attention is as long as the longest item, not as a sequence of training,
  * which may be hundreds of times as long; its shape is rehearsed. Lighthouse attention
- * has whole sequences only. The endings of all items fill the rows of passes one after
- * the other: a file costs as many passes as its endings make micro-batches. Of several
- * ranks this one asks alone. */
+ * has whole sequences only, and ranks that share them have those beside what fits one of
+ * them. The endings of all items fill the rows of passes one after the other: a file costs as
+ * many passes as its endings make micro-batches. Of several ranks this one asks alone, but
+ * for a sequence that they share. */
 #include "train/loop_int.h"
 
 #include <stdlib.h>
@@ -57,7 +58,7 @@ int64_t lh_loop_choices_tokens(const struct lh_loop *l)
 	for (int i = 0; i < l->choices_count; i++)
 		most = l->choices[i].longest > most ? l->choices[i].longest : most;
 	most = (most + PASS_ROUND - 1) / PASS_ROUND * PASS_ROUND;
-	return most < l->job->data.seq_len ? most : l->job->data.seq_len;
+	return most <= lh_team_own_tokens(&l->team) ? most : l->job->data.seq_len;
 }
 
 int lh_loop_may_choose(const struct lh_loop *l, struct lh_err *err)
@@ -102,7 +103,6 @@ static int ask(struct lh_loop *l, struct asked *a, struct lh_err *err)
 	int b = lh_team_look_batch(t), n = 0, rc;
 	struct place at = a->next;
 	size_t row = (size_t)a->t;
-	double loss;
 
 	for (; n < b && a->next.item < a->set->count; n++) {
 		lh_choices_row(a->set, a->next.item, a->next.ending, a->t,
@@ -111,10 +111,7 @@ static int ask(struct lh_loop *l, struct asked *a, struct lh_err *err)
 	}
 	memset(t->tokens + n * a->t, 0, (size_t)(b - n) * row * sizeof(*t->tokens));
 	memset(t->targets + n * a->t, 0xff, (size_t)(b - n) * row * sizeof(*t->targets));
-	lh_team_lead(t, true);
-	rc = lh_model_loss(t->model, a->mode, b, a->t, t->tokens, t->targets, NULL, &loss,
-			   t->row_loss, err);
-	lh_team_lead(t, false);
+	rc = lh_team_loss(t, a->mode, b, a->t, err);
 	lh_link_beat(l->link);
 	for (int s = 0; !rc && s < n; s++) {
 		score(a, at, t->targets + s * a->t, t->row_loss + s * a->t);

@@ -61,12 +61,8 @@ int lh_loop_look_selection(struct lh_loop *l, const char *reason, json_t *told,
 						model->heads);
 	lh_selection_begin(l->selection);
 	rc = fill(&l->team, b, err);
-	if (!rc) { /* this rank's alone: one micro-batch, and weights are those of all */
-		lh_team_lead(&l->team, true);
-		rc = lh_model_selection(l->team.model, mode, b, l->team.tokens,
-					l->team.starts, see, l->selection, err);
-		lh_team_lead(&l->team, false);
-	}
+	if (!rc) /* one micro-batch of this rank, whose weights are those of all */
+		rc = lh_team_selection(&l->team, mode, b, see, l->selection, err);
 	lh_link_beat(l->link);
 	if (!rc)
 		lh_look_add_take(l, told, LH_LOOK_SELECTION, mode, reason,

@@ -38,12 +38,13 @@ int lh_loop_load(struct lh_loop *l, int64_t up_to, struct lh_progress *p, char *
 /* Gradients of a step are summed over its micro-batches and ranks, in their order. */
 static void tell_of_sums(struct lh_loop *l, json_t *manifest)
 {
-	json_int_t was = 0, all = 0, ranks = 1;
+	json_int_t was = 0, all = 0, ranks = 1, context = 1;
 
 	json_unpack(manifest, "{s:{s:{s:I, s:I}}}", "job", "batch", "micro_sequences", &was,
 		    "sequences", &all);
 	json_unpack(manifest, "{s:{s:I}}", "job", "devices", &ranks);
-	was = was ? was : all / ranks;
+	json_unpack(manifest, "{s:{s:I}}", "job", "context", &context);
+	was = context > 1 ? 1 : was ? was : all / ranks;
 	if (was && was != l->team.micro)
 		lh_loop_tell(l, "info", "micro-batches of %d sequences, of %d before: losses "
 			     "are equal in exact arithmetic, not bit for bit", l->team.micro,
@@ -51,6 +52,10 @@ static void tell_of_sums(struct lh_loop *l, json_t *manifest)
 	if (ranks != l->job->devices)
 		lh_loop_tell(l, "info", "%d ranks, %d before: losses are equal in exact "
 			     "arithmetic, not bit for bit", l->job->devices, (int)ranks);
+	if (context != l->job->context)
+		lh_loop_tell(l, "info", "sequences are shared by %d ranks, by %d before: losses "
+			     "are equal in exact arithmetic, not bit for bit",
+			     l->job->context, (int)context);
 }
 
 /* With what wrote the checkpoint that this attempt goes on from. */
@@ -242,14 +247,15 @@ static int open_model(struct lh_loop *l, struct lh_err *err)
 		lh_info("%s; %" PRId64 " parameters", l->c->ops->describe(l->team.dev),
 			lh_model_param_count(l->team.model));
 	if (!rc && l->job->devices > 1)
-		lh_info("%d ranks, which take %" PRId64 " sequences of a step each",
-			l->job->devices, l->team.share);
+		lh_info("%d ranks, in %d groups, which take %" PRId64 " sequences of a step each",
+			l->job->devices, lh_job_groups(l->job), l->team.share);
 	return rc;
 }
 
 /* Phase by phase: a library may compile for a minute. */
 static int prepare(struct lh_loop *l, struct lh_err *err)
 {
+	int64_t tokens;
 	int rc = 0;
 
 	for (int i = 0; !rc && i < l->job->phase_count && !lh_loop_is_told(l); i++) {
@@ -257,11 +263,12 @@ static int prepare(struct lh_loop *l, struct lh_err *err)
 		rc = lh_team_prepare(&l->team, i, err);
 		lh_link_beat(l->link);
 	}
-	if (rc || !l->choices_count)
+	tokens = lh_loop_choices_tokens(l);
+	/* A shared sequence is an evaluation's, which is prepared. */
+	if (rc || !l->choices_count || tokens > lh_team_own_tokens(&l->team))
 		return rc;
 	lh_team_lead(&l->team, true);
-	rc = lh_model_prepare_short(l->team.model, lh_team_look_batch(&l->team),
-				    lh_loop_choices_tokens(l), err);
+	rc = lh_model_prepare_short(l->team.model, lh_team_look_batch(&l->team), tokens, err);
 	lh_team_lead(&l->team, false);
 	return rc;
 }

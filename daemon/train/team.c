@@ -1,6 +1,5 @@
-/* team.c: see team.h. An order is a struct from rank 0; what comes back is how it went,
- * where that can be known, and what was found. */
-#include "train/team.h"
+/* team.c: see team.h. What a rank is, its data and its model, and steps. */
+#include "train/team_int.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -8,43 +7,6 @@
 
 #include "base/fs.h"
 #include "train/checkpoint.h"
-
-enum task { MAKE_MODEL, PREPARE, INIT, LOAD, BEGIN, MICRO, MEASURE, APPLY, EVALUATE,
-	    PASSKEY, FOLLOW, SNAPSHOT, END };
-
-enum { FULL = -1 };
-
-struct order {
-	enum task task;
-	int phase;          /* whose attention, or FULL */
-	int64_t at;         /* the first sequence of all ranks, or of each of a step */
-	int64_t step, cursor;
-	float scale;
-	struct lh_mix mix;
-	int set;
-	int64_t context;
-	int depth_percent;
-	uint64_t seed;
-	size_t path_bytes;
-	bool moments;
-	struct lh_adamw opt;
-	enum lh_recompute recompute[LH_PHASES_MAX];
-};
-
-static void give(struct lh_team *t, struct order *o)
-{
-	o->mix = t->data.mix; /* may be set at any boundary */
-	lh_comm_share(&t->comm, "what is to be done", o, sizeof(*o));
-}
-
-/* The first rank's trouble is that of all. */
-static int agree(struct lh_team *t, struct lh_err *err)
-{
-	const struct lh_err own = t->trouble;
-
-	t->trouble = (struct lh_err)LH_ERR_INIT;
-	return lh_comm_agree(&t->comm, "how it went", &own, err);
-}
 
 /* ---- start and end --------------------------------------------------------- */
 
@@ -101,6 +63,10 @@ static int attach(struct lh_team *t, struct lh_err *err)
 
 	if (!rc && t->comm.line)
 		rc = t->comm.ops->attach(t->comm.line, t->dev, err);
+	/* Before memory is measured: it takes some. */
+	if (!rc && t->job->context > 1)
+		rc = lh_comm_split(&t->comm, "who shares sequences", group_of(t), &t->context,
+				   err);
 	if (rc)
 		return rc;
 	all = lh_calloc((size_t)t->comm.size, sizeof(*all));
@@ -120,8 +86,8 @@ int lh_team_open(struct lh_team *t, const struct lh_team_config *c, struct lh_er
 	int rc;
 
 	*t = (struct lh_team){ .c = c, .job = job, .comm = LH_COMM_ALONE,
-			       .trouble = LH_ERR_INIT };
-	t->share = job->batch.sequences / c->size;
+			       .context = LH_COMM_ALONE, .trouble = LH_ERR_INIT };
+	t->share = lh_job_share(job);
 	t->micro = (int)lh_job_micro_sequences(job);
 	rows = (size_t)(t->micro * job->data.seq_len);
 	t->tokens = lh_calloc(rows, sizeof(*t->tokens));
@@ -145,6 +111,7 @@ static void release(struct lh_team *t)
 	lh_model_free(t->model);
 	lh_data_close(&t->data);
 	lh_passkey_words_release(&t->words);
+	lh_comm_close(&t->context);
 	lh_comm_close(&t->comm);
 	if (t->c)
 		t->c->ops->close(t->dev);
@@ -187,24 +154,16 @@ int lh_team_read_validation(struct lh_team *t, int set, int64_t i, int64_t n, in
 static void make_model(struct lh_team *t)
 {
 	const struct lh_job *job = t->job;
-	const struct lh_division division = { .comm = t->comm, .divide = job->divide };
+	const struct lh_division division = { .comm = t->comm, .divide = job->divide,
+					      .context = t->context };
 
 	lh_model_new(&t->model, t->c->ops, t->dev, &division, &job->model, t->micro,
 		     job->data.seq_len, t->modes, job->phase_count, &t->trouble);
 }
 
-/* Sequences of an evaluation: a micro-batch where there is none, which other looks
- * need. */
-static int64_t evaluated(const struct lh_team *t)
-{
-	int64_t n = t->data.validation_count ? t->job->evaluation.sequences : 0;
-
-	return n ? n : t->micro;
-}
-
 static int prepare(struct lh_team *t, int phase, struct lh_err *err)
 {
-	lh_model_prepare(t->model, &t->modes[phase], 1, t->share, evaluated(t),
+	lh_model_prepare(t->model, &t->modes[phase], 1, t->share, lh_team_evaluated(t),
 			 t->starts != NULL, &t->trouble);
 	return agree(t, err);
 }
@@ -221,7 +180,7 @@ static void load(struct lh_team *t, const struct order *o)
 
 static int micro(struct lh_team *t, const struct order *o, struct lh_err *err)
 {
-	int64_t first = o->cursor + t->comm.rank * t->share + o->at, left = t->share - o->at;
+	int64_t first = o->cursor + group_of(t) * t->share + o->at, left = t->share - o->at;
 	int b = left < t->micro ? (int)left : t->micro, rc = 0;
 
 	for (int s = 0; !rc && s < b; s++)
@@ -233,128 +192,11 @@ static int micro(struct lh_team *t, const struct order *o, struct lh_err *err)
 	return rc;
 }
 
-static const struct lh_attention_mode *mode_of(const struct lh_team *t, int phase)
-{
-	return phase == FULL ? &lh_attention_full : &t->modes[phase];
-}
-
-static int phase_of(const struct lh_team *t, const struct lh_attention_mode *mode)
-{
-	return mode == &lh_attention_full ? FULL : (int)(mode - t->modes);
-}
-
-/* Of a batch whose targets and row_loss are at hand. */
-static void add_places(struct lh_team *t, int b, struct lh_losses *own)
-{
-	int64_t start_us = lh_clock_us(), T = t->job->data.seq_len;
-
-	for (int s = 0; s < b; s++)
-		lh_positions_add(&own->by_place, t->targets + s * T,
-				 t->starts ? t->starts + s * T : NULL, t->row_loss + s * T);
-	own->by_place_us = lh_clock_us() - start_us;
-}
-
-/* Of this rank's part of a round, which may be none: its sequences, how many they are. */
-static int read_round(struct lh_team *t, const struct order *o)
-{
-	int64_t n = t->job->evaluation.sequences, i = o->at + t->comm.rank * t->micro;
-	int b = n - i < t->micro ? (int)(n - i) : t->micro, rc = 0;
-
-	for (int s = 0; !rc && s < b; s++)
-		rc = lh_team_read_validation(t, o->set, i + s, n, s, &t->trouble);
-	return b;
-}
-
-static void evaluate_own(struct lh_team *t, const struct order *o, int b,
-			 struct lh_losses *own)
-{
-	float *rows = t->job->evaluation.positions ? t->row_loss : NULL;
-	int64_t T = t->job->data.seq_len;
-
-	lh_positions_init(&own->by_place, T);
-	if (b <= 0) {
-		lh_model_go_along(t->model);
-		return;
-	}
-	for (int64_t j = 0; j < b * T; j++)
-		own->tokens += t->targets[j] >= 0;
-	lh_model_loss(t->model, mode_of(t, o->phase), b, T, t->tokens, t->targets, t->starts,
-		      &own->nats, rows, &t->trouble);
-	if (!t->trouble.code && rows)
-		add_places(t, b, own);
-}
-
-static int evaluate(struct lh_team *t, const struct order *o, struct lh_losses *sum,
-		    struct lh_err *err)
-{
-	struct lh_losses *all = lh_calloc((size_t)t->comm.size, sizeof(*all));
-	int b = read_round(t, o), rc = agree(t, err);
-
-	if (!rc) {
-		evaluate_own(t, o, b, &all[t->comm.rank]);
-		rc = agree(t, err);
-	}
-	if (!rc)
-		lh_comm_collect(&t->comm, "losses", all, sizeof(*all));
-	for (int r = 0; !rc && r < t->comm.size; r++) {
-		sum->nats += all[r].nats;
-		sum->tokens += all[r].tokens;
-		lh_positions_join(&sum->by_place, &all[r].by_place);
-	}
-	sum->by_place_us += all[t->comm.rank].by_place_us;
-	free(all);
-	return rc;
-}
-
-/* Of this rank's part of a round. The batch is filled up by samples that do not count:
- * its shape was rehearsed, and answers are those of any number of ranks. */
-static int64_t find_own(struct lh_team *t, const struct order *o)
-{
-	int64_t T = t->job->data.seq_len, V = t->job->model.vocab, found = 0;
-	uint64_t seed = (uint64_t)t->job->evaluation.passkey.seed;
-	int b = lh_team_look_batch(t), rc = 0;
-	int64_t from = o->at + t->comm.rank * b;
-	int64_t n = t->job->evaluation.passkey.samples - from;
-	int *digit = lh_calloc((size_t)b, sizeof(*digit));
-	float *logits = lh_calloc((size_t)(b * V), sizeof(*logits));
-
-	for (int s = 0; s < b; s++)
-		digit[s] = lh_passkey_text(&t->words, seed, from + s, o->context,
-					   o->depth_percent, T, t->tokens + s * T);
-	if (n > 0)
-		rc = lh_model_logits(t->model, mode_of(t, o->phase), b, T, t->tokens,
-				     o->context - 1, logits, &t->trouble);
-	else
-		lh_model_go_along(t->model);
-	for (int s = 0; !rc && s < b && s < n; s++)
-		found += lh_passkey_answer(&t->words, logits + s * V) == digit[s];
-	free(logits);
-	free(digit);
-	return found;
-}
-
-static int find(struct lh_team *t, const struct order *o, int64_t *found, struct lh_err *err)
-{
-	int64_t *all = lh_calloc((size_t)t->comm.size, sizeof(*all));
-	int rc;
-
-	all[t->comm.rank] = find_own(t, o);
-	rc = agree(t, err);
-	if (!rc)
-		lh_comm_collect(&t->comm, "digits found", all, sizeof(*all));
-	for (int r = 0; !rc && r < t->comm.size; r++)
-		*found += all[r];
-	free(all);
-	return rc;
-}
-
 /* ---- obeying --------------------------------------------------------------- */
 
 static void obey(struct lh_team *t, const struct order *o)
 {
-	struct lh_losses losses = { 0 }; /* rank 0 tells of it all */
 	float loss, norm;
-	int64_t found = 0;
 
 	switch (o->task) {
 	case MAKE_MODEL:
@@ -387,10 +229,10 @@ static void obey(struct lh_team *t, const struct order *o)
 		lh_model_apply(t->model, &o->opt);
 		break;
 	case EVALUATE:
-		evaluate(t, o, &losses, NULL);
-		break;
 	case PASSKEY:
-		find(t, o, &found, NULL);
+	case LOSS:
+	case SELECTION:
+		lh_team_obey_look(t, o);
 		break;
 	case FOLLOW:
 		lh_model_follow(t->model);
@@ -482,42 +324,6 @@ void lh_team_apply(struct lh_team *t, const struct lh_adamw *opt)
 {
 	give(t, &(struct order){ .task = APPLY, .opt = *opt });
 	lh_model_apply(t->model, opt);
-}
-
-int64_t lh_team_round(const struct lh_team *t)
-{
-	return (int64_t)t->micro * t->comm.size;
-}
-
-int lh_team_evaluate(struct lh_team *t, int set, const struct lh_attention_mode *mode,
-		     int64_t i, struct lh_losses *sum, struct lh_err *err)
-{
-	struct order o = { .task = EVALUATE, .set = set, .phase = phase_of(t, mode), .at = i };
-
-	give(t, &o);
-	return evaluate(t, &o, sum, err);
-}
-
-int lh_team_look_batch(const struct lh_team *t)
-{
-	int64_t n = evaluated(t);
-
-	return n < t->micro ? (int)n : t->micro;
-}
-
-int64_t lh_team_look_round(const struct lh_team *t)
-{
-	return (int64_t)lh_team_look_batch(t) * t->comm.size;
-}
-
-int lh_team_passkey(struct lh_team *t, const struct lh_team_passkey *p, int64_t *found,
-		    struct lh_err *err)
-{
-	struct order o = { .task = PASSKEY, .phase = phase_of(t, p->mode), .at = p->sample,
-			   .context = p->context, .depth_percent = p->depth_percent };
-
-	give(t, &o);
-	return find(t, &o, found, err);
 }
 
 void lh_team_lead(struct lh_team *t, bool on)

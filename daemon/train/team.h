@@ -7,7 +7,9 @@
  * one rank nothing is told and nothing differs from a model that is alone.
  *
  * A step's sequences are divided evenly: rank r of n has the r-th n-th of those that the
- * cursor names, so the same data come whatever the number of ranks.
+ * cursor names, so the same data come whatever the number of ranks. Where `context` ranks in
+ * a row share each sequence it is groups of them that have a part; all of a group read the
+ * same ones whole, and the model takes each one's rows (train/context.h).
  *
  * What fails on one rank (a damaged shard, no memory) is an error on all of them, that
  * names it. Of a rank that is lost peers.h tells.
@@ -35,6 +37,7 @@ struct lh_team {
 	const struct lh_team_config *c;
 	const struct lh_job *job;
 	struct lh_comm comm;
+	struct lh_comm context;  /* those that this rank shares sequences with; alone: none */
 	struct lh_dev *dev;
 	int64_t free_bytes;      /* of the device that has the least, once all are open */
 	struct lh_data data;     /* its mix is set on rank 0: the others follow */
@@ -43,7 +46,7 @@ struct lh_team {
 	/* By phase; rank 0 chooses what is recomputed, before the model is made. */
 	struct lh_attention_mode modes[LH_PHASES_MAX];
 	int micro;               /* sequences of a rank's micro-batch */
-	int64_t share;           /* sequences of a rank's step */
+	int64_t share;           /* sequences of a rank's step, or of its group's */
 	int32_t *tokens, *targets; /* (micro, seq_len) */
 	int32_t *starts;         /* (micro, seq_len), NULL: documents are not kept apart */
 	float *row_loss;         /* (micro, seq_len) */
@@ -112,7 +115,18 @@ int64_t lh_team_look_round(const struct lh_team *t);
 /* Adds how many digits of a round are found, less those behind the job's samples. */
 int lh_team_passkey(struct lh_team *t, const struct lh_team_passkey *p, int64_t *found,
 		    struct lh_err *err);
-/* While it is on, forward passes of the model are this rank's alone: lh_model_lead. */
+/* Of what is in t->tokens, t->targets, of this rank's choosing: t->row_loss <- that of b
+ * sequences of `tokens` each, seq_len or lh_team_own_tokens at most; and lh_model_selection
+ * of b sequences. */
+int lh_team_loss(struct lh_team *t, const struct lh_attention_mode *mode, int b,
+		 int64_t tokens, struct lh_err *err);
+int lh_team_selection(struct lh_team *t, const struct lh_attention_mode *mode, int b,
+		      void (*seen)(void *arg, int layer, const int32_t *index), void *arg,
+		      struct lh_err *err);
+/* The most tokens of a sequence that a rank has to itself. */
+int64_t lh_team_own_tokens(const struct lh_team *t);
+/* While it is on, forward passes of the model are this rank's alone: lh_model_lead. Of shared
+ * sequences those of lh_team_own_tokens at most. */
 void lh_team_lead(struct lh_team *t, bool on);
 /* To be called before a snapshot is taken (checkpoint.h), which needs all ranks. */
 void lh_team_begin_snapshot(struct lh_team *t);

@@ -103,7 +103,8 @@ struct lh_job_data {
 
 struct lh_job_batch {
 	int64_t sequences;       /* per optimizer step */
-	int64_t micro_sequences; /* per forward/backward of a rank; 0 = all of its own */
+	int64_t micro_sequences; /* per forward/backward of a rank; 0 = all of its own, but
+				  * of shared ones one */
 };
 
 struct lh_job_optimizer {
@@ -197,6 +198,7 @@ struct lh_job {
 	int devices;         /* ranks: a worker each */
 	bool all_devices;    /* as many as there are: 1 until a place is found (jobs/gpu.h) */
 	enum lh_divide divide; /* among them */
+	int context;         /* of them, in a row, those that share each sequence */
 	int threads;         /* CPU threads of a worker, 0 = all, or its share of them */
 	int restarts;        /* worker losses survived before FAILED */
 	bool preemptible;    /* a job of higher priority may take its place */
@@ -219,7 +221,12 @@ struct lh_job {
 /* Frees everything the job owns and zeroes it. A zeroed job is empty. */
 void lh_job_release(struct lh_job *job);
 
-/* Sequences of a rank's micro-batch: micro_sequences, or its whole part of a step. */
+/* Those that have sequences of their own: groups of `context` ranks, or ranks. */
+int lh_job_groups(const struct lh_job *job);
+/* Sequences of a step that a group takes. */
+int64_t lh_job_share(const struct lh_job *job);
+/* Sequences of a group's micro-batch: micro_sequences, or its whole part of a step; of
+ * shared ones 1. */
 int64_t lh_job_micro_sequences(const struct lh_job *job);
 
 enum lh_tokenizer lh_job_tokenizer(const struct lh_job *job);

@@ -90,7 +90,7 @@ static struct lh_job job_of(const struct config *c)
 	struct lh_job job = { };
 	struct lh_job_phase *p = &job.phases[0];
 
-	job.model = model_of(c), job.recompute = c->recompute, job.devices = 1;
+	job.model = model_of(c), job.recompute = c->recompute, job.devices = job.context = 1;
 	job.deterministic = c->without != NULL;
 	job.data.seq_len = c->tokens, job.batch.sequences = 1;
 	job.phase_count = 1;

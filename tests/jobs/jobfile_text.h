@@ -20,6 +20,7 @@ static const struct { const char *path, *text; } good[] = {
 	{ "seed", "seed: 3" },
 	{ "devices", "devices: 2" },
 	{ "divide", "divide: gradients" },
+	{ "context", "context: 1" },
 	{ "threads", "threads: 2" },
 	{ "restarts", "restarts: 1" },
 	{ "preemptible", "preemptible: false" },

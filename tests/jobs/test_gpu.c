@@ -49,7 +49,7 @@ static void find_with(struct lh_gpu *gpu, const char *script)
 
 static struct lh_job small_job(enum lh_device device)
 {
-	struct lh_job job = { .device = device, .devices = 1, .phase_count = 1 };
+	struct lh_job job = { .device = device, .devices = 1, .context = 1, .phase_count = 1 };
 
 	job.model = (struct lh_job_model){ .vocab = 257, .dim = 64, .layers = 2,
 					   .heads = 2, .kv_heads = 2, .head_dim = 32,
@@ -121,6 +121,15 @@ static void all_devices_are_the_gpus_that_there_are(void **state)
 	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
 	assert_int_equal(job.devices, 2);
 	assert_false(job.all_devices);
+	job.all_devices = true;
+	job.context = 3;
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), LH_EJOBFILE);
+	assert_non_null(strstr(err.text, "devices: all are 2 here, which context: 3 does not"));
+	job.context = 2; /* one group, for all sequences */
+	job.batch.sequences = 5;
+	job.batch.micro_sequences = 0;
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
+	assert_int_equal(job.devices, 2);
 }
 
 static void every_phase_must_fit(void **state)

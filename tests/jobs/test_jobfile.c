@@ -133,6 +133,90 @@ static void the_preconditions_of_lighthouse_attention_are_checked(void **state)
 	refused_with("phases.0.dilation", "3", "does not divide seq_len");
 }
 
+/* The good file for four devices, two of which share a sequence, with two more changes. */
+static int load_shared(const char *change, const char *more, struct lh_err *err)
+{
+	const char *const set[] = { "context=2", "devices=4", "batch.micro_sequences=0",
+				    "phases.0.scorer=norm", "phases.0.topk=64", change,
+				    more };
+	char *text = text_with(-1, NULL);
+	struct lh_job job;
+	int rc = load(&job, text, strlen(text), set, 7, err);
+
+	if (!rc) {
+		assert_int_equal(lh_job_groups(&job), job.devices / 2);
+		assert_int_equal(lh_job_micro_sequences(&job), 1);
+	}
+	lh_job_release(&job);
+	free(text);
+	return rc;
+}
+
+/* What a hint names would do, if nothing else is changed. */
+static void sequences_are_shared_where_that_can_be_done(void **state)
+{
+	static const struct { const char *change, *says, *hint, *does; } bad[] = {
+		{ "context=3", "context: found 3, which does not divide the 4 devices",
+		  "2 would do, or devices: 6", "context=2" },
+		{ "devices=1", "context: found 2, which does not divide the 1 device",
+		  "1 would do, or devices: 2", "devices=2" },
+		{ "batch.sequences=3", "devices: found 4, whose 2 groups of 2 do not divide",
+		  "e.g. of 4", "batch.sequences=4" },
+		{ "batch.micro_sequences=2", "micro_sequences: found 2, sequences that devices "
+		  "share", "1, or context: 1", "batch.micro_sequences=1" },
+		{ "data.documents=separate", "data.documents: devices that share",
+		  "attend, or context: 1", "data.documents=attend" },
+		{ "phases.0.scorer=dilated", "phases.0.scorer: this scorer attends",
+		  "norm, or context: 1", "phases.0.scorer=norm" },
+		{ "phases.0.topk=32", "phases.0.topk: found 32, whose tiles of 16 are 2: the 4 "
+		  "pieces", "topk: 64 would do, or tile: 8", "phases.0.topk=64" },
+		{ "phases.0.tile=64", "phases.0.topk: found 64, whose tiles of 64 are 1:", "tile: 16 "
+		  "would do", "phases.0.tile=16" },
+	};
+	struct lh_err err;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		if (!load_shared(bad[i].change, "seed=1", &err) || !strstr(err.text, bad[i].says) ||
+		    !strstr(err.hint, bad[i].hint))
+			fail_msg("%s gave: %s (%s)", bad[i].change, err.text, err.hint);
+		if (load_shared(bad[i].does, "seed=1", &err))
+			fail_msg("%s gave: %s (%s)", bad[i].does, err.text, err.hint);
+	}
+}
+
+/* 66 windows are no four pieces, whatever is chosen of them. */
+static void what_no_choice_helps_is_the_length(void **state)
+{
+	struct lh_err err;
+
+	(void)state;
+	assert_true(load_shared("data.seq_len=264", "phases.0.topk=16", &err) < 0);
+	assert_non_null(strstr(err.text, "data.seq_len: found 264, 2 devices share a sequence "
+			       "in 4 pieces of whole tiles, and of whole windows of 4"));
+	assert_string_equal(err.hint, "256 would do with topk: 64, or context: 1");
+	assert_int_equal(load_shared("data.seq_len=256", "phases.0.topk=64", &err), 0);
+}
+
+static void full_attention_is_shared_in_equal_pieces(void **state)
+{
+	static const char text[] =
+		"{ name: a, devices: 2, context: 2, model: { preset: demo }, data: { train: "
+		"zeros.bin, seq_len: 62 }, batch: { sequences: 1 }, optimizer: { lr: 1 }, "
+		"phases: [{ name: a, attention: full, until: manual }] }";
+	static const char *const does[] = { "data.seq_len=64" };
+	struct lh_job job;
+	struct lh_err err;
+
+	(void)state;
+	assert_true(load(&job, text, strlen(text), NULL, 0, &err) < 0);
+	assert_non_null(strstr(err.text, "data.seq_len: found 62, 2 devices share a sequence "
+			       "in 4 equal pieces"));
+	assert_string_equal(err.hint, "60 or 64 would do");
+	assert_int_equal(load(&job, text, strlen(text), does, 1, &err), 0);
+	lh_job_release(&job);
+}
+
 static void unknown_and_repeated_keys_are_refused(void **state)
 {
 	struct lh_job job;
@@ -535,6 +619,9 @@ int main(void)
 		cmocka_unit_test(every_required_key_is_missed),
 		cmocka_unit_test(what_keys_decide_together_is_checked),
 		cmocka_unit_test(the_preconditions_of_lighthouse_attention_are_checked),
+		cmocka_unit_test(sequences_are_shared_where_that_can_be_done),
+		cmocka_unit_test(what_no_choice_helps_is_the_length),
+		cmocka_unit_test(full_attention_is_shared_in_equal_pieces),
 		cmocka_unit_test(unknown_and_repeated_keys_are_refused),
 		cmocka_unit_test(a_key_with_dots_is_no_section),
 		cmocka_unit_test(a_section_is_no_value),

@@ -15,7 +15,7 @@ enum { LAYERS = 30 };
 /* The published model at 98,304 tokens, all its layers Lighthouse. */
 static struct lh_job light_job(enum lh_scorer scorer)
 {
-	struct lh_job job = { .phase_count = 1, .devices = 1,
+	struct lh_job job = { .phase_count = 1, .devices = 1, .context = 1,
 			      .recompute = LH_RECOMPUTE_CHEAP };
 
 	job.model = (struct lh_job_model){ .vocab = 512, .dim = 1024, .layers = LAYERS,
@@ -114,6 +114,29 @@ static void a_smaller_last_batch_is_counted(void **state)
 				       lh_sizes_cuda.sdpa_bytes(&seven, true, false));
 }
 
+/* Of what is kept, and of the time, but for the optimizer's and what they hand each other.
+ * Sequences are those of both. */
+static void a_shared_sequence_is_divided_among_devices(void **state)
+{
+	for (int full = 0; full < 2; full++) {
+		struct lh_job job = light_job(LH_SCORER_NORM);
+		struct lh_estimate_phase one, two;
+
+		job.phases[0].attention = full ? LH_ATTENTION_FULL : LH_ATTENTION_LIGHTHOUSE;
+		job.batch.sequences = 4;
+		job.batch.micro_sequences = 1;
+		one = phase_of(&job);
+		job.devices = job.context = 2;
+		job.batch.micro_sequences = 0;
+		two = phase_of(&job);
+		assert_true(two.bytes.kept < 0.51 * (double)one.bytes.kept);
+		assert_true(two.bytes.kept > 0.49 * (double)one.bytes.kept);
+		two.step_s -= two.exchange_s;
+		assert_true(two.step_s < 0.52 * one.step_s && two.step_s > 0.49 * one.step_s);
+	}
+	(void)state;
+}
+
 static void chips_are_known_by_their_devices(void **state)
 {
 	const struct lh_chip *chip = lh_chip_of_device("NVIDIA H100 80GB HBM3");
@@ -133,6 +156,7 @@ int main(void)
 		cmocka_unit_test(the_dilated_scorer_costs_its_attention),
 		cmocka_unit_test(what_a_device_lacks_is_refused),
 		cmocka_unit_test(a_smaller_last_batch_is_counted),
+		cmocka_unit_test(a_shared_sequence_is_divided_among_devices),
 		cmocka_unit_test(chips_are_known_by_their_devices),
 	};
 

@@ -33,7 +33,9 @@ static const char yaml[] =
 	"batch: {sequences: 4, micro_sequences: 1}\n"
 	"optimizer: {lr: 2e-3}\n"
 	"phases:\n"
-	"  - {name: a, attention: full, until: {steps: 200}}\n";
+	"  - {name: a, attention: full, until: {steps: 200}}\n"
+	"  - {name: b, attention: lighthouse, levels: 2, pool: 2, topk: 16, tile: 2,\n"
+	"     until: {steps: 200}}\n";
 
 /* ---- the fixture, in the process of the tests ------------------------------ */
 
@@ -54,19 +56,32 @@ static void pack(int bad)
 	free(path);
 }
 
-/* In a directory of an attempt of its own: ranks meet on its board. */
-static void run(int n, enum lh_divide divide, const char *name)
+static void set_number(const char *name, int value)
+{
+	char number[12];
+
+	snprintf(number, sizeof(number), "%d", value);
+	setenv(name, number, 1);
+}
+
+/* In a directory of an attempt of its own: ranks meet on its board. `shared` of them have
+ * each sequence together. */
+static void run_shared(int n, enum lh_divide divide, int shared, const char *name)
 {
 	static int attempts;
 	char *attempt = lh_asprintf("%s/attempt-%d", scratch_dir, ++attempts);
-	char number[12];
 
-	snprintf(number, sizeof(number), "%d", divide);
-	setenv("TEST_DIVIDE", number, 1);
+	set_number("TEST_DIVIDE", divide);
+	set_number("TEST_CONTEXT", shared);
 	assert_int_equal(mkdir(attempt, 0700), 0);
 	setenv("TEST_ATTEMPT", attempt, 1);
 	ranks_run(n, name);
 	free(attempt);
+}
+
+static void run(int n, enum lh_divide divide, const char *name)
+{
+	run_shared(n, divide, 1, name);
 }
 
 /* ---- in the ranks ---------------------------------------------------------- */
@@ -74,6 +89,7 @@ static void run(int n, enum lh_divide divide, const char *name)
 static struct lh_job job;
 static struct lh_team_config config;
 static struct lh_team team;
+static int context; /* ranks that share a sequence */
 
 static const struct lh_adamw opt = { .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.95f,
 				     .eps = 1e-8f, .grad_scale = 1, .step = 1 };
@@ -85,9 +101,10 @@ static void open_team(int size)
 	struct lh_err err = LH_ERR_INIT;
 
 	job.devices = size;
+	job.context = size > 1 ? context : 1;
 	config.size = size;
 	RANKS_CHECK(!lh_team_open(&team, &config, &err));
-	team.modes[0].recompute = LH_RECOMPUTE_NONE;
+	team.modes[0].recompute = team.modes[1].recompute = LH_RECOMPUTE_NONE;
 	RANKS_CHECK(!lh_team_make_model(&team, &err));
 	lh_team_init(&team, 5);
 }
@@ -169,7 +186,7 @@ static void check_passkeys(int size)
 
 	for (int k = 0; k < 2; k++) {
 		open_team(k ? size : 1);
-		RANKS_CHECK(lh_team_look_round(&team) == (k ? size : 1));
+		RANKS_CHECK(lh_team_look_round(&team) == (k ? size / context : 1));
 		for (p.sample = 0; p.sample < 9; p.sample += lh_team_look_round(&team))
 			RANKS_CHECK(!lh_team_passkey(&team, &p, &found[k], &err));
 		lh_team_close(&team);
@@ -203,7 +220,61 @@ static void check_sample(int size)
 	RANKS_CHECK(json_integer_value(json_object_get(result[1][1], "tokens")) > 9);
 }
 
-/* The rank that comes to the bad window in the step at a place; -1: none does. */
+struct looked {
+	float whole[T], own[T];
+	int32_t choice[2 * 2 * 2 * T]; /* of two layers and heads */
+	int chosen;
+};
+
+static void see(void *arg, int layer, const int32_t *index)
+{
+	struct looked *l = arg;
+	int n = 2 * (int)lh_lighthouse_selected(&team.modes[1].geometry);
+
+	(void)layer;
+	memcpy(l->choice + l->chosen, index, (size_t)n * sizeof(*index));
+	l->chosen += n;
+}
+
+/* What rank 0 has chosen to look at: whole sequences, and what fits one rank. */
+static void look(struct looked *l)
+{
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+
+	*l = (struct looked){ .chosen = 0 };
+	for (int i = 0; i < T; i++) {
+		team.tokens[i] = (7 * i + 5) % VOCAB;
+		team.targets[i] = i % 3 ? (7 * i + 12) % VOCAB : -1;
+	}
+	RANKS_CHECK(!lh_team_loss(&team, &lh_attention_full, 1, T, &err));
+	memcpy(l->whole, team.row_loss, sizeof(l->whole));
+	RANKS_CHECK(!lh_team_loss(&team, &lh_attention_full, 1, T / 4, &err));
+	memcpy(l->own, team.row_loss, T / 4 * sizeof(*l->own));
+	RANKS_CHECK(!lh_team_selection(&team, &team.modes[1], 1, see, l, &err));
+}
+
+static void check_looks(int size)
+{
+	const struct lh_comm *c = C;
+	struct looked one, all;
+
+	open_team(1);
+	look(&one);
+	lh_team_close(&team);
+	open_team(size);
+	look(&all);
+	lh_team_close(&team);
+	for (int i = 0; i < T; i++) {
+		RANKS_CHECK(fabsf(all.whole[i] - one.whole[i]) <= 1e-5f * one.whole[i]);
+		RANKS_CHECK(fabsf(all.own[i] - one.own[i]) <= 1e-5f * one.own[i]);
+	}
+	RANKS_CHECK(one.whole[1] > 0 && one.own[1] > 0 && one.chosen > 0);
+	RANKS_CHECK(one.chosen == all.chosen);
+	RANKS_CHECK(!memcmp(one.choice, all.choice, sizeof(one.choice)));
+}
+
+/* The first rank that comes to the bad window in the step at a place; -1: none does. */
 static int rank_that_meets(int64_t cursor, int size)
 {
 	struct lh_err err = LH_ERR_INIT;
@@ -211,7 +282,7 @@ static int rank_that_meets(int64_t cursor, int size)
 
 	for (int i = 0; i < 4; i++)
 		if (lh_data_train(&team.data, cursor + i, ids, ids + T, NULL, &err))
-			return i / (4 / size);
+			return i / (4 * context / size) * context;
 	return -1;
 }
 
@@ -238,7 +309,7 @@ static void check_bad_data(int size)
 		RANKS_CHECK(strstr(err.text, "token id 290 at position"));
 		RANKS_CHECK(!rank || !strncmp(err.text, who, strlen(who)));
 	}
-	for (int r = 0; r < size; r++)
+	for (int r = 0; r < size; r += context)
 		RANKS_CHECK(met[r]);
 	lh_team_close(&team);
 }
@@ -348,7 +419,7 @@ static const struct {
 	void (*run)(int size);
 } cases[] = { { "step", check_step }, { "bad_data", check_bad_data },
 	      { "save", check_save }, { "load", check_load }, { "no_load", check_no_load },
-	      { "sample", check_sample },
+	      { "sample", check_sample }, { "looks", check_looks },
 	      { "passkeys", check_passkeys }, { "load_weights", check_load_weights } };
 
 static int in_rank(const char *name)
@@ -371,6 +442,7 @@ static int in_rank(const char *name)
 					  .size = size, .peers = peers };
 	job.devices = size;
 	job.divide = (enum lh_divide)ranks_number("TEST_DIVIDE");
+	job.context = context = ranks_number("TEST_CONTEXT");
 	job.model.vocab = VOCAB; /* as if the data had changed since they were checked */
 	if (rank)
 		rc = lh_team_follow(&config, &err);
@@ -393,12 +465,34 @@ static void a_step_is_that_of_one_rank(void **state)
 	run(4, LH_DIVIDE_WEIGHTS, "step");
 }
 
+static void a_step_of_shared_sequences_is_that_of_one_rank(void **state)
+{
+	(void)state;
+	pack(-1);
+	run_shared(2, LH_DIVIDE_MOMENTS, 2, "step");
+	run_shared(4, LH_DIVIDE_GRADIENTS, 2, "step");
+	run_shared(4, LH_DIVIDE_WEIGHTS, 2, "step");
+	run_shared(4, LH_DIVIDE_MOMENTS, 4, "step");
+}
+
+static void what_rank_0_looks_at_all_ranks_do_that_have_to(void **state)
+{
+	(void)state;
+	pack(-1);
+	run(2, LH_DIVIDE_MOMENTS, "looks");
+	run(2, LH_DIVIDE_WEIGHTS, "looks");
+	run_shared(2, LH_DIVIDE_MOMENTS, 2, "looks");
+	run_shared(4, LH_DIVIDE_WEIGHTS, 2, "looks");
+}
+
 static void hidden_digits_are_asked_for_by_all(void **state)
 {
 	(void)state;
 	pack(-1);
 	run(2, LH_DIVIDE_MOMENTS, "passkeys");
 	run(4, LH_DIVIDE_WEIGHTS, "passkeys");
+	run_shared(2, LH_DIVIDE_MOMENTS, 2, "passkeys");
+	run_shared(4, LH_DIVIDE_WEIGHTS, 2, "passkeys");
 }
 
 static void rank_0_samples_as_it_would_alone(void **state)
@@ -408,6 +502,7 @@ static void rank_0_samples_as_it_would_alone(void **state)
 	run(2, LH_DIVIDE_GRADIENTS, "sample");
 	run(2, LH_DIVIDE_WEIGHTS, "sample");
 	run(4, LH_DIVIDE_WEIGHTS, "sample");
+	run_shared(2, LH_DIVIDE_WEIGHTS, 2, "sample");
 }
 
 static void bad_data_are_an_error_of_all_and_they_go_on(void **state)
@@ -416,6 +511,7 @@ static void bad_data_are_an_error_of_all_and_they_go_on(void **state)
 	pack(9);
 	run(2, LH_DIVIDE_MOMENTS, "bad_data");
 	run(4, LH_DIVIDE_WEIGHTS, "bad_data");
+	run_shared(4, LH_DIVIDE_MOMENTS, 2, "bad_data");
 }
 
 static void a_checkpoint_is_for_any_number_of_ranks(void **state)
@@ -426,9 +522,10 @@ static void a_checkpoint_is_for_any_number_of_ranks(void **state)
 	run(4, LH_DIVIDE_GRADIENTS, "load");
 	run(2, LH_DIVIDE_MOMENTS, "load");
 	run(2, LH_DIVIDE_WEIGHTS, "load");
+	run_shared(4, LH_DIVIDE_GRADIENTS, 2, "load");
 	run(2, LH_DIVIDE_MOMENTS, "load_weights");
 	run(2, LH_DIVIDE_MOMENTS, "no_load");
-	run(4, LH_DIVIDE_WEIGHTS, "save");
+	run_shared(4, LH_DIVIDE_WEIGHTS, 2, "save");
 	run(2, LH_DIVIDE_GRADIENTS, "load");
 	run(4, LH_DIVIDE_WEIGHTS, "load");
 	run(4, LH_DIVIDE_WEIGHTS, "load_weights");
@@ -438,6 +535,8 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		SCRATCH_TEST(a_step_is_that_of_one_rank),
+		SCRATCH_TEST(a_step_of_shared_sequences_is_that_of_one_rank),
+		SCRATCH_TEST(what_rank_0_looks_at_all_ranks_do_that_have_to),
 		SCRATCH_TEST(hidden_digits_are_asked_for_by_all),
 		SCRATCH_TEST(rank_0_samples_as_it_would_alone),
 		SCRATCH_TEST(bad_data_are_an_error_of_all_and_they_go_on),
