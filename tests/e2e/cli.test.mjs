@@ -172,6 +172,16 @@ phases:
     const one = JSON.parse(lhctl(['estimate', file, '--json', '--set', 'devices=8']).stdout).phases[phase];
     assert.deepEqual([one.step_s, one.exchange_s], [of(rows)[3].step_s, of(rows)[3].exchange_s]);
   }
+  // Two that share a sequence have half of it each, and hand each other more.
+  const shared = scale('--set', 'devices=2', '--set', 'context=2');
+  assert.deepEqual(shared.map((r) => r.devices), [2, 4, 8, 16, 24]);
+  for (const phase of [0, 1]) {
+    const [one, two] = [rows[1].phases[phase], shared[0].phases[phase]];
+    assert.ok(two.bytes < one.bytes);
+    assert.ok(two.exchange_s > one.exchange_s);
+    assert.ok(Math.abs(two.step_s - two.exchange_s - one.step_s + one.exchange_s) < 0.03 * one.step_s);
+  }
+  assert.match(lhctl(['estimate', file, '--set', 'devices=4', '--set', 'context=2']).stdout, /on each of 4 devices, 2 of which share a sequence/);
   assert.deepEqual(scale('--memory', '6').map((r) => [r.fits, r.phases]), rows.map(() => [false, []]));
   const r = lhctl(['estimate', file, '--devices', '16']);
   assert.match(r.stdout, /^light\t1\t[\d.]+\t[\d.]+\t0\t\d+\t1.000\n[^]*recovery\t8\t[^\n]*\n$/);

@@ -17,7 +17,7 @@ async function fresh(t, args = [], env = {}) {
 
 const done = (j) => j.state === 'DONE';
 const BATCH = { sequences: 4, micro_sequences: 1 };
-const LIGHT = { attention: 'lighthouse', levels: 2, pool: 2, topk: 16, tile: 8 };
+const LIGHT = { attention: 'lighthouse', levels: 2, pool: 2, topk: 16, tile: 4 };
 /** Two phases and everything that comes with them; `steps` of the first. */
 const job = (devices, steps) => ({ devices, batch: BATCH, checkpoint: { every_steps: 10, keep: 3 },
   evaluation: { sequences: 5, every_steps: 20 },
@@ -55,6 +55,8 @@ const training = (lhd, id, attempt, n) => lhd.jobUntil(id, `attempt ${attempt} t
 const attempts = async (lhd, id) => (await lhd.call('job.show', { job: id })).attempts;
 const noneLeft = (lhd) => until('no process is left', () => processes(lhd).all.length === 0);
 
+/** Devices, what they divide, and those that share a sequence. */
+const DIVISIONS = [[1, 'moments', 1], [2, 'moments', 1], [4, 'gradients', 1], [2, 'weights', 1], [2, 'moments', 2], [4, 'weights', 2]];
 test('jobs of 1, 2 and 4 devices have the same losses, evaluations and looks', async (t) => {
   const lhd = await fresh(t);
   const first = await submit(lhd, { name: 'first', phases: [{ name: 'all', attention: 'full', until: { steps: 20 } }] });
@@ -62,10 +64,10 @@ test('jobs of 1, 2 and 4 devices have the same losses, evaluations and looks', a
   const from = (await lhd.call('job.checkpoints', { job: first })).checkpoints.at(-1).path;
   writeFileSync(join(lhd.dir, 'c.jsonl'), JSON.stringify({ ctx: 'the lamp turns ', endings: ['3 times', 'ship'], label: 0 }) + '\n');
   const got = [];
-  for (const [devices, divide] of [[1, 'moments'], [2, 'moments'], [4, 'gradients'], [2, 'weights']]) {
+  for (const [devices, divide, context] of DIVISIONS) {
     const { evaluation, ...rest } = job(devices, 30);
     // Slowly: words come twice, and what ties is chosen by a rounding.
-    const id = await submit(lhd, { ...rest, divide, model: { from }, optimizer: { lr: 2e-4 }, evaluation: { ...evaluation, passkey: { every_steps: 20, from_tokens: 64, samples: 5 },
+    const id = await submit(lhd, { ...rest, divide, context, model: { from }, optimizer: { lr: 2e-4 }, evaluation: { ...evaluation, passkey: { every_steps: 20, from_tokens: 64, samples: 5 },
       choices: { every_steps: 20, files: 'c.jsonl' } },
       data: { train: [{ path: 'text.train.bin', weight: 3 }, { path: 'text.val.bin', weight: 1 }],
         validation: { seen: 'text.train.bin', other: 'text.val.bin' }, tokenizer: 'bytes', seq_len: 128 } });
@@ -195,6 +197,41 @@ test('what is set and switched holds from one step on, on all ranks; it is done 
   assert.deepEqual(await steps(lhd, again), was);
 });
 
+test('devices that share sequences are steered, lost and found as others are; a checkpoint is for any number of them', async (t) => {
+  const lhd = await fresh(t);
+  const open = job(2, LONG);
+  const id = await submit(lhd, { ...open, context: 2, optimizer: { lr: 1e-3 }, checkpoint: { every_steps: 10, keep: 9 }, phases: open.phases.map((p) => ({ ...p, until: { steps: LONG } })) });
+  await lhd.jobUntil(id, 'some steps', (j) => j.step >= 5);
+  await lhd.call('job.pause', { job: id });
+  await lhd.jobUntil(id, 'PAUSED', (j) => j.state === 'PAUSED');
+  const { text } = await lhd.call('job.sample', { job: id, prompt: 'a', max_tokens: 4 });
+  assert.ok(text.length);
+  await lhd.call('job.resume', { job: id });
+  const { command } = await lhd.call('job.switch', { job: id });
+  const { step: switched } = await lhd.jobUntil(id, 'the other phase', (j) => j.phase === 1);
+  assert.equal(lhd.sql(`select outcome from commands where id=${command}`)[0].outcome, 'applied');
+  await lhd.jobUntil(id, 'a checkpoint', () => lhd.sql(`select 1 from checkpoints where job=${id} and step>${switched}`).length > 0);
+  process.kill(ranksOf(lhd)[1], 'SIGKILL');
+  await training(lhd, id, 2, 2);
+  assert.equal((await attempts(lhd, id))[0].outcome, 'lost');
+  const { command: set } = await lhd.call('job.set', { job: id, phase_steps: (await lhd.call('job.get', { job: id })).step - switched + 40 });
+  await lhd.jobUntil(id, 'it is set', () => lhd.sql(`select 1 from commands where id=${set} and outcome='applied'`).length);
+  await lhd.jobUntil(id, 'DONE', done);
+  await noneLeft(lhd);
+
+  const was = await steps(lhd, id), near = (one, bar) => one.forEach((s) => {
+    const { loss, phase } = was.find((o) => o.step === s.step);
+    assert.equal(s.phase, phase);
+    assert.ok(Math.abs(s.loss - loss) < bar * loss, `step ${s.step}: ${loss}, with one rank ${s.loss}`);
+  });
+  const one = quietRun(lhd, id, { devices: 1, context: 1 });
+  assert.equal(one.length, was.length);
+  near(one, 0.01);
+  const kept = quietRun(lhd, id, { devices: 1, context: 1 }, lhd.sql(`select max(step) - 15 step from steps where job=${id}`)[0].step);
+  assert.ok(kept.length >= 15 && kept.length < was.length, `${kept.length} steps`);
+  near(kept, 1e-3);
+});
+
 test('a switch that fails on ranks is taken back', async (t) => {
   const lhd = await fresh(t);
   const id = await submit(lhd, { ...job(2, LONG), switch: { watch_steps: 20, loss_ceiling: 1e-6 } });
@@ -285,6 +322,16 @@ test('what ranks cannot do is refused when it is submitted', async (t) => {
   });
   await assert.rejects(submit(lhd, { ...job(3, 5) }), /devices: found 3, which does not divide the 4 sequences/);
   await assert.rejects(submit(lhd, { ...job(2, 5), batch: { sequences: 4, micro_sequences: 4 } }), /which does not divide the 2 sequences of a device/);
+  const refused = (change, why, hint) => assert.rejects(submit(lhd, { ...job(4, 5), context: 2, ...change }), ({ reply: { message, data } }) => {
+    assert.match(message, why);
+    assert.match(data.hint, hint);
+    return true;
+  });
+  await refused({ context: 3 }, /context: found 3, which does not divide the 4 devices/, /2 would do/);
+  await refused({ batch: { sequences: 3 } }, /devices: found 4, whose 2 groups of 2 do not divide the 3 sequences/, /e.g. of 4/);
+  await refused({ phases: [{ name: 'light', ...LIGHT, topk: 8, until: { steps: 5 } }] }, /phases\.0\.topk: found 8, whose tiles of 4 are 2/, /topk: 16 would do, or tile: 2/);
+  await refused({ phases: [{ name: 'light', ...LIGHT, scorer: 'dilated', until: { steps: 5 } }] }, /phases\.0\.scorer: this scorer attends to whole sequences/, /norm, or context: 1/);
+  await refused({ data: { train: 'text.train.bin', validation: 'text.val.bin', tokenizer: 'bytes', seq_len: 128, documents: 'separate' } }, /data\.documents: devices that share a sequence/, /attend, or context: 1/);
 });
 
 test('without its launcher, or with another world, a rank does not train', async (t) => {
