@@ -1,5 +1,5 @@
-/* checkpoint.c: see checkpoint.h. */
-#include "train/checkpoint.h"
+/* checkpoint.c: see checkpoint.h; what of it is a rank's part is in snapshot.c. */
+#include "train/checkpoint_int.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -17,204 +17,9 @@
 #include "data/convert.h"
 #include "data/safetensors.h"
 
-static const struct part {
-	enum lh_manifest_kind kind;
-	int states;
-	enum lh_model_state state[2];
-	const char *suffix[2];
-} parts[] = {
-	{ LH_MANIFEST_PARAMS, 1, { LH_STATE_PARAM }, { "" } },
-	{ LH_MANIFEST_MOMENTS, 2, { LH_STATE_MOMENT1, LH_STATE_MOMENT2 },
-	  { ".m", ".v" } },
-};
-enum { PARTS = sizeof(parts) / sizeof(parts[0]), PIECE_FLOATS = 2 << 20,
-       LOAD_FLOATS = 256 << 10 /* that stay in a core's cache until they are taken */ };
+enum { LOAD_FLOATS = 256 << 10 /* that stay in a core's cache until they are taken */ };
 
 /* ---- saving ---------------------------------------------------------------- */
-
-int lh_snapshot_new(struct lh_snapshot *s, const struct lh_ops *ops, struct lh_dev *dev,
-		    struct lh_model *model, struct lh_err *err)
-{
-	size_t bytes = (size_t)lh_model_param_count(model) * 4;
-
-	*s = (struct lh_snapshot){ .ops = ops, .dev = dev, .model = model,
-				   .file_bytes = LH_CHECKPOINT_FILE_BYTES };
-	for (int i = 0; i < 3; i++) {
-		s->state[i] = ops->host_alloc(dev, bytes);
-		if (s->state[i])
-			continue;
-		lh_snapshot_free(s);
-		lh_err_set(err, LH_ETOOBIG, "checkpoints need %zu MiB of host memory",
-			   3 * bytes >> 20);
-		return lh_err_hint(err, "12 bytes a parameter; free some, or a smaller "
-				   "model");
-	}
-	return 0;
-}
-
-void lh_snapshot_free(struct lh_snapshot *s)
-{
-	for (int i = 0; i < 3; i++)
-		if (s->state[i])
-			s->ops->host_free(s->dev, s->state[i]);
-	memset(s, 0, sizeof(*s));
-}
-
-int lh_snapshot_take(struct lh_snapshot *s, struct lh_err *err)
-{
-	int rc = 0;
-
-	/* All of them, whatever becomes of one: other ranks do so, too. */
-	for (int i = LH_STATE_PARAM; i <= LH_STATE_MOMENT2; i++) {
-		int bad = lh_model_read_whole(s->model, (enum lh_model_state)i, s->state[i],
-					      rc ? NULL : err);
-
-		rc = rc ? rc : bad;
-	}
-	return rc;
-}
-
-static void tell_wrote(const struct lh_snapshot *s)
-{
-	if (s->wrote)
-		s->wrote(s->wrote_arg);
-}
-
-/* In pieces: one tensor alone may keep a slow disk busy for minutes. */
-static int save_tensor(struct lh_safetensors_writer *w, const struct lh_snapshot *s,
-		       const float *data, int64_t count, struct lh_err *err)
-{
-	int rc = 0;
-
-	for (int64_t i = 0; !rc && i < count; i += PIECE_FLOATS) {
-		int64_t n = count - i < PIECE_FLOATS ? count - i : PIECE_FLOATS;
-
-		rc = lh_safetensors_append(w, data + i, (size_t)n * 4, err);
-		tell_wrote(s);
-	}
-	return rc;
-}
-
-/* A part's tensors are numbered: those of its first state, then of its second. */
-struct numbered {
-	const struct lh_param *param;
-	enum lh_model_state state;
-	char name[80];
-};
-
-static int tensor_count(const struct part *part, const struct lh_model *m)
-{
-	int count;
-
-	lh_model_params(m, &count);
-	return part->states * count;
-}
-
-static struct numbered tensor_at(const struct part *part, const struct lh_model *m, int t)
-{
-	int count;
-	const struct lh_param *params = lh_model_params(m, &count);
-	struct numbered n = { .param = &params[t % count], .state = part->state[t / count] };
-
-	snprintf(n.name, sizeof(n.name), "%s%s", n.param->name, part->suffix[t / count]);
-	return n;
-}
-
-/* The first tensor that is not in the file that begins with tensor `from`. */
-static int file_end(const struct part *part, const struct lh_snapshot *s, int from)
-{
-	int t = from, n = tensor_count(part, s->model);
-	int64_t bytes = 0;
-
-	do {
-		bytes += tensor_at(part, s->model, t++).param->count * 4;
-	} while (t < n && bytes + tensor_at(part, s->model, t).param->count * 4 <=
-				  s->file_bytes);
-	return t;
-}
-
-static int file_count(const struct part *part, const struct lh_snapshot *s)
-{
-	int n = 0;
-
-	for (int t = 0; t < tensor_count(part, s->model); n++)
-		t = file_end(part, s, t);
-	return n;
-}
-
-/* Writes tensors from .. to - 1 as DIR/NAME; adds its line to `files`. */
-static int save_file(const char *dir, const char *name, const struct part *part,
-		     const struct lh_snapshot *s, int from, int to, json_t *files,
-		     int64_t *total, struct lh_err *err)
-{
-	struct lh_safetensors_writer *w = lh_safetensors_writer_new();
-	char *path = lh_asprintf("%s/%s", dir, name);
-	int64_t bytes;
-	uint64_t hash;
-	int rc;
-
-	for (int t = from; t < to; t++) {
-		struct numbered n = tensor_at(part, s->model, t);
-		int64_t shape[2] = { n.param->rows, n.param->cols };
-
-		lh_safetensors_declare(w, n.name, LH_TENSOR_F32,
-				       n.param->cols == 1 ? 1 : 2, shape);
-	}
-	rc = lh_safetensors_begin(w, path, NULL, err);
-	free(path);
-	for (int t = from; !rc && t < to; t++) {
-		struct numbered n = tensor_at(part, s->model, t);
-
-		rc = save_tensor(w, s, s->state[n.state] + n.param->offset, n.param->count,
-				 err);
-	}
-	if (rc) {
-		lh_safetensors_abort(w);
-		return rc;
-	}
-	rc = lh_safetensors_commit(w, &bytes, &hash, err);
-	tell_wrote(s);
-	lh_manifest_add_file(files, name, bytes, hash);
-	*total += bytes;
-	return rc;
-}
-
-static int save_part(const char *dir, const struct part *part, const struct lh_snapshot *s,
-		     json_t *files, int64_t *total, struct lh_err *err)
-{
-	int n = file_count(part, s), from = 0, rc = 0;
-
-	LH_ASSERT(n <= LH_MANIFEST_FILES_MAX);
-	for (int i = 0; !rc && i < n; i++) {
-		char name[LH_MANIFEST_NAME_BYTES];
-		int to = file_end(part, s, from);
-
-		lh_manifest_file_name(name, part->kind, i, n);
-		rc = save_file(dir, name, part, s, from, to, files, total, err);
-		from = to;
-	}
-	return rc;
-}
-
-static int save_all(const char *tmp, const struct lh_snapshot *s,
-		    const struct lh_progress *p, const json_t *spec,
-		    const json_t *origin, int64_t *bytes, struct lh_err *err)
-{
-	json_t *files = json_object();
-	int64_t manifest_bytes;
-	int rc = lh_fs_mkdirs(tmp, err);
-
-	*bytes = 0;
-	for (int i = 0; !rc && i < PARTS; i++)
-		rc = save_part(tmp, &parts[i], s, files, bytes, err);
-	/* Last: with a manifest, all is there. */
-	if (!rc)
-		rc = lh_manifest_write(tmp, p, spec, origin, files, &manifest_bytes, err);
-	if (!rc)
-		*bytes += manifest_bytes;
-	json_decref(files);
-	return rc;
-}
 
 /* One of the same step (a command right after a save) is exchanged with it, so that
  * one of them is always there; a network file system that cannot exchange has
@@ -274,31 +79,49 @@ char *lh_checkpoint_path(const char *dir, int64_t step)
 	return lh_asprintf("%s/step-%010" PRId64, dir, step);
 }
 
-int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
-		       const struct lh_progress *p, const json_t *spec,
-		       const json_t *origin, char **path, int64_t *bytes,
-		       struct lh_err *err)
+char *lh_checkpoint_place(const char *dir, int64_t step)
 {
-	char *final = lh_checkpoint_path(dir, p->step);
-	char *tmp = lh_asprintf("%s.tmp", final);
-	char *mark = lh_asprintf("%s/" LH_MANIFEST_PINNED, final);
-	int rc;
+	char *final = lh_checkpoint_path(dir, step), *tmp = lh_asprintf("%s.tmp", final);
 
 	if (LH_PLANTED("early_rename"))
 		strcpy(tmp, final);
+	free(final);
+	return tmp;
+}
+
+int lh_checkpoint_begin(const char *dir, int64_t step, struct lh_err *err)
+{
+	char *tmp = lh_checkpoint_place(dir, step);
+	int rc;
+
 	if (LH_PLANTED("early_retention"))
 		lh_checkpoint_remove_after(dir, -1, err);
 	LH_FAILPOINT("checkpoint.begin");
 	rc = lh_fs_remove_tree(tmp, err);
 	if (!rc)
-		rc = save_all(tmp, s, p, spec, origin, bytes, err);
+		rc = lh_fs_mkdirs(tmp, err);
+	free(tmp);
+	return rc;
+}
+
+int lh_checkpoint_finish(const char *dir, const struct lh_progress *p, const json_t *spec,
+			 const json_t *origin, json_t *files, char **path, int64_t *bytes,
+			 struct lh_err *err)
+{
+	char *final = lh_checkpoint_path(dir, p->step), *tmp = lh_checkpoint_place(dir, p->step);
+	char *mark = lh_asprintf("%s/" LH_MANIFEST_PINNED, final);
+	int64_t manifest_bytes;
+	/* Last: with a manifest, all is there. */
+	int rc = lh_manifest_write(tmp, p, spec, origin, files, &manifest_bytes, err);
+
 	if (!rc && lh_fs_exists(mark))
 		rc = lh_checkpoint_pin(tmp, err);
 	LH_FAILPOINT("checkpoint.written");
-	if (rc) /* a full disk needs the room */
-		lh_fs_remove_tree(tmp, NULL);
+	if (rc)
+		lh_checkpoint_abandon(dir, p->step);
 	else
 		rc = publish(dir, tmp, final, err);
+	*bytes += manifest_bytes;
 	if (rc)
 		free(final);
 	else
@@ -308,10 +131,38 @@ int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
 	return rc;
 }
 
+/* A full disk needs the room. */
+void lh_checkpoint_abandon(const char *dir, int64_t step)
+{
+	char *tmp = lh_checkpoint_place(dir, step);
+
+	lh_fs_remove_tree(tmp, NULL);
+	free(tmp);
+}
+
+int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
+		       const struct lh_progress *p, const json_t *spec,
+		       const json_t *origin, char **path, int64_t *bytes,
+		       struct lh_err *err)
+{
+	json_t *files = json_object();
+	int rc = lh_checkpoint_begin(dir, p->step, err);
+
+	LH_ASSERT(s->ranks == 1);
+	if (!rc)
+		rc = lh_checkpoint_write(dir, p->step, s, files, bytes, err);
+	if (rc)
+		lh_checkpoint_abandon(dir, p->step);
+	else
+		rc = lh_checkpoint_finish(dir, p, spec, origin, files, path, bytes, err);
+	json_decref(files);
+	return rc;
+}
+
 /* ---- loading --------------------------------------------------------------- */
 
 struct loading {
-	const struct part *part;
+	const struct lh_part *part;
 	struct lh_model *model;
 	bool *found;             /* of the part's tensors, by their numbers */
 	XXH64_state_t *hash;     /* of the file */
@@ -322,8 +173,10 @@ struct loading {
 /* The number of the part's tensor that it is, or -1. */
 static int number_of(const struct loading *l, const struct lh_tensor *t)
 {
-	for (int i = 0; i < tensor_count(l->part, l->model); i++) {
-		struct numbered n = tensor_at(l->part, l->model, i);
+	struct lh_span all = lh_span_of_all(l->model);
+
+	for (int i = 0; i < lh_part_count(l->part, all); i++) {
+		struct lh_numbered n = lh_part_tensor(l->part, l->model, all, i);
 
 		if (!strcmp(n.name, t->name))
 			return lh_convert_can(t->type) && t->count == n.param->count ? i : -1;
@@ -331,7 +184,7 @@ static int number_of(const struct loading *l, const struct lh_tensor *t)
 	return -1;
 }
 
-static void write_piece(const struct loading *l, const struct numbered *to, int64_t at,
+static void write_piece(const struct loading *l, const struct lh_numbered *to, int64_t at,
 			const void *piece, enum lh_tensor_type type, int64_t n)
 {
 	if (type != LH_TENSOR_F32) {
@@ -346,8 +199,8 @@ static void load_tensor(const struct loading *l, const struct lh_safetensors *st
 			const struct lh_tensor *t)
 {
 	int number = number_of(l, t), width = lh_tensor_width(t->type);
-	struct numbered to = number < 0 ? (struct numbered){ 0 } :
-					  tensor_at(l->part, l->model, number);
+	struct lh_numbered to = number < 0 ? (struct lh_numbered){ 0 } :
+					  lh_part_tensor(l->part, l->model, lh_span_of_all(l->model), number);
 
 	for (int64_t i = 0, n; i < t->count; i += n) {
 		const char *piece = (const char *)t->data + i * width;
@@ -385,11 +238,11 @@ static int load_file(struct loading *l, const char *path, const char *name,
 	return rc;
 }
 
-static int load_part(const char *path, const json_t *manifest, const struct part *part,
+static int load_part(const char *path, const json_t *manifest, const struct lh_part *part,
 		     struct lh_model *m, struct lh_err *err)
 {
 	int n = lh_manifest_file_count(manifest, part->kind), rc = 0;
-	int tensors = tensor_count(part, m);
+	int tensors = lh_part_count(part, lh_span_of_all(m));
 	struct loading l = { .part = part, .model = m, .hash = XXH64_createState() };
 
 	LH_ASSERT(l.hash);
@@ -405,7 +258,7 @@ static int load_part(const char *path, const json_t *manifest, const struct part
 	for (int i = 0; !rc && i < tensors; i++)
 		if (!l.found[i])
 			rc = lh_err_set(err, LH_ECORRUPT, "tensor '%s' is missing or of "
-					"another shape", tensor_at(part, m, i).name);
+					"another shape", lh_part_tensor(part, m, lh_span_of_all(m), i).name);
 	lh_ahead_free(l.ahead);
 	free(l.found);
 	free(l.wide);
@@ -421,8 +274,8 @@ int lh_checkpoint_load(const char *path, struct lh_model *m, struct lh_progress 
 
 	if (!rc)
 		rc = lh_manifest_progress(manifest, p, err);
-	for (int i = 0; !rc && i < (moments ? PARTS : 1); i++)
-		rc = load_part(path, manifest, &parts[i], m, err);
+	for (int i = 0; !rc && i < (moments ? LH_MANIFEST_KINDS : 1); i++)
+		rc = load_part(path, manifest, &lh_parts[i], m, err);
 	json_decref(manifest);
 	if (rc)
 		lh_err_prefix(err, "checkpoint '%s'", path);

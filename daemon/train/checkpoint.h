@@ -4,7 +4,9 @@
  * by parameter name, ".m" and ".v"; numbered files of at most
  * LH_CHECKPOINT_FILE_BYTES where one would be larger) and manifest.json (manifest.h),
  * written last, which names the files with size and xxh64. It is written as step-N.tmp,
- * synced and renamed. Loading takes the newest that matches its manifest. Newer
+ * synced and renamed. Of several ranks each writes the tensors of its part, into numbered
+ * files of its own, and rank 0 the manifest once all are on disk: what is read does not
+ * depend on how many there were. Loading takes the newest that matches its manifest. Newer
  * ones, which cannot be used, are reported and set aside: as step-N.damaged what
  * does not match, as step-N.unread what could not be read or is of another format
  * version. There they are never counted among those that are kept, never loaded,
@@ -22,31 +24,45 @@
 /* Of tensors in a file; one that is larger has a file of its own. */
 #define LH_CHECKPOINT_FILE_BYTES ((int64_t)4 << 30)
 
-/* The state in host memory, as it was at lh_snapshot_take. */
+/* A rank's part of the state in host memory, as it was at lh_snapshot_take. */
 struct lh_snapshot {
 	const struct lh_ops *ops;
 	struct lh_dev *dev;
 	struct lh_model *model;
-	float *state[3]; /* (params) by enum lh_model_state: weights, moments */
+	int rank, ranks;
+	int64_t first, count; /* parameters of its tensors */
+	float *state[3]; /* (count) by enum lh_model_state: weights, moments */
 	int64_t file_bytes; /* LH_CHECKPOINT_FILE_BYTES */
 	void (*wrote)(void *arg); /* after each piece of a save; NULL: nobody asks */
 	void *wrote_arg;
 };
 
-/* Takes the memory, 12 bytes a parameter, from ops->host_alloc: LH_ETOOBIG. */
+/* Of rank `rank` of `ranks`, 0 of 1: all. Takes the memory, 12 bytes a parameter of the part,
+ * from ops->host_alloc: LH_ETOOBIG. */
 int lh_snapshot_new(struct lh_snapshot *s, const struct lh_ops *ops, struct lh_dev *dev,
-		    struct lh_model *model, struct lh_err *err);
+		    struct lh_model *model, int rank, int ranks, struct lh_err *err);
 void lh_snapshot_free(struct lh_snapshot *s);
-/* Collective, as lh_model_read_whole, which the other ranks call for each state. */
+/* Of a model of several ranks all of them do so, and an error is every rank's. */
 int lh_snapshot_take(struct lh_snapshot *s, struct lh_err *err);
 
 /* Writes DIR/step-N for p->step; replaces one of the same step. *path is the
  * caller's. `spec` is the resolved job, `origin` of origin.h. Any thread: uses the
- * snapshot alone, and of its model only what never changes. */
+ * snapshot alone, which is of all, and of its model only what never changes. */
 int lh_checkpoint_save(const char *dir, const struct lh_snapshot *s,
 		       const struct lh_progress *p, const json_t *spec,
 		       const json_t *origin, char **path, int64_t *bytes,
 		       struct lh_err *err);
+/* The same in three acts, of several ranks that see the directory. Rank 0 makes place. Then
+ * each, in any order, writes its part, syncs it, and adds its files to `files`, an object.
+ * When all have, rank 0 finishes with the files of all of them, of `bytes` in all, to
+ * which the manifest's are added; or it abandons what there is. */
+int lh_checkpoint_begin(const char *dir, int64_t step, struct lh_err *err);
+int lh_checkpoint_write(const char *dir, int64_t step, const struct lh_snapshot *s,
+			json_t *files, int64_t *bytes, struct lh_err *err);
+int lh_checkpoint_finish(const char *dir, const struct lh_progress *p, const json_t *spec,
+			 const json_t *origin, json_t *files, char **path, int64_t *bytes,
+			 struct lh_err *err);
+void lh_checkpoint_abandon(const char *dir, int64_t step);
 
 /* Called for each checkpoint that was passed over, by the path it had. */
 typedef void (*lh_checkpoint_damaged)(void *arg, const char *path,

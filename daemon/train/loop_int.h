@@ -24,7 +24,6 @@
 #include "train/estimate.h"
 #include "train/loop.h"
 #include "train/origin.h"
-#include "train/saver.h"
 #include "train/selection.h"
 #include "train/team.h"
 #include "train/trial.h"
@@ -44,7 +43,6 @@ struct lh_loop {
 	int gpu_lock_count;
 	struct lh_team_config team_config;
 	struct lh_team team;
-	struct lh_saver *saver;
 	struct lh_choices choices[LH_SETS_MAX];
 	int choices_count;
 	json_t *origin;          /* of this attempt */

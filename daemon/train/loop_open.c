@@ -200,7 +200,7 @@ static int choose_memory(struct lh_loop *l, struct lh_err *err)
 	return rc;
 }
 
-/* In the saver's thread. */
+/* In the saver's thread, too. */
 static void on_save_moved(void *arg)
 {
 	lh_link_beat(arg);
@@ -208,15 +208,13 @@ static void on_save_moved(void *arg)
 
 static int open_saver(struct lh_loop *l, struct lh_err *err)
 {
-	struct lh_saver_config c = { .ops = l->c->ops, .dev = l->team.dev,
-				     .model = l->team.model,
-				     .dir = l->c->checkpoints, .spec = l->c->spec,
+	struct lh_saver_config c = { .dir = l->c->checkpoints, .spec = l->c->spec,
 				     .origin = l->origin, .link = l->link,
 				     .keep = l->job->checkpoint.keep,
 				     .keep_every = l->job->checkpoint.keep_every,
 				     .moved = on_save_moved, .moved_arg = l->link };
 
-	return lh_saver_new(&l->saver, &c, err);
+	return lh_team_open_saver(&l->team, &c, err);
 }
 
 static int open_device(struct lh_loop *l, struct lh_err *err)
@@ -316,7 +314,6 @@ void lh_loop_close(struct lh_loop *l)
 	free(l->trial_path);
 	lh_loop_close_choices(l);
 	lh_selection_free(l->selection);
-	lh_saver_free(l->saver);
 	lh_team_close(&l->team);
 	json_decref(l->origin);
 	lh_loop_give_back_gpu(l);

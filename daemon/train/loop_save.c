@@ -34,9 +34,9 @@ int lh_loop_take_save(struct lh_loop *l, bool wait, struct lh_err *err)
 	struct lh_saved s;
 	json_t *record;
 
-	if (wait && lh_saver_is_busy(l->saver))
+	if (wait && lh_team_is_saving(&l->team))
 		lh_loop_status(l, "saving");
-	if (!lh_saver_take(l->saver, wait, &s))
+	if (!lh_team_take_save(&l->team, wait, &s))
 		return 0;
 	if (s.rc)
 		return tell_failed_save(l, s.step, &s.err, err);
@@ -57,8 +57,7 @@ int lh_loop_begin_save(struct lh_loop *l, const char *reason, struct lh_err *err
 
 	lh_loop_status(l, "saving");
 	lh_loop_take_save(l, true, err);
-	lh_team_begin_snapshot(&l->team);
-	if (lh_saver_begin(l->saver, &l->p, reason, &why))
+	if (lh_team_begin_save(&l->team, &l->p, reason, &why))
 		return tell_failed_save(l, l->p.step, &why, err);
 	l->saved_step = l->p.step;
 	return 0;

@@ -12,8 +12,6 @@
 #include "train/rng.h"
 #include "train/rope.h"
 
-enum { GATHER_FLOATS = 1 << 20 }; /* of a rank at once */
-
 /* ---- parameters ------------------------------------------------------------ */
 
 const struct lh_param *lh_model_params(const struct lh_model *m, int *count)
@@ -183,25 +181,19 @@ void lh_model_free(struct lh_model *m)
 
 /* ---- state ----------------------------------------------------------------- */
 
-/* Floats of a state that this rank has, from number `first` of them all on. */
-struct held {
-	float *at;
-	int64_t first, count;
-};
-
-static struct held held_of(struct lh_model *m, enum lh_model_state which)
+struct lh_held lh_model_held(const struct lh_model *m, enum lh_model_state which)
 {
 	switch (which) {
 	case LH_STATE_PARAM:
-		return (struct held){ m->param, held_first(m), held_count(m) };
+		return (struct lh_held){ m->param, held_first(m), held_count(m) };
 	case LH_STATE_MOMENT1:
-		return (struct held){ m->m, m->first, shard_count(m) };
+		return (struct lh_held){ m->m, m->first, shard_count(m) };
 	case LH_STATE_MOMENT2:
-		return (struct held){ m->v, m->first, shard_count(m) };
+		return (struct lh_held){ m->v, m->first, shard_count(m) };
 	case LH_STATE_GRAD:
 		if (m->divided_grads)
-			return (struct held){ m->grad, m->first, shard_count(m) };
-		return (struct held){ m->grad, 0, m->params.floats };
+			return (struct lh_held){ m->grad, m->first, shard_count(m) };
+		return (struct lh_held){ m->grad, 0, m->params.floats };
 	}
 	LH_BUG("no such state %d", (int)which);
 }
@@ -209,54 +201,11 @@ static struct held held_of(struct lh_model *m, enum lh_model_state which)
 int lh_model_read(struct lh_model *m, enum lh_model_state which, int64_t offset,
 		  int64_t count, float *host, struct lh_err *err)
 {
-	struct held h = held_of(m, which);
+	struct lh_held h = lh_model_held(m, which);
 
 	LH_ASSERT(offset >= h.first && offset + count <= h.first + h.count);
 	return m->ops->fetch(m->dev, host, h.at + (offset - h.first), (size_t)count * 4,
 			     err);
-}
-
-static int64_t min(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
-}
-
-/* host (floats) or NULL <- what each rank holds, by way of host memory, in pieces. */
-static int gather(struct lh_model *m, const struct held *h, float *host, struct lh_err *err)
-{
-	int64_t most = m->shard < GATHER_FLOATS ? m->shard : GATHER_FLOATS;
-	float *all = lh_calloc((size_t)(m->comm.size * most), sizeof(*all));
-	struct lh_err own_err = LH_ERR_INIT;
-
-	for (int64_t at = 0; at < m->shard; at += most) {
-		int64_t n = min(most, m->shard - at), own = min(n, h->count - at);
-
-		if (own > 0 && !own_err.code)
-			m->ops->fetch(m->dev, all + m->comm.rank * n, h->at + at,
-				      (size_t)own * 4, &own_err);
-		lh_comm_collect(&m->comm, "the state of shards", all, (size_t)n * 4);
-		for (int r = 0; host && r < m->comm.size; r++) {
-			int64_t first = r * m->shard + at;
-
-			if (first < m->params.floats)
-				memcpy(host + first, all + r * n,
-				       (size_t)min(n, m->params.floats - first) * 4);
-		}
-	}
-	free(all);
-	return lh_comm_agree(&m->comm, "whether there is a state", &own_err, err);
-}
-
-int lh_model_read_whole(struct lh_model *m, enum lh_model_state which, float *host,
-			struct lh_err *err)
-{
-	struct held h = held_of(m, which);
-
-	if (h.count < m->params.floats)
-		return gather(m, &h, host, err);
-	if (!host)
-		return 0;
-	return m->ops->fetch(m->dev, host, h.at, (size_t)m->params.floats * 4, err);
 }
 
 int lh_model_fetch(struct lh_model *m, float *host, const lh_act *src, int64_t n,
@@ -281,7 +230,7 @@ int lh_model_fetch(struct lh_model *m, float *host, const lh_act *src, int64_t n
 void lh_model_write(struct lh_model *m, enum lh_model_state which, int64_t offset,
 		    int64_t count, const float *host)
 {
-	struct held h = held_of(m, which);
+	struct lh_held h = lh_model_held(m, which);
 	int64_t from = offset > h.first ? offset : h.first;
 	int64_t to = offset + count < h.first + h.count ? offset + count :
 							  h.first + h.count;

@@ -18,7 +18,7 @@
  * too: a pass has those of a layer at a time, which are summed at once where they belong.
  * Weights are whole everywhere; or with gradients they are divided, too: a pass gathers
  * those of a layer when it comes to it. All ranks call what is collective, alike (comm.h):
- * measure, apply, read_whole and prepare; with divided gradients forward_backward, with
+ * measure, apply, read_any and prepare; with divided gradients forward_backward, with
  * divided weights every pass, and a rank that has none to make goes along.
  *
  * Ranks may also share each sequence: all of a `context` are given the same one, whole, and
@@ -77,10 +77,11 @@ int64_t lh_model_param_count(const struct lh_model *model);
 /* Flat state of param_count floats each, for checkpoints and tests. */
 enum lh_model_state { LH_STATE_PARAM, LH_STATE_MOMENT1, LH_STATE_MOMENT2,
 		      LH_STATE_GRAD };
-/* host (param_count) <- all of one; NULL: this rank gives its part alone. Collective, for
- * what is divided; an error is every rank's. */
-int lh_model_read_whole(struct lh_model *model, enum lh_model_state which, float *host,
-			struct lh_err *err);
+/* host (count) <- parameters from `offset` on, whichever ranks have them: each asks for what
+ * it wants, which may be none. Collective; an error is every rank's. Not within a pass,
+ * whose memory it takes. */
+int lh_model_read_any(struct lh_model *model, enum lh_model_state which, int64_t offset,
+		      int64_t count, float *host, struct lh_err *err);
 /* Of what is divided a rank reads and writes what is its own: reading others is a bug,
  * writing them nothing. */
 int lh_model_read(struct lh_model *model, enum lh_model_state which, int64_t offset,

@@ -53,6 +53,13 @@ struct lh_model {
 	struct lh_acts acts;
 };
 
+/* Floats of a state that this rank has, from number `first` of them all on. */
+struct lh_held {
+	float *at;
+	int64_t first, count;
+};
+struct lh_held lh_model_held(const struct lh_model *m, enum lh_model_state which);
+
 /* Gives `acts` the places of a pass in this mode. */
 void lh_model_lay_out(struct lh_model *m, const struct lh_attention_mode *mode,
 		      bool train);

@@ -4,8 +4,13 @@
  * from there. That memory is as large as weights and moments, 12 bytes a
  * parameter, and is taken once; a save that comes while one is being written
  * waits for it. Records that were posted before are made safe first: a run that
- * goes on from the checkpoint lacks none. Training thread only; the thread inside
- * is the saver's own, and calls `moved` from there.
+ * goes on from the checkpoint lacks none.
+ *
+ * Of several ranks each has a saver, with a part of the state and a thread that writes that
+ * part (checkpoint.h). They begin together; whether all have written they find out when
+ * they meet, and then rank 0's finishes the checkpoint while the others are free.
+ *
+ * Training thread only; the thread inside is the saver's own, and calls `moved` from there.
  */
 #ifndef LIGHTHOUSE_SAVER_H
 #define LIGHTHOUSE_SAVER_H
@@ -19,13 +24,16 @@ struct lh_saver_config {
 	const struct lh_ops *ops;
 	struct lh_dev *dev;
 	struct lh_model *model;
+	const struct lh_comm *comm; /* of several ranks, or NULL; outlives the saver */
 	const char *dir;      /* of the checkpoints */
+	/* From here on rank 0's alone. */
 	const json_t *spec;   /* the resolved job */
 	const json_t *origin; /* see origin.h */
 	struct lh_link *link; /* of the records, or NULL; outlives the saver */
 	int keep;             /* newest ones that stay */
 	int64_t keep_every;   /* steps; those at multiples stay too, 0 none */
-	void (*moved)(void *arg); /* lh_saver_take waits, for a save that gets on */
+	/* lh_saver_take waits, or ranks meet, for a save that gets on. */
+	void (*moved)(void *arg);
 	void *moved_arg;
 };
 
@@ -47,11 +55,18 @@ int lh_saver_new(struct lh_saver **s, const struct lh_saver_config *config,
 void lh_saver_free(struct lh_saver *s); /* NULL is allowed */
 
 /* Copies the state and begins to write. lh_saver_take must have told of the one
- * before (LH_BUG). `reason` is a literal. */
+ * before (LH_BUG). `reason` is a literal. Collective; on ranks but 0 the step alone
+ * counts. */
 int lh_saver_begin(struct lh_saver *s, const struct lh_progress *p, const char *reason,
 		   struct lh_err *err);
-/* Whether a save was begun and not yet taken. */
+/* Whether a save was begun and not yet taken; on ranks but 0, not yet met about. */
 bool lh_saver_is_busy(const struct lh_saver *s);
+/* Of a save that was begun: whether the thread here has nothing left to do; and whether all
+ * ranks have met, from when on rank 0 takes it. One that is alone has. */
+bool lh_saver_is_written(const struct lh_saver *s);
+bool lh_saver_has_met(const struct lh_saver *s);
+/* Collective: whether all parts are written. If so, they have met. */
+bool lh_saver_meet(struct lh_saver *s);
 /* True with the save that has ended, or with `wait` the one under way. */
 bool lh_saver_take(struct lh_saver *s, bool wait, struct lh_saved *saved);
 

@@ -4,9 +4,19 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/fs.h"
 #include "train/checkpoint.h"
+
+enum { MEET_PAUSE_US = 2000 };
+
+static void give_path(struct lh_team *t, struct order *o, const char *path)
+{
+	o->path_bytes = strlen(path) + 1;
+	give(t, o);
+	lh_comm_share(&t->comm, "a path", (char *)path, o->path_bytes);
+}
 
 /* ---- start and end --------------------------------------------------------- */
 
@@ -108,6 +118,7 @@ int lh_team_open(struct lh_team *t, const struct lh_team_config *c, struct lh_er
 
 static void release(struct lh_team *t)
 {
+	lh_saver_free(t->saver);
 	lh_model_free(t->model);
 	lh_data_close(&t->data);
 	lh_passkey_words_release(&t->words);
@@ -119,11 +130,16 @@ static void release(struct lh_team *t)
 	free(t->targets);
 	free(t->starts);
 	free(t->row_loss);
+	free(t->saved_in);
 	*t = (struct lh_team){ 0 };
 }
 
 void lh_team_close(struct lh_team *t)
 {
+	struct lh_saved saved;
+
+	if (t->together && lh_team_is_saving(t) && lh_team_take_save(t, true, &saved))
+		free(saved.path);
 	if (t->together)
 		give(t, &(struct order){ .task = END });
 	release(t);
@@ -168,14 +184,33 @@ static int prepare(struct lh_team *t, int phase, struct lh_err *err)
 	return agree(t, err);
 }
 
-static void load(struct lh_team *t, const struct order *o)
+/* The caller's. */
+static char *receive_path(struct lh_team *t, const struct order *o)
 {
 	char *path = lh_calloc(o->path_bytes, 1);
-	struct lh_progress p;
 
 	lh_comm_share(&t->comm, "a path", path, o->path_bytes);
+	return path;
+}
+
+static void load(struct lh_team *t, const struct order *o)
+{
+	char *path = receive_path(t, o);
+	struct lh_progress p;
+
 	lh_checkpoint_load(path, t->model, &p, o->moments, &t->trouble);
 	free(path);
+}
+
+/* `config`: of rank 0, or its directory. */
+static int open_saver(struct lh_team *t, struct lh_saver_config config, struct lh_err *err)
+{
+	config.ops = t->c->ops;
+	config.dev = t->dev;
+	config.model = t->model;
+	config.comm = &t->comm;
+	lh_saver_new(&t->saver, &config, &t->trouble);
+	return agree(t, err);
 }
 
 static int micro(struct lh_team *t, const struct order *o, struct lh_err *err)
@@ -196,6 +231,7 @@ static int micro(struct lh_team *t, const struct order *o, struct lh_err *err)
 
 static void obey(struct lh_team *t, const struct order *o)
 {
+	struct lh_progress p = { .step = o->step };
 	float loss, norm;
 
 	switch (o->task) {
@@ -237,9 +273,15 @@ static void obey(struct lh_team *t, const struct order *o)
 	case FOLLOW:
 		lh_model_follow(t->model);
 		break;
-	case SNAPSHOT:
-		for (int i = LH_STATE_PARAM; i <= LH_STATE_MOMENT2; i++)
-			lh_model_read_whole(t->model, (enum lh_model_state)i, NULL, NULL);
+	case OPEN_SAVER:
+		t->saved_in = receive_path(t, o);
+		open_saver(t, (struct lh_saver_config){ .dir = t->saved_in }, NULL);
+		break;
+	case SAVE:
+		lh_saver_begin(t->saver, &p, "", NULL);
+		break;
+	case MEET:
+		lh_saver_meet(t->saver);
 		break;
 	case END:
 		break;
@@ -288,12 +330,9 @@ void lh_team_init(struct lh_team *t, uint64_t seed)
 
 int lh_team_load(struct lh_team *t, const char *path, bool moments, struct lh_err *err)
 {
-	size_t bytes = strlen(path) + 1;
-
 	if (t->comm.size == 1)
 		return 0;
-	give(t, &(struct order){ .task = LOAD, .path_bytes = bytes, .moments = moments });
-	lh_comm_share(&t->comm, "a path", (char *)path, bytes);
+	give_path(t, &(struct order){ .task = LOAD, .moments = moments }, path);
 	return agree(t, err);
 }
 
@@ -333,7 +372,42 @@ void lh_team_lead(struct lh_team *t, bool on)
 	lh_model_lead(t->model, on);
 }
 
-void lh_team_begin_snapshot(struct lh_team *t)
+int lh_team_open_saver(struct lh_team *t, const struct lh_saver_config *config,
+		       struct lh_err *err)
 {
-	give(t, &(struct order){ .task = SNAPSHOT });
+	give_path(t, &(struct order){ .task = OPEN_SAVER }, config->dir);
+	return open_saver(t, *config, err);
+}
+
+int lh_team_begin_save(struct lh_team *t, const struct lh_progress *p, const char *reason,
+		       struct lh_err *err)
+{
+	give(t, &(struct order){ .task = SAVE, .step = p->step });
+	return lh_saver_begin(t->saver, p, reason, err);
+}
+
+bool lh_team_is_saving(const struct lh_team *t)
+{
+	return t->saver && lh_saver_is_busy(t->saver);
+}
+
+/* Others are asked once this rank is done: they have about as much to write. */
+static bool meet_about_save(struct lh_team *t, bool wait)
+{
+	while (wait || lh_saver_is_written(t->saver)) {
+		give(t, &(struct order){ .task = MEET });
+		if (lh_saver_meet(t->saver))
+			return true;
+		if (!wait)
+			return false;
+		usleep(MEET_PAUSE_US);
+	}
+	return false;
+}
+
+bool lh_team_take_save(struct lh_team *t, bool wait, struct lh_saved *saved)
+{
+	if (!lh_saver_has_met(t->saver) && !meet_about_save(t, wait))
+		return false;
+	return lh_saver_take(t->saver, wait, saved);
 }

@@ -24,6 +24,7 @@
 #include "train/passkey.h"
 #include "train/peers.h"
 #include "train/positions.h"
+#include "train/saver.h"
 
 struct lh_team_config {
 	const struct lh_job *job;
@@ -43,6 +44,8 @@ struct lh_team {
 	struct lh_data data;     /* its mix is set on rank 0: the others follow */
 	struct lh_passkey_words words; /* none where the job has none */
 	struct lh_model *model;
+	struct lh_saver *saver;
+	char *saved_in;          /* of a rank but 0: where that saves */
 	/* By phase; rank 0 chooses what is recomputed, before the model is made. */
 	struct lh_attention_mode modes[LH_PHASES_MAX];
 	int micro;               /* sequences of a rank's micro-batch */
@@ -57,7 +60,7 @@ struct lh_team {
 /* ---- every rank ------------------------------------------------------------ */
 /* Device, data and the others; no model yet. *t is to be closed whatever comes. */
 int lh_team_open(struct lh_team *t, const struct lh_team_config *c, struct lh_err *err);
-/* Rank 0's: the others end, too. */
+/* Rank 0's: a save that is under way is waited for, and the others end, too. */
 void lh_team_close(struct lh_team *t);
 
 /* Sequence number `draw` of training becomes number s of this rank's micro-batch; or
@@ -128,7 +131,13 @@ int64_t lh_team_own_tokens(const struct lh_team *t);
 /* While it is on, forward passes of the model are this rank's alone: lh_model_lead. Of shared
  * sequences those of lh_team_own_tokens at most. */
 void lh_team_lead(struct lh_team *t, bool on);
-/* To be called before a snapshot is taken (checkpoint.h), which needs all ranks. */
-void lh_team_begin_snapshot(struct lh_team *t);
+
+/* Checkpoints, as in saver.h. `config` names what is rank 0's, and the directory. */
+int lh_team_open_saver(struct lh_team *t, const struct lh_saver_config *config,
+		       struct lh_err *err);
+int lh_team_begin_save(struct lh_team *t, const struct lh_progress *p, const char *reason,
+		       struct lh_err *err);
+bool lh_team_is_saving(const struct lh_team *t);
+bool lh_team_take_save(struct lh_team *t, bool wait, struct lh_saved *saved);
 
 #endif

@@ -6,7 +6,7 @@
 #include "train/team.h"
 
 enum task { MAKE_MODEL, PREPARE, INIT, LOAD, BEGIN, MICRO, MEASURE, APPLY, EVALUATE,
-	    PASSKEY, LOSS, SELECTION, FOLLOW, SNAPSHOT, END };
+	    PASSKEY, LOSS, SELECTION, FOLLOW, OPEN_SAVER, SAVE, MEET, END };
 
 enum { FULL = -1 };
 
@@ -22,7 +22,7 @@ struct order {
 	int64_t context;
 	int depth_percent;
 	uint64_t seed;
-	size_t path_bytes;
+	size_t path_bytes;  /* of one that follows */
 	bool moments;
 	struct lh_adamw opt;
 	enum lh_recompute recompute[LH_PHASES_MAX];

@@ -1,4 +1,5 @@
-/* windows.c: what a pass has of divided weights and gradients while it is at them.
+/* windows.c: what ranks have of each other's shards: a pass, of weights and gradients while it
+ * is at them; and who reads a state.
  *
  * A window is as large as the largest part that it is for: a layer's matrices, the embedding
  * or the output, all gains and biases. Shards do not end where parts do, so a part comes from
@@ -9,6 +10,8 @@
 #include "train/model_int.h"
 
 #include <stdlib.h>
+
+enum { PIECE_FLOATS = 4 << 20 }; /* of a state that is gathered at once */
 
 /* at (size + 1) <- where in parameters first .. first + count - 1 each rank's piece begins,
  * in units of `bytes`. Heap. */
@@ -165,4 +168,100 @@ float *lh_model_grad_at(const struct lh_model *m, int64_t offset)
 		LH_BUG("no window is open for the gradient of parameter %lld",
 		       (long long)offset);
 	return at;
+}
+
+/* ---- states ----------------------------------------------------------------- */
+
+/* Parameters from number `first` on. */
+struct range {
+	int64_t first, count;
+};
+
+static struct range common(struct range a, struct range b)
+{
+	int64_t first = a.first > b.first ? a.first : b.first;
+	int64_t a_end = a.first + a.count, b_end = b.first + b.count;
+	int64_t end = a_end < b_end ? a_end : b_end;
+
+	return (struct range){ first, first < end ? end - first : 0 };
+}
+
+/* Whether a rank wants what another has of these. */
+static bool is_wanted(const struct lh_model *m, const struct range *want, struct range piece)
+{
+	for (int r = 0; r < m->comm.size; r++) {
+		struct range held = { r * m->shard, m->shard }, of = common(want[r], piece);
+
+		if (common(of, held).count < of.count)
+			return true;
+	}
+	return false;
+}
+
+struct reading {
+	struct lh_model *m;
+	struct lh_held held;
+	struct range own; /* what is wanted here */
+	float *host;
+	struct lh_err err;
+};
+
+/* What is wanted of parameters that lie `at` there. After an error nothing. */
+static void take(struct reading *r, const float *at, struct range piece)
+{
+	struct range part = common(r->own, piece);
+
+	if (part.count && !r->err.code)
+		r->m->ops->fetch(r->m->dev, r->host + (part.first - r->own.first),
+				 at + (part.first - piece.first), (size_t)part.count * 4,
+				 &r->err);
+}
+
+/* By way of the memory of activations: of one layout, which is that of all ranks. */
+static void take_from_others(struct reading *r, const struct range *want)
+{
+	struct lh_model *m = r->m;
+	struct range piece = { 0 };
+	int64_t room, *at;
+	float *scratch;
+
+	lh_model_lay_out(m, &lh_attention_full, false);
+	scratch = (float *)m->acts.dn; /* what is before it stays */
+	room = ((char *)m->act_arena + m->act_bytes - (char *)scratch) / 4;
+	piece.count = room < PIECE_FLOATS ? room : PIECE_FLOATS;
+	for (; piece.first < m->params.floats; piece.first += piece.count) {
+		if (!is_wanted(m, want, piece))
+			continue;
+		at = pieces(m, piece.first, piece.count, 4);
+		lh_comm_gather(&m->comm, "a state", scratch, at,
+			       r->held.at + place_of(m, piece.first));
+		free(at);
+		take(r, scratch, piece);
+	}
+}
+
+static bool is_divided(const struct lh_model *m, enum lh_model_state which)
+{
+	if (which == LH_STATE_PARAM)
+		return m->divided_weights;
+	return which == LH_STATE_GRAD ? m->divided_grads : m->comm.size > 1;
+}
+
+int lh_model_read_any(struct lh_model *m, enum lh_model_state which, int64_t offset,
+		      int64_t count, float *host, struct lh_err *err)
+{
+	struct reading r = { .m = m, .held = lh_model_held(m, which),
+			     .own = { offset, count }, .host = host, .err = LH_ERR_INIT };
+	struct range *want;
+
+	LH_ASSERT(offset >= 0 && offset + count <= m->params.floats);
+	take(&r, r.held.at, (struct range){ r.held.first, r.held.count });
+	if (is_divided(m, which)) {
+		want = lh_calloc((size_t)m->comm.size, sizeof(*want));
+		want[m->comm.rank] = r.own;
+		lh_comm_collect(&m->comm, "what is wanted of a state", want, sizeof(*want));
+		take_from_others(&r, want);
+		free(want);
+	}
+	return lh_comm_agree(&m->comm, "whether there is a state", &r.err, err);
 }

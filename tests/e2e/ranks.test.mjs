@@ -122,6 +122,10 @@ test('a job whose weights are divided samples as its checkpoint does, loses a ra
   await lhd.call('job.pause', { job: id, release: true });
   await lhd.jobUntil(id, 'its workers are gone', () => processes(lhd).all.length === 0);
   assert.equal(await sampled(), live, 'of the checkpoint, by one process');
+  const { path } = (await lhd.call('job.checkpoints', { job: id })).checkpoints.at(-1);
+  assert.ok(readdirSync(path).filter((f) => /^params-0000[12]-of-00002\.safetensors$/.test(f)).length === 2, 'each rank saves its part');
+  for (const args of [['verify', path], ['export', String(id), join(lhd.dir, 'exported')]])
+    execFileSync(bin('lhctl'), ['--state', lhd.state, ...args], { stdio: 'pipe' });
   await lhd.call('job.resume', { job: id });
   await lhd.jobUntil(id, 'DONE', done);
   const was = await steps(lhd, id), one = quietRun(lhd, id, { devices: 1 });

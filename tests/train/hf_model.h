@@ -53,7 +53,7 @@ static inline char *hf_save(struct lh_model *m, const struct lh_job *job, int64_
 	int64_t bytes;
 	char *path;
 
-	assert_int_equal(lh_snapshot_new(&s, &lh_ops_cpu, dev, m, &err), 0);
+	assert_int_equal(lh_snapshot_new(&s, &lh_ops_cpu, dev, m, 0, 1, &err), 0);
 	assert_int_equal(lh_snapshot_take(&s, &err), 0);
 	s.file_bytes = file_bytes;
 	if (lh_checkpoint_save(scratch_dir, &s, &p, spec, origin, &path, &bytes, &err))

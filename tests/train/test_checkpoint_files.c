@@ -51,7 +51,7 @@ static void save(int64_t file_bytes)
 	char *path;
 
 	snapshot.file_bytes = file_bytes;
-	if (lh_checkpoint_save(scratch_dir, &snapshot, &p, spec, origin, &path, &bytes, &err))
+	if (saved_write(scratch_dir, &p, &path, &bytes, &err))
 		fail_msg("%s", err.text);
 	for (int s = 0; s < STATES; s++)
 		lh_model_write(model, (enum lh_model_state)s, 0, (int64_t)n, zero);
@@ -157,6 +157,46 @@ static void large_states_lie_in_several_files(void **state)
 	assert_true(alone > 0);
 }
 
+/* Tensors of all files of what is saved, which `files` of each kind are at least. */
+static int count_tensors(size_t files)
+{
+	json_t *j = manifest_of_saved(), *file;
+	const char *name;
+	int tensors = 0;
+	int64_t bytes;
+
+	assert_in_range(json_object_size(json_object_get(j, "files")), 2 * files, 1000);
+	json_object_foreach(json_object_get(j, "files"), name, file)
+		tensors += tensors_in(name, &bytes);
+	json_decref(j);
+	return tensors;
+}
+
+/* Also of more ranks than there are tensors, some of which have none. */
+static void the_parts_of_ranks_make_one_checkpoint(void **state)
+{
+	static const int ranks[] = { 2, 3, 7, 60 };
+	int params;
+
+	(void)state;
+	lh_model_params(model, &params);
+	for (size_t i = 0; i < 2 * sizeof(ranks) / sizeof(ranks[0]); i++) {
+		struct lh_err err = LH_ERR_INIT;
+
+		for (int s = 0; s < STATES; s++)
+			lh_model_write(model, (enum lh_model_state)s, 0,
+				       lh_model_param_count(model), want[s]);
+		saved_ranks = ranks[i / 2];
+		save(i % 2 ? 1000 : LH_CHECKPOINT_FILE_BYTES);
+		assert_int_equal(count_tensors(saved_ranks < 7 ? (size_t)saved_ranks : 4),
+				 STATES * params);
+		if (load(&err))
+			fail_msg("%s", err.text);
+		assert_true(all_is_back());
+	}
+	saved_ranks = 1;
+}
+
 static void on_verified(void *arg, const char *file, int64_t bytes,
 			const struct lh_err *why)
 {
@@ -242,6 +282,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		FILES_TEST(large_states_lie_in_several_files),
+		FILES_TEST(the_parts_of_ranks_make_one_checkpoint),
 		FILES_TEST(every_one_of_several_files_counts),
 		FILES_TEST(foreign_names_are_not_followed),
 		FILES_TEST(the_version_before_is_read),

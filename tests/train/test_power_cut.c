@@ -44,6 +44,7 @@ static int setup(void **state)
 	lh_log_set_level(LH_LOG_ERROR + 1);
 	keep = 1;
 	keep_every = 0;
+	saved_ranks = 1;
 	memset(moments, 0, sizeof(moments));
 	moments[0].none = true;
 	moment_count = 1;
@@ -129,8 +130,7 @@ static void save_in(const char *dir, int64_t version)
 	char *path;
 
 	fill(version);
-	assert_int_equal(lh_snapshot_take(&snapshot, &err), 0);
-	if (lh_checkpoint_save(dir, &snapshot, &p, spec, origin, &path, &bytes, &err))
+	if (saved_write(dir, &p, &path, &bytes, &err))
 		fail_msg("%s", err.text);
 	free(path);
 }
@@ -286,6 +286,23 @@ static void saves_and_keeps(void)
 		promise_there((const int64_t[]){ step, keep > 1 ? step - 1 : 0, 0 });
 		retain();
 	}
+}
+
+/* Each of two ranks writes its part. */
+static void ranks_save(void)
+{
+	saved_ranks = 2;
+	for (int64_t step = 1; step <= 2; step++) {
+		save(step * 10 + 1);
+		promise_there((const int64_t[]){ step, 0 });
+		retain();
+	}
+}
+
+static void a_cut_leaves_the_old_one_or_the_new_one_of_ranks(void **state)
+{
+	(void)state;
+	must_be_good(ranks_save, check_checkpoints, 100);
 }
 
 static void a_cut_leaves_the_old_one_or_the_new_one(void **state)
@@ -501,6 +518,9 @@ static const struct bug {
 } bugs[] = {
 	{ "*/params.safetensors", saves_and_keeps, check_checkpoints, 0 },
 	{ "*/moments.safetensors", saves_and_keeps, check_checkpoints, 0 },
+	{ "*/params-00001-of-00002.safetensors", ranks_save, check_checkpoints, 0 },
+	{ "*/moments-00002-of-00002.safetensors", ranks_save, check_checkpoints, 0 },
+	{ "step-*.tmp", ranks_save, check_checkpoints, 0 },
 	{ "*/manifest.json.tmp", saves_and_keeps, check_checkpoints, 0 },
 	{ "step-*.tmp", saves_and_keeps, check_checkpoints, 0 }, /* the directory */
 	{ "", saves_and_keeps, check_checkpoints, 4 },
@@ -541,6 +561,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		POWER_TEST(a_cut_leaves_the_old_one_or_the_new_one),
+		POWER_TEST(a_cut_leaves_the_old_one_or_the_new_one_of_ranks),
 		POWER_TEST(retention_keeps_two),
 		POWER_TEST(pinned_ones_and_multiples_are_never_lost),
 		POWER_TEST(what_was_left_does_not_come_back),

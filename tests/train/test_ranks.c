@@ -72,7 +72,7 @@ static void check_error(const struct lh_comm *c)
 	forward_backward(w.shared, &w, w.first, w.share);
 	RANKS_CHECK(lh_model_measure(w.shared, &loss, &norm, &err) == LH_ETOOBIG);
 	RANKS_CHECK(!strcmp(err.text, "rank 1: no memory is left, says a test"));
-	RANKS_CHECK(lh_model_read_whole(w.shared, LH_STATE_MOMENT1, w.x, &err) ==
+	RANKS_CHECK(lh_model_read_any(w.shared, LH_STATE_MOMENT1, 0, w.n, w.x, &err) ==
 		    LH_ETOOBIG);
 	RANKS_CHECK(!strcmp(err.text, "rank 1: no memory is left, says a test"));
 	w.ops.fetch = lh_ops_cpu.fetch;

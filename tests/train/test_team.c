@@ -9,11 +9,14 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <math.h>
+#include <sched.h>
 #include <sys/stat.h>
 
 #include "../ranks.h"
 #include "../scratch.h"
+#include "base/io.h"
 #include "jobs/jobfile.h"
 #include "join/launcher.h"
 #include "lighthouse/shard.h"
@@ -320,39 +323,96 @@ static char *checkpoints(void)
 	return lh_asprintf("%s/../checkpoints", getenv("TEST_ATTEMPT"));
 }
 
+static void open_saver(const char *dir)
+{
+	static json_t *empty;
+	struct lh_saver_config sc = { .dir = dir, .keep = 2 };
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+
+	sc.spec = sc.origin = empty = empty ? empty : json_object();
+	RANKS_CHECK(!lh_team_open_saver(&team, &sc, &err));
+}
+
+static struct lh_saved save(int64_t step)
+{
+	struct lh_progress p = { .step = step };
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_saved saved;
+
+	RANKS_CHECK(!lh_team_is_saving(&team));
+	RANKS_CHECK(!lh_team_begin_save(&team, &p, "interval", &err));
+	RANKS_CHECK(lh_team_is_saving(&team));
+	RANKS_CHECK(lh_team_take_save(&team, true, &saved));
+	RANKS_CHECK(!lh_team_is_saving(&team));
+	return saved;
+}
+
+static void on_verified(void *files, const char *file, int64_t bytes, const struct lh_err *why)
+{
+	const struct lh_comm *c = C;
+
+	RANKS_CHECK(bytes > 0 && !why);
+	*(int *)files += !strncmp(file, "params", 6);
+}
+
+/* Each rank wrote files of its own. */
+static void check_files(const char *path, int size)
+{
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+	int files = 0;
+
+	RANKS_CHECK(!lh_manifest_verify(path, on_verified, &files, &err));
+	RANKS_CHECK(files == size);
+}
+
 static void check_save(int size)
 {
 	const struct lh_comm *c = C;
-	struct lh_progress p = { .step = 3 };
-	json_t *empty = json_object();
 	struct lh_err err = LH_ERR_INIT;
 	char *dir = checkpoints(), *path;
-	struct lh_snapshot s;
+	struct lh_saved saved;
 	float loss, norm;
-	int64_t bytes;
 
 	open_team(size);
+	open_saver(dir);
 	for (int i = 0; i < 3; i++)
 		make_step(4 * i, &loss, &norm);
-	RANKS_CHECK(!lh_snapshot_new(&s, &lh_ops_cpu, team.dev, team.model, &err));
-	lh_team_begin_snapshot(&team);
-	RANKS_CHECK(!lh_snapshot_take(&s, &err));
-	RANKS_CHECK(!lh_checkpoint_save(dir, &s, &p, empty, empty, &path, &bytes, &err));
+	RANKS_CHECK(!lh_team_begin_save(&team, &(struct lh_progress){ .step = 3 }, "", &err));
 	make_step(12, &loss, &norm); /* the next one, to be compared with */
+	while (!lh_team_take_save(&team, false, &saved))
+		sched_yield();
+	RANKS_CHECK(!saved.rc && saved.step == 3 && saved.bytes > 0);
+	check_files(saved.path, size);
 	path = lh_asprintf("%s/loss", dir);
 	RANKS_CHECK(!lh_fs_write_atomic(path, &loss, sizeof(loss), &err));
-	lh_snapshot_free(&s);
 	lh_team_close(&team);
-	json_decref(empty);
 }
 
+/* All of a checkpoint, read by one rank. */
+static void read_alone(const char *path, struct lh_snapshot *s)
+{
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_progress p;
+
+	RANKS_CHECK(!lh_checkpoint_load(path, team.model, &p, true, &err));
+	RANKS_CHECK(!lh_snapshot_new(s, &lh_ops_cpu, team.dev, team.model, 0, 1, &err));
+	RANKS_CHECK(!lh_snapshot_take(s, &err));
+}
+
+/* What is taken is what was there, to the bit: what these ranks save of it. */
 static void check_load(int size)
 {
 	const struct lh_comm *c = C;
 	struct lh_err err = LH_ERR_INIT;
 	char *dir = checkpoints(), *path = lh_checkpoint_path(dir, 3);
+	char *again = lh_asprintf("%s/again", getenv("TEST_ATTEMPT"));
 	char *file = lh_asprintf("%s/loss", dir), *was;
-	struct lh_snapshot s, alone;
+	struct lh_snapshot one, other;
+	struct lh_saved saved;
 	struct lh_progress p;
 	float loss, norm;
 	size_t bytes;
@@ -360,22 +420,19 @@ static void check_load(int size)
 	open_team(size);
 	RANKS_CHECK(!lh_checkpoint_load(path, team.model, &p, true, &err));
 	RANKS_CHECK(!lh_team_load(&team, path, true, &err));
-	RANKS_CHECK(!lh_snapshot_new(&s, &lh_ops_cpu, team.dev, team.model, &err));
-	lh_team_begin_snapshot(&team);
-	RANKS_CHECK(!lh_snapshot_take(&s, &err));
+	open_saver(again);
+	saved = save(3);
+	RANKS_CHECK(!saved.rc);
 	make_step(12, &loss, &norm);
 	RANKS_CHECK(!lh_fs_read(file, 64, &was, &bytes, &err));
 	RANKS_CHECK(fabsf(loss - *(float *)was) < 1e-6f * loss);
-
-	/* What is taken is what was there, to the bit. */
 	lh_team_close(&team);
+
 	open_team(1);
-	RANKS_CHECK(!lh_checkpoint_load(path, team.model, &p, true, &err));
-	RANKS_CHECK(!lh_snapshot_new(&alone, &lh_ops_cpu, team.dev, team.model, &err));
-	RANKS_CHECK(!lh_snapshot_take(&alone, &err));
+	read_alone(path, &one);
+	read_alone(saved.path, &other);
 	for (int i = 0; i < 3; i++)
-		RANKS_CHECK(!memcmp(s.state[i], alone.state[i],
-				    (size_t)lh_model_param_count(team.model) * 4));
+		RANKS_CHECK(!memcmp(one.state[i], other.state[i], (size_t)one.count * 4));
 	lh_team_close(&team);
 }
 
@@ -384,7 +441,9 @@ static void check_load_weights(int size)
 {
 	const struct lh_comm *c = C;
 	struct lh_err err = LH_ERR_INIT;
-	char *dir = checkpoints(), *path = lh_checkpoint_path(dir, 3);
+	char *path = lh_checkpoint_path(checkpoints(), 3);
+	char *again = lh_asprintf("%s/again", getenv("TEST_ATTEMPT"));
+	struct lh_saved saved;
 	struct lh_progress p;
 	struct lh_snapshot s;
 	int64_t moved = 0;
@@ -392,14 +451,64 @@ static void check_load_weights(int size)
 	open_team(size);
 	RANKS_CHECK(!lh_checkpoint_load(path, team.model, &p, false, &err));
 	RANKS_CHECK(!lh_team_load(&team, path, false, &err));
-	RANKS_CHECK(!lh_snapshot_new(&s, &lh_ops_cpu, team.dev, team.model, &err));
-	lh_team_begin_snapshot(&team);
-	RANKS_CHECK(!lh_snapshot_take(&s, &err));
-	for (int64_t i = 0; i < lh_model_param_count(team.model); i++)
+	open_saver(again);
+	saved = save(3);
+	RANKS_CHECK(!saved.rc);
+	lh_team_close(&team);
+	open_team(1);
+	read_alone(saved.path, &s);
+	for (int64_t i = 0; i < s.count; i++)
 		moved += s.state[LH_STATE_MOMENT1][i] != 0 || s.state[LH_STATE_MOMENT2][i] != 0;
-	RANKS_CHECK(!moved);
+	RANKS_CHECK(s.count == lh_model_param_count(team.model) && !moved);
 	lh_snapshot_free(&s);
 	lh_team_close(&team);
+}
+
+/* Of the ranks the last one's disk is full while a file says so. */
+static char *full_mark(void)
+{
+	return lh_asprintf("%s/full", getenv("TEST_ATTEMPT"));
+}
+
+static ssize_t write_if_not_full(int fd, const void *data, size_t bytes, off_t at)
+{
+	char *mark = full_mark();
+	bool full = lh_fs_exists(mark);
+
+	free(mark);
+	if (!full)
+		return lh_io_posix.pwrite(fd, data, bytes, at);
+	errno = ENOSPC;
+	return -1;
+}
+
+/* A save that one rank cannot make is none, leaves nothing, and the next one is whole. */
+static void check_no_save(int size)
+{
+	char *dir = lh_asprintf("%s/again", getenv("TEST_ATTEMPT"));
+	char *mark = full_mark(), who[32];
+	const struct lh_comm *c = C;
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_saved saved;
+	char *path;
+
+	open_team(size);
+	open_saver(dir);
+	RANKS_CHECK(!lh_fs_write_atomic(mark, "", 0, &err));
+	saved = save(7);
+	snprintf(who, sizeof(who), "rank %d: ", size - 1);
+	RANKS_CHECK(saved.rc == LH_EIO && !strncmp(saved.err.text, who, strlen(who)));
+	path = lh_checkpoint_path(dir, 7);
+	RANKS_CHECK(!lh_fs_exists(path));
+	RANKS_CHECK(!lh_fs_exists(lh_asprintf("%s.tmp", path)));
+	RANKS_CHECK(!unlink(mark));
+	saved = save(7);
+	RANKS_CHECK(!saved.rc);
+	check_files(path, size);
+	/* One that nobody takes is finished all the same. */
+	RANKS_CHECK(!lh_team_begin_save(&team, &(struct lh_progress){ .step = 8 }, "last", &err));
+	lh_team_close(&team);
+	check_files(lh_checkpoint_path(dir, 8), size);
 }
 
 /* A checkpoint that the others cannot find is an error that names the first of them. */
@@ -419,7 +528,7 @@ static const struct {
 	void (*run)(int size);
 } cases[] = { { "step", check_step }, { "bad_data", check_bad_data },
 	      { "save", check_save }, { "load", check_load }, { "no_load", check_no_load },
-	      { "sample", check_sample }, { "looks", check_looks },
+	      { "sample", check_sample }, { "looks", check_looks }, { "no_save", check_no_save },
 	      { "passkeys", check_passkeys }, { "load_weights", check_load_weights } };
 
 static int in_rank(const char *name)
@@ -429,6 +538,7 @@ static int in_rank(const char *name)
 	struct lh_jobfile_source src = { .yaml = yaml, .yaml_bytes = strlen(yaml),
 					 .base_dir = base };
 	struct lh_err err = LH_ERR_INIT;
+	struct lh_io io = lh_io_posix;
 	struct lh_peers *peers;
 	int size = ranks_number("PMI_SIZE"), rank, rc = 0;
 
@@ -444,6 +554,9 @@ static int in_rank(const char *name)
 	job.divide = (enum lh_divide)ranks_number("TEST_DIVIDE");
 	job.context = context = ranks_number("TEST_CONTEXT");
 	job.model.vocab = VOCAB; /* as if the data had changed since they were checked */
+	io.pwrite = write_if_not_full;
+	if (rank == size - 1)
+		lh_io = &io;
 	if (rank)
 		rc = lh_team_follow(&config, &err);
 	for (size_t i = 0; !rank && i < sizeof(cases) / sizeof(cases[0]); i++)
@@ -531,6 +644,14 @@ static void a_checkpoint_is_for_any_number_of_ranks(void **state)
 	run(4, LH_DIVIDE_WEIGHTS, "load_weights");
 }
 
+static void a_save_is_that_of_all_ranks_or_none(void **state)
+{
+	(void)state;
+	pack(-1);
+	run(2, LH_DIVIDE_MOMENTS, "no_save");
+	run(4, LH_DIVIDE_WEIGHTS, "no_save");
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -541,6 +662,7 @@ int main(int argc, char **argv)
 		SCRATCH_TEST(rank_0_samples_as_it_would_alone),
 		SCRATCH_TEST(bad_data_are_an_error_of_all_and_they_go_on),
 		SCRATCH_TEST(a_checkpoint_is_for_any_number_of_ranks),
+		SCRATCH_TEST(a_save_is_that_of_all_ranks_or_none),
 	};
 
 	if (argc > 1)

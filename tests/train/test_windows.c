@@ -106,8 +106,8 @@ static void compare_states(struct pair *p)
 	for (int i = LH_STATE_PARAM; i <= LH_STATE_GRAD; i++) {
 		enum lh_model_state which = (enum lh_model_state)i;
 
-		RANKS_CHECK(!lh_model_read_whole(p->whole, which, x, NULL));
-		RANKS_CHECK(!lh_model_read_whole(p->divided, which, y, NULL));
+		RANKS_CHECK(!lh_model_read_any(p->whole, which, 0, n, x, NULL));
+		RANKS_CHECK(!lh_model_read_any(p->divided, which, 0, n, y, NULL));
 		RANKS_CHECK(!memcmp(x, y, (size_t)n * sizeof(*x)));
 	}
 	free(x);

@@ -186,7 +186,7 @@ static inline double differ(struct twins *w, enum lh_model_state which)
 	const struct lh_comm *c = w->c;
 
 	RANKS_CHECK(!lh_model_read(w->alone, which, 0, w->n, w->x, NULL));
-	RANKS_CHECK(!lh_model_read_whole(w->shared, which, w->y, NULL));
+	RANKS_CHECK(!lh_model_read_any(w->shared, which, 0, w->n, w->y, NULL));
 	return distance(w->y, w->x, w->n);
 }
 
@@ -267,7 +267,8 @@ static inline void check_same_bits_of(const struct lh_comm *c, struct kind k)
 		run_shared(&w);
 		apply(w.shared, step);
 	}
-	RANKS_CHECK(!lh_model_read_whole(w.shared, LH_STATE_PARAM, all + c->rank * w.n, NULL));
+	RANKS_CHECK(!lh_model_read_any(w.shared, LH_STATE_PARAM, 0, w.n, all + c->rank * w.n,
+				       NULL));
 	lh_comm_collect(c, "weights", all, (size_t)w.n * sizeof(*all));
 	for (int r = 1; r < c->size; r++)
 		RANKS_CHECK(!memcmp(all, all + r * w.n, (size_t)w.n * sizeof(*all)));
