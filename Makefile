@@ -176,7 +176,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) \
 LIBS_lhd      = $(shell pkg-config --libs libuv jansson yaml-0.1 sqlite3 libxxhash \
                   libmicrohttpd nettle) -lm -lpthread
 LIBS_lhctl    = $(shell pkg-config --libs jansson yaml-0.1 sqlite3 libxxhash zlib libzstd) -lm -lpthread
-LIBS_lhworker = $(shell pkg-config --libs jansson yaml-0.1 openblas libxxhash) -lm -lpthread
+LIBS_lhworker = $(shell pkg-config --libs jansson yaml-0.1 openblas libxxhash nettle) -lm -lpthread
 LIBS_test     = $(shell pkg-config --libs $(PKGS) cmocka) -lm -lpthread
 
 # The runtime is linked in; cuBLASLt is the host's, cuDNN is opened when wanted.

@@ -160,7 +160,7 @@ static int estimate(const struct ctl *c, const struct lh_job *job)
 		return ctl_usage(c->command, "'%s' is not known; there are %s",
 				 ctl_opt(c, "gpu"), lh_chip_names());
 	memory = gib > 0 ? (int64_t)(gib * (1 << 30)) :
-		 cpu ? lh_host_memory_bytes() / job->devices : chip.memory_bytes;
+		 cpu ? lh_host_memory_bytes() / (*job->join ? 1 : job->devices) : chip.memory_bytes;
 	if (!cpu)
 		memory = lh_chip_usable_bytes(memory);
 	if (ctl_opt(c, "devices"))

@@ -162,7 +162,8 @@ int lh_gpu_place(const struct lh_gpu *gpu, struct lh_job *job, struct lh_err *er
 		rc = take_all(gpu, job, err);
 	if (rc)
 		return rc;
-	if (job->device == LH_DEVICE_CUDA && job->devices > gpu->count) {
+	/* Of ranks that join only some are here. */
+	if (job->device == LH_DEVICE_CUDA && !*job->join && job->devices > gpu->count) {
 		lh_err_set(err, LH_EUNSUPPORTED, "devices: %d cannot be had: this machine has %d "
 			   "GPU%s of the kind of its first", job->devices, gpu->count,
 			   gpu->count > 1 ? "s" : "");
@@ -172,5 +173,5 @@ int lh_gpu_place(const struct lh_gpu *gpu, struct lh_job *job, struct lh_err *er
 		return lh_estimate_job(&e, job, &lh_sizes_cuda, NULL,
 				       lh_chip_usable_bytes(gpu->memory_bytes), err);
 	return lh_estimate_job(&e, job, &lh_sizes_cpu, NULL,
-			       lh_host_memory_bytes() / job->devices, err);
+			       lh_host_memory_bytes() / (*job->join ? 1 : job->devices), err);
 }

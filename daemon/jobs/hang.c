@@ -59,9 +59,10 @@ static void look_at(struct lh_worker *w, int64_t now_ms)
 	int64_t still_ms = now_ms - w->beat_at_ms;
 
 	/* Not spawned yet, gone, left alone as foreign, or without a counter. What
-	 * it says is not read while it waits for the store. */
+	 * it says is not read while it waits for the store. A user's launcher may take days
+	 * to start its ranks. */
 	if (!w->beat_at_ms || w->gone || w->foreign || w->hung_ms ||
-	    (w->wire && w->beat < 0))
+	    (w->wire && w->beat < 0) || lh_worker_awaits_ranks(w))
 		return;
 	if (w->wire && lh_wire_is_throttled(w->wire))
 		w->beat_at_ms = now_ms;

@@ -10,6 +10,7 @@
 #include "data/vocabulary.h"
 #include "jobs/jobfile.h"
 #include "jobs/jobfile_int.h"
+#include "join/address.h"
 #include "lighthouse/shard.h"
 #include "train/choices.h"
 #include "train/passkey.h"
@@ -99,6 +100,23 @@ static int check_model(const struct lh_job *job, const struct lh_node *root,
 		return blame(root, "model.vocab", err);
 	}
 	return check_rope(m, root, err);
+}
+
+static int check_join(const struct lh_job *job, const struct lh_node *root,
+		      struct lh_err *err)
+{
+	if (!*job->join)
+		return 0;
+	if (lh_address_check(job->join, err)) {
+		err->code = LH_EJOBFILE;
+		return blame(root, "join", err);
+	}
+	if (job->devices > 1 && !job->all_devices)
+		return 0;
+	lh_err_set(err, LH_EJOBFILE, "ranks that join are counted by devices:, which is %s",
+		   job->all_devices ? "all" : "1");
+	lh_err_hint(err, "devices: as many as your launcher starts, 2 or more");
+	return blame(root, "devices", err);
 }
 
 static int check_batch(const struct lh_job *job, const struct lh_node *root,
@@ -271,6 +289,8 @@ int lh_jobfile_check(const struct lh_job *job, const struct lh_node *root,
 
 	if (!rc)
 		rc = check_model(job, root, err);
+	if (!rc)
+		rc = check_join(job, root, err);
 	if (!rc)
 		rc = lh_jobfile_check_context(job, root, err);
 	if (!rc)
@@ -505,6 +525,7 @@ enum lh_tokenizer lh_job_tokenizer(const struct lh_job *job)
 void lh_job_release(struct lh_job *job)
 {
 	free(job->name);
+	free(job->join);
 	free(job->model.preset);
 	free(job->model.from);
 	for (int i = 0; i < job->data.train_count; i++)

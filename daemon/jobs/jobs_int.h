@@ -342,6 +342,8 @@ void lh_worker_look(struct lh_worker *w);
 /* SIGTERM after stop_grace_ms, SIGKILL kill_grace_ms later, unless it is gone.
  * The time begins anew as long as it was not over. */
 void lh_worker_arm_kill(struct lh_worker *w);
+/* Whether it still waits for ranks that the user starts, or for the line of one. */
+bool lh_worker_awaits_ranks(const struct lh_worker *w);
 /* Whether some process of it may be left. */
 bool lh_worker_has_process(const struct lh_worker *w);
 /* Sends the worker's process a signal, if it lives. */

@@ -8,10 +8,10 @@
 
 #define LAUNCHER "mpiexec.hydra"
 
-/* DIR/mpiexec.hydra of the first `bytes` of dir, if it can be run. Heap. */
-static char *in_dir(const char *dir, size_t bytes)
+/* DIR/NAME of the first `bytes` of dir, if it can be run. Heap. */
+static char *in_dir(const char *dir, size_t bytes, const char *name)
 {
-	char *path = lh_asprintf("%.*s/" LAUNCHER, (int)bytes, dir);
+	char *path = lh_asprintf("%.*s/%s", (int)bytes, dir, name);
 
 	if (!access(path, X_OK))
 		return path;
@@ -19,15 +19,15 @@ static char *in_dir(const char *dir, size_t bytes)
 	return NULL;
 }
 
-static char *find_launcher(const char *bin_dir)
+char *lh_launch_find(const char *name, const char *bin_dir)
 {
 	const char *dir = getenv("PATH"), *end;
-	char *path = in_dir(bin_dir, strlen(bin_dir));
+	char *path = in_dir(bin_dir, strlen(bin_dir), name);
 
 	for (; !path && dir && *dir; dir = *end ? end + 1 : end) {
 		end = strchrnul(dir, ':');
 		if (*dir == '/')
-			path = in_dir(dir, (size_t)(end - dir));
+			path = in_dir(dir, (size_t)(end - dir), name);
 	}
 	return path;
 }
@@ -54,7 +54,7 @@ static int no_launcher(const struct lh_job *job, struct lh_err *err)
 
 int lh_launch_check(const struct lh_job *job, const char *bin_dir, struct lh_err *err)
 {
-	char *launcher = job->devices > 1 ? find_launcher(bin_dir) : NULL;
+	char *launcher = job->devices > 1 ? lh_launch_find(LAUNCHER, bin_dir) : NULL;
 	bool found = launcher;
 
 	free(launcher);
@@ -72,18 +72,20 @@ int lh_launch_init(struct lh_launch *l, const struct lh_job *job, const char *bi
 				job->device == LH_DEVICE_CUDA ? "cuda" : "cpu");
 	snprintf(l->count, sizeof(l->count), "%d", job->devices);
 	if (job->devices > 1) {
-		l->launcher = find_launcher(bin_dir);
+		l->launcher = lh_launch_find(LAUNCHER, bin_dir);
 		if (!l->launcher)
 			return no_launcher(job, err);
 	}
 	l->args[n++] = l->keeper;
 	l->args[n++] = dir;
 	l->args[n++] = "--";
-	if (l->launcher)
+	if (l->launcher && !*job->join)
 		n = add_launcher(l, n);
 	l->args[n++] = l->worker;
-	l->args[n++] = "--attempt";
+	l->args[n++] = *job->join ? "--gather" : "--attempt";
 	l->args[n++] = dir;
+	if (*job->join)
+		l->args[n++] = l->launcher;
 	LH_ASSERT(n < LH_LAUNCH_ARGS);
 	return 0;
 }

@@ -7,6 +7,10 @@
  * them when one ends with an error, and they end with it: so the keeper has one process to
  * wait for and lhd one to kill. It is looked for beside lhd, then in PATH. Why a rank was
  * lost is told by that rank's own parent (train/peers.h).
+ *
+ *   lhkeeper DIR -- lhworker-cpu --gather DIR .../mpiexec.hydra      N that join
+ *
+ * Of a job with `join` the ranks are started by the user, and come in by a door (join/door.h).
  */
 #ifndef LIGHTHOUSE_LAUNCH_H
 #define LIGHTHOUSE_LAUNCH_H
@@ -21,6 +25,9 @@ struct lh_launch {
 	char count[12];
 	char *args[LH_LAUNCH_ARGS];       /* NULL at the end; args[0] is the keeper */
 };
+
+/* DIR/NAME of bin_dir, or else of PATH, if it can be run; heap, or NULL. */
+char *lh_launch_find(const char *name, const char *bin_dir);
 
 /* LH_EUNSUPPORTED: the job has several devices, and there is no launcher. Any thread. */
 int lh_launch_check(const struct lh_job *job, const char *bin_dir, struct lh_err *err);

@@ -165,6 +165,26 @@ static void attempt_stored(void *arg, int rc, const struct lh_err *err)
 	lh_jobs_read(w->jobs, read_past, past_read, s);
 }
 
+static bool wants_gpu(const struct lh_job_run *run)
+{
+	return run->spec.device == LH_DEVICE_CUDA;
+}
+
+static void set_starting(struct lh_job_run *run, struct lh_batch *b)
+{
+	char *file;
+
+	if (!*run->spec.join) {
+		lh_job_set_state(run, b, LH_JOB_STARTING, "attempt %" PRId64, run->attempt);
+		return;
+	}
+	file = lh_jobs_path(run->jobs, run->id, LH_JOB_JOIN);
+	lh_job_set_state(run, b, LH_JOB_STARTING, "attempt %" PRId64 " waits for %d ranks: "
+			 "lhworker-%s --join %s", run->attempt, run->spec.devices,
+			 wants_gpu(run) ? "cuda" : "cpu", file);
+	free(file);
+}
+
 static void start(struct lh_job_run *run)
 {
 	struct lh_batch *b = lh_batch_new(run->journal);
@@ -184,7 +204,7 @@ static void start(struct lh_job_run *run)
 		     (struct lh_bind[]){ LH_INT(run->id), LH_INT(run->attempt),
 					 LH_TEXT(token), LH_INT(lh_time_ms()) },
 		     4);
-	lh_job_set_state(run, b, LH_JOB_STARTING, "attempt %" PRId64, run->attempt);
+	set_starting(run, b);
 	lh_batch_commit(b, true, attempt_stored, run->worker);
 }
 
@@ -197,11 +217,6 @@ static int live_count(const struct lh_jobs *jobs)
 	for (int i = 0; i < jobs->count; i++)
 		n += lh_job_is_live(jobs->run[i]->state);
 	return n;
-}
-
-static bool wants_gpu(const struct lh_job_run *run)
-{
-	return run->spec.device == LH_DEVICE_CUDA;
 }
 
 static bool gpu_is_taken(const struct lh_jobs *jobs)

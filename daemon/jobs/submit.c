@@ -15,6 +15,7 @@
 #include "base/fs.h"
 #include "jobs/jobfile.h"
 #include "jobs/rule.h"
+#include "join/joinfile.h"
 #include "lighthouse/proto.h"
 
 json_t *lh_submit_result(struct lh_job_run *run, int64_t command)
@@ -37,6 +38,15 @@ static int write_file(const char *dir, const char *name, const char *text,
 	return rc;
 }
 
+static int write_join(const char *dir, struct lh_request *r)
+{
+	char *path = lh_asprintf("%s/" LH_JOB_JOIN, dir);
+	int rc = lh_joinfile_write(path, r->job, r->spec, &r->err);
+
+	free(path);
+	return rc;
+}
+
 static void write_files(void *arg)
 {
 	struct lh_request *r = arg;
@@ -48,6 +58,8 @@ static void write_files(void *arg)
 		rc = write_file(dir, LH_JOB_SPEC, spec, &r->err);
 	if (!rc)
 		rc = write_file(dir, LH_JOB_FILE, r->yaml, &r->err);
+	if (!rc && *r->spec->join)
+		rc = write_join(dir, r);
 	r->err.code = rc;
 	free(spec);
 	free(dir);

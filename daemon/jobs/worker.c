@@ -356,11 +356,19 @@ bool lh_worker_has_process(const struct lh_worker *w)
 	return !w->gone && (w->spawned || w->adopted);
 }
 
+bool lh_worker_awaits_ranks(const struct lh_worker *w)
+{
+	return *w->run->spec.join && !w->wire && w->beat < 0;
+}
+
 void lh_worker_arm_kill(struct lh_worker *w)
 {
+	/* There is nobody yet who could hear of an end, but the door. */
+	int64_t grace_ms = lh_worker_awaits_ranks(w) ? 0 : w->jobs->stop_grace_ms;
+
 	/* One that is still being started will not be: see queue.c. */
 	if (w->kill_stage > 1 || !lh_worker_has_process(w))
 		return;
 	w->kill_stage = 1;
-	uv_timer_start(&w->kill_timer, on_kill_timer, (uint64_t)w->jobs->stop_grace_ms, 0);
+	uv_timer_start(&w->kill_timer, on_kill_timer, (uint64_t)grace_ms, 0);
 }

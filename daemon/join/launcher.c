@@ -81,11 +81,13 @@ static int none(struct lh_err *err)
 		size_t used = strlen(text);
 
 		snprintf(text + used, sizeof(text) - used, "%s%s and %s",
-			 !i ? "" : i < SETS - 1 ? ", " : ", or ", sets[i].rank, sets[i].size);
+			 !i ? "" : i < SETS - 1 ? ", " : ", or ", sets[i].rank,
+			 sets[i].size);
 	}
-	lh_err_set(err, LH_EINVAL, "no launcher says which rank this is: looked for %s", text);
-	return lh_err_hint(err, "start it by srun, mpirun or mpiexec, or set RANK, WORLD_SIZE "
-			   "and LOCAL_RANK");
+	lh_err_set(err, LH_EINVAL, "no launcher says which rank this is: looked for %s",
+		   text);
+	return lh_err_hint(err, "start it by srun, mpirun or mpiexec, or set RANK, "
+			   "WORLD_SIZE and LOCAL_RANK");
 }
 
 static int contradict(struct lh_err *err)
@@ -132,7 +134,8 @@ static int find_chosen(struct lh_standing *s, const char *name, char *const *env
 	for (int i = 0; i < SETS; i++)
 		if (!strcmp(sets[i].launcher, name))
 			return read_set(&sets[i], env, s, err);
-	lh_err_set(err, LH_EINVAL, "%s is '%.60s', and no launcher is called so", CHOICE, name);
+	lh_err_set(err, LH_EINVAL, "%s is '%.60s', and no launcher is called so", CHOICE,
+		   name);
 	return lh_err_hint(err, "slurm, openmpi, pmi or plain");
 }
 
@@ -166,7 +169,7 @@ int lh_launcher_find_own(int *rank, int size, char *const *env, struct lh_err *e
 	*rank = s.rank;
 	if (s.size == size)
 		return 0;
-	lh_err_set(err, LH_EINVAL, "the job has %d ranks, the launcher says that this is rank "
-		   "%d of %d", size, s.rank, s.size);
+	lh_err_set(err, LH_EINVAL, "the job has %d ranks, the launcher says that this is "
+		   "rank %d of %d", size, s.rank, s.size);
 	return lh_err_hint(err, "start as many as the job's devices");
 }

@@ -179,6 +179,7 @@ int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 			  .waiting = json_array(),
 			  .team_config = { .job = config->job, .ops = config->ops,
 					   .peers = config->peers,
+					   .host_ranks = config->host_ranks,
 					   .size = config->job->devices },
 			  .trial_path = lh_asprintf("%s/../" LH_JOB_TRIAL,
 						    config->checkpoints) };
@@ -198,6 +199,7 @@ int lh_loop_run(const struct lh_loop_config *config, struct lh_err *err)
 				  rc ? lh_err_name(rc) : "", "text",
 				  lh_loop_text_json(rc ? err->text : l.why), "hint",
 				  lh_loop_text_json(rc ? err->hint : "")));
+	*config->done = !rc && l.ending == LH_END_DONE;
 	LH_FAILPOINT("end.posted");
 	lh_loop_close(&l);
 	return rc;

@@ -25,6 +25,7 @@ struct lh_loop_config {
 	const json_t *spec;            /* the job, for manifests */
 	const char *checkpoints;       /* directory */
 	struct lh_peers *peers;        /* of several ranks (peers.h), or NULL */
+	int host_ranks;                /* team.h */
 	const struct lh_ops *ops;
 	struct lh_link *link;
 	int64_t attempt;
@@ -34,6 +35,7 @@ struct lh_loop_config {
 	const char *cache;             /* directory for what the device finds out, or NULL */
 	const char *state_dir;         /* of the lhd whose GPU it is to be (gpulock.h) */
 	volatile sig_atomic_t *stop;   /* set by SIGTERM: end as "stopped" */
+	bool *done;                    /* set at the end: whether the job is done */
 };
 
 /* Runs the job to its end and posts the end record. 0 when the job is done,

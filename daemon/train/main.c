@@ -1,6 +1,8 @@
 /* main.c: the worker's command line; see proto.h for its contract.
  *
  *   lhworker-cpu --attempt DIR    train the job whose attempt directory DIR is
+ *   lhworker-cpu --join FILE [S]  be a rank of the job whose join file FILE is
+ *   lhworker-cpu --gather DIR MPI the process that such ranks come to
  *   lhworker-cpu --sample CKPT    arguments as JSON on stdin, text on stdout
  *   lhworker-cpu --probe          the device as JSON: {name, memory_bytes, count}, or
  *                                 {text, hint} and exit code 1
@@ -11,6 +13,7 @@
  * the GPU, which one state directory's workers share (gpulock.h). */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +24,8 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "jobs/jobfile.h"
+#include "join/door.h"
+#include "join/join.h"
 #include "join/launcher.h"
 #include "lighthouse/proto.h"
 #include "lighthouse/version.h"
@@ -75,14 +80,15 @@ static int take_lock(const char *job_dir, struct lh_err *err)
 }
 
 static int train(const char *dir, const json_t *start, const json_t *spec,
-		 const struct lh_job *job, struct lh_peers *peers, const char *job_dir,
-		 struct lh_err *err)
+		 const struct lh_job *job, const struct lh_joined *place,
+		 struct lh_peers *peers, const char *job_dir, bool *done, struct lh_err *err)
 {
 	char *spool = lh_asprintf("%s/%s", dir, LH_ATTEMPT_SPOOL);
 	char *checkpoints = lh_asprintf("%s/%s", job_dir, LH_JOB_CHECKPOINTS);
 	char *state_dir = lh_asprintf("%s/../..", job_dir);
 	struct lh_loop_config loop = { .job = job, .spec = spec, .ops = &LH_WORKER_OPS,
 				       .checkpoints = checkpoints, .peers = peers,
+				       .host_ranks = place->host_ranks, .done = done,
 				       .state_dir = state_dir, .stop = &stop };
 	struct lh_link_config link = { .spool = spool };
 	json_int_t id, attempt, generation;
@@ -117,39 +123,54 @@ done:
 	return rc;
 }
 
+/* For those who started its ranks, before these end. */
+static int tell_done(const char *dir, struct lh_err *err)
+{
+	char *path = lh_asprintf("%s/" LH_ATTEMPT_DONE, dir);
+	int rc = lh_fs_write_atomic(path, "", 0, err);
+
+	free(path);
+	return rc;
+}
+
 /* As rank 0, which has the job's lock. */
 static int lead(const char *dir, const json_t *start, const json_t *spec,
-		const struct lh_job *job, struct lh_peers *peers, const char *job_dir,
-		struct lh_err *err)
+		const struct lh_job *job, const struct lh_joined *place,
+		struct lh_peers *peers, const char *job_dir, struct lh_err *err)
 {
 	int lock = take_lock(job_dir, err), rc;
+	bool done = false;
 
 	if (lock < 0)
 		return lock;
-	rc = train(dir, start, spec, job, peers, job_dir, err);
+	rc = train(dir, start, spec, job, place, peers, job_dir, &done, err);
+	if (!rc && done && *job->join)
+		rc = tell_done(dir, err);
 	close(lock);
 	return rc;
 }
 
 /* As another: SIGTERM comes to all, and rank 0 says what is done about it. */
 static int follow(const json_t *start, const struct lh_job *job, int rank,
-		  struct lh_peers *peers, struct lh_err *err)
+		  const struct lh_joined *place, struct lh_peers *peers, struct lh_err *err)
 {
 	const json_t *cache = json_object_get(start, "cache");
 	struct lh_team_config c = { .job = job, .ops = &LH_WORKER_OPS,
 				    .cache = json_string_value(cache), .rank = rank,
-				    .size = job->devices, .peers = peers };
+				    .size = job->devices,
+				    .host_ranks = place->host_ranks, .peers = peers };
 
 	signal(SIGTERM, SIG_IGN);
 	lh_log_set_level(LH_LOG_WARN); /* what rank 0 says is the same */
 	return lh_team_follow(&c, err);
 }
 
-/* Not the launcher's pipe, which fills when nobody reads it. */
+/* Not the launcher's pipe, which fills when nobody reads it. On a host without the log that
+ * pipe leads to it. */
 static void keep_output(const char *dir)
 {
 	char *log = lh_asprintf("%s/%s", dir, LH_ATTEMPT_LOG);
-	int fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	int fd = open(log, O_WRONLY | O_APPEND | O_CLOEXEC);
 
 	if (fd >= 0) {
 		dup2(fd, 1);
@@ -164,13 +185,15 @@ static int run_rank(const char *dir, const json_t *start, const json_t *spec,
 {
 	struct lh_peers *peers = NULL;
 	struct lh_job job = { 0 };
+	struct lh_joined place;
 	int rank = 0, rc = lh_jobfile_from_json(&job, spec, err);
 
 	if (!rc)
 		rc = lh_launcher_find_own(&rank, job.devices, environ, err);
+	lh_joined_find(&place, rank, job.devices);
 	if (!rc && job.devices > 1) {
 		keep_output(dir);
-		LH_WORKER_OPS.choose(rank, job.devices);
+		LH_WORKER_OPS.choose(place.device, place.devices);
 		rc = lh_peers_begin(&peers, dir, rank, job.devices, err);
 	}
 	/* lhd and the machine's owner come first. */
@@ -178,8 +201,8 @@ static int run_rank(const char *dir, const json_t *start, const json_t *spec,
 	if (!rc && nice(NICE) == -1 && errno)
 		lh_warn("cannot be nice: %s", strerror(errno));
 	if (!rc)
-		rc = rank ? follow(start, &job, rank, peers, err) :
-			    lead(dir, start, spec, &job, peers, job_dir, err);
+		rc = rank ? follow(start, &job, rank, &place, peers, err) :
+			    lead(dir, start, spec, &job, &place, peers, job_dir, err);
 	lh_peers_leave(peers);
 	lh_job_release(&job);
 	return rc;
@@ -210,6 +233,42 @@ static int run_attempt(const char *arg)
 	free(job_dir);
 	free(dir);
 	return rc < 0;
+}
+
+/* ---- ranks that the user starts -------------------------------------------- */
+
+static int run_gather(const char *arg, const char *launcher)
+{
+	char *dir = realpath(arg, NULL);
+	struct lh_err err = LH_ERR_INIT;
+	int rc;
+
+	if (!dir) {
+		fprintf(stderr, "error: no directory '%s'\n", arg);
+		return 2;
+	}
+	rc = lh_door_run(dir, launcher, &err);
+	if (rc < 0)
+		lh_log_err(LH_LOG_ERROR, "waiting for ranks", &err);
+	free(dir);
+	return rc < 0 ? 1 : rc;
+}
+
+static int run_join(const char *file, const char *seconds)
+{
+	struct lh_err err = LH_ERR_INIT;
+	char *end = NULL;
+	long wait_s = seconds ? strtol(seconds, &end, 10) : LH_JOIN_WAIT_S;
+	int rc;
+
+	if (seconds && (*end || !*seconds || wait_s < 0 || wait_s > INT_MAX)) {
+		fprintf(stderr, "error: '%s' is no number of seconds\n", seconds);
+		return 2;
+	}
+	rc = lh_join_run(file, (int)wait_s, LH_WORKER_OPS.name, &err);
+	if (rc)
+		lh_log_err(LH_LOG_ERROR, "join", &err);
+	return !rc ? 0 : lh_err_is_transient(rc) ? 1 : 2;
 }
 
 /* ---- sampling from a checkpoint -------------------------------------------- */
@@ -307,8 +366,12 @@ static int run_probe(void)
 int main(int argc, char **argv)
 {
 	static const char usage[] =
-		"usage: lhworker-cpu --attempt DIR | --sample CHECKPOINT | --probe\n"
-		"\nTrains one job, or samples from a checkpoint. lhd starts it; by hand:\n"
+		"usage: lhworker-cpu --attempt DIR | --gather DIR LAUNCHER | "
+		"--join FILE [SECONDS] |\n"
+		"                    --sample CHECKPOINT | --probe\n"
+		"\nTrains one job, or samples from a checkpoint. lhd starts it; by hand, and "
+		"by a\nlauncher of yours for a job with join:\n"
+		"  srun lhworker-cpu --join STATE/jobs/1/join\n"
 		"  echo '{\"prompt\": \"int \"}' | lhworker-cpu --sample "
 		"STATE/jobs/1/checkpoints/step-0000000100\n";
 	struct sigaction term = { .sa_handler = on_term };
@@ -326,7 +389,11 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strcmp(argv[1], "--probe"))
 		return run_probe();
 	if (argc == 3 && !strcmp(argv[1], "--attempt"))
-		return run_attempt(argv[2]);
+		return lh_joined_code(run_attempt(argv[2]));
+	if (argc == 4 && !strcmp(argv[1], "--gather"))
+		return run_gather(argv[2], argv[3]);
+	if ((argc == 3 || argc == 4) && !strcmp(argv[1], "--join"))
+		return run_join(argv[2], argc == 4 ? argv[3] : NULL);
 	if (argc == 3 && !strcmp(argv[1], "--sample"))
 		return run_sample(argv[2]);
 	fputs(usage, stderr);

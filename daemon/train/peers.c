@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "join/join.h"
 #include "lighthouse/proto.h"
 
 enum { TURN_MS = 1000, LONG_TURNS = 5, WHAT_BYTES = 40,
@@ -26,6 +27,7 @@ enum { TURN_MS = 1000, LONG_TURNS = 5, WHAT_BYTES = 40,
 
 /* Written by its rank alone. Text may be torn when it is read: it is for people. */
 struct place {
+	atomic_bool here;      /* it has begun, and shares this board */
 	atomic_bool left;
 	_Atomic int64_t step;  /* 0: before the first */
 	_Atomic int64_t calls; /* collectives begun */
@@ -139,7 +141,7 @@ static void __attribute__((noreturn)) wait_for_child(struct lh_peers *p)
 	/* The others wait for one that never met them, too: the launcher ends them. */
 	if (!atomic_load(&own->left) || !atomic_load(&own->calls))
 		code = code ? code : 1;
-	_exit(code);
+	_exit(lh_joined_code(code));
 }
 
 /* Returns in the child. SIGTERM waits until it can be passed on. */
@@ -171,24 +173,37 @@ static void guard(struct lh_peers *p)
 
 /* ---- the child ------------------------------------------------------------- */
 
-/* Ranks that have not come to rank 0's collective; if all have, those that are in it. */
+/* Whether a rank has not come to rank 0's collective `call`; if all of this host have
+ * (`least`), whether it is in it. */
+static bool is_late(const struct place *p, int64_t call, int64_t least)
+{
+	return atomic_load(&p->here) && atomic_load(&p->calls) <= least &&
+	       (least < call || atomic_load(&p->inside));
+}
+
+/* Those of other hosts are suspects where nobody here is. */
 static void tell_who_is_late(struct lh_peers *p)
 {
 	const struct place *own = &p->board[0];
 	int64_t call = atomic_load(&own->calls), least = call;
 	char where[160];
+	bool found = false;
 
 	for (int r = 1; r < p->size; r++)
-		if (atomic_load(&p->board[r].calls) < least)
+		if (atomic_load(&p->board[r].here) &&
+		    atomic_load(&p->board[r].calls) < least)
 			least = atomic_load(&p->board[r].calls);
+	for (int r = 1; r < p->size; r++)
+		found = found || is_late(&p->board[r], call, least);
 	for (int r = 1; r < p->size; r++) {
-		if (atomic_load(&p->board[r].calls) > least ||
-		    (least == call && !atomic_load(&p->board[r].inside)))
+		if (found ? !is_late(&p->board[r], call, least) :
+			    atomic_load(&p->board[r].here))
 			continue;
 		describe(&p->board[r], where, sizeof(where));
-		lh_warn("waiting for rank %d in collective %" PRId64 " (%.*s) for %d s: it is "
-			"%s", r, call, WHAT_BYTES, own->what,
-			TURN_MS / 1000 * LONG_TURNS, where);
+		lh_warn("waiting for rank %d in collective %" PRId64 " (%.*s) for %d s: it "
+			"is %s", r, call, WHAT_BYTES, own->what,
+			TURN_MS / 1000 * LONG_TURNS,
+			found ? where : "on another host, or has not begun");
 	}
 }
 
@@ -261,6 +276,7 @@ int lh_peers_begin(struct lh_peers **out, const char *dir, int rank, int size,
 		return rc;
 	}
 	p->fault = lh_asprintf("%s/%s", dir, LH_ATTEMPT_FAULT);
+	atomic_store(&p->board[rank].here, true);
 	guard(p);
 	if (!rank)
 		start_watch(p);

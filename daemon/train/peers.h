@@ -9,6 +9,8 @@
  * its parent, or a parent its launcher, says so and ends (SIGUSR2).
  *
  * Where ranks are is on a board, a file of the attempt that those of one host have mapped.
+ * On a host without the attempt's directory board and fault are a joined rank's own
+ * (join/join.h), from where the fault is sent on.
  * Training thread.
  */
 #ifndef LIGHTHOUSE_PEERS_H

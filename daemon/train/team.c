@@ -27,7 +27,7 @@ static int threads_of(const struct lh_team_config *c)
 
 	if (c->job->threads || c->size == 1 || sched_getaffinity(0, sizeof(set), &set))
 		return c->job->threads;
-	return CPU_COUNT(&set) > c->size ? CPU_COUNT(&set) / c->size : 1;
+	return CPU_COUNT(&set) > c->host_ranks ? CPU_COUNT(&set) / c->host_ranks : 1;
 }
 
 static int open_own(struct lh_team *t, struct lh_err *err)

@@ -31,6 +31,7 @@ struct lh_team_config {
 	const struct lh_ops *ops;
 	const char *cache;    /* directory for what the device finds out, or NULL */
 	int rank, size;
+	int host_ranks;       /* that share its host's processors, it among them */
 	struct lh_peers *peers; /* of several ranks; outlives the team */
 };
 

@@ -197,6 +197,7 @@ struct lh_job {
 	int64_t seed;
 	int devices;         /* ranks: a worker each */
 	bool all_devices;    /* as many as there are: 1 until a place is found (jobs/gpu.h) */
+	char *join;          /* "HOST:PORT" where they meet that the user starts; "": lhd does */
 	enum lh_divide divide; /* among them */
 	int context;         /* of them, in a row, those that share each sequence */
 	int threads;         /* CPU threads of a worker, 0 = all, or its share of them */

@@ -108,6 +108,7 @@
 /* Files of a job directory, jobs/<id>/. */
 #define LH_JOB_SPEC "job.json"             /* resolved job, written at each start */
 #define LH_JOB_FILE "job.yaml"             /* as submitted */
+#define LH_JOB_JOIN "join"                 /* how ranks come in, join/joinfile.h */
 #define LH_JOB_LOCK "lock"                 /* flock of the one live worker */
 #define LH_JOB_TRIAL "trial.json"          /* a switch on trial, train/trial.h */
 #define LH_JOB_CHECKPOINTS "checkpoints"   /* checkpoints/step-%010d/ */
@@ -118,6 +119,7 @@
 #define LH_ATTEMPT_SPOOL "spool.jsonl"     /* unacknowledged records */
 #define LH_ATTEMPT_PID "pid.json"          /* {pid, start_time, keeper_pid, keeper_start_time} */
 #define LH_ATTEMPT_RANKS "ranks"           /* where each rank is, train/peers.h */
+#define LH_ATTEMPT_DONE "done"             /* of one that is joined: the job is done */
 #define LH_ATTEMPT_FAULT "fault"           /* one line: which rank was lost, and where */
 #define LH_ATTEMPT_EXIT "exit.json"        /* {code, signal, started_ms, ended_ms}, by the keeper */
 
@@ -136,13 +138,16 @@
  * The pid of pid.json is the launcher's; with it the keeper ends all that came of it.
  * Rank 0 is the one spoken of above; the others have no line to lhd, no lock and no
  * spool, and do what rank 0 says (train/team.h). All of them are one attempt: the loss of
- * one is that of all.
+ * one is that of all. Of a job with `join` the user's launcher starts them, on any hosts:
+ * join/join.h tells how, and which process the pid is.
  *
  * Command line of a worker:
  *   lhworker-cpu --attempt DIR     train; DIR is jobs/<id>/attempt-<n>
  *   lhworker-cpu --sample CKPT     sample from a checkpoint: one JSON object of
  *                                  sample's args on stdin, pieces and then the
  *                                  reply as lines on stdout
- * Exit status: 0 the job ended (see the end record), 1 failed, 2 usage. */
+ *   lhworker-cpu --gather DIR LAUNCHER  the door of an attempt that ranks join
+ *   lhworker-cpu --join FILE [SECONDS]  a rank's: FILE is jobs/<id>/join, or a copy
+ * Exit status: 0 the job ended (see the end record), 1 failed, 2 usage; of --join see join/join.h. */
 
 #endif

@@ -69,7 +69,8 @@ static int open_library(struct lh_comm_line *l, struct lh_err *err)
 
 	/* Its transport would take over the signals of crashes. Ranks are on one host,
 	 * and shared memory is enough: copies out of another process abort when that has
-	 * died, and over sockets MPI_Finalize may wait for ever. */
+	 * died, and over sockets MPI_Finalize may wait for ever. For those that were joined
+	 * join/join.c has chosen. */
 	setenv("UCX_HANDLE_ERRORS", "none", 0);
 	setenv("UCX_ERROR_SIGNALS", "", 0);
 	setenv("UCX_TLS", "self,posix,sysv", 0);
@@ -124,6 +125,8 @@ static int mpi_open(struct lh_comm_line **out, int rank, int size, struct lh_err
 	return 0;
 }
 
+static void leave(struct lh_comm_line *l);
+
 /* Its memory is the host's. */
 static int mpi_attach(struct lh_comm_line *l, struct lh_dev *dev, struct lh_err *err)
 {
@@ -157,7 +160,7 @@ static int mpi_split(struct lh_comm_line *l, const int *ranks, int rank, int siz
 static void mpi_close(struct lh_comm_line *l)
 {
 	if (!l->is_part)
-		l->finalize();
+		leave(l);
 	free(l->world);
 	free(l->requests);
 	free(l->theirs);
@@ -266,6 +269,22 @@ static void mpi_collect(struct lh_comm_line *l, void *host, size_t bytes)
 		at[r] = r * (int64_t)bytes;
 	gather(l, host, at);
 	free(at);
+}
+
+/* Over sockets MPI_Finalize may wait for one that does not listen any more. A rank alone with
+ * its launcher's proxy, as those are that have no memory in common, may go without. */
+static void leave(struct lh_comm_line *l)
+{
+	const char *beside = getenv("MPI_LOCALNRANKS");
+	char *all;
+
+	if (!beside || strcmp(beside, "1")) {
+		l->finalize();
+		return;
+	}
+	all = lh_calloc((size_t)l->size, 1);
+	mpi_collect(l, all, 1); /* nobody waits for more */
+	free(all);
 }
 
 /* into (n) <- [into +] the sum of theirs and its own, in the order of ranks. */

@@ -19,6 +19,7 @@ static const struct { const char *path, *text; } good[] = {
 	{ "device", "device: cpu" },
 	{ "seed", "seed: 3" },
 	{ "devices", "devices: 2" },
+	{ "join", "join: 'localhost:29400'" },
 	{ "divide", "divide: gradients" },
 	{ "context", "context: 1" },
 	{ "threads", "threads: 2" },

@@ -49,7 +49,8 @@ static void find_with(struct lh_gpu *gpu, const char *script)
 
 static struct lh_job small_job(enum lh_device device)
 {
-	struct lh_job job = { .device = device, .devices = 1, .context = 1, .phase_count = 1 };
+	struct lh_job job = { .device = device, .devices = 1, .context = 1, .phase_count = 1,
+			      .join = (char *)"" };
 
 	job.model = (struct lh_job_model){ .vocab = 257, .dim = 64, .layers = 2,
 					   .heads = 2, .kv_heads = 2, .head_dim = 32,
@@ -94,6 +95,9 @@ static void as_many_gpus_as_there_are_can_be_had(void **state)
 	assert_non_null(strstr(err.text, "devices: 3"));
 	assert_non_null(strstr(err.text, "has 2 GPUs"));
 	assert_true(*err.hint);
+	job.join = (char *)"here:1"; /* other hosts have more */
+	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
+	job.join = (char *)"";
 	job.device = LH_DEVICE_CPU;
 	assert_int_equal(lh_gpu_place(&gpu, &job, &err), 0);
 }

@@ -117,6 +117,9 @@ static void what_keys_decide_together_is_checked(void **state)
 	refused_with("model.rope_scaling.original_tokens", "0", "context before");
 	refused_with("model.rope_scaling.high_freq_factor", "1", "more than low_freq_factor");
 	refused_with("devices", "3", "does not divide");
+	refused_with("devices", "1", "counted by devices:, which is 1");
+	refused_with("devices", "all", "counted by devices:, which is all");
+	refused_with("join", "somewhere", "HOST:PORT is allowed");
 	refused_with("batch.micro_sequences", "3", "does not divide");
 	refused_with("optimizer.warmup_steps", "1000", "in all");
 }
@@ -424,7 +427,7 @@ static void presets_have_the_size_they_say(void **state)
 
 static void all_devices_are_one_until_there_is_a_place(void **state)
 {
-	static const char *const set[] = { "devices=all" };
+	static const char *const set[] = { "devices=all", "join=''" };
 	char *text = text_with(-1, NULL);
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_job job;
@@ -433,7 +436,7 @@ static void all_devices_are_one_until_there_is_a_place(void **state)
 	assert_int_equal(load(&job, text, strlen(text), NULL, 0, &err), 0);
 	assert_false(job.all_devices);
 	lh_job_release(&job);
-	assert_int_equal(load(&job, text, strlen(text), set, 1, &err), 0);
+	assert_int_equal(load(&job, text, strlen(text), set, 2, &err), 0);
 	assert_true(job.all_devices);
 	assert_int_equal(job.devices, 1);
 	lh_job_release(&job);

@@ -50,13 +50,15 @@ static int train(void)
 				       .token = "secret", .socket = lhd.path,
 				       .spool = spool };
 	struct lh_job job = { 0 };
+	bool done = false;
 	struct lh_loop_config loop = { .job = &job, .spec = spec, .ops = &ops,
 				       .checkpoints = checkpoints, .attempt = attempt,
 				       .state_dir = scratch_dir, .replay = replay,
-				       .stop = &stop };
+				       .stop = &stop, .done = &done };
 	struct lh_err err = LH_ERR_INIT;
 	int rc = lh_jobfile_from_json(&job, spec, &err);
 
+	loop.host_ranks = job.devices;
 	if (!rc)
 		rc = lh_link_open(&loop.link, &line, &err);
 	if (rc)

@@ -549,7 +549,8 @@ static int in_rank(const char *name)
 		return 1;
 	}
 	config = (struct lh_team_config){ .job = &job, .ops = &lh_ops_cpu, .rank = rank,
-					  .size = size, .peers = peers };
+					  .size = size, .host_ranks = size,
+					  .peers = peers };
 	job.devices = size;
 	job.divide = (enum lh_divide)ranks_number("TEST_DIVIDE");
 	job.context = context = ranks_number("TEST_CONTEXT");
