@@ -264,9 +264,13 @@ void lh_model_init(struct lh_model *m, uint64_t seed)
 {
 	for (int i = 0; i < m->params.count; i++) {
 		const struct lh_param *p = &m->params.table[i];
-		float *host = lh_calloc((size_t)p->count + 3, 4);
 		double std = std_of(m, p);
+		float *host;
 
+		if (p->offset >= held_first(m) + held_count(m) ||
+		    p->offset + p->count <= held_first(m))
+			continue; /* another rank's */
+		host = lh_calloc((size_t)p->count + 3, 4);
 #pragma omp parallel for
 		for (int64_t j = 0; j < p->count; j += 4) {
 			if (p->decays)
