@@ -296,6 +296,29 @@ test('whichever process of an attempt is killed, none is left, and the job goes 
   await noneLeft(lhd);
 });
 
+test('a rank that is killed while parts are written leaves whole checkpoints, and the job goes on from the newest', async (t) => {
+  const lhd = await fresh(t);
+  const id = await submit(lhd, { ...job(2, LONG), restarts: 20, evaluation: { sequences: 0 }, checkpoint: { every_steps: 1, keep: 2 },
+    model: { vocab: 257, dim: 512, layers: 4, heads: 8, ffn_dim: 1024 } });
+  const dir = join(lhd.state, 'jobs', String(id), 'checkpoints'), names = () => readdirSync(dir);
+  let newest = 0;
+  for (let n = 1; n <= 4; n++) {
+    await training(lhd, id, n, 2);
+    const now = processes(lhd), [{ first }] = lhd.sql(`select min(step) first from steps where job=${id} and attempt=${n}`);
+    assert.equal(first, newest + 1, `attempt ${n} goes on from the newest`);
+    await lhd.jobUntil(id, 'a save of this attempt', () => lhd.sql(`select 1 from checkpoints where job=${id} and attempt=${n}`).length);
+    await until('parts are written', () => names().some((f) => f.endsWith('.tmp')));
+    process.kill(now.ranks[n % 2].pid, 'SIGKILL');
+    await until('all end', () => !now.all.some(lives), 5000);
+    const whole = names().filter((f) => /^step-\d+$/.test(f));
+    newest = Number(whole.at(-1).slice(5));
+    for (const f of whole) execFileSync(bin('lhctl'), ['verify', join(dir, f)], { stdio: 'pipe' });
+  }
+  assert.deepEqual(names().filter((f) => /damaged|unread/.test(f)), []);
+  await lhd.call('job.cancel', { job: id });
+  await noneLeft(lhd);
+});
+
 test('a rank that stands still is found by the others, who say which; the job goes on', async (t) => {
   const lhd = await fresh(t, ['--hang-ms', '8000']);
   const id = await submit(lhd, { ...job(2, LONG), evaluation: { sequences: 0 } });

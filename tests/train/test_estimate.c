@@ -63,6 +63,26 @@ static void the_dilated_scorer_costs_its_attention(void **state)
 	assert_true(phase_of(&dilated).step_s - phase_of(&norm).step_s < 0.0105 * LAYERS);
 }
 
+/* Each value takes less than the one before, of two devices; of one they are alike. */
+static void what_is_divided_takes_less(void **state)
+{
+	struct lh_job job = light_job(LH_SCORER_NORM);
+
+	(void)state;
+	job.batch.sequences = 2;
+	for (job.devices = 1; job.devices <= 2; job.devices++) {
+		int64_t state_bytes[LH_DIVIDE_WEIGHTS + 1];
+
+		for (int d = LH_DIVIDE_MOMENTS; d <= LH_DIVIDE_WEIGHTS; d++) {
+			job.divide = (enum lh_divide)d;
+			state_bytes[d] = phase_of(&job).bytes.state;
+		}
+		for (int d = LH_DIVIDE_GRADIENTS; d <= LH_DIVIDE_WEIGHTS; d++)
+			assert_true(job.devices == 1 ? state_bytes[d] == state_bytes[0] :
+						       state_bytes[d] < state_bytes[d - 1]);
+	}
+}
+
 /* The CPU has every op that a model may ask for. */
 static void what_a_device_lacks_is_refused(void **state)
 {
@@ -154,6 +174,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_dilated_scorer_costs_its_attention),
+		cmocka_unit_test(what_is_divided_takes_less),
 		cmocka_unit_test(what_a_device_lacks_is_refused),
 		cmocka_unit_test(a_smaller_last_batch_is_counted),
 		cmocka_unit_test(a_shared_sequence_is_divided_among_devices),
