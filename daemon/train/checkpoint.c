@@ -168,6 +168,8 @@ struct loading {
 	XXH64_state_t *hash;     /* of the file */
 	struct lh_ahead *ahead;
 	float *wide;             /* LOAD_FLOATS */
+	lh_checkpoint_shown shown; /* or NULL */
+	void *shown_arg;
 };
 
 /* The number of the part's tensor that it is, or -1. */
@@ -192,6 +194,8 @@ static void write_piece(const struct loading *l, const struct lh_numbered *to, i
 		piece = l->wide;
 	}
 	lh_model_write(l->model, to->state, to->param->offset + at, n, piece);
+	if (l->shown)
+		l->shown(l->shown_arg, to->state, to->param->offset + at, n, piece);
 }
 
 /* In pieces, each looked at once: for the file's sum, and by the model. */
@@ -239,12 +243,15 @@ static int load_file(struct loading *l, const char *path, const char *name,
 }
 
 static int load_part(const char *path, const json_t *manifest, const struct lh_part *part,
-		     struct lh_model *m, struct lh_err *err)
+		     const struct loading *how, struct lh_err *err)
 {
+	struct lh_model *m = how->model;
 	int n = lh_manifest_file_count(manifest, part->kind), rc = 0;
 	int tensors = lh_part_count(part, lh_span_of_all(m));
-	struct loading l = { .part = part, .model = m, .hash = XXH64_createState() };
+	struct loading l = *how;
 
+	l.part = part;
+	l.hash = XXH64_createState();
 	LH_ASSERT(l.hash);
 	l.found = lh_calloc((size_t)tensors, sizeof(*l.found));
 	l.wide = lh_alloc(LOAD_FLOATS * sizeof(*l.wide));
@@ -266,8 +273,8 @@ static int load_part(const char *path, const json_t *manifest, const struct lh_p
 	return rc;
 }
 
-int lh_checkpoint_load(const char *path, struct lh_model *m, struct lh_progress *p,
-		       bool moments, struct lh_err *err)
+static int load(const char *path, const struct loading *how, struct lh_progress *p,
+		bool moments, struct lh_err *err)
 {
 	json_t *manifest = NULL;
 	int rc = lh_manifest_read(path, &manifest, err);
@@ -275,13 +282,28 @@ int lh_checkpoint_load(const char *path, struct lh_model *m, struct lh_progress 
 	if (!rc)
 		rc = lh_manifest_progress(manifest, p, err);
 	for (int i = 0; !rc && i < (moments ? LH_MANIFEST_KINDS : 1); i++)
-		rc = load_part(path, manifest, &lh_parts[i], m, err);
+		rc = load_part(path, manifest, &lh_parts[i], how, err);
 	json_decref(manifest);
 	if (rc)
 		lh_err_prefix(err, "checkpoint '%s'", path);
 	else
-		lh_model_weights_changed(m);
+		lh_model_weights_changed(how->model);
 	return rc;
+}
+
+int lh_checkpoint_load(const char *path, struct lh_model *m, struct lh_progress *p,
+		       bool moments, struct lh_err *err)
+{
+	return load(path, &(struct loading){ .model = m }, p, moments, err);
+}
+
+int lh_checkpoint_show(const char *path, struct lh_model *m, bool moments,
+		       lh_checkpoint_shown shown, void *arg, struct lh_err *err)
+{
+	struct loading how = { .model = m, .shown = shown, .shown_arg = arg };
+	struct lh_progress p;
+
+	return load(path, &how, &p, moments, err);
 }
 
 /* ---- the directory --------------------------------------------------------- */

@@ -4,7 +4,7 @@
  * by parameter name, ".m" and ".v"; numbered files of at most
  * LH_CHECKPOINT_FILE_BYTES where one would be larger) and manifest.json (manifest.h),
  * written last, which names the files with size and xxh64. It is written as step-N.tmp,
- * synced and renamed. Of several ranks each writes the tensors of its part, into numbered
+ * synced and renamed. Of several ranks each that sees the directory writes the tensors of its part, into numbered
  * files of its own, and rank 0 the manifest once all are on disk: what is read does not
  * depend on how many there were. Loading takes the newest that matches its manifest. Newer
  * ones, which cannot be used, are reported and set aside: as step-N.damaged what
@@ -37,7 +37,7 @@ struct lh_snapshot {
 	void *wrote_arg;
 };
 
-/* Of rank `rank` of `ranks`, 0 of 1: all. Takes the memory, 12 bytes a parameter of the part,
+/* Of rank `rank` of `ranks` that write, 0 of 1: all; `ranks` of them: nothing. Takes the memory, 12 bytes a parameter of the part,
  * from ops->host_alloc: LH_ETOOBIG. */
 int lh_snapshot_new(struct lh_snapshot *s, const struct lh_ops *ops, struct lh_dev *dev,
 		    struct lh_model *model, int rank, int ranks, struct lh_err *err);
@@ -81,6 +81,13 @@ int lh_checkpoint_load_newest(const char *dir, int64_t up_to, struct lh_model *m
 /* Weights and progress of one; moments only if `moments`. */
 int lh_checkpoint_load(const char *path, struct lh_model *model, struct lh_progress *p,
 		       bool moments, struct lh_err *err);
+
+/* Likewise, for those who have the same model and cannot read the path: gets every piece, as
+ * lh_model_write does. Only after a success are they good. */
+typedef void (*lh_checkpoint_shown)(void *arg, enum lh_model_state which, int64_t offset,
+				    int64_t count, const float *x);
+int lh_checkpoint_show(const char *path, struct lh_model *model, bool moments,
+		       lh_checkpoint_shown shown, void *arg, struct lh_err *err);
 
 /* Marks one that retention must leave, by a file in it: LH_MANIFEST_PINNED.
  * Another one of the same step inherits it. Whoever removes the file unpins it. */

@@ -4,8 +4,10 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/fs.h"
 #include "base/log.h"
@@ -41,11 +43,48 @@ static void on_wrote(void *arg)
 		s->c.moved(s->c.moved_arg);
 }
 
+/* ---- who writes -------------------------------------------------------------- */
+
+/* `own`: this rank's number among those that write a part, who are returned; as many as
+ * there are: it writes none. A name that was never asked for is looked up afresh, also over a
+ * network. */
+static int find_writers(const struct lh_saver *s, int *own)
+{
+	char name[64] = "", *path;
+	bool *sees = lh_calloc((size_t)s->comm.size, sizeof(*sees));
+	int n = 0;
+
+	if (!s->comm.rank)
+		snprintf(name, sizeof(name), "seen-%d-%lld.tmp", getpid(),
+			 (long long)lh_clock_us());
+	lh_comm_share(&s->comm, "a name in the directory", name, sizeof(name));
+	path = lh_asprintf("%s/%s", s->c.dir, name);
+	/* On a disk that takes nothing rank 0 writes alone, and says why. */
+	if (!s->comm.rank && !lh_fs_mkdirs(s->c.dir, NULL))
+		lh_fs_write_atomic(path, "", 0, NULL);
+	lh_comm_collect(&s->comm, "a file in the directory", sees, sizeof(*sees)); /* is there */
+	sees[s->comm.rank] = !s->comm.rank || lh_fs_exists(path);
+	lh_comm_collect(&s->comm, "who sees the directory", sees, sizeof(*sees));
+	if (!s->comm.rank)
+		unlink(path);
+	*own = -1;
+	for (int r = 0; r < s->comm.size; r++) {
+		if (r == s->comm.rank && sees[r])
+			*own = n;
+		n += sees[r];
+	}
+	if (*own < 0)
+		*own = n;
+	free(path);
+	free(sees);
+	return n;
+}
+
 int lh_saver_new(struct lh_saver **out, const struct lh_saver_config *config,
 		 struct lh_err *err)
 {
 	struct lh_saver *s = lh_calloc(1, sizeof(*s));
-	int rc;
+	int rc, writers, own;
 
 	s->c = *config;
 	s->comm = config->comm ? *config->comm : LH_COMM_ALONE;
@@ -53,8 +92,9 @@ int lh_saver_new(struct lh_saver **out, const struct lh_saver_config *config,
 		lh_fs_remove_torn(s->c.dir);
 	s->spec = json_deep_copy(config->spec);
 	s->origin = json_deep_copy(config->origin);
-	rc = lh_snapshot_new(&s->snapshot, config->ops, config->dev, config->model,
-			     s->comm.rank, s->comm.size, err);
+	writers = find_writers(s, &own);
+	rc = lh_snapshot_new(&s->snapshot, config->ops, config->dev, config->model, own,
+			     writers, err);
 	s->snapshot.wrote = on_wrote;
 	s->snapshot.wrote_arg = s;
 	if (rc) {

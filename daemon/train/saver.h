@@ -8,7 +8,8 @@
  *
  * Of several ranks each has a saver, with a part of the state and a thread that writes that
  * part (checkpoint.h). They begin together; whether all have written they find out when
- * they meet, and then rank 0's finishes the checkpoint while the others are free.
+ * they meet, and then rank 0's finishes the checkpoint while the others are free. A rank that
+ * does not see the directory, on a host without it, has no part: those who do write its state.
  *
  * Training thread only; the thread inside is the saver's own, and calls `moved` from there.
  */
@@ -25,7 +26,7 @@ struct lh_saver_config {
 	struct lh_dev *dev;
 	struct lh_model *model;
 	const struct lh_comm *comm; /* of several ranks, or NULL; outlives the saver */
-	const char *dir;      /* of the checkpoints */
+	const char *dir;      /* of the checkpoints; on other hosts it need not be there */
 	/* From here on rank 0's alone. */
 	const json_t *spec;   /* the resolved job */
 	const json_t *origin; /* see origin.h */
@@ -48,7 +49,7 @@ struct lh_saved {
 };
 
 /* Clears what one that was killed left torn: a run that ends where it goes on saves
- * nothing, and nobody would. LH_ETOOBIG when the memory is not to be had. */
+ * nothing, and nobody would. Collective. LH_ETOOBIG when the memory is not to be had. */
 int lh_saver_new(struct lh_saver **s, const struct lh_saver_config *config,
 		 struct lh_err *err);
 /* Waits for a save that is under way; what lh_saver_take has not told is lost. */

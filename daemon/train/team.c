@@ -4,19 +4,9 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/fs.h"
 #include "train/checkpoint.h"
-
-enum { MEET_PAUSE_US = 2000 };
-
-static void give_path(struct lh_team *t, struct order *o, const char *path)
-{
-	o->path_bytes = strlen(path) + 1;
-	give(t, o);
-	lh_comm_share(&t->comm, "a path", (char *)path, o->path_bytes);
-}
 
 /* ---- start and end --------------------------------------------------------- */
 
@@ -184,35 +174,6 @@ static int prepare(struct lh_team *t, int phase, struct lh_err *err)
 	return agree(t, err);
 }
 
-/* The caller's. */
-static char *receive_path(struct lh_team *t, const struct order *o)
-{
-	char *path = lh_calloc(o->path_bytes, 1);
-
-	lh_comm_share(&t->comm, "a path", path, o->path_bytes);
-	return path;
-}
-
-static void load(struct lh_team *t, const struct order *o)
-{
-	char *path = receive_path(t, o);
-	struct lh_progress p;
-
-	lh_checkpoint_load(path, t->model, &p, o->moments, &t->trouble);
-	free(path);
-}
-
-/* `config`: of rank 0, or its directory. */
-static int open_saver(struct lh_team *t, struct lh_saver_config config, struct lh_err *err)
-{
-	config.ops = t->c->ops;
-	config.dev = t->dev;
-	config.model = t->model;
-	config.comm = &t->comm;
-	lh_saver_new(&t->saver, &config, &t->trouble);
-	return agree(t, err);
-}
-
 static int micro(struct lh_team *t, const struct order *o, struct lh_err *err)
 {
 	int64_t first = o->cursor + group_of(t) * t->share + o->at, left = t->share - o->at;
@@ -231,7 +192,6 @@ static int micro(struct lh_team *t, const struct order *o, struct lh_err *err)
 
 static void obey(struct lh_team *t, const struct order *o)
 {
-	struct lh_progress p = { .step = o->step };
 	float loss, norm;
 
 	switch (o->task) {
@@ -246,10 +206,6 @@ static void obey(struct lh_team *t, const struct order *o)
 		break;
 	case INIT:
 		lh_model_init(t->model, o->seed);
-		break;
-	case LOAD:
-		load(t, o);
-		agree(t, NULL);
 		break;
 	case BEGIN:
 		lh_peers_step(t->c->peers, o->step);
@@ -273,15 +229,11 @@ static void obey(struct lh_team *t, const struct order *o)
 	case FOLLOW:
 		lh_model_follow(t->model);
 		break;
+	case LOAD:
 	case OPEN_SAVER:
-		t->saved_in = receive_path(t, o);
-		open_saver(t, (struct lh_saver_config){ .dir = t->saved_in }, NULL);
-		break;
 	case SAVE:
-		lh_saver_begin(t->saver, &p, "", NULL);
-		break;
 	case MEET:
-		lh_saver_meet(t->saver);
+		lh_team_obey_file(t, o);
 		break;
 	case END:
 		break;
@@ -328,14 +280,6 @@ void lh_team_init(struct lh_team *t, uint64_t seed)
 	lh_model_init(t->model, seed);
 }
 
-int lh_team_load(struct lh_team *t, const char *path, bool moments, struct lh_err *err)
-{
-	if (t->comm.size == 1)
-		return 0;
-	give_path(t, &(struct order){ .task = LOAD, .moments = moments }, path);
-	return agree(t, err);
-}
-
 void lh_team_begin(struct lh_team *t, int64_t step)
 {
 	give(t, &(struct order){ .task = BEGIN, .step = step });
@@ -370,44 +314,4 @@ void lh_team_lead(struct lh_team *t, bool on)
 	if (on)
 		give(t, &(struct order){ .task = FOLLOW });
 	lh_model_lead(t->model, on);
-}
-
-int lh_team_open_saver(struct lh_team *t, const struct lh_saver_config *config,
-		       struct lh_err *err)
-{
-	give_path(t, &(struct order){ .task = OPEN_SAVER }, config->dir);
-	return open_saver(t, *config, err);
-}
-
-int lh_team_begin_save(struct lh_team *t, const struct lh_progress *p, const char *reason,
-		       struct lh_err *err)
-{
-	give(t, &(struct order){ .task = SAVE, .step = p->step });
-	return lh_saver_begin(t->saver, p, reason, err);
-}
-
-bool lh_team_is_saving(const struct lh_team *t)
-{
-	return t->saver && lh_saver_is_busy(t->saver);
-}
-
-/* Others are asked once this rank is done: they have about as much to write. */
-static bool meet_about_save(struct lh_team *t, bool wait)
-{
-	while (wait || lh_saver_is_written(t->saver)) {
-		give(t, &(struct order){ .task = MEET });
-		if (lh_saver_meet(t->saver))
-			return true;
-		if (!wait)
-			return false;
-		usleep(MEET_PAUSE_US);
-	}
-	return false;
-}
-
-bool lh_team_take_save(struct lh_team *t, bool wait, struct lh_saved *saved)
-{
-	if (!lh_saver_has_met(t->saver) && !meet_about_save(t, wait))
-		return false;
-	return lh_saver_take(t->saver, wait, saved);
 }

@@ -1,5 +1,5 @@
-/* team_int.h: what team.c and team_looks.c share behind team.h: orders, which are a struct
- * from rank 0, and how it went, which is told by all. */
+/* team_int.h: what team.c, team_files.c and team_looks.c share behind team.h: orders, which are
+ * a struct from rank 0, and how it went, which is told by all. */
 #ifndef LIGHTHOUSE_TEAM_INT_H
 #define LIGHTHOUSE_TEAM_INT_H
 
@@ -53,6 +53,10 @@ static inline int agree(struct lh_team *t, struct lh_err *err)
 	t->trouble = (struct lh_err)LH_ERR_INIT;
 	return lh_comm_agree(&t->comm, "how it went", &own, err);
 }
+
+/* ---- team_files.c ---------------------------------------------------------- */
+/* What a rank that is not 0 does in one of LOAD, OPEN_SAVER .. MEET. */
+void lh_team_obey_file(struct lh_team *t, const struct order *o);
 
 /* ---- team_looks.c ---------------------------------------------------------- */
 /* Sequences of an evaluation: a micro-batch where there is none, which other looks

@@ -139,12 +139,12 @@ static void the_preconditions_of_lighthouse_attention_are_checked(void **state)
 /* The good file for four devices, two of which share a sequence, with two more changes. */
 static int load_shared(const char *change, const char *more, struct lh_err *err)
 {
-	const char *const set[] = { "context=2", "devices=4", "batch.micro_sequences=0",
-				    "phases.0.scorer=norm", "phases.0.topk=64", change,
-				    more };
+	const char *const set[] = { "context=2", "devices=4", "join=''",
+				    "batch.micro_sequences=0", "phases.0.scorer=norm",
+				    "phases.0.topk=64", change, more };
 	char *text = text_with(-1, NULL);
 	struct lh_job job;
-	int rc = load(&job, text, strlen(text), set, 7, err);
+	int rc = load(&job, text, strlen(text), set, 8, err);
 
 	if (!rc) {
 		assert_int_equal(lh_job_groups(&job), job.devices / 2);

@@ -425,11 +425,11 @@ static void read_alone(const char *path, struct lh_snapshot *s)
 }
 
 /* What is taken is what was there, to the bit: what these ranks save of it. */
-static void check_load(int size)
+static void load_and_compare(int size, const char *path)
 {
 	const struct lh_comm *c = C;
 	struct lh_err err = LH_ERR_INIT;
-	char *dir = checkpoints(), *path = lh_checkpoint_path(dir, 3);
+	char *dir = checkpoints();
 	char *again = lh_asprintf("%s/again", getenv("TEST_ATTEMPT"));
 	char *file = lh_asprintf("%s/loss", dir), *was;
 	struct lh_snapshot one, other;
@@ -452,6 +452,47 @@ static void check_load(int size)
 	open_team(1);
 	read_alone(path, &one);
 	read_alone(saved.path, &other);
+	for (int i = 0; i < 3; i++)
+		RANKS_CHECK(!memcmp(one.state[i], other.state[i], (size_t)one.count * 4));
+	lh_team_close(&team);
+}
+
+static void check_load(int size)
+{
+	load_and_compare(size, lh_checkpoint_path(checkpoints(), 3));
+}
+
+/* Of a directory that rank 0 alone is in, as others are on other hosts. */
+static void check_load_unseen(int size)
+{
+	const struct lh_comm *c = C;
+
+	RANKS_CHECK(!chdir(lh_checkpoint_path(checkpoints(), 3)));
+	load_and_compare(size, ".");
+}
+
+/* Ranks that do not see where it is to be have no part in it, and it is whole. */
+static void check_save_unseen(int size)
+{
+	const struct lh_comm *c = C;
+	char *path = lh_checkpoint_path(checkpoints(), 3);
+	struct lh_snapshot one, other;
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_saved saved;
+
+	RANKS_CHECK(!chdir(getenv("TEST_ATTEMPT")) && !mkdir("unseen", 0700));
+	RANKS_CHECK(!chdir("unseen"));
+	open_team(size);
+	RANKS_CHECK(!lh_team_load(&team, path, true, &err));
+	open_saver(".");
+	saved = save(3);
+	RANKS_CHECK(!saved.rc);
+	lh_team_close(&team);
+	RANKS_CHECK(!lh_fs_exists("step-0000000003/params-00001-of-00002.safetensors"));
+
+	open_team(1);
+	read_alone(path, &one);
+	read_alone("step-0000000003", &other);
 	for (int i = 0; i < 3; i++)
 		RANKS_CHECK(!memcmp(one.state[i], other.state[i], (size_t)one.count * 4));
 	lh_team_close(&team);
@@ -532,7 +573,7 @@ static void check_no_save(int size)
 	check_files(lh_checkpoint_path(dir, 8), size);
 }
 
-/* A checkpoint that the others cannot find is an error that names the first of them. */
+/* A checkpoint that nobody can find is an error that names the first of them. */
 static void check_no_load(int size)
 {
 	const struct lh_comm *c = C;
@@ -540,7 +581,7 @@ static void check_no_load(int size)
 
 	open_team(size);
 	RANKS_CHECK(lh_team_load(&team, "/nowhere", true, &err) == LH_ENOTFOUND);
-	RANKS_CHECK(!strncmp(err.text, "rank 1: checkpoint '/nowhere'", 29));
+	RANKS_CHECK(!strncmp(err.text, "rank 0: checkpoint '/nowhere'", 29));
 	lh_team_close(&team);
 }
 
@@ -549,6 +590,7 @@ static const struct {
 	void (*run)(int size);
 } cases[] = { { "step", check_step }, { "bad_data", check_bad_data },
 	      { "save", check_save }, { "load", check_load }, { "no_load", check_no_load },
+	      { "load_unseen", check_load_unseen }, { "save_unseen", check_save_unseen },
 	      { "sample", check_sample }, { "looks", check_looks }, { "no_save", check_no_save },
 	      { "passkeys", check_passkeys }, { "load_weights", check_load_weights } };
 
