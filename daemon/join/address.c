@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 enum { PORT_MAX = 65535, BACKLOG = 64, CONNECT_MS = 5000,
-       IDLE_S = 5, PROBE_S = 2, PROBES = 3, LOST_MS = 10000 };
+       IDLE_S = 2, PROBE_S = 1, PROBES = 3, LOST_MS = 5000 };
 
 int lh_address_check(const char *address, struct lh_err *err)
 {

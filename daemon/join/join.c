@@ -395,13 +395,13 @@ static void on_signal(struct join *j)
 	lh_sealed_send_take(&j->line, json_pack("{s:s}", "m", "left"));
 }
 
-static void on_line(struct join *j)
+/* Those that are there: the first may have come with the seat. */
+static void take_messages(struct join *j)
 {
 	struct lh_err err = LH_ERR_INIT;
 	json_t *m;
 	int rc;
 
-	lh_sealed_read(&j->line);
 	while ((rc = lh_sealed_next(&j->line, &m, &err)) > 0) {
 		on_message(j, m);
 		json_decref(m);
@@ -418,13 +418,15 @@ static int stay(struct join *j, struct lh_err *err)
 			       { .fd = j->line.fd, .events = POLLIN },
 			       { .fd = j->faults, .events = POLLIN } };
 
-	while (!j->is_over) {
+	for (take_messages(j); !j->is_over;) {
 		if (poll(p, 3, -1) < 0)
 			continue;
 		if (p[2].revents)
 			tell_fault(j);
-		if (p[1].revents)
-			on_line(j);
+		if (p[1].revents) {
+			lh_sealed_read(&j->line);
+			take_messages(j);
+		}
 		if (p[0].revents)
 			on_signal(j);
 	}

@@ -74,8 +74,11 @@ const findRank = (lhd, r) => {
   return all.find((p) => all.some((o) => o.pid === p.parent));
 };
 const noneLeft = (lhd) => until('no process is left', () => processes(lhd).length === 0, 10_000);
-const saved = (lhd, id, attempt) => lhd.jobUntil(id, 'a checkpoint', () =>
-  lhd.sql(`select 1 from checkpoints where job=${id} and attempt=${attempt} and step>0`).length > 0);
+const saved = (lhd, id, attempt, ranks) => lhd.jobUntil(id, 'a checkpoint', () =>
+  lhd.sql(`select 1 from checkpoints where job=${id} and attempt=${attempt} and step>0`).length > 0).catch((e) => {
+  e.message += ranks.map((r, i) => `\nrank ${i}: ${r.said()}`).join('') + workerLog(lhd, id);
+  throw e;
+});
 const attempts = async (lhd, id) => (await lhd.call('job.show', { job: id })).attempts;
 
 test("ranks of any launcher train the job that lhd's own train", async (t) => {
@@ -173,7 +176,7 @@ test('when a rank or its launcher is lost all end, and those who join again go o
   ];
   for (const [i, [name, find, why]] of victims.entries()) {
     const ranks = both(t, lhd, id);
-    await saved(lhd, id, i + 1);
+    await saved(lhd, id, i + 1, ranks);
     const now = processes(lhd), pid = find(ranks);
     process.kill(pid, 'SIGKILL');
     const ended = await Promise.all(ranks.map((r) => r.ended));
@@ -183,7 +186,7 @@ test('when a rank or its launcher is lost all end, and those who join again go o
     assert.match(told, why, name);
   }
   const ranks = both(t, lhd, id);
-  await saved(lhd, id, victims.length + 1);
+  await saved(lhd, id, victims.length + 1, ranks);
   await lhd.restart();
   const { step } = await lhd.call('job.get', { job: id });
   await lhd.jobUntil(id, 'it goes on', (j) => j.step > step + 5);
@@ -191,7 +194,7 @@ test('when a rank or its launcher is lost all end, and those who join again go o
   assert.deepEqual(await codes(ranks), [1, 1]);
   assert.equal((await until('it is told', async () => { const a = (await attempts(lhd, id)).find((x) => x.attempt === victims.length + 1); return a?.outcome && a; })).outcome, 'stopped');
   const last = both(t, lhd, id);
-  await saved(lhd, id, victims.length + 2);
+  await saved(lhd, id, victims.length + 2, last);
   await lhd.call('job.set', { job: id, phase_steps: (await lhd.call('job.get', { job: id })).step + 20 });
   assert.deepEqual(await codes(last), [0, 0]);
   await lhd.jobUntil(id, 'DONE', done);
@@ -227,13 +230,13 @@ test('two hosts that share neither disk nor memory train one job', async (t) => 
   // From weights that the second host does not see, and then from a checkpoint.
   const id = await submit(lhd, job(address, LONG, { restarts: 20, model: { from } }));
   let ranks = await start(id, 1);
-  await saved(lhd, id, 1);
+  await saved(lhd, id, 1, ranks);
   process.kill(findRank(lhd, 1).pid, 'SIGKILL');
   assert.deepEqual(await codes(ranks), [1, 1]);
   assert.match(await why(id, 1), /rank 1 was killed by signal 9 \(Killed\) in step \d+, (in|after) collective \d+ \(.+\), on host second/);
 
   ranks = await start(id, 2);
-  await saved(lhd, id, 2);
+  await saved(lhd, id, 2, ranks);
   hosts.cut();
   assert.deepEqual(await codes(ranks), [1, 1]);
   assert.match(await why(id, 2), /rank 1 was lost with its launcher or its host, second/);
