@@ -19,7 +19,7 @@ async function fresh(t) {
 /** Starts a script; `ended` gives {code, out, err}. */
 function start(t, lhd, script, ...args) {
   const p = spawn(join(EXAMPLES, script), args, { detached: true, timeout: 60_000,
-    env: { ...process.env, PATH: `${join(build, 'bin')}:${process.env.PATH}`, LIGHTHOUSE_STATE: lhd.state } });
+    env: { ...process.env, ...lhd.env, PATH: `${join(build, 'bin')}:${lhd.env.PATH ?? process.env.PATH}`, LIGHTHOUSE_STATE: lhd.state } });
   const r = { out: '', err: '' };
   p.stdout.on('data', (d) => { r.out += d; });
   p.stderr.on('data', (d) => { r.err += d; });
@@ -152,4 +152,43 @@ test('notify-hook.sh tells of the end, run by a rule', async (t) => {
   assert.deepEqual(lhd.sql("select distinct outcome, text from rule_firings"), [{ outcome: 'done', text: 'ended with status 0' }]);
   const notices = readFileSync(join(lhd.state, 'notices.jsonl'), 'utf8').trim().split('\n').map((l) => JSON.parse(l));
   assert.deepEqual(notices.map((n) => [n.rule, n.event.kind, n.event.data.to]), [['tell', 'job.state', 'DONE']]);
+});
+
+/** Launchers that start their ranks here, the first time none, as when one was lost. */
+const LAUNCHERS = {
+  srun: `while [[ $1 == -* ]]; do shift; done
+    lose srun
+    for ((r = 0; r < SLURM_NTASKS; r++)); do SLURM_PROCID=$r SLURM_LOCALID=$r "$@" & done`,
+  sbcast: 'cp -p "$3" "$4"',
+  mpirun: `[[ $1 == -n ]] && n=$2 && shift 4 && while [[ $1 == --* ]]; do [ "$1" != --wrong ] || wrong=1; shift; done
+    lose mpirun
+    for ((r = 0; r < n; r++)); do
+      [ -z "$wrong" ] || { OMPI_COMM_WORLD_RANK=x OMPI_COMM_WORLD_SIZE=$n "$@" & continue; }
+      SLURM_PROCID=0 SLURM_NTASKS=1 OMPI_COMM_WORLD_RANK=$r OMPI_COMM_WORLD_SIZE=$n OMPI_COMM_WORLD_LOCAL_RANK=$r "$@" & done`,
+  ssh: 'host=$1; shift; case $host in one|two) sh -c "$*"; exit;; esac; exit 255',
+};
+
+test('slurm.sh, openmpi.sh and plain.sh train a job by ranks of their launcher', async (t) => {
+  const lhd = await fresh(t), fakes = join(lhd.dir, 'fakes'), file = join(lhd.dir, 'job.yaml');
+  mkdirSync(fakes);
+  for (const [name, text] of Object.entries(LAUNCHERS))
+    writeFileSync(join(fakes, name), `#!/bin/bash\nlose() { [ -e "${fakes}/lost-$1" ] || { touch "${fakes}/lost-$1"; exit 1; }; }
+${text}\nfail=0; for p in $(jobs -p); do wait $p || fail=$?; done; exit $fail\n`, { mode: 0o755 });
+  Object.assign(lhd.env, { PATH: `${fakes}:${process.env.PATH}`, LH_ADDRESS: '127.0.0.1', LH_SHARED: lhd.dir, TMPDIR: lhd.dir, SLURM_NTASKS: '2', SLURM_JOB_ID: '7' });
+  for (const [i, args] of [['slurm.sh', file, '--exact'], ['openmpi.sh', file, '2', '--hostfile=x'], ['plain.sh', file, 'one', 'two']].entries()) {
+    writeFileSync(file, jobYaml({ name: `j${i}`, phases: phases(20) }));
+    lhd.env.LH_PORT = String(29431 + i);
+    const r = await run(t, lhd, ...args);
+    assert.equal(r.code, 0, r.err);
+    const [job] = lhd.sql(`select id, state from jobs where name='j${i}'`);
+    assert.equal(job.state, 'DONE');
+    assert.equal((await lhd.call('job.show', { job: job.id })).attempts.length, 1);
+  }
+  assert.ok(existsSync(join(fakes, 'lost-srun')) && existsSync(join(fakes, 'lost-mpirun')));
+  // A rank that could never be one ends it all.
+  writeFileSync(file, jobYaml({ name: 'no', phases: phases(20) }));
+  const no = await run(t, lhd, 'openmpi.sh', file, '2', '--wrong');
+  assert.equal(no.code, 2, no.err);
+  assert.match(no.err, /OMPI_COMM_WORLD_RANK is 'x'/);
+  await until('CANCELLED', () => lhd.sql("select 1 from jobs where name='no' and state='CANCELLED'").length);
 });
