@@ -34,6 +34,9 @@ enum { IDS_A_BYTE = 32, IDS_A_TEXT = 64, BYTES_AN_ID = 1024, TEXT_FREE_BYTES = 1
 /* From the directory of lhctl. */
 #define HF_PROGRAM "../lib/lighthouse/hf/main.mjs"
 #define SENTENCEPIECE_PROGRAM "lhsentencepiece"
+/* A third of what node's library does is to take and give back memory. There where
+ * Debian's libmimalloc2.0 was when this was built. */
+#define HF_ALLOCATOR "../lib/lighthouse/hf/libmimalloc.so"
 /* Twice what a library takes for the longest text. AddressSanitizer sets terabytes aside. */
 #ifdef __SANITIZE_ADDRESS__
 #define MEMORY_MAX_BYTES RLIM_INFINITY
@@ -266,8 +269,27 @@ static int64_t deadline_us(const struct ctl_tokenizer *t, int64_t bytes)
 
 /* ---- its start ------------------------------------------------------------- */
 
+/* This process's, with a library that is loaded before all others. Ours to free, its
+ * texts but the first are not. */
+static char **environment_of(const char *preload)
+{
+	const char *before = getenv("LD_PRELOAD");
+	size_t n = 0, kept = 1;
+	char **env;
+
+	while (environ[n])
+		n++;
+	env = lh_calloc(n + 2, sizeof(*env));
+	env[0] = lh_asprintf("LD_PRELOAD=%s%s%s", preload, before ? ":" : "",
+			     before ? before : "");
+	for (size_t i = 0; i < n; i++)
+		if (strncmp(environ[i], "LD_PRELOAD=", 11))
+			env[kept++] = environ[i];
+	return env;
+}
+
 /* In the child: nothing here may take a lock that another thread of lhctl held. */
-static void become(const struct ctl_tokenizer_program *p, int fd, int said)
+static void become(const struct ctl_tokenizer_program *p, char **env, int fd, int said)
 {
 	struct rlimit memory = { p->memory_bytes, p->memory_bytes }, none = { 0, 0 };
 
@@ -277,23 +299,28 @@ static void become(const struct ctl_tokenizer_program *p, int fd, int said)
 	dup2(fd, STDIN_FILENO);
 	dup2(fd, STDOUT_FILENO);
 	dup2(said, STDERR_FILENO);
-	execvp(p->args[0], (char *const *)p->args);
+	execvpe(p->args[0], (char *const *)p->args, env);
 	_exit(127);
 }
 
 static int spawn(struct ctl_tokenizer *t, const struct ctl_tokenizer_program *p,
 		 struct lh_err *err)
 {
+	char **env;
 	int fds[2];
 
 	t->said = memfd_create("tokenizer", MFD_CLOEXEC);
 	if (t->said < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds))
 		return lh_err_set(err, LH_EIO, "no socket: %s", strerror(errno));
 	t->fd = fds[0];
+	env = p->preload ? environment_of(p->preload) : NULL;
 	t->pid = fork();
 	if (!t->pid)
-		become(p, fds[1], t->said);
+		become(p, env ? env : environ, fds[1], t->said);
 	close(fds[1]);
+	if (env)
+		free(env[0]);
+	free(env);
 	if (t->pid > 0)
 		return 0;
 	t->pid = 0;
@@ -354,14 +381,30 @@ static bool is_on_path(const char *name)
 	return found;
 }
 
-static char *program_of(enum lh_vocabulary_kind kind)
+/* By its place from the directory of lhctl. */
+static char *path_of(const char *place)
 {
 	char *bin = ctl_bin_dir();
-	char *program = lh_asprintf("%s/%s", bin, kind == LH_VOCABULARY_JSON ?
-						       HF_PROGRAM : SENTENCEPIECE_PROGRAM);
+	char *path = lh_asprintf("%s/%s", bin, place);
 
 	free(bin);
-	return program;
+	return path;
+}
+
+static char *program_of(enum lh_vocabulary_kind kind)
+{
+	return path_of(kind == LH_VOCABULARY_JSON ? HF_PROGRAM : SENTENCEPIECE_PROGRAM);
+}
+
+/* NULL: it is not there, or ld.so would take its name for several. */
+static char *allocator_of(enum lh_vocabulary_kind kind)
+{
+	char *path = kind == LH_VOCABULARY_JSON ? path_of(HF_ALLOCATOR) : NULL;
+
+	if (path && !access(path, R_OK) && !strpbrk(path, " :"))
+		return path;
+	free(path);
+	return NULL;
 }
 
 int ctl_tokenizer_check(enum lh_vocabulary_kind kind, struct lh_err *err)
@@ -385,16 +428,18 @@ int ctl_tokenizer_check(enum lh_vocabulary_kind kind, struct lh_err *err)
 int ctl_tokenizer_open(struct ctl_tokenizer **t, const char *path,
 		       const struct lh_vocabulary *v, struct lh_err *err)
 {
-	char *program = program_of(v->kind);
-	const char *by_node[] = { "node", program, path, NULL };
+	char *program = program_of(v->kind), *allocator = allocator_of(v->kind);
+	/* Room in which texts and ids are forgotten before they are moved. */
+	const char *by_node[] = { "node", "--max-semi-space-size=32", program, path, NULL };
 	const char *alone[] = { program, path, NULL };
 	struct ctl_tokenizer_program p = { v->kind == LH_VOCABULARY_JSON ? by_node : alone,
-					   LOAD_MS, REPLY_MS, BYTES_A_SECOND,
+					   allocator, LOAD_MS, REPLY_MS, BYTES_A_SECOND,
 					   MEMORY_MAX_BYTES };
 	int rc = ctl_tokenizer_check(v->kind, err);
 
 	if (!rc)
 		rc = ctl_tokenizer_start(t, &p, v->size, err);
+	free(allocator);
 	free(program);
 	return rc ? lh_err_prefix(err, "'%s'", path) : 0;
 }

@@ -61,6 +61,7 @@ int ctl_tokenizer_decode(struct ctl_tokenizer *t, const int32_t *ids, int64_t n,
 /* ---- for tests: any program, with limits of its own ------------------------- */
 struct ctl_tokenizer_program {
 	const char *const *args; /* the first is its path or a name on PATH; NULL-terminated */
+	const char *preload;       /* a library with another allocator, or NULL */
 	int64_t load_ms, reply_ms; /* that it may take; */
 	int64_t bytes_a_second;    /* and a second more for so much of text */
 	uint64_t memory_bytes;     /* of data that it may have */

@@ -125,8 +125,8 @@ static int start(struct ctl_tokenizer **t, const char *how, struct lh_err *err)
 	uint64_t memory = strcmp(how, "hungry") ? UINT64_MAX : 64 << 20;
 
 	*err = (struct lh_err)LH_ERR_INIT;
-	return ctl_tokenizer_start(t, &(struct ctl_tokenizer_program){ args, ms, ms, 64 << 20, memory },
-				   VOCAB, err);
+	return ctl_tokenizer_start(t, &(struct ctl_tokenizer_program){ args, NULL, ms, ms, 64 << 20,
+									memory }, VOCAB, err);
 }
 
 /* Of this process. */

@@ -115,6 +115,20 @@ test('one that was killed goes on, and comes out the same', async (t) => {
   assert.deepEqual(['train', 'val'].map((s) => readFileSync(join(dir, `o.${s}.bin`))), packed(dir, 'whole', ['--tokenizer', file('gpt2'), 'in']));
 });
 
+test('the library of tokenizer.json has the allocator that was built in, and all else of the environment', async (t) => {
+  const dir = scratch(t), child = spawn(bin('lhctl'), ['pack', '-o', 'o', '--threads', '1', '--jsonl', '--tokenizer', file('gpt2'), '-'],
+    { cwd: dir, stdio: ['pipe', 'ignore', 'ignore'], env: { ...process.env, LH_MARK: 'kept' } });
+  atEnd(t, () => child.kill('SIGKILL'));
+  child.stdin.write(lines(0, 20_000, 40)); // chunks enough, and no end
+  const ids = () => readdirSync(`/proc/${child.pid}/task`).flatMap((id) => readFileSync(`/proc/${child.pid}/task/${id}/children`, 'utf8').split(' ').filter(Boolean));
+  const at = (name) => ids().map((id) => readFileSync(`/proc/${id}/${name}`, 'utf8')).join('');
+  await until('node has loaded it', () => at('maps').includes('tokenizers.linux'));
+  const allocator = resolve(bin('lhctl'), '../../lib/lighthouse/hf/libmimalloc.so');
+  assert.equal(at('maps').includes(allocator), existsSync(allocator));
+  assert.ok(at('environ').split('\0').includes('LH_MARK=kept'));
+  child.stdin.destroy();
+});
+
 test('files that are no tokenizers are refused, and nothing is written', (t) => {
   const dir = scratch(t), put = (name, data) => writeFileSync(join(dir, name), data);
   const whole = readFileSync(file('gpt2')), eos = ['--separator', '0'];
