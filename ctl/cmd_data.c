@@ -267,7 +267,7 @@ static int inspect_job(struct view *v)
 	if (!k)
 		return CTL_UNREACHABLE;
 	rc = ctl_job(k, v->c->args[1], &id);
-	if (!rc && (ask_spec(k, id, &job, &err) || lh_data_open(&d, &job, &err) ||
+	if (!rc && (ask_spec(k, id, &job, &err) || lh_data_open(&d, &job, NULL, &err) ||
 		    ask_mix(k, id, &job, v->at, &d.mix, &err)))
 		rc = ctl_fail(&err);
 	if (!rc)

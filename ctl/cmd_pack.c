@@ -537,9 +537,10 @@ const struct ctl_command ctl_cmd_pack = {
 	"PATH is a file, a directory, or '-' for stdin; .gz and .zst are unpacked. Bytes are\n"
 	"the tokens, and 256 separates documents: files, and lines of .jsonl files. With\n"
 	"--tokenizer tokens are those of a tokenizer.json (by node) or a SentencePiece .model,\n"
-	"and its end of a text separates. The same text always gives the same shards. A pack\n"
-	"of files that was cut short goes on with the same command from the place that was\n"
-	"last noted, in PREFIX.pack.",
+	"and its end of a text separates. The same text always gives the same shards. Beside\n"
+	"each lies an index of its documents, .documents, which spares jobs that keep\n"
+	"documents apart reading all of it at their start. A pack of files that was cut short\n"
+	"goes on with the same command from the place that was last noted, in PREFIX.pack.",
 	"  lhctl pack -o text ~/documents\n"
 	"  lhctl pack -o code --ext .c,.h --validation 0.02 --stats /usr/include\n"
 	"  lhctl pack -o web --tokenizer Llama-3.2-1B/tokenizer.json crawl/*.jsonl.zst\n"

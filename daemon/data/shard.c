@@ -15,7 +15,7 @@
 #include "base/fs.h"
 #include "data/shard_int.h"
 
-enum { FINGERPRINT_BYTES = 64 << 10 };
+enum { FINGERPRINT_BYTES = 64 << 10, FIND_BLOCK = 64 };
 
 int lh__shard_bad(const char *path, struct lh_err *err, const char *what,
 		  const char *hint)
@@ -185,6 +185,31 @@ int lh_shard_read_below(const struct lh_shard *s, int64_t from, int64_t n, int64
 	return 0;
 }
 
+/* Whole blocks are compared at once, which a compiler does many ids at a time. */
+#define FIND_IN_BLOCKS(type)                                                   \
+	do {                                                                   \
+		const type *at = ids;                                          \
+		for (; to - from >= FIND_BLOCK; from += FIND_BLOCK) {          \
+			unsigned any = 0;                                      \
+                                                                               \
+			for (int i = 0; i < FIND_BLOCK; i++)                   \
+				any |= at[from + i] == id;                     \
+			if (any)                                               \
+				break;                                         \
+		}                                                              \
+		while (from < to && at[from] != id)                            \
+			from++;                                                \
+	} while (0)
+
+int64_t lh__ids_find(const void *ids, int width, int64_t from, int64_t to, uint32_t id)
+{
+	if (width == 2)
+		FIND_IN_BLOCKS(uint16_t);
+	else
+		FIND_IN_BLOCKS(uint32_t);
+	return from;
+}
+
 bool lh_shard_has_documents(const struct lh_shard *s)
 {
 	return s->index || s->separator != LH_SHARD_NO_SEPARATOR;
@@ -199,8 +224,7 @@ int64_t lh_shard_document_end(const struct lh_shard *s, int64_t position, int64_
 		lh__shard_document_indexed(s, position, &from, &to);
 		return to < limit ? to : limit;
 	}
-	while (position < limit && lh__shard_id(s, position) != s->separator)
-		position++;
+	position = lh__ids_find(s->ids, s->width, position, limit, s->separator);
 	return position < limit ? position + 1 : limit;
 }
 

@@ -1,5 +1,5 @@
 /* shard_int.h: what shard.c (our format, and the way in), shard_foreign.c (files of
- * others) and shard_write.c share. For those only. */
+ * others), shard_write.c and walk.c share. For those only. */
 #ifndef LIGHTHOUSE_SHARD_INT_H
 #define LIGHTHOUSE_SHARD_INT_H
 
@@ -45,6 +45,9 @@ int lh__shard_map(const char *path, void **map, int64_t *bytes, struct lh_err *e
 int lh__shard_check_size(const struct lh_shard *s, int64_t header_bytes,
 			 struct lh_err *err);
 
+/* The first place of `id` among ids [from, to), `to` if there is none. */
+int64_t lh__ids_find(const void *ids, int width, int64_t from, int64_t to, uint32_t id);
+
 /* ---- shard_foreign.c ------------------------------------------------------- */
 /* A mapped file that is not of our format: fills in the rest, or says what it is not. */
 int lh__shard_read_foreign(struct lh_shard *s, enum lh_shard_format format,
@@ -53,5 +56,16 @@ int lh__shard_read_foreign(struct lh_shard *s, enum lh_shard_format format,
 int lh__shard_verify_index(const struct lh_shard *s, struct lh_err *err);
 void lh__shard_document_indexed(const struct lh_shard *s, int64_t position, int64_t *from,
 				int64_t *to);
+
+/* ---- walk.c ---------------------------------------------------------------- */
+/* The index of a shard that is being written; what goes wrong with it leaves the shard
+ * without one. NULL: it cannot be written. */
+struct lh__documents_writer;
+struct lh__documents_writer *lh__documents_writer_new(const char *shard);
+/* False: give it up. */
+bool lh__documents_writer_add(struct lh__documents_writer *w, int64_t length);
+/* With the checksum of the shard's complete header; frees. */
+void lh__documents_writer_commit(struct lh__documents_writer *w, uint64_t shard_xxh64);
+void lh__documents_writer_abort(struct lh__documents_writer *w); /* NULL is allowed */
 
 #endif

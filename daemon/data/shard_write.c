@@ -17,6 +17,8 @@ struct lh_shard_writer {
 	FILE *file;
 	struct lh__shard_header h;
 	XXH64_state_t *hash;
+	struct lh__documents_writer *documents; /* NULL: there will be no index */
+	int64_t document_from; /* ids before the one that has not ended */
 };
 
 static int write_failed(struct lh_shard_writer *w, struct lh_err *err)
@@ -38,6 +40,8 @@ static struct lh_shard_writer *prepare(const char *path, uint32_t vocab,
 	w->tmp = lh_asprintf("%s.tmp", path);
 	w->hash = XXH64_createState();
 	XXH64_reset(w->hash, 0);
+	if (separator != LH_SHARD_NO_SEPARATOR)
+		w->documents = lh__documents_writer_new(path);
 	return w;
 }
 
@@ -58,6 +62,26 @@ int lh_shard_writer_new(struct lh_shard_writer **out, const char *path, uint32_t
 	return 0;
 }
 
+static void end_document(struct lh_shard_writer *w, int64_t end)
+{
+	if (!w->documents || lh__documents_writer_add(w->documents, end - w->document_from)) {
+		w->document_from = end;
+		return;
+	}
+	lh__documents_writer_abort(w->documents);
+	w->documents = NULL;
+}
+
+/* Each separator ends one, also one that a text held. */
+static void note_documents(struct lh_shard_writer *w, const void *ids, int64_t n)
+{
+	int64_t at = 0;
+
+	while (w->documents &&
+	       (at = lh__ids_find(ids, (int)w->h.width, at, n, w->h.separator)) < n)
+		end_document(w, (int64_t)w->h.count + ++at);
+}
+
 /* What was added, in the shard's width. */
 static void note(struct lh_shard_writer *w, const void *ids, int64_t n)
 {
@@ -68,6 +92,7 @@ static void note(struct lh_shard_writer *w, const void *ids, int64_t n)
 		w->h.max_token = id > w->h.max_token ? id : w->h.max_token;
 	}
 	XXH64_update(w->hash, ids, (size_t)n * w->h.width);
+	note_documents(w, ids, n);
 	w->h.count += (uint64_t)n;
 }
 
@@ -154,6 +179,16 @@ int64_t lh_shard_writer_count(const struct lh_shard_writer *w)
 	return (int64_t)w->h.count;
 }
 
+/* Before the shard is there: an index of another one is none. */
+static void commit_documents(struct lh_shard_writer *w)
+{
+	if (w->document_from < (int64_t)w->h.count)
+		end_document(w, (int64_t)w->h.count);
+	if (w->documents)
+		lh__documents_writer_commit(w->documents, w->h.header_xxh64);
+	w->documents = NULL;
+}
+
 static int complete(struct lh_shard_writer *w, struct lh_err *err)
 {
 	char *dir, *slash;
@@ -161,6 +196,7 @@ static int complete(struct lh_shard_writer *w, struct lh_err *err)
 
 	w->h.ids_xxh64 = XXH64_digest(w->hash);
 	w->h.header_xxh64 = XXH64(&w->h, offsetof(struct lh__shard_header, header_xxh64), 0);
+	commit_documents(w);
 	if (fseek(w->file, 0, SEEK_SET) ||
 	    fwrite(&w->h, LH__SHARD_HEADER_BYTES, 1, w->file) != 1 || fflush(w->file) ||
 	    fsync(fileno(w->file)) || rename(w->tmp, w->path))
@@ -196,6 +232,7 @@ void lh_shard_writer_leave(struct lh_shard_writer *w)
 {
 	if (!w)
 		return;
+	lh__documents_writer_abort(w->documents); /* made anew of the ids by who goes on */
 	if (w->file)
 		fclose(w->file);
 	XXH64_freeState(w->hash);

@@ -46,13 +46,22 @@ static int open_validation(struct lh_shard *s, const char *path,
 	return lh_err_set(err, LH_EDATA, "'%s': one token alone has nothing to predict", path);
 }
 
-/* Windows of shard i. */
-static int64_t count_windows(struct lh_data *d, int i, int64_t align)
+/* What a job's shards are opened with. */
+struct opening {
+	const struct lh_job_data *data;
+	int64_t align; /* of documents */
+	const struct lh_scan *scan;
+	struct lh_err *err;
+};
+
+static int told(const struct opening *o)
 {
-	if (!d->packing)
-		return (d->shards[i].count - 1) / d->seq_len;
-	lh_packing_init(&d->packing[i], &d->shards[i], d->seq_len, align);
-	return d->packing[i].count;
+	return lh_err_set(o->err, LH_ESTATE, "told to end while the data were opened");
+}
+
+static bool goes_on(const struct opening *o)
+{
+	return !o->scan || o->scan->go_on(o->scan->arg);
 }
 
 /* A header cannot be trusted to be what it was when the job was checked. */
@@ -64,46 +73,60 @@ static int check_documents(const struct lh_data *d, const struct lh_shard *s,
 	return lh_err_set(err, LH_EDATA, "'%s': does not tell where documents end", s->path);
 }
 
-static int open_train(struct lh_data *d, const struct lh_job_data *data, int64_t align,
-		      struct lh_err *err)
+/* One that is open: its documents, where they are kept apart. */
+static int pack(const struct lh_data *d, const struct opening *o, const struct lh_shard *s,
+		struct lh_packing *p)
 {
-	for (int i = 0; i < data->train_count; i++) {
-		int rc = lh_shard_open(&d->shards[i], data->train[i], data->format, err);
+	int rc = check_documents(d, s, o->err);
+
+	if (rc || !d->packing)
+		return rc;
+	return lh_packing_init(p, s, d->seq_len, o->align, o->scan) ? 0 : told(o);
+}
+
+static int open_train(struct lh_data *d, const struct opening *o)
+{
+	for (int i = 0; i < o->data->train_count; i++) {
+		struct lh_shard *s = &d->shards[i];
+		struct lh_packing *p = d->packing ? &d->packing[i] : NULL;
+		int rc = goes_on(o) ? lh_shard_open(s, o->data->train[i], o->data->format,
+						    o->err) :
+				      told(o);
 
 		if (rc)
 			return rc;
 		d->count++;
-		rc = check_documents(d, &d->shards[i], err);
+		rc = pack(d, o, s, p);
 		if (rc)
 			return rc;
-		d->first[i + 1] = d->first[i] + count_windows(d, i, align);
+		d->first[i + 1] = d->first[i] + (p ? p->count : (s->count - 1) / d->seq_len);
 	}
-	return check_windows(d, err);
+	return check_windows(d, o->err);
 }
 
-static int open_sets(struct lh_data *d, const struct lh_job_data *data, int64_t align,
-		     struct lh_err *err)
+static int open_sets(struct lh_data *d, const struct opening *o)
 {
-	for (int i = 0; i < data->validation_count; i++) {
+	for (int i = 0; i < o->data->validation_count; i++) {
 		struct lh_shard *s = &d->validation[i];
-		int rc = open_validation(s, data->validation[i].path, data->format, err);
+		int rc = goes_on(o) ? open_validation(s, o->data->validation[i].path,
+						      o->data->format, o->err) :
+				      told(o);
 
 		if (rc)
 			return rc;
 		d->validation_count++;
-		rc = check_documents(d, s, err);
+		rc = pack(d, o, s, &d->validation_packing[i]);
 		if (rc)
 			return rc;
-		if (d->packing)
-			lh_packing_init(&d->validation_packing[i], s, d->seq_len, align);
 	}
 	return 0;
 }
 
-int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err)
+int lh_data_open(struct lh_data *d, const struct lh_job *job, const struct lh_scan *scan,
+		 struct lh_err *err)
 {
 	const struct lh_job_data *data = &job->data;
-	int64_t align = lh_packing_window(job);
+	struct opening o = { data, lh_packing_window(job), scan, err };
 	int rc;
 
 	memset(d, 0, sizeof(*d));
@@ -117,9 +140,9 @@ int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err
 	d->first = lh_calloc((size_t)data->train_count + 1, sizeof(*d->first));
 	if (data->documents == LH_DOCUMENTS_SEPARATE)
 		d->packing = lh_calloc((size_t)data->train_count, sizeof(*d->packing));
-	rc = open_train(d, data, align, err);
+	rc = open_train(d, &o);
 	if (!rc)
-		rc = open_sets(d, data, align, err);
+		rc = open_sets(d, &o);
 	if (rc)
 		lh_data_close(d);
 	return rc;

@@ -32,7 +32,10 @@ struct lh_data {
 	int validation_count;
 };
 
-int lh_data_open(struct lh_data *d, const struct lh_job *job, struct lh_err *err);
+/* `scan`, or NULL, is asked before each shard, and while documents are looked for; told to
+ * leave off, LH_ESTATE. */
+int lh_data_open(struct lh_data *d, const struct lh_job *job, const struct lh_scan *scan,
+		 struct lh_err *err);
 void lh_data_close(struct lh_data *d);
 
 int64_t lh_data_windows(const struct lh_data *d); /* sequences there are */

@@ -217,15 +217,28 @@ static int open_saver(struct lh_loop *l, struct lh_err *err)
 	return lh_team_open_saver(&l->team, &c, err);
 }
 
+/* Opening the data may take minutes: documents that have no index are looked for. */
+static bool on_scanned(void *loop)
+{
+	struct lh_loop *l = loop;
+
+	LH_FAILPOINT("data.open");
+	lh_loop_status(l, "reading");
+	return !lh_loop_is_told(l);
+}
+
 static int open_device(struct lh_loop *l, struct lh_err *err)
 {
+	const struct lh_scan scan = { on_scanned, l };
 	int rc = make_checkpoints_dir(l->c->checkpoints, err);
 
 	/* Only time is lost without it. */
 	if (!rc && l->c->cache && !lh_fs_mkdirs(l->c->cache, NULL))
 		l->team_config.cache = l->c->cache;
+	l->team_config.scan = &scan;
 	if (!rc)
 		rc = lh_team_open(&l->team, &l->team_config, err);
+	l->team_config.scan = NULL;
 	if (!rc)
 		rc = lh_loop_open_choices(l, err);
 	/* Now: later the text names the engines that were planned so far. */
@@ -300,6 +313,8 @@ int lh_loop_open(struct lh_loop *l, struct lh_err *err)
 	for (size_t i = 0; i < sizeof(stages) / sizeof(*stages); i++) {
 		int rc = stages[i](l, err);
 
+		if (rc && !l->ending && lh_loop_is_told(l))
+			return end_early(l, err); /* it may be why */
 		if (rc || l->ending)
 			return rc;
 		if (lh_loop_is_told(l))

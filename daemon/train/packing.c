@@ -37,41 +37,53 @@ static int64_t rows_of(const struct lh_packing *p, int64_t n)
 	return (n + p->window - 1) / p->window * p->window;
 }
 
-/* A sequence begins with the first row of a window, which holds a token: filler is less
+/* A document of tokens [from, to), whose first row is number `row` of the shard: a
+ * sequence begins with the first row of a window, which holds a token, as filler is less
  * than a window. */
-static void find_sequences(struct lh_packing *p)
+static void add_document(struct lh_packing *p, int64_t *room, int64_t from, int64_t row,
+			 int64_t rows)
 {
-	int64_t room = 64, at = 0, row = 0; /* row: that document `at` begins with */
-
-	p->from = lh_calloc((size_t)room, sizeof(*p->from));
-	while (at < p->shard->count) {
-		int64_t end = lh_shard_document_end(p->shard, at, p->shard->count);
-		int64_t rows = rows_of(p, end - at);
-
-		for (; p->count * p->seq_len < row + rows; p->count++) {
-			if (p->count + 1 >= room)
-				p->from = lh_realloc(p->from, (size_t)(room *= 2) *
-								      sizeof(*p->from));
-			p->from[p->count] = at + p->count * p->seq_len - row;
-		}
-		row += rows;
-		at = end;
+	for (; p->count * p->seq_len < row + rows; p->count++) {
+		if (p->count + 1 >= *room)
+			p->from = lh_realloc(p->from, (size_t)(*room *= 2) *
+							      sizeof(*p->from));
+		p->from[p->count] = from + p->count * p->seq_len - row;
 	}
-	p->from[p->count] = p->shard->count;
-	/* The last token has nothing to predict: it is no sequence by itself. */
-	if (p->from[p->count - 1] == p->shard->count - 1)
-		p->count--;
 }
 
-void lh_packing_init(struct lh_packing *p, const struct lh_shard *s, int64_t seq_len,
-		     int64_t window)
+static bool find_sequences(struct lh_packing *p, const struct lh_scan *scan)
+{
+	int64_t room = 64, row = 0;
+	struct lh_walk d;
+	bool told = false;
+
+	p->from = lh_calloc((size_t)room, sizeof(*p->from));
+	lh_walk_open(&d, p->shard, scan);
+	while (!told && d.at < p->shard->count) {
+		int64_t from = d.at, rows;
+
+		told = !lh_walk_next(&d);
+		rows = rows_of(p, d.at - from);
+		add_document(p, &room, from, row, rows);
+		row += rows;
+	}
+	lh_walk_close(&d);
+	p->from[p->count] = p->shard->count;
+	/* The last token has nothing to predict: it is no sequence by itself. */
+	if (!told && p->from[p->count - 1] == p->shard->count - 1)
+		p->count--;
+	return !told;
+}
+
+bool lh_packing_init(struct lh_packing *p, const struct lh_shard *s, int64_t seq_len,
+		     int64_t window, const struct lh_scan *scan)
 {
 	LH_ASSERT(seq_len % window == 0 && lh_shard_has_documents(s));
 	*p = (struct lh_packing){ .shard = s, .seq_len = seq_len, .window = window };
 	if (window > 1)
-		find_sequences(p);
-	else
-		p->count = (s->count - 1 + seq_len - 1) / seq_len;
+		return find_sequences(p, scan);
+	p->count = (s->count - 1 + seq_len - 1) / seq_len;
+	return true;
 }
 
 void lh_packing_release(struct lh_packing *p)

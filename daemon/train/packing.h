@@ -16,14 +16,15 @@
  *
  * Where the window is one token (no phase is of Lighthouse attention), sequence i begins
  * at token i * seq_len. Otherwise a place depends on all documents before it: they are
- * looked for once, when the data are opened, which reads a shard's ids (or of Megatron's
- * the index) from end to end, and takes 8 bytes of memory for each sequence.
+ * gone through once, when the data are opened, by the shard's index (data/walk.h, or
+ * Megatron's) or else by all of its ids, and it takes 8 bytes of memory for each sequence.
  *
  * Read-only once made; any thread.
  */
 #ifndef LIGHTHOUSE_PACKING_H
 #define LIGHTHOUSE_PACKING_H
 
+#include "data/walk.h"
 #include "lighthouse/job.h"
 #include "lighthouse/shard.h"
 
@@ -39,10 +40,11 @@ struct lh_packing {
 /* Of all phases of a job; 1 where none pools. */
 int64_t lh_packing_window(const struct lh_job *job);
 
-/* Looks for the documents of a shard that has them. */
-void lh_packing_init(struct lh_packing *p, const struct lh_shard *s, int64_t seq_len,
-		     int64_t window);
-void lh_packing_release(struct lh_packing *p);
+/* Looks for the documents of a shard that has them. False: `scan` (may be NULL) was told
+ * to leave off. To be released either way. */
+bool lh_packing_init(struct lh_packing *p, const struct lh_shard *s, int64_t seq_len,
+		     int64_t window, const struct lh_scan *scan);
+void lh_packing_release(struct lh_packing *p); /* a zeroed one is allowed */
 
 /* The tokens that sequence i holds, [from, to). */
 void lh_packing_range(const struct lh_packing *p, int64_t i, int64_t *from, int64_t *to);

@@ -32,7 +32,7 @@ static int open_own(struct lh_team *t, struct lh_err *err)
 	if (c->cache)
 		c->ops->cache(t->dev, c->cache);
 	rc = lh_passkey_words_read(&t->words, t->job, err);
-	return rc ? rc : lh_data_open(&t->data, t->job, err);
+	return rc ? rc : lh_data_open(&t->data, t->job, c->scan, err);
 }
 
 /* Before a device is opened: rank 0 comes when nobody else has it. */

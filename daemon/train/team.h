@@ -33,6 +33,7 @@ struct lh_team_config {
 	int rank, size;
 	int host_ranks;       /* that share its host's processors, it among them */
 	struct lh_peers *peers; /* of several ranks; outlives the team */
+	const struct lh_scan *scan; /* of rank 0, of lh_data_open; or NULL */
 };
 
 struct lh_team {

@@ -113,7 +113,8 @@ int lh_shard_writer_sync(struct lh_shard_writer *w, struct lh_err *err);
 int lh_shard_writer_resume(struct lh_shard_writer **w, const char *path, uint32_t vocab,
 			   uint32_t separator, int64_t count, struct lh_err *err);
 int64_t lh_shard_writer_count(const struct lh_shard_writer *w);
-/* Completes the header, fsyncs, renames to PATH; frees the writer either way. */
+/* Completes the header, fsyncs, renames to PATH; frees the writer either way. Where there
+ * is a separator an index comes with it, PATH.documents (data/walk.h). */
 int lh_shard_writer_commit(struct lh_shard_writer *w, uint64_t documents,
 			   struct lh_err *err);
 /* Removes PATH.tmp and frees; NULL is allowed. */

@@ -104,7 +104,7 @@ int main(void)
 		struct lh_data d;
 
 		job.data.seq_len = lengths[i];
-		must(lh_data_open(&d, &job, &err), &err);
+		must(lh_data_open(&d, &job, NULL, &err), &err);
 		printf("sequences of %6lld tokens, a mixture of three files: %.1f M tokens/s on one "
 		       "core  target >= 2\n", (long long)lengths[i], rate(&d, lengths[i]) / 1e6);
 		lh_data_close(&d);

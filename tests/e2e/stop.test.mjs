@@ -60,6 +60,7 @@ async function isAsUndisturbed(lhd, job) {
 // In order: start, 30 and 60 with both attentions, before and after the switch, 90, end.
 const STATES = [
   ['before its worker has dialled', 'worker.dial', 1, 'STARTING'],
+  ['while it opens its data', 'data.open', 1, 'STARTING'],
   ['while it is prepared', 'prepare.phase', 1, 'STARTING'],
   ['while it evaluates at the start', 'eval.batch', 1, 'RUNNING'],
   ['while it evaluates between steps', 'eval.batch', 2, 'RUNNING'],

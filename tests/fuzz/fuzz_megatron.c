@@ -27,7 +27,7 @@ static void read_sequences(const struct lh_shard *s)
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_packing p;
 
-	lh_packing_init(&p, s, SEQ_LEN, WINDOW);
+	lh_packing_init(&p, s, SEQ_LEN, WINDOW, NULL);
 	for (int64_t i = 0; i < p.count; i++) {
 		int rc = lh_packing_fill(&p, i, VOCAB, tokens, targets, starts, &err);
 

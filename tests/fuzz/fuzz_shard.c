@@ -51,7 +51,7 @@ static void train_on(char *path, enum lh_shard_format format, enum lh_documents 
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_data d;
 
-	if (lh_data_open(&d, &job, &err))
+	if (lh_data_open(&d, &job, NULL, &err))
 		return;
 	for (int64_t i = 0; i < WINDOWS; i++)
 		if (!lh_data_train(&d, i, tokens, targets, starts, &err))

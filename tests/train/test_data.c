@@ -52,7 +52,7 @@ static void fixture_open(struct fixture *f, int64_t seed)
 	f->job.data.seq_len = T;
 	f->job.data.shuffle_seed = seed;
 	f->job.model.vocab = VOCAB;
-	if (lh_data_open(&f->d, &f->job, &err))
+	if (lh_data_open(&f->d, &f->job, NULL, &err))
 		fail_msg("%s", err.text);
 }
 
@@ -176,7 +176,7 @@ static void mix(struct fixture *f)
 	f->job.data.sources[0] = (struct lh_job_source){ .weight = 3, .shards = 1 };
 	f->job.data.sources[1] = (struct lh_job_source){ .weight = 1, .shards = 2 };
 	f->job.data.source_count = 2;
-	assert_int_equal(lh_data_open(&f->d, &f->job, &err), 0);
+	assert_int_equal(lh_data_open(&f->d, &f->job, NULL, &err), 0);
 }
 
 static void each_source_of_a_mixture_has_its_epochs(void **state)
@@ -230,7 +230,7 @@ static void weights_set_live_leave_each_source_its_epochs(void **state)
 			lh_mix_set(&f.d.mix, sets[set++], cursor);
 			kept = lh_mix_to_json(&f.d.mix);
 			lh_data_close(&f.d);
-			assert_int_equal(lh_data_open(&f.d, &f.job, &err), 0);
+			assert_int_equal(lh_data_open(&f.d, &f.job, NULL, &err), 0);
 			assert_true(lh_mix_from_json(&f.d.mix, kept));
 			json_decref(kept);
 		}
@@ -305,7 +305,7 @@ static void a_short_split_is_filled_with_nothing_to_predict(void **state)
 	lh_data_close(&f.d);
 	free(f.job.data.validation[0].path);
 	f.job.data.validation[0].path = pack("v.bin", 3000, 4);
-	assert_int_equal(lh_data_open(&f.d, &f.job, &err), 0);
+	assert_int_equal(lh_data_open(&f.d, &f.job, NULL, &err), 0);
 	for (int64_t i = 0; i < 3; i++) {
 		assert_int_equal(lh_data_validation(&f.d, 0, i, 3, tokens, targets, NULL, &err), 0);
 		assert_int_equal(tokens[2], 3002);
@@ -327,7 +327,7 @@ static void a_split_of_one_token_is_refused(void **state)
 	lh_data_close(&f.d);
 	free(f.job.data.validation[0].path);
 	f.job.data.validation[0].path = pack("v.bin", 3000, 1);
-	assert_int_equal(lh_data_open(&f.d, &f.job, &err), LH_EDATA);
+	assert_int_equal(lh_data_open(&f.d, &f.job, NULL, &err), LH_EDATA);
 	assert_non_null(strstr(err.text, "v.bin"));
 	fixture_close(&f);
 }
@@ -341,11 +341,11 @@ static void shards_too_short_for_a_window_are_refused(void **state)
 	fixture_open(&f, 1);
 	lh_data_close(&f.d);
 	f.job.data.seq_len = 1000;
-	assert_int_equal(lh_data_open(&f.d, &f.job, &err), LH_EDATA);
+	assert_int_equal(lh_data_open(&f.d, &f.job, NULL, &err), LH_EDATA);
 	assert_non_null(strstr(err.text, "1001"));
 	f.job.data.seq_len = T;
 	remove(f.train[1]);
-	assert_int_equal(lh_data_open(&f.d, &f.job, &err), LH_EDATA);
+	assert_int_equal(lh_data_open(&f.d, &f.job, NULL, &err), LH_EDATA);
 	assert_non_null(strstr(err.text, f.train[1]));
 	fixture_close(&f);
 }

@@ -45,7 +45,7 @@ static json_t *origin(const char *first, const char *second, int64_t seed,
 	job.data.validation_count = 1;
 	job.data.seq_len = 16;
 	job.data.shuffle_seed = seed;
-	if (lh_data_open(&data, &job, &err))
+	if (lh_data_open(&data, &job, NULL, &err))
 		fail_msg("%s", err.text);
 	j = lh_origin_of(&job, &data, device);
 	lh_data_close(&data);

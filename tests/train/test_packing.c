@@ -128,7 +128,7 @@ static void check_packing(const char *path, int64_t rows, int64_t window, const 
 	int documents = 0, long_ones = 0;
 
 	assert_int_equal(lh_shard_open(&shard, path, LH_SHARD_AUTO, &err), 0);
-	lh_packing_init(&p, &shard, rows, window);
+	assert_true(lh_packing_init(&p, &shard, rows, window, NULL));
 	for (int64_t i = 0; i < p.count; i++) {
 		int64_t from, to, targets = 0;
 
@@ -203,7 +203,7 @@ static void documents_are_filled_up_to_whole_windows(void **state)
 
 	(void)state;
 	assert_int_equal(lh_shard_open(&s, path, LH_SHARD_AUTO, &err), 0);
-	lh_packing_init(&p, &s, 12, 4);
+	assert_true(lh_packing_init(&p, &s, 12, 4, NULL));
 	assert_int_equal(p.count, 2);
 	for (int i = 0; i < 2; i++) {
 		memset(&have, 0, sizeof(have));
@@ -263,7 +263,7 @@ static void fixture_open(struct fixture *f)
 	f->job.phase_count = 1;
 	f->job.phases[0].attention = LH_ATTENTION_LIGHTHOUSE;
 	f->job.phases[0].lighthouse = (struct lh_lighthouse){ .levels = 3, .pool = 2 };
-	if (lh_data_open(&f->d, &f->job, &err))
+	if (lh_data_open(&f->d, &f->job, NULL, &err))
 		fail_msg("%s", err.text);
 }
 
@@ -386,10 +386,36 @@ static void shards_that_tell_of_no_documents_are_refused(void **state)
 	lh_data_close(&f.d);
 	scratch_write("b.bin", ids, sizeof(ids));
 	f.job.data.format = LH_SHARD_UINT16;
-	assert_int_equal(lh_data_open(&f.d, &f.job, &err), LH_EDATA);
+	assert_int_equal(lh_data_open(&f.d, &f.job, NULL, &err), LH_EDATA);
 	assert_non_null(strstr(err.text, "b.bin': does not tell where documents end"));
 	f.job.data.documents = LH_DOCUMENTS_ATTEND;
-	assert_int_equal(lh_data_open(&f.d, &f.job, &err), 0);
+	assert_int_equal(lh_data_open(&f.d, &f.job, NULL, &err), 0);
+	fixture_close(&f);
+}
+
+static bool go_on(void *left)
+{
+	return (*(int *)left)-- > 0;
+}
+
+/* Before each shard and, where documents are kept apart, in each. */
+static void who_opens_data_can_be_told_to_end(void **state)
+{
+	struct lh_err err = LH_ERR_INIT;
+	struct fixture f;
+	int left, asked = 0;
+
+	(void)state;
+	fixture_open(&f);
+	lh_data_close(&f.d);
+	while (left = asked,
+	       lh_data_open(&f.d, &f.job, &(struct lh_scan){ go_on, &left }, &err)) {
+		assert_int_equal(err.code, LH_ESTATE);
+		assert_int_equal(left, -1);
+		assert_null(f.d.shards);
+		assert_in_range(asked++, 0, 100);
+	}
+	assert_int_equal(asked, 2 * (f.d.count + f.d.validation_count));
 	fixture_close(&f);
 }
 
@@ -404,6 +430,7 @@ int main(void)
 		SCRATCH_TEST(validation_is_spread_over_the_sequences),
 		SCRATCH_TEST(an_id_past_the_vocabulary_names_file_and_position),
 		SCRATCH_TEST(shards_that_tell_of_no_documents_are_refused),
+		SCRATCH_TEST(who_opens_data_can_be_told_to_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
