@@ -166,7 +166,7 @@ test('what a job is asked is of its own tokenizer', async (t) => {
     assert.match(error.message, why);
     assert.ok(error.data.hint, error.message);
   }
-  // Without ids of its own a running job says what would make them.
+  // With words alone it asks when it is told to.
   const id = await submit(lhd, job('llama3', { passkey: { file: 'llama3.json', from_tokens: 64, samples: 1 } }, { phases: [{ name: 'a', attention: 'full', until: { steps: 100000 } }] }));
   await lhd.jobUntil(id, 'it trains', (j) => j.step > 3);
   ok(lhd.dir, '--state', lhd.state, 'eval', String(id), '--passkey');
