@@ -53,9 +53,9 @@ struct lh_joined {
 	int device, devices; /* its device is number `device` of the first `devices` */
 };
 void lh_joined_find(struct lh_joined *j, int rank, int size);
-/* The exit code of a rank's process, for its launcher. Of one that was joined a code that
- * is not 0 ends it here, by SIGKILL: where each rank has a proxy, mpiexec ends the others
- * over a signal alone. */
+/* The exit code of a rank's process, for its launcher. One that was joined ends here: at
+ * once, since MPI was not told to tidy up (kernels/cpu/comm.c), and with another code than
+ * 0 by SIGKILL: where each rank has a proxy, mpiexec ends the others over a signal alone. */
 int lh_joined_code(int code);
 
 #endif

@@ -88,7 +88,8 @@ test("ranks of any launcher train the job that lhd's own train", async (t) => {
   const was = [...(await losses(lhd, own))];
   for (const [name, set] of Object.entries(SETS)) {
     const id = await submit(lhd, job(lhd.address, 12));
-    assert.deepEqual(await codes(both(t, lhd, id, set)), [0, 0], name);
+    const ended = await Promise.all(both(t, lhd, id, set).map((r) => r.ended));
+    assert.deepEqual(ended.map((e) => e.code), [0, 0], `${name}: ${ended.map((e) => e.said).join('')}${workerLog(lhd, id)}`);
     await lhd.jobUntil(id, 'DONE', done);
     assert.deepEqual([...(await losses(lhd, id))], was, name);
   }

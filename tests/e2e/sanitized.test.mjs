@@ -7,7 +7,7 @@ import { join, resolve } from 'node:path';
 
 const build = resolve(process.env.LH_BUILD ?? 'build');
 
-for (const name of ['life', 'socket', 'daemon', 'ctl', 'rules', 'http', 'http_attack', 'devices']) {
+for (const name of ['life', 'socket', 'daemon', 'ctl', 'rules', 'http', 'http_attack', 'devices', 'join']) {
   test(`${name}, sanitized`, () => {
     const env = { ...process.env, LH_BUILD: join(build, 'san'), ASAN_OPTIONS: 'detect_leaks=1' };
     delete env.NODE_TEST_CONTEXT; // a run of its own, not a part of this one
