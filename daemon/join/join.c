@@ -267,7 +267,8 @@ static void forget_launcher(void)
 	}
 }
 
-/* In the child: what the rank finds, which has this environment. */
+/* In the child: what the rank finds, which has this environment. A GPU that its launcher
+ * bound it to is the only one it sees, and the batch system's to keep from others. */
 static void set_environment(const struct join *j, const json_t *go)
 {
 	int local = (int)json_integer_value(json_object_get(go, "local_rank"));

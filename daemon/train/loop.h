@@ -26,6 +26,7 @@ struct lh_loop_config {
 	const char *checkpoints;       /* directory */
 	struct lh_peers *peers;        /* of several ranks (peers.h), or NULL */
 	int host_ranks;                /* team.h */
+	int devices;                   /* the job's, of those that this process sees */
 	const struct lh_ops *ops;
 	struct lh_link *link;
 	int64_t attempt;

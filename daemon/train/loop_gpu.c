@@ -54,7 +54,7 @@ int lh_loop_take_gpu(struct lh_loop *l, struct lh_err *err)
 	struct lh_device_info info[LH_DEVICES_MAX] = { 0 };
 	char uuids[LH_DEVICES_MAX][sizeof(info->uuid)];
 	struct lh_err told = LH_ERR_INIT;
-	int fd = -1, n = l->c->host_ranks;
+	int fd = -1, n = l->c->devices;
 
 	for (int i = 0; i < n; i++) {
 		int rc = l->c->ops->probe(i, &info[i], err);

@@ -88,7 +88,8 @@ static int train(const char *dir, const json_t *start, const json_t *spec,
 	char *state_dir = lh_asprintf("%s/../..", job_dir);
 	struct lh_loop_config loop = { .job = job, .spec = spec, .ops = &LH_WORKER_OPS,
 				       .checkpoints = checkpoints, .peers = peers,
-				       .host_ranks = place->host_ranks, .done = done,
+				       .host_ranks = place->host_ranks,
+				       .devices = place->devices, .done = done,
 				       .state_dir = state_dir, .stop = &stop };
 	struct lh_link_config link = { .spool = spool };
 	json_int_t id, attempt, generation;

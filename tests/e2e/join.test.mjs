@@ -163,6 +163,22 @@ test('what does not belong to a job is refused, and it goes on waiting', async (
   assert.equal((await attempts(lhd, id)).length, 1);
 });
 
+test('a rank takes the GPU that its launcher bound it to, or the one of its number, and the way to the first host', async (t) => {
+  const lhd = await fresh(t);
+  const id = await submit(lhd, job(lhd.address, LONG));
+  const ranks = [{ CUDA_VISIBLE_DEVICES: '3' }, { CUDA_VISIBLE_DEVICES: '2,3', NCCL_SOCKET_IFNAME: 'ib0', PMI_FD: '99' }]
+    .map((more, r) => rank(t, lhd, id, { ...SETS.srun(r, 2), ...more }));
+  await saved(lhd, id, 1, ranks);
+  const has = (r, ...wanted) => {
+    const env = read(findRank(lhd, r).pid, 'environ');
+    for (const w of wanted) assert.ok(env.includes(w), `rank ${r} has no ${w} in ${env.join(' ')}`);
+  };
+  has(0, 'LH_JOIN_DEVICE=0', 'LH_JOIN_DEVICES=1', 'LH_JOIN_HOST_RANKS=2', 'UCX_TLS=self,tcp', 'UCX_NET_DEVICES=lo', 'NCCL_SOCKET_IFNAME==lo');
+  has(1, 'LH_JOIN_DEVICE=1', 'LH_JOIN_DEVICES=2', 'LH_JOIN_HOST_RANKS=2', 'NCCL_SOCKET_IFNAME=ib0', 'SLURM_PROCID=1');
+  await lhd.call('job.cancel', { job: id });
+  assert.deepEqual(await codes(ranks), [1, 1]);
+});
+
 test('when a rank or its launcher is lost all end, and those who join again go on', async (t) => {
   const lhd = await fresh(t);
   const id = await submit(lhd, job(lhd.address, LONG, { restarts: 20 }));

@@ -58,7 +58,7 @@ static int train(void)
 	struct lh_err err = LH_ERR_INIT;
 	int rc = lh_jobfile_from_json(&job, spec, &err);
 
-	loop.host_ranks = job.devices;
+	loop.host_ranks = loop.devices = job.devices;
 	if (!rc)
 		rc = lh_link_open(&loop.link, &line, &err);
 	if (rc)
