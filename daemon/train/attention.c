@@ -163,25 +163,22 @@ struct lh_sdpa lh_attention_sdpa(const struct lh_lighthouse *g, struct lh_heads 
 }
 
 struct lh_sdpa lh_attention_piece_sdpa(const struct lh_lighthouse *g, struct lh_heads heads,
-				       int piece, int groups)
+				       int piece)
 {
 	struct lh_sdpa s = lh_attention_sdpa(g, heads);
 
 	s.kv_tokens = (piece + 1) * s.heads.tokens;
-	s.heads.heads /= groups;
-	s.heads.kv_heads /= groups;
 	s.heads.kv_row = (int64_t)2 * s.heads.kv_heads * s.heads.head_dim;
 	return s;
 }
 
-static struct lh_sdpa sdpa_of(const struct lh_attention_call *a, const struct part *p,
-			      int groups)
+static struct lh_sdpa sdpa_of(const struct lh_attention_call *a, const struct part *p)
 {
 	const struct lh_lighthouse *g = a->lighthouse ? &p->g : NULL;
 	struct lh_sdpa s;
 
 	if (a->context)
-		return lh_attention_piece_sdpa(g, p->heads, p->piece, groups);
+		return lh_attention_piece_sdpa(g, p->heads, p->piece);
 	s = lh_attention_sdpa(g, p->heads);
 	if (g) {
 		s.heads.start = a->sub_start;
@@ -202,57 +199,37 @@ static struct lh_context_keys own_keys(const struct lh_attention_call *a, lh_act
 	return (struct lh_context_keys){ x.k, x.v, a->heads.kv_row };
 }
 
-/* The heads of keys that are seen at a time: all, or some of those of a shared sequence. */
-struct turn {
-	int groups, group;
-	struct lh_context_call exchange; /* of a shared sequence */
-};
-
-static struct turn first_turn(const struct lh_attention_call *a,
-			      const struct lh_attention_scratch *scratch)
+/* Of a shared sequence. */
+static struct lh_context_call exchange_of(const struct lh_attention_call *a,
+					  const struct lh_attention_scratch *scratch)
 {
-	const struct lh_context_scratch *shared = &scratch->context;
-	int heads = a->lighthouse ? a->heads.heads : a->heads.kv_heads;
-	struct turn t = { .groups = 1 };
-	int64_t rows = a->heads.tokens / 2;
+	struct lh_context_call x = { .ops = a->ops, .dev = a->dev, .comm = a->context,
+				     .scratch = &scratch->context,
+				     .rows = a->heads.tokens / 2 };
 
-	if (!a->context)
-		return t;
+	x.width = (int64_t)a->heads.kv_heads * a->heads.head_dim;
 	if (a->lighthouse) {
 		struct lh_lighthouse g = lh_context_geometry(a->lighthouse,
 							     a->context->size);
 
-		rows = lh_lighthouse_selected(&g);
+		x.rows = lh_lighthouse_selected(&g);
+		x.width = sub_row(a);
 	}
-	t.groups = lh_context_groups(heads, a->heads.head_dim, 2 * a->context->size * rows,
-				     shared->size);
-	t.exchange = (struct lh_context_call){
-		.ops = a->ops, .dev = a->dev, .comm = a->context, .scratch = shared,
-		.rows = rows, .width = (int64_t)heads / t.groups * a->heads.head_dim };
-	return t;
-}
-
-/* From keys, or their gradients, of all heads to those of the turn. */
-static struct lh_context_keys in_turn(const struct lh_attention_call *a,
-				      const struct turn *t, struct lh_context_keys all)
-{
-	int64_t first = t->group * t->exchange.width;
-
-	return (struct lh_context_keys){ elements(a, all.k, first),
-					 elements(a, all.v, first), all.row };
+	return x;
 }
 
 /* What queries see: this rank's rows, or those of all ranks. */
 static struct lh_context_keys keys_of(const struct lh_attention_call *a,
 				      const struct lh_attention_saved *saved,
-				      const struct turn *t)
+				      const struct lh_attention_scratch *scratch)
 {
 	struct lh_context_keys own = own_keys(a, saved->qkv, saved->ks, saved->vs);
+	struct lh_context_call x;
 
 	if (!a->context)
 		return own;
-	own = in_turn(a, t, own);
-	return lh_context_gather(&t->exchange, &own);
+	x = exchange_of(a, scratch);
+	return lh_context_gather(&x, &own);
 }
 
 /* ---- forward ----------------------------------------------------------------- */
@@ -286,19 +263,15 @@ static void prepare(const struct lh_attention_call *a, const struct part *p,
 
 static void attend(const struct lh_attention_call *a,
 		   const struct lh_attention_saved *saved,
-		   const struct lh_attention_scratch *scratch, const struct turn *t)
+		   const struct lh_attention_scratch *scratch)
 {
-	struct lh_context_keys keys = keys_of(a, saved, t);
+	struct lh_context_keys keys = keys_of(a, saved, scratch);
 
 	for (int i = 0; i < parts(a); i++) {
 		struct part p = part_of(a, i, saved, scratch);
-		struct lh_sdpa s = sdpa_of(a, &p, t->groups);
-		int64_t head = (int64_t)t->group * s.heads.heads;
-		int64_t first = head * s.heads.head_dim;
+		struct lh_sdpa s = sdpa_of(a, &p);
 
-		a->ops->sdpa(a->dev, &s, elements(a, p.out, first),
-			     p.saved.lse ? p.saved.lse + head * s.heads.tokens : NULL,
-			     elements(a, p.q, first), keys.k, keys.v);
+		a->ops->sdpa(a->dev, &s, p.out, p.saved.lse, p.q, keys.k, keys.v);
 	}
 }
 
@@ -314,8 +287,7 @@ void lh_attention_forward(const struct lh_attention_call *a,
 		/* What the scorer left is of rows that are not normalized. */
 		prepare(a, &p, a->norm ? NULL : scratch->score);
 	}
-	for (struct turn t = first_turn(a, scratch); t.group < t.groups; t.group++)
-		attend(a, saved, scratch, &t);
+	attend(a, saved, scratch);
 	if (a->lighthouse)
 		lh_attention_redo_output(a, saved, scratch);
 }
@@ -431,34 +403,31 @@ static void scatter_bwd(const struct lh_attention_call *a,
 /* Gradients of what `attend` saw: dqs, dks, dvs, or in dqkv. dout: of os, or o. */
 static void attend_bwd(const struct lh_attention_call *a,
 		       const struct lh_attention_saved *saved,
-		       const struct lh_attention_scratch *scratch, const struct turn *t,
-		       lh_act *dqkv, const lh_act *dout)
+		       const struct lh_attention_scratch *scratch, lh_act *dqkv,
+		       const lh_act *dout)
 {
-	lh_act *dq = a->lighthouse ? scratch->dqs : dqkv;
-	struct lh_context_keys keys = keys_of(a, saved, t);
+	struct lh_context_keys keys = keys_of(a, saved, scratch);
 	struct lh_context_keys own = own_keys(a, dqkv, scratch->dks, scratch->dvs), d = own;
+	struct lh_context_call x;
 
 	if (a->context) {
-		own = in_turn(a, t, own);
-		d = lh_context_begin_sum(&t->exchange);
+		x = exchange_of(a, scratch);
+		d = lh_context_begin_sum(&x);
 	}
 	for (int i = 0; i < parts(a); i++) {
 		struct part p = part_of(a, i, saved, scratch);
-		struct lh_sdpa s = sdpa_of(a, &p, t->groups);
-		int64_t row = a->lighthouse ? p.sub : p.row;
-		int64_t head = (int64_t)t->group * s.heads.heads;
-		int64_t first = head * s.heads.head_dim;
+		struct lh_sdpa s = sdpa_of(a, &p);
+		int64_t first = a->lighthouse ? p.sub : p.row;
+		lh_act *dq = a->lighthouse ? scratch->dqs : dqkv;
 
-		a->ops->sdpa_bwd(a->dev, &s, elements(a, dq, row * s.heads.q_row + first), d.k,
-				 d.v, elements(a, dout, row * s.heads.o_row + first),
-				 elements(a, p.q, first), keys.k, keys.v,
-				 elements(a, p.out, first),
-				 p.saved.lse + head * s.heads.tokens);
+		a->ops->sdpa_bwd(a->dev, &s, elements(a, dq, first * s.heads.q_row), d.k, d.v,
+				 elements(a, dout, first * s.heads.o_row), p.q, keys.k,
+				 keys.v, p.out, p.saved.lse);
 		if (a->context)
-			lh_context_add(&t->exchange, p.piece);
+			lh_context_add(&x, p.piece);
 	}
 	if (a->context)
-		lh_context_reduce(&t->exchange, &own);
+		lh_context_reduce(&x, &own);
 }
 
 /* From what attention saw back to packed rows as they were projected. */
@@ -487,8 +456,7 @@ void lh_attention_backward(const struct lh_attention_call *a,
 {
 	if (a->lighthouse)
 		scatter_bwd(a, saved, scratch, dout);
-	for (struct turn t = first_turn(a, scratch); t.group < t.groups; t.group++)
-		attend_bwd(a, saved, scratch, &t, dqkv, a->lighthouse ? scratch->dos : dout);
+	attend_bwd(a, saved, scratch, dqkv, a->lighthouse ? scratch->dos : dout);
 	for (int i = 0; i < parts(a); i++) {
 		struct part p = part_of(a, i, saved, scratch);
 

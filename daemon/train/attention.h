@@ -62,10 +62,9 @@ struct lh_attention_call {
 /* The SDPA of one layer: of the rows themselves, or (g) of the sub-sequence,
  * contiguous (B,S,H,D), every head with K, V of its own; it as one document. */
 struct lh_sdpa lh_attention_sdpa(const struct lh_lighthouse *g, struct lh_heads heads);
-/* The same of a piece, g and heads its own: it sees the pieces before, too. Of one of
- * `groups` of its heads. */
+/* The same of a piece, g and heads its own: it sees the pieces before, too. */
 struct lh_sdpa lh_attention_piece_sdpa(const struct lh_lighthouse *g, struct lh_heads heads,
-				       int piece, int groups);
+				       int piece);
 
 /* saved->o <- attention of saved->qkv. lse, when it is not NULL, os, qs, ks, vs
  * and index are what backward needs. */

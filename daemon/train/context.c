@@ -84,16 +84,6 @@ void lh_context_collect_index(const struct lh_comm *c, const struct lh_lighthous
 
 /* ---- in the midst of a layer -------------------------------------------------- */
 
-int lh_context_groups(int heads, int head_dim, int64_t rows, int64_t size)
-{
-	int groups = 1;
-
-	while (groups < heads && (heads % groups ||
-				  2 * rows * (heads / groups) * head_dim > size))
-		groups++;
-	return groups;
-}
-
 static lh_act *elements(const struct lh_context_call *x, lh_act *base, int64_t n)
 {
 	return (char *)base + (int64_t)lh_dtype_bytes(x->ops->sizes->act_type) * n;

@@ -48,10 +48,9 @@ struct lh_context_keys {
 	int64_t row;
 };
 
-/* M rows: T of full attention, S of Lighthouse. `width`: of the heads that are exchanged at
- * a time, of G, or H. Dead when a call of attention.h returns. */
+/* M rows: T of full attention, S of Lighthouse; `width` is G*D, or H*D. Dead when a call
+ * of attention.h returns. */
 struct lh_context_scratch {
-	int64_t size;        /* elements of kv: M * 2 width is no more */
 	lh_act *kv;          /* (M, 2 width) of all pieces, in their order */
 	lh_act *spare;       /* (M/(2W), 2 width) */
 	lh_act *dkv;         /* (M, 2 width) what a piece wants of those before, and of itself */
@@ -60,17 +59,13 @@ struct lh_context_scratch {
 	float *dhalo;        /* (2W,L-1,H,D) */
 };
 
-/* Groups in which so many heads are exchanged, all as large: as few as have M * 2 width of
- * `size` elements at most, or one a head. `rows` is M. */
-int lh_context_groups(int heads, int head_dim, int64_t rows, int64_t size);
-
 struct lh_context_call {
 	const struct lh_ops *ops;
 	struct lh_dev *dev;
 	const struct lh_comm *comm;
 	const struct lh_context_scratch *scratch;
 	int64_t rows;        /* of a piece: M/(2W) */
-	int64_t width;       /* of the heads of this group */
+	int64_t width;
 };
 
 /* scratch->kv <- own (2 pieces) of every rank. Its rows, those of pieces 0 .. p, are what

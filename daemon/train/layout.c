@@ -20,11 +20,6 @@ void lh_attention_mode_of(struct lh_attention_mode *mode, const struct lh_job *j
 		mode->dense[p->dense_layers[i]] = true;
 }
 
-/* Of keys and values at a time; with gradients and sums it is four times as much. More would
- * make nothing faster: it is all of a layer of 131,072 tokens and 8 heads of 128 in bf16, or
- * a head of a million. */
-enum { EXCHANGED_BYTES = 1 << 29 };
-
 enum purpose { KEPT, SCRATCH, LOSS, PURPOSES };
 
 struct walk {
@@ -176,37 +171,18 @@ static int64_t halo_elements(const struct walk *w)
 	       c->head_dim;
 }
 
-/* Groups of heads in which keys and values of one layer are exchanged. */
-static int groups_of(const struct lh_layout *l, const struct lh_lighthouse *g)
-{
-	const struct lh_job_model *c = l->model;
-
-	return lh_context_groups(g ? c->heads : c->kv_heads, c->head_dim,
-				 g ? lh_lighthouse_selected(g) : l->T,
-				 EXCHANGED_BYTES / (int64_t)lh_dtype_bytes(l->sizes->act_type));
-}
-
-/* Elements of them at a time. */
-static int64_t exchanged(const struct lh_layout *l, const struct lh_lighthouse *g)
-{
-	const struct lh_job_model *c = l->model;
-	int64_t rows = g ? lh_lighthouse_selected(g) : l->T;
-
-	return 2 * rows * (g ? c->heads : c->kv_heads) / groups_of(l, g) * c->head_dim;
-}
-
 /* Keys and values of all pieces, of the layers that have most of them. */
 static void place_context(struct walk *w, struct lh_context_scratch *s)
 {
+	const struct lh_job_model *c = w->l->model;
 	int64_t n = 0, halo = has(w->l, true) ? halo_elements(w) : 0;
 
 	if (w->ranks == 1)
 		return;
 	if (has(w->l, false))
-		n = exchanged(w->l, NULL);
+		n = 2 * w->l->T * c->kv_heads * c->head_dim;
 	if (has(w->l, true))
-		n = max(n, exchanged(w->l, &w->l->mode->geometry));
-	s->size = n;
+		n = max(n, 2 * w->ranks * w->S * c->heads * c->head_dim);
 	s->kv = take(w, SCRATCH, n * w->e);
 	s->spare = take(w, SCRATCH, n / (2 * w->ranks) * w->e);
 	s->halo = take(w, SCRATCH, halo * w->e);
@@ -340,8 +316,7 @@ struct lh_sdpa lh_layout_sdpa(const struct lh_layout *l, int B, const struct lh_
 
 	if (g)
 		piece = lh_context_geometry(g, ranks);
-	return ranks > 1 ? lh_attention_piece_sdpa(g ? &piece : NULL, h, 2 * ranks - 1,
-						   groups_of(l, g)) :
+	return ranks > 1 ? lh_attention_piece_sdpa(g ? &piece : NULL, h, 2 * ranks - 1) :
 			   lh_attention_sdpa(g, h);
 }
 

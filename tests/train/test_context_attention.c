@@ -23,7 +23,6 @@ struct kind {
 	int64_t tokens;
 	bool lighthouse, norm;
 	bool blocks; /* pieces are whole ones */
-	int groups;  /* of heads that are exchanged at a time, if there are as many */
 };
 
 /* One rank's attention. */
@@ -206,7 +205,6 @@ static void check(const struct lh_comm *c, struct kind k)
 	}
 	open_side(&one, NULL, &mode, k);
 	open_side(&all, c, &mode, k);
-	all.acts.attention.context.size /= k.groups;
 	run(&one, qkv, dout);
 	run(&all, qkv, dout);
 	if (k.lighthouse)
@@ -223,10 +221,9 @@ static void check(const struct lh_comm *c, struct kind k)
 /* 2,048 tokens: pieces and their choice are of 128 rows, or a multiple. */
 static void check_all(const struct lh_comm *c)
 {
-	for (int i = 0; i < 24; i++)
+	for (int i = 0; i < 8; i++)
 		check(c, (struct kind){ .tokens = i & 1 ? 2048 : 96, .blocks = i & 1,
-					.lighthouse = i & 2, .norm = i & 4,
-					.groups = 1 << i / 8 });
+					.lighthouse = i & 2, .norm = i & 4 });
 }
 
 static const struct ranks_case cases[] = { { "all", check_all } };
@@ -238,21 +235,10 @@ static void ranks_that_share_a_sequence_attend_as_one(void **state)
 	ranks_run(4, "all");
 }
 
-static void heads_go_in_as_few_groups_as_fit(void **state)
-{
-	(void)state;
-	assert_int_equal(lh_context_groups(8, 128, 1000, 2 * 1000 * 8 * 128), 1);
-	assert_int_equal(lh_context_groups(8, 128, 1000, 2 * 1000 * 8 * 128 - 1), 2);
-	assert_int_equal(lh_context_groups(8, 128, 1000, 2 * 1000 * 3 * 128), 4);
-	assert_int_equal(lh_context_groups(6, 128, 1000, 2 * 1000 * 2 * 128 - 1), 6);
-	assert_int_equal(lh_context_groups(6, 128, 1000, 1), 6);
-}
-
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ranks_that_share_a_sequence_attend_as_one),
-		cmocka_unit_test(heads_go_in_as_few_groups_as_fit),
 	};
 
 	if (argc > 1)

@@ -183,32 +183,6 @@ static void what_must_live_is_apart(void **state)
 	}
 }
 
-/* A million tokens, and half of what two devices hand each other: no more than 512 MiB of
- * keys and values at a time, which is one of 8 heads; all of the choice, which is shorter. */
-static void long_sequences_are_exchanged_a_few_heads_at_a_time(void **state)
-{
-	struct lh_job_model wide = { .vocab = 300, .dim = 1024, .layers = 5, .heads = 8,
-				     .kv_heads = 8, .head_dim = 128, .ffn_dim = 72 };
-	struct lh_attention_mode mode = mode_of(true);
-	struct lh_layout l = { .model = &wide, .sizes = &lh_sizes_cuda, .B = 1,
-			       .T = 1 << 20, .mode = &mode, .train = true, .context = 2 };
-	static struct lh_acts a;
-	struct lh_sdpa s;
-
-	(void)state;
-	mode.geometry = (struct lh_lighthouse){ .tokens = 1 << 20, .levels = 3, .pool = 4,
-						.topk = 8192, .tile = 128 };
-	lh_layout_place(&l, (void *)(uintptr_t)0x100000, &a);
-	assert_int_equal(a.attention.context.size * 2, 1 << 29);
-	s = lh_layout_sdpa(&l, 1, NULL);
-	assert_int_equal(s.heads.heads, 1);
-	assert_int_equal(s.heads.kv_row, 2 * 128);
-	assert_int_equal(s.heads.q_row, 3 * 1024);
-	s = lh_layout_sdpa(&l, 1, &mode.geometry);
-	assert_int_equal(s.heads.heads, 8);
-	assert_int_equal(s.heads.kv_row, 2 * 1024);
-}
-
 /* What lies before the first layer stays where it is from mode to mode. */
 static void fixed_tensors_stay(void **state)
 {
@@ -327,7 +301,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_must_live_is_apart),
-		cmocka_unit_test(long_sequences_are_exchanged_a_few_heads_at_a_time),
 		cmocka_unit_test(fixed_tensors_stay),
 		cmocka_unit_test(ranks_divide_the_state),
 		cmocka_unit_test(auto_takes_the_least_that_fits),
