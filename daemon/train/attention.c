@@ -168,7 +168,7 @@ struct lh_sdpa lh_attention_piece_sdpa(const struct lh_lighthouse *g, struct lh_
 	struct lh_sdpa s = lh_attention_sdpa(g, heads);
 
 	s.kv_tokens = (piece + 1) * s.heads.tokens;
-	s.heads.kv_row = (int64_t)2 * s.heads.kv_heads * s.heads.head_dim;
+	s.heads.kv_row = (int64_t)s.heads.kv_heads * s.heads.head_dim;
 	return s;
 }
 
@@ -410,21 +410,19 @@ static void attend_bwd(const struct lh_attention_call *a,
 	struct lh_context_keys own = own_keys(a, dqkv, scratch->dks, scratch->dvs), d = own;
 	struct lh_context_call x;
 
-	if (a->context) {
+	if (a->context)
 		x = exchange_of(a, scratch);
-		d = lh_context_begin_sum(&x);
-	}
 	for (int i = 0; i < parts(a); i++) {
 		struct part p = part_of(a, i, saved, scratch);
 		struct lh_sdpa s = sdpa_of(a, &p);
 		int64_t first = a->lighthouse ? p.sub : p.row;
 		lh_act *dq = a->lighthouse ? scratch->dqs : dqkv;
 
+		if (a->context)
+			d = lh_context_grads(&x, i);
 		a->ops->sdpa_bwd(a->dev, &s, elements(a, dq, first * s.heads.q_row), d.k, d.v,
 				 elements(a, dout, first * s.heads.o_row), p.q, keys.k,
 				 keys.v, p.out, p.saved.lse);
-		if (a->context)
-			lh_context_add(&x, p.piece);
 	}
 	if (a->context)
 		lh_context_reduce(&x, &own);

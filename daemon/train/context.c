@@ -89,102 +89,130 @@ static lh_act *elements(const struct lh_context_call *x, lh_act *base, int64_t n
 	return (char *)base + (int64_t)lh_dtype_bytes(x->ops->sizes->act_type) * n;
 }
 
-/* Elements of a piece's rows, of keys and values. */
+/* Elements of a piece's rows, of keys or of values. */
 static int64_t piece_size(const struct lh_context_call *x)
 {
-	return x->rows * 2 * x->width;
+	return x->rows * x->width;
 }
 
-static struct lh_context_keys side_by_side(const struct lh_context_call *x, lh_act *base)
+/* One after the other, of so many pieces. */
+static struct lh_context_keys keys_of(const struct lh_context_call *x, lh_act *base,
+				      int64_t count)
 {
-	return (struct lh_context_keys){ base, elements(x, base, x->width), 2 * x->width };
+	return (struct lh_context_keys){ base, elements(x, base, count * piece_size(x)),
+					 x->width };
 }
 
-static void copy(const struct lh_context_call *x, lh_act *to, int64_t to_row,
-		 const lh_act *from, int64_t from_row)
+static void copy(const struct lh_context_call *x, lh_act *to, const lh_act *from,
+		 int64_t from_row)
 {
-	x->ops->copy_rows(x->dev, x->rows, x->width, to, to_row, from, from_row);
+	x->ops->copy_rows(x->dev, x->rows, x->width, to, x->width, from, from_row);
 }
 
-/* Half of all pieces, the i-th of every rank, from own rows: they come in the order of
- * ranks. */
-static void gather_half(const struct lh_context_call *x, int i,
-			const struct lh_context_keys *own)
+/* The i-th piece of every rank, in the order of ranks, from this one's rows. */
+static void gather_half(const struct lh_context_call *x, int i, lh_act *half, lh_act *own,
+			int64_t own_row)
 {
 	int W = x->comm->size;
-	lh_act *half = elements(x, x->scratch->kv, i * W * piece_size(x));
 	lh_act *place = elements(x, half, x->comm->rank * piece_size(x));
-	struct lh_context_keys to = side_by_side(x, place);
-	int64_t *at = lh_calloc((size_t)W + 1, sizeof(*at)), first = i * x->rows * own->row;
+	int64_t *at = lh_calloc((size_t)W + 1, sizeof(*at));
 
 	for (int r = 0; r <= W; r++)
 		at[r] = r * piece_size(x) *
 			(int64_t)lh_dtype_bytes(x->ops->sizes->act_type);
-	copy(x, to.k, to.row, elements(x, own->k, first), own->row);
-	copy(x, to.v, to.row, elements(x, own->v, first), own->row);
+	copy(x, place, elements(x, own, i * x->rows * own_row), own_row);
 	lh_comm_gather(x->comm, "keys and values", half, at, place);
 	free(at);
 }
 
-/* Pieces a and b change places. */
-static void swap(const struct lh_context_call *x, int a, int b)
+static void swap(const struct lh_context_call *x, lh_act *p, lh_act *q)
 {
-	lh_act *p = elements(x, x->scratch->kv, a * piece_size(x));
-	lh_act *q = elements(x, x->scratch->kv, b * piece_size(x));
-	lh_act *spare = x->scratch->spare;
-	int64_t row = 2 * x->width;
+	copy(x, x->scratch->spare, p, x->width);
+	copy(x, p, q, x->width);
+	copy(x, q, x->scratch->spare, x->width);
+}
 
-	x->ops->copy_rows(x->dev, x->rows, row, spare, row, p, row);
-	x->ops->copy_rows(x->dev, x->rows, row, p, row, q, row);
-	x->ops->copy_rows(x->dev, x->rows, row, q, row, spare, row);
+/* all <- the rows of every rank, in the order of pieces. */
+static void gather(const struct lh_context_call *x, lh_act *all, lh_act *own, int64_t own_row)
+{
+	int W = x->comm->size;
+
+	gather_half(x, 0, all, own, own_row);
+	gather_half(x, 1, elements(x, all, W * piece_size(x)), own, own_row);
+	/* Second pieces are the later the earlier their rank. */
+	for (int i = 0; i < W / 2; i++)
+		swap(x, elements(x, all, (W + i) * piece_size(x)),
+		     elements(x, all, (2 * W - 1 - i) * piece_size(x)));
 }
 
 struct lh_context_keys lh_context_gather(const struct lh_context_call *x,
 					 const struct lh_context_keys *own)
 {
+	struct lh_context_keys all = keys_of(x, x->scratch->kv, pieces(x->comm->size));
+
+	gather(x, all.k, own->k, own->row);
+	gather(x, all.v, own->v, own->row);
+	return all;
+}
+
+/* Of all gradients of keys, or of values: what piece i sees begins behind what piece 0 does. */
+static int64_t grads_at(const struct lh_context_call *x, int i)
+{
+	return i ? (x->comm->rank + 1) * piece_size(x) : 0;
+}
+
+/* Together both see all pieces, and one more. */
+static struct lh_context_keys all_grads(const struct lh_context_call *x)
+{
+	return keys_of(x, x->scratch->dkv, pieces(x->comm->size) + 1);
+}
+
+struct lh_context_keys lh_context_grads(const struct lh_context_call *x, int i)
+{
+	struct lh_context_keys d = all_grads(x);
+
+	d.k = elements(x, d.k, grads_at(x, i));
+	d.v = elements(x, d.v, grads_at(x, i));
+	return d;
+}
+
+/* sum <- those of both pieces, rank by rank. */
+static void add_up(const struct lh_context_call *x, lh_act *grads)
+{
 	int W = x->comm->size;
+	float *sum = x->scratch->sum;
 
-	gather_half(x, 0, own);
-	gather_half(x, 1, own);
-	/* Second pieces are the later the earlier their rank. */
-	for (int i = 0; i < W / 2; i++)
-		swap(x, W + i, 2 * W - 1 - i);
-	return side_by_side(x, x->scratch->kv);
+	x->ops->zero(x->dev, sum, (size_t)(pieces(W) * piece_size(x)) * sizeof(*sum));
+	for (int i = 0; i < 2; i++)
+		for (int p = 0; p <= lh_context_piece(W, x->comm->rank, i); p++)
+			x->ops->add_rows(x->dev, x->rows, x->width,
+					 sum + lh_context_place(W, p) * piece_size(x), x->width,
+					 elements(x, grads, grads_at(x, i) + p * piece_size(x)),
+					 x->width);
 }
 
-struct lh_context_keys lh_context_begin_sum(const struct lh_context_call *x)
-{
-	int64_t n = 2 * x->comm->size * piece_size(x);
-
-	x->ops->zero(x->dev, x->scratch->sum, (size_t)n * sizeof(float));
-	return side_by_side(x, x->scratch->dkv);
-}
-
-void lh_context_add(const struct lh_context_call *x, int piece)
-{
-	int64_t row = 2 * x->width;
-
-	for (int p = 0; p <= piece; p++)
-		x->ops->add_rows(x->dev, x->rows, row,
-				 x->scratch->sum +
-					 lh_context_place(x->comm->size, p) * piece_size(x),
-				 row, elements(x, x->scratch->dkv, p * piece_size(x)), row);
-}
-
-void lh_context_reduce(const struct lh_context_call *x, const struct lh_context_keys *own)
+/* own <- what all ranks have of these. */
+static void reduce(const struct lh_context_call *x, lh_act *own, int64_t own_row, lh_act *grads)
 {
 	int W = x->comm->size;
-	int64_t *at = lh_calloc((size_t)W + 1, sizeof(*at)), row = 2 * x->width;
+	int64_t *at = lh_calloc((size_t)W + 1, sizeof(*at));
 	float *sum = x->scratch->sum + x->comm->rank * 2 * piece_size(x);
 
 	for (int r = 0; r <= W; r++)
 		at[r] = r * 2 * piece_size(x);
+	add_up(x, grads);
 	lh_comm_reduce_scatter(x->comm, "gradients of keys and values", x->scratch->sum, at,
 			       sum, false);
-	x->ops->round_rows(x->dev, 2 * x->rows, x->width, own->k, own->row, sum, row);
-	x->ops->round_rows(x->dev, 2 * x->rows, x->width, own->v, own->row, sum + x->width,
-			   row);
+	x->ops->round_rows(x->dev, 2 * x->rows, x->width, own, own_row, sum, x->width);
 	free(at);
+}
+
+void lh_context_reduce(const struct lh_context_call *x, const struct lh_context_keys *own)
+{
+	struct lh_context_keys d = all_grads(x);
+
+	reduce(x, own->k, own->row, d.k);
+	reduce(x, own->v, own->row, d.v);
 }
 
 void lh_context_share_halo(const struct lh_comm *c, void *all, int64_t bytes)

@@ -51,12 +51,12 @@ struct lh_context_keys {
 /* M rows: T of full attention, S of Lighthouse; `width` is G*D, or H*D. Dead when a call
  * of attention.h returns. */
 struct lh_context_scratch {
-	lh_act *kv;          /* (M, 2 width) of all pieces, in their order */
-	lh_act *spare;       /* (M/(2W), 2 width) */
-	lh_act *dkv;         /* (M, 2 width) what a piece wants of those before, and of itself */
-	float *sum;          /* (M, 2 width) of both pieces, rank by rank */
-	lh_act *halo;        /* (2W,L-1,H,D) rank by rank */
-	float *dhalo;        /* (2W,L-1,H,D) */
+	lh_act *kv;    /* (2,M,width) keys of all pieces, in their order; their values */
+	lh_act *dkv;   /* (2,M+M/(2W),width) what both pieces want of what they see */
+	lh_act *spare; /* (M/(2W),width), in the place of dkv where that is */
+	float *sum;    /* (M,width), rank by rank, in the place of kv */
+	lh_act *halo;  /* (2W,L-1,H,D), rank by rank */
+	float *dhalo;  /* (2W,L-1,H,D) */
 };
 
 struct lh_context_call {
@@ -72,10 +72,9 @@ struct lh_context_call {
  * queries of piece p see. */
 struct lh_context_keys lh_context_gather(const struct lh_context_call *x,
 					 const struct lh_context_keys *own);
-/* For gradients of what was gathered: to be begun; of each piece put into what this gives,
- * and added; and then reduced, own (2 pieces) <- the sum over ranks. */
-struct lh_context_keys lh_context_begin_sum(const struct lh_context_call *x);
-void lh_context_add(const struct lh_context_call *x, int piece);
+/* Where gradients of what was gathered go: of what this rank's piece i, 0 or 1, sees of it. */
+struct lh_context_keys lh_context_grads(const struct lh_context_call *x, int i);
+/* own (2 pieces) <- the sum of these over pieces and ranks. What was gathered is lost. */
 void lh_context_reduce(const struct lh_context_call *x, const struct lh_context_keys *own);
 
 /* all: of every piece `bytes`, rank by rank, this rank's at their place <- every rank's. */

@@ -175,21 +175,24 @@ static int64_t halo_elements(const struct walk *w)
 static void place_context(struct walk *w, struct lh_context_scratch *s)
 {
 	const struct lh_job_model *c = w->l->model;
-	int64_t n = 0, halo = has(w->l, true) ? halo_elements(w) : 0;
+	int64_t n = 0, halo = has(w->l, true) ? halo_elements(w) : 0, piece;
 
 	if (w->ranks == 1)
 		return;
 	if (has(w->l, false))
-		n = 2 * w->l->T * c->kv_heads * c->head_dim;
+		n = w->l->T * c->kv_heads * c->head_dim;
 	if (has(w->l, true))
-		n = max(n, 2 * w->ranks * w->S * c->heads * c->head_dim);
-	s->kv = take(w, SCRATCH, n * w->e);
-	s->spare = take(w, SCRATCH, n / (2 * w->ranks) * w->e);
+		n = max(n, w->ranks * w->S * c->heads * c->head_dim);
+	piece = n / (2 * w->ranks);
+	s->kv = take(w, SCRATCH, 2 * n * w->e);
 	s->halo = take(w, SCRATCH, halo * w->e);
-	if (!w->l->train)
+	if (!w->l->train) {
+		s->spare = take(w, SCRATCH, piece * w->e);
 		return;
-	s->dkv = take(w, SCRATCH, n * w->e);
-	s->sum = take(w, SCRATCH, n * 4);
+	}
+	/* A gather is over before there are gradients; they are before their sum. */
+	s->spare = s->dkv = take(w, SCRATCH, 2 * (n + piece) * w->e);
+	s->sum = s->kv;
 	s->dhalo = take(w, SCRATCH, halo * 4);
 }
 

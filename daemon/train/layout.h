@@ -15,7 +15,7 @@
  *                                                    result and its choice
  *
  * Of a sequence that several ranks share each has its part of all that, and keys and values
- * of all for the layer that it is at: scratch, of which backward has four times as much.
+ * of all for the layer that it is at: scratch, of which backward has twice as much.
  *
  * Attention itself is never computed twice. What is computed again goes where
  * the same layer's gradients go later: scratch costs nothing more.

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "train/estimate.h"
 #include "train/layout.h"
 
 enum { T = 256, B = 2, REGIONS = 256 };
@@ -109,15 +110,15 @@ static void scratch_of(const struct lh_acts *a, int64_t e, const struct lh_light
 /* Of a sequence that `ranks` share; every mode has layers that attend in full. */
 static void context_of(const struct lh_context_scratch *s, int64_t e, bool light, int ranks)
 {
-	int64_t n = 2 * T * config.kv_heads * config.head_dim;
-	int64_t sub = 2 * ranks * S * config.heads * config.head_dim;
+	int64_t n = T * config.kv_heads * config.head_dim;
+	int64_t sub = ranks * S * config.heads * config.head_dim;
 	int64_t halo = 2 * ranks * 2 * config.heads * config.head_dim;
 
 	n = n > sub ? n : sub;
-	live("kv", -1, s->kv, n * e);
-	live("spare", -1, s->spare, n / (2 * ranks) * e);
-	live("dkv", -1, s->dkv, n * e);
-	live("sum", -1, s->sum, n * 4);
+	live("kv", -1, s->kv, 2 * n * e);
+	live("dkv", -1, s->dkv, 2 * (n + n / (2 * ranks)) * e);
+	assert_ptr_equal(s->spare, s->dkv);
+	assert_ptr_equal(s->sum, s->kv);
 	if (!light)
 		return;
 	live("halo", -1, s->halo, halo * e);
@@ -297,6 +298,42 @@ static void what_does_not_fit_may_be_divided(void **state)
 	}
 }
 
+/* 530 M parameters: 30 layers of width 1024. */
+static struct lh_layout_bytes bytes_of_a_million(struct lh_attention_mode *mode)
+{
+	static const struct lh_job_model model = {
+		.vocab = 128256, .dim = 1024, .layers = 30, .heads = 8, .kv_heads = 8,
+		.head_dim = 128, .ffn_dim = 1536 };
+	int64_t memory = lh_chip_usable_bytes(lh_chip_find("h100")->memory_bytes);
+	struct lh_layout l = { .model = &model, .sizes = &lh_sizes_cuda, .B = 1,
+			       .T = 1 << 20, .train = true, .ranks = 2, .context = 2 };
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_layout_bytes bytes;
+
+	if (lh_layout_choose(&l, mode, memory, &err))
+		fail_msg("%s", err.text);
+	lh_layout_measure(&l, &bytes);
+	return bytes;
+}
+
+/* Of 80 GB each; what the allocator and NCCL take besides is left. */
+static void two_gpus_hold_a_million_tokens(void **state)
+{
+	struct lh_attention_mode some = { .recompute = LH_RECOMPUTE_AUTO,
+					  .attention = LH_ATTENTION_LIGHTHOUSE }, none;
+	int64_t most = (int64_t)77 << 30;
+
+	(void)state;
+	some.geometry = (struct lh_lighthouse){ .tokens = 1 << 20, .levels = 3, .pool = 4,
+						.topk = 8192, .tile = 128 };
+	none = some;
+	none.geometry.levels = 4;
+	none.geometry.topk = 4096;
+	some.dense[0] = some.dense[1] = some.dense[28] = some.dense[29] = true;
+	assert_true(bytes_of_a_million(&some).total < most);
+	assert_true(bytes_of_a_million(&none).total < most);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -305,6 +342,7 @@ int main(void)
 		cmocka_unit_test(ranks_divide_the_state),
 		cmocka_unit_test(auto_takes_the_least_that_fits),
 		cmocka_unit_test(what_does_not_fit_may_be_divided),
+		cmocka_unit_test(two_gpus_hold_a_million_tokens),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
