@@ -1,9 +1,9 @@
-/* ranks_model.cu: losses, gradients and weights of two ranks against one that has the whole
- * batch.
+/* ranks_model.cu: losses and gradients of two ranks against one that has the whole batch.
  *
  *   mpiexec.hydra -n 2 ranks_model [--cpu] f32|bf16
  *
- * Each rank has both, the latter three times: with moments, gradients and weights divided.
+ * Each rank has both, the latter several times: with a sequence a rank, and moments,
+ * gradients or weights divided; and with sequences that two and two of them share.
  * Every step begins from the state of the one that is alone on rank 0: what differs is the
  * order of a few sums. Float32 has a bar; of bf16 the bar is how far
  * runs of one GPU lie apart that divide the batch into other micro-batches. */
@@ -15,24 +15,53 @@ extern "C" {
 #include "train/rng.h"
 }
 
-enum { S = 4, V = 4099, STEPS = 8, DIVISIONS = LH_DIVIDE_WEIGHTS + 1 };
+enum { S = 4, V = 4099, STEPS = 8, CPU_STEPS = 3 };
 static const double F32_BAR = 1e-5, SPREADS = 1.5 /* they are samples themselves */,
 		    LEAST_BAR = 1e-6;
+
+/* How ranks divide the work. */
+struct kind {
+	int context; /* so many share a sequence */
+	enum lh_divide divide;
+	enum lh_recompute recompute;
+};
+
+static const struct kind kinds[] = {
+	{ 1, LH_DIVIDE_MOMENTS, LH_RECOMPUTE_NONE },
+	{ 1, LH_DIVIDE_GRADIENTS, LH_RECOMPUTE_NONE },
+	{ 1, LH_DIVIDE_WEIGHTS, LH_RECOMPUTE_NONE },
+	{ 2, LH_DIVIDE_MOMENTS, LH_RECOMPUTE_NONE },
+	{ 2, LH_DIVIDE_GRADIENTS, LH_RECOMPUTE_CHEAP },
+	{ 2, LH_DIVIDE_WEIGHTS, LH_RECOMPUTE_MLP },
+	{ 2, LH_DIVIDE_WEIGHTS, LH_RECOMPUTE_LAYER },
+};
+enum { KINDS = sizeof(kinds) / sizeof(kinds[0]), CONTEXT = 2 };
 
 struct result {
 	float loss, norm;
 	std::vector<float> grad; /* of this rank's shard */
 };
 
+/* A model, and how it goes through its part of the batch. */
+struct twin {
+	struct lh_model *m;
+	struct lh_attention_mode mode;
+	int from, count, micro;
+};
+
 struct twins {
 	struct ranks r;
+	struct lh_comm context; /* those that share a sequence with this one */
+	int steps;
 	int64_t T, n, first, count; /* parameters of all, and of the shard */
 	struct lh_attention_mode mode;
-	struct lh_model *alone, *shared[DIVISIONS];
+	struct lh_model *alone;
+	struct twin twin[KINDS];
 	std::vector<int32_t> tokens, targets; /* (S, T) */
 };
 
-static struct lh_model *model_of(struct twins *w, const struct lh_division *division)
+static struct lh_model *model_of(struct twins *w, const struct lh_division *division, int B,
+				 const struct lh_attention_mode *mode)
 {
 	struct lh_job_model shape = { };
 	struct lh_err err = LH_ERR_INIT;
@@ -41,10 +70,26 @@ static struct lh_model *model_of(struct twins *w, const struct lh_division *divi
 	shape.vocab = V, shape.dim = 256, shape.layers = 3;
 	shape.heads = 4, shape.kv_heads = 2, shape.head_dim = 64, shape.ffn_dim = 512;
 	shape.rope_theta = 10000, shape.norm_eps = 1e-5, shape.init_std = 0.05;
-	if (lh_model_new(&m, w->r.ops, w->r.dev, division, &shape, S, w->T, &w->mode, 1, &err))
+	if (lh_model_new(&m, w->r.ops, w->r.dev, division, &shape, B, w->T, mode, 1, &err))
 		ranks_die(&err);
 	lh_model_init(m, 3);
 	return m;
+}
+
+static void open_twin(struct twins *w, struct twin *t, struct kind k)
+{
+	struct lh_division division = { };
+	int groups = w->r.comm.size / k.context;
+
+	division.comm = w->r.comm, division.divide = k.divide;
+	if (k.context > 1)
+		division.context = w->context;
+	t->mode = w->mode;
+	t->mode.recompute = k.recompute;
+	t->count = S / groups;
+	t->from = w->r.comm.rank / k.context * t->count;
+	t->micro = k.context > 1 ? 1 : t->count;
+	t->m = model_of(w, &division, t->micro, &t->mode);
 }
 
 static void open_twins(struct twins *w, bool lighthouse)
@@ -58,17 +103,14 @@ static void open_twins(struct twins *w, bool lighthouse)
 		w->mode.attention = LH_ATTENTION_LIGHTHOUSE;
 		w->mode.geometry.tokens = w->T;
 		w->mode.geometry.levels = 3, w->mode.geometry.pool = 4;
-		w->mode.geometry.topk = w->T / 16, w->mode.geometry.tile = 16;
+		/* Pieces of a shared sequence are whole tiles. */
+		w->mode.geometry.topk = w->T / 16, w->mode.geometry.tile = 8;
 		w->mode.geometry.dilation = 4;
 		w->mode.dense[0] = true;
 	}
-	w->alone = model_of(w, NULL);
-	for (int i = 0; i < DIVISIONS; i++) {
-		struct lh_division division = { };
-
-		division.comm = *c, division.divide = (enum lh_divide)i;
-		w->shared[i] = model_of(w, &division);
-	}
+	w->alone = model_of(w, NULL, S, &w->mode);
+	for (int i = 0; i < KINDS; i++)
+		open_twin(w, &w->twin[i], kinds[i]);
 	w->n = lh_model_param_count(w->alone);
 	shard = lh_layout_shard(w->n, c->size);
 	w->first = std::min(shard * c->rank, w->n);
@@ -78,8 +120,8 @@ static void open_twins(struct twins *w, bool lighthouse)
 static void close_twins(struct twins *w)
 {
 	lh_model_free(w->alone);
-	for (struct lh_model *m : w->shared)
-		lh_model_free(m);
+	for (struct twin &t : w->twin)
+		lh_model_free(t.m);
 }
 
 /* Walks through the vocabulary, which can be learnt. */
@@ -110,31 +152,40 @@ static void start_alike(struct twins *w)
 			ranks_die(&err);
 		lh_comm_share(&w->r.comm, "the state", x.data(), x.size() * sizeof(float));
 		lh_model_write(w->alone, which, 0, w->n, x.data());
-		for (struct lh_model *m : w->shared)
-			lh_model_write(m, which, 0, w->n, x.data());
+		for (struct twin &t : w->twin)
+			lh_model_write(t.m, which, 0, w->n, x.data());
 	}
 	lh_model_weights_changed(w->alone);
-	for (struct lh_model *m : w->shared)
-		lh_model_weights_changed(m);
+	for (struct twin &t : w->twin)
+		lh_model_weights_changed(t.m);
 }
 
-/* Sequences from, from + 1, ... of the batch, so many at once. */
-static struct result run(struct twins *w, struct lh_model *m, int from, int count, int micro)
+static struct result run(struct twins *w, const struct twin *t)
 {
 	struct lh_err err = LH_ERR_INIT;
 	struct result r;
 
-	lh_model_zero_grad(m);
-	for (int i = from; i < from + count; i += micro)
-		lh_model_forward_backward(m, &w->mode, micro, &w->tokens[(size_t)(i * w->T)],
+	lh_model_zero_grad(t->m);
+	for (int i = t->from; i < t->from + t->count; i += t->micro)
+		lh_model_forward_backward(t->m, &t->mode, t->micro,
+					  &w->tokens[(size_t)(i * w->T)],
 					  &w->targets[(size_t)(i * w->T)], NULL,
 					  1.0f / (float)(S * w->T));
-	if (lh_model_measure(m, &r.loss, &r.norm, &err))
+	if (lh_model_measure(t->m, &r.loss, &r.norm, &err))
 		ranks_die(&err);
 	r.grad.resize((size_t)w->count);
-	if (w->count && lh_model_read(m, LH_STATE_GRAD, w->first, w->count, r.grad.data(), &err))
+	if (w->count &&
+	    lh_model_read(t->m, LH_STATE_GRAD, w->first, w->count, r.grad.data(), &err))
 		ranks_die(&err);
 	return r;
+}
+
+/* The model that is alone, so many sequences at once. */
+static struct result run_alone(struct twins *w, int micro)
+{
+	struct twin t = { w->alone, w->mode, 0, S, micro };
+
+	return run(w, &t);
 }
 
 static void apply(struct lh_model *m, int step)
@@ -170,12 +221,13 @@ static void compare(struct twins *w, struct apart *most, const struct result &x,
 	most->grad = std::max(most->grad, ranks_most(&w->r, distance(x.grad, y.grad)));
 }
 
-static bool report(struct twins *w, const char *of, const struct apart *ranks,
+static bool report(struct twins *w, const char *mode, bool shared, const struct apart *ranks,
 		   const struct apart *bar)
 {
-	char what[80];
+	char of[60], what[100];
 	bool good = true;
 
+	snprintf(of, sizeof(of), "%s%s", mode, shared ? ", shared sequences" : "");
 	snprintf(what, sizeof(what), "%s: loss of 1 and %d ranks", of, w->r.comm.size);
 	good &= ranks_check(&w->r, ranks->loss <= bar->loss, what, ranks->loss, bar->loss);
 	snprintf(what, sizeof(what), "%s: gradient norm", of);
@@ -186,24 +238,25 @@ static bool report(struct twins *w, const char *of, const struct apart *ranks,
 
 static bool check_steps(struct twins *w, bool lighthouse, bool f32)
 {
-	int share = S / w->r.comm.size, from = share * w->r.comm.rank;
-	struct apart ranks = { }, spread = { }, bar = { F32_BAR, F32_BAR, F32_BAR };
+	struct apart whole_ones = { }, shared = { }, spread = { };
+	struct apart bar = { F32_BAR, F32_BAR, F32_BAR };
 	float first = 0, last = 0;
 	char of[40];
 
 	open_twins(w, lighthouse);
-	for (int step = 0; step < STEPS; step++) {
+	for (int step = 0; step < w->steps; step++) {
 		struct result halves, whole, single;
 
 		draw(w, step);
 		start_alike(w);
 		if (!f32) {
-			whole = run(w, w->alone, 0, S, S);
-			single = run(w, w->alone, 0, S, 1);
+			whole = run_alone(w, S);
+			single = run_alone(w, 1);
 		}
-		halves = run(w, w->alone, 0, S, share); /* the shape of a rank's */
-		for (struct lh_model *m : w->shared)
-			compare(w, &ranks, run(w, m, from, share, share), halves);
+		halves = run_alone(w, S / w->r.comm.size); /* the shape of a rank's */
+		for (int i = 0; i < KINDS; i++)
+			compare(w, kinds[i].context > 1 ? &shared : &whole_ones,
+				run(w, &w->twin[i]), halves);
 		if (!f32) {
 			compare(w, &spread, whole, halves);
 			compare(w, &spread, single, halves);
@@ -219,20 +272,25 @@ static bool check_steps(struct twins *w, bool lighthouse, bool f32)
 			std::max(spread.grad * SPREADS, LEAST_BAR) };
 	close_twins(w);
 	snprintf(of, sizeof(of), "%s, %s", f32 ? "f32" : "bf16", lighthouse ? "lighthouse" : "full");
-	return report(w, of, &ranks, &bar) &
+	return report(w, of, false, &whole_ones, &bar) & report(w, of, true, &shared, &bar) &
 	       ranks_check(&w->r, last < first, "it learns: loss, bar its first", last, first);
 }
 
 int main(int argc, char **argv)
 {
 	bool f32 = ranks_has(argc, argv, "f32"), cpu = ranks_has(argc, argv, "--cpu"), good;
+	struct lh_err err = LH_ERR_INIT;
 	struct twins w = { };
 
 	ranks_open(&w.r, cpu ? &lh_ops_cpu : f32 ? &lh_ops_cuda_f32 : &lh_ops_cuda);
+	if (lh_comm_split(&w.r.comm, "a sequence", w.r.comm.rank / CONTEXT, &w.context, &err))
+		ranks_die(&err);
 	w.T = f32 || cpu ? 512 : 8192;
+	w.steps = cpu ? CPU_STEPS : STEPS;
 	w.tokens.resize((size_t)(S * w.T));
 	w.targets.resize((size_t)(S * w.T));
 	good = check_steps(&w, false, f32) & check_steps(&w, true, f32);
+	lh_comm_close(&w.context);
 	ranks_close(&w.r);
 	return !good;
 }
