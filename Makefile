@@ -200,7 +200,7 @@ UNIT_SRC := $(filter-out $(if $(HAVE_CUDA),,tests/gpu/%),$(sort $(wildcard tests
 UNITS    := $(UNIT_SRC:tests/%.c=$(BUILD)/tests/%)
 CHECKERS := $(BUILD)/tests/lighthouse-vectors $(BUILD)/tests/models/logits
 SHIM     := $(BUILD)/tests/clock.so
-GPU_TESTS := $(addprefix $(BUILD)/tests/gpu/,ops model large deterministic bench_layer bench_step comm ranks_model ranks_bench)
+GPU_TESTS := $(addprefix $(BUILD)/tests/gpu/,ops model large deterministic bench_layer bench_step comm ranks_model ranks_bench ranks_context)
 CUDA_OBJ := $(patsubst kernels/cuda/%,$(BUILD)/obj/kernels/cuda/%.o, \
               $(basename $(sort $(filter-out %/sizes.c,$(wildcard kernels/cuda/*.cu kernels/cuda/*.c)))))
 # A program a target: under libFuzzer with FUZZ=1, else it replays inputs.

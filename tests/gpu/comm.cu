@@ -5,23 +5,12 @@
  *   mpiexec.hydra -n 2 comm [--cpu]
  *
  * Exit: 0, 1 when something is not so, 2 when something fails. */
-#include <dlfcn.h>
-#include <nccl.h>
-
-#include "ranks.cuh"
+#include "bare.cuh"
 
 static const double SHARE = 0.85; /* of NCCL's own rate, at least */
 enum { ROUNDS = 7, CALLS = 10 };
 
 static bool failed;
-
-static void must(bool so, const char *what)
-{
-	if (so)
-		return;
-	fprintf(stderr, "error: '%s' failed\n", what);
-	exit(2);
-}
 
 /* ---- values ---------------------------------------------------------------- */
 
@@ -153,8 +142,8 @@ static void check_parts(struct ranks *r)
 	float x = 3;
 
 	taken = ranks_most(r, before - free_gib(r));
-	must(both.size == 2 && both.rank == r->comm.rank, "a part of both");
-	must(alone.size == 1 && !alone.rank && !alone.line, "a part of one");
+	ranks_must(both.size == 2 && both.rank == r->comm.rank, "a part of both");
+	ranks_must(alone.size == 1 && !alone.rank && !alone.line, "a part of one");
 	lh_comm_collect(&alone, "nothing", &x, sizeof(x));
 	for (int64_t count : { 1, 3, 65537, 5000001 }) {
 		check_values(r, &both, count, "a part's");
@@ -168,32 +157,6 @@ static void check_parts(struct ranks *r)
 
 /* ---- speed ----------------------------------------------------------------- */
 
-/* NCCL as anybody would use it. */
-struct bare {
-	ncclComm_t comm;
-	cudaStream_t stream;
-	decltype(&ncclReduceScatter) reduce_scatter;
-	decltype(&ncclAllGather) all_gather;
-	decltype(&ncclCommDestroy) destroy;
-};
-
-static void bare_open(struct bare *b, const struct lh_comm *c)
-{
-	void *library = dlopen("libnccl.so.2", RTLD_NOW);
-	ncclUniqueId id;
-
-	must(library, "libnccl.so.2");
-	auto make = (decltype(&ncclGetUniqueId))dlsym(library, "ncclGetUniqueId");
-	auto init = (decltype(&ncclCommInitRank))dlsym(library, "ncclCommInitRank");
-	b->reduce_scatter = (decltype(&ncclReduceScatter))dlsym(library, "ncclReduceScatter");
-	b->all_gather = (decltype(&ncclAllGather))dlsym(library, "ncclAllGather");
-	b->destroy = (decltype(&ncclCommDestroy))dlsym(library, "ncclCommDestroy");
-	must(c->rank || make(&id) == ncclSuccess, "ncclGetUniqueId");
-	lh_comm_share(c, "an id", &id, sizeof(id));
-	must(init(&b->comm, c->size, id, c->rank) == ncclSuccess, "ncclCommInitRank");
-	must(cudaStreamCreate(&b->stream) == cudaSuccess, "cudaStreamCreate");
-}
-
 /* Seconds of a call: of CALLS in a row, on the slower rank. */
 template <typename F> static double seconds(struct ranks *r, cudaStream_t stream, F call)
 {
@@ -203,7 +166,7 @@ template <typename F> static double seconds(struct ranks *r, cudaStream_t stream
 	start = lh_clock_us();
 	for (int i = 0; i < CALLS; i++)
 		call();
-	must(cudaStreamSynchronize(stream) == cudaSuccess, "a collective");
+	ranks_must(cudaStreamSynchronize(stream) == cudaSuccess, "a collective");
 	return ranks_most(r, (double)(lh_clock_us() - start) / (1e6 * (double)CALLS));
 }
 
@@ -237,16 +200,10 @@ static void check_speed(struct ranks *r, const struct bare *b, int64_t count)
 	r->ops->zero(r->dev, x, bytes);
 	compare(r, b, "reduce_scatter", count,
 		[&] { lh_comm_reduce_scatter(c, "sums", x, at, own, false); },
-		[&] {
-			must(b->reduce_scatter(x, own, (size_t)count, ncclFloat32, ncclSum,
-					       b->comm, b->stream) == ncclSuccess, "NCCL");
-		});
+		[&] { bare_sum(b, x, own, 4 * count); });
 	compare(r, b, "gather", count,
 		[&] { lh_comm_gather(c, "pieces", x, at_bytes, own); },
-		[&] {
-			must(b->all_gather(own, x, (size_t)count, ncclFloat32, b->comm,
-					   b->stream) == ncclSuccess, "NCCL");
-		});
+		[&] { bare_gather(b, x, own, 4 * count); });
 	r->ops->free(r->dev, x);
 }
 
@@ -257,8 +214,7 @@ static void check_speeds(struct ranks *r)
 	bare_open(&b, &r->comm);
 	for (int64_t count : { (int64_t)1 << 18, (int64_t)1 << 24, (int64_t)265 << 20 })
 		check_speed(r, &b, count);
-	b.destroy(b.comm);
-	cudaStreamDestroy(b.stream);
+	bare_close(&b);
 }
 
 int main(int argc, char **argv)
@@ -267,7 +223,7 @@ int main(int argc, char **argv)
 	struct ranks r;
 
 	ranks_open(&r, cpu ? &lh_ops_cpu : &lh_ops_cuda);
-	must(r.comm.size == 2, "two ranks: mpiexec.hydra -n 2");
+	ranks_must(r.comm.size == 2, "two ranks: mpiexec.hydra -n 2");
 	check_parts(&r);
 	if (!cpu) {
 		printf("rank %d: %.2f GiB of its GPU are free\n", r.comm.rank, free_gib(&r));

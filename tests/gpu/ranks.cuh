@@ -30,6 +30,14 @@ static inline void ranks_die(const struct lh_err *err)
 	exit(2);
 }
 
+static inline void ranks_must(bool so, const char *what)
+{
+	if (so)
+		return;
+	fprintf(stderr, "error: '%s' failed\n", what);
+	exit(2);
+}
+
 static inline int ranks_number(const char *name, int otherwise)
 {
 	const char *text = getenv(name);

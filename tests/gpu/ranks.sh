@@ -1,21 +1,37 @@
 #!/bin/bash
 # ranks.sh: a job on two GPUs beside the same on one; prints a table at its end.
 #
-#   ranks.sh [BIN [KEY=VALUE...]]     directory of lhd and lhctl (../bin); job keys
+#   ranks.sh [BIN [PART... KEY=VALUE...]]   directory of lhd and lhctl (../bin); job keys
 #
-# Collectives: what they give, of all ranks and of a part that is split off, of pieces alike
-# and not, and their speed beside NCCL's own call. Models: losses and gradients of 1 and 2
-# ranks. Steps of a 530 M model. Live: a job of devices: 2 that is paused, resumed, sampled,
-# switched, and loses a rank to kill -9; and one whose losses lie as near to those of
-# devices: 1 as these do to each other, with other micro-batches. At most 6 minutes. With
-# device=cpu all of it but NCCL runs on CPU ranks, slower, and no speed is a bar. Logs are left
-# in $OUT where it is set.
+# Parts, all of them by default, and what each takes of two H100:
+#
+#   collectives     0.3 min   what they give, of all ranks and of a part that is split off, of
+#                             pieces alike and not, and their speed beside NCCL's own call
+#   steps           1 min     of a 530 M model, a sequence a GPU
+#   light, full     1 min     a sequence of 98,304 tokens that both share, beside one GPU with
+#                             it, in each attention; and a step's collectives beside NCCL's
+#   million         3 min     one of 1,048,576 tokens, with dense layers
+#   million-light   1 min     the same without
+#   live            1 min     a job of devices: 2 that is paused, resumed, sampled, switched,
+#                             and loses a rank to kill -9; and one whose losses lie as near
+#                             to those of devices: 1 as these do to each other, with other
+#                             micro-batches
+#   models          0.3 min   losses and gradients of 1 and 2 ranks, with sequences of their
+#                             own and with shared ones
+#
+# With device=cpu all of it but NCCL runs on CPU ranks, slower, and no speed is a bar. Logs are
+# left in $OUT where it is set.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 logs=${OUT:-$(mktemp -d)}
 case " ${*:2} " in *" device=cpu "*) cpu=--cpu device=cpu times=5 ;; *) cpu= device=cuda times=1 ;; esac
 bin=$(cd "${1:-$here/../bin}" && pwd) || exit 2
+parts=() keys=()
+for word in "${@:2}"; do
+	case $word in *=*) keys+=("$word") ;; *) parts+=("$word") ;; esac
+done
+[ ${#parts[@]} -gt 0 ] || parts=(collectives steps light full million million-light live models)
 
 probe=$("$bin/lhworker-cuda" --probe)
 gpus=$(sed -n 's/.*"count": *\([0-9]*\).*/\1/p' <<<"$probe")
@@ -30,7 +46,7 @@ ranks() {
 	timeout -k 5 $(($2 * times)) "$bin/mpiexec.hydra" -launcher fork -rmk user -hosts localhost -n "$1" \
 		"$here/${@:4}" >"$log" 2>&1
 	local rc=$?
-	grep -aE '^(ok|FAILED|error|hint|rank |[0-9]+ ranks|bench)' "$log"
+	grep -aE '^(ok|FAILED|error|hint|rank |[0-9]+ ranks|bench|shared|sums|gathers|.*, a sequence to)' "$log"
 	if [ $rc != 0 ]; then
 		echo "FAILED: $3: exit code $rc"
 		grep -qa '^FAILED' "$log" || tail -20 "$log"
@@ -43,33 +59,46 @@ table=()
 row() { table+=("$(printf '%-42s %s' "$1" "$2")"); }
 verdict() { if [ "$1" = 0 ]; then echo ok; else echo FAILED; fi; }
 
-echo "-- collectives"
-ranks 2 60 comm comm $cpu
-row "collectives, values and speed" "$(verdict $?)"
+part_collectives() {
+	echo "-- collectives"
+	ranks 2 60 comm comm $cpu
+	row "collectives, values and speed" "$(verdict $?)"
+}
 
-echo "-- steps of a 530 M model"
-ranks 1 60 bench-1 ranks_bench $cpu
-ranks 2 60 bench-2 ranks_bench $cpu
-ranks 2 60 bench-gradients ranks_bench $cpu gradients
-ranks 2 60 bench-weights ranks_bench $cpu weights
-read -r one two gradient weights step < <(cat "$logs/bench-1.log" "$logs/bench-2.log" | awk '
-	$1 == "bench" { rate[$2] = $4; if ($2 == 2) { g = $5; w = $6; s = $3 } }
-	END { print rate[1] + 0, rate[2] + 0, g + 0, w + 0, s + 0 }')
-row "tokens/s, devices: 1" "$one"
-row "tokens/s, devices: 2" "$two"
-for divide in gradients weights; do
-	row "tokens/s, devices: 2, divide: $divide" "$(awk '$1 == "divided" { print $4 }' "$logs/bench-$divide.log")"
-done
-row "times as many" "$(awk "BEGIN { if ($one) printf \"%.3f\", $two / $one }") (bar 1.93)"
-row "of a step's ms: gradient, weights" "$gradient + $weights of $(awk "BEGIN { print $step * 1000 }")"
-[ -n "$cpu" ] || limit "1.93 / times as many tokens a second" \
-	"$(awk "BEGIN { if ($two) print 1.93 * $one / $two }")" 1 ""
+part_steps() {
+	echo "-- steps of a 530 M model"
+	ranks 1 60 bench-1 ranks_bench $cpu
+	ranks 2 60 bench-2 ranks_bench $cpu
+	ranks 2 60 bench-gradients ranks_bench $cpu gradients
+	ranks 2 60 bench-weights ranks_bench $cpu weights
+	read -r one two gradient weights step < <(cat "$logs/bench-1.log" "$logs/bench-2.log" | awk '
+		$1 == "bench" { rate[$2] = $4; if ($2 == 2) { g = $5; w = $6; s = $3 } }
+		END { print rate[1] + 0, rate[2] + 0, g + 0, w + 0, s + 0 }')
+	row "tokens/s, devices: 1" "$one"
+	row "tokens/s, devices: 2" "$two"
+	for divide in gradients weights; do
+		row "tokens/s, devices: 2, divide: $divide" "$(awk '$1 == "divided" { print $4 }' "$logs/bench-$divide.log")"
+	done
+	row "times as many" "$(awk "BEGIN { if ($one) printf \"%.3f\", $two / $one }") (bar 1.93)"
+	row "of a step's ms: gradient, weights" "$gradient + $weights of $(awk "BEGIN { print $step * 1000 }")"
+	[ -n "$cpu" ] || limit "1.93 / times as many tokens a second" \
+		"$(awk "BEGIN { if ($two) print 1.93 * $one / $two }")" 1 ""
+}
+
+# part_shared NAME SECONDS: one sequence to both
+part_shared() {
+	echo "-- a shared sequence: $1"
+	ranks 2 "$2" "shared-$1" ranks_context $cpu "$1"
+	row "a shared sequence, $1" "$(verdict $?)"
+	read -r step rate times_one gib ms share setup < <(sed -n "s/^shared $1 //p" "$logs/shared-$1.log")
+	row "  s a step, tokens/s" "${step:-} ${rate:-}"
+	[ "${times_one:-0.000}" = 0.000 ] || row "  times as fast as one GPU" "$times_one"
+	row "  GiB of a GPU" "${gib:-}"
+	row "  ms of collectives, NCCL's own / theirs" "${ms:-} ${share:-}"
+	row "  s before the first step" "${setup:-}"
+}
 
 # ---- live -------------------------------------------------------------------------
-echo "-- live jobs"
-start "$bin" "${@:2}"
-size=8192 topk=128 tile=128 light=60 full=40
-[ -z "$cpu" ] || size=512 topk=32 tile=16 light=5 full=3
 # job NAME DEVICES MICRO UNTIL STEPS KEYS: a Lighthouse phase until then, a full one of STEPS
 job() {
 	cat >"$dir/$1.yaml" <<END
@@ -104,62 +133,86 @@ begun() {
 		$at["attempt"] == a { printf "%.0f", $at["time_ms"] - $at["step_ms"]; exit }'
 }
 
-check "submit" job live 2 1 manual 40 'checkpoint: { every_steps: 20 }'
-check "it runs" ctl wait live --for step=45 --timeout 60
-check "pause" ctl pause live
-check "it is paused" ctl wait live --for state=PAUSED --timeout 10
-check "sample while it is paused" ctl sample live --prompt '#include' --tokens 8
-check "resume" ctl resume live
-killed=$(date +%s%3N)
-check "kill -9 rank 1" kill -9 "$(rank_pid 1)"
-check "it comes back from its checkpoint" ctl wait live --for step=80 --timeout 60
-back=$(awk "BEGIN { printf \"%.1f\", ($(begun 2) - $killed) / 1000 }" 2>/dev/null)
-limit "killed rank: first step of the next attempt after" "${back:-none}" 30 s
-row "seconds from kill -9 to the next step" "$back"
-check "the log says which rank" says 'rank 1 was killed by signal 9' ctl show live
-check "live switch" ctl switch live
-check "sample while it runs" ctl sample live --prompt '#include' --tokens 8
-check "it ends" ctl wait live --timeout 60
-check "as its second attempt" says '"attempt": 2,' ctl show live --json
+live_jobs() {
+	check "submit" job live 2 1 manual 40 'checkpoint: { every_steps: 20 }'
+	check "it runs" ctl wait live --for step=45 --timeout 60
+	check "pause" ctl pause live
+	check "it is paused" ctl wait live --for state=PAUSED --timeout 10
+	check "sample while it is paused" ctl sample live --prompt '#include' --tokens 8
+	check "resume" ctl resume live
+	killed=$(date +%s%3N)
+	check "kill -9 rank 1" kill -9 "$(rank_pid 1)"
+	check "it comes back from its checkpoint" ctl wait live --for step=80 --timeout 60
+	back=$(awk "BEGIN { printf \"%.1f\", ($(begun 2) - $killed) / 1000 }" 2>/dev/null)
+	limit "killed rank: first step of the next attempt after" "${back:-none}" 30 s
+	row "seconds from kill -9 to the next step" "$back"
+	check "the log says which rank" says 'rank 1 was killed by signal 9' ctl show live
+	check "live switch" ctl switch live
+	check "sample while it runs" ctl sample live --prompt '#include' --tokens 8
+	check "it ends" ctl wait live --timeout 60
+	check "as its second attempt" says '"attempt": 2,' ctl show live --json
+}
 
 # ---- losses -----------------------------------------------------------------------
-for run in 'ones 1 1' 'twos 1 2' 'fours 1 4' 'ranks 2 1'; do
-	set -- $run
-	check "devices: $2, micro_sequences: $3" job "$1" "$2" "$3" \
-		"{ steps: $light }" $full ''
-done
-for name in ones twos fours ranks; do
-	check "it ends" ctl wait $name --timeout $((60 * times))
-	column $name loss >"$dir/$name.loss"
-done
-paste "$dir/ones.loss" "$dir/twos.loss" "$dir/fours.loss" "$dir/ranks.loss" >"$logs/losses.txt"
-# The most that those of one device lie apart, and that the ranks' lie from the nearest of
-# them, as shares of the loss.
-read -r steps spread ranks < <(awk '
-	function abs(x) { return x < 0 ? -x : x }
-	function max(x, y) { return x > y ? x : y }
-	function min(x, y) { return x < y ? x : y }
-	NF == 4 {
-		n++
-		s = max(s, max(abs($1 - $2), max(abs($1 - $3), abs($2 - $3))) / $1)
-		r = max(r, min(abs($4 - $1), min(abs($4 - $2), abs($4 - $3))) / $1)
-	}
-	END { printf "%d %.3g %.3g\n", n, s, r }' "$logs/losses.txt")
-check "losses of each" [ "$steps" = $((light + full)) ]
-bar=$(awk "BEGIN { print 1e-5 + $spread }")
-limit "losses of devices: 2 from the nearest of three of devices: 1" "$ranks" "$bar" ""
-row "losses, 2 from 1 (1 from each other)" "$ranks ($spread)"
-[ $failed = 0 ] || { cp "$dir"/lhd.log "$logs"; cat "$dir"/state/jobs/*/*/worker.log >"$logs/workers.log"; } 2>/dev/null
-row "live jobs, and all above" "$(verdict $failed)"
+losses() {
+	for run in 'ones 1 1' 'twos 1 2' 'fours 1 4' 'ranks 2 1'; do
+		set -- $run
+		check "devices: $2, micro_sequences: $3" job "$1" "$2" "$3" \
+			"{ steps: $light }" $full ''
+	done
+	for name in ones twos fours ranks; do
+		check "it ends" ctl wait $name --timeout $((60 * times))
+		column $name loss >"$dir/$name.loss"
+	done
+	paste "$dir/ones.loss" "$dir/twos.loss" "$dir/fours.loss" "$dir/ranks.loss" >"$logs/losses.txt"
+	# The most that those of one device lie apart, and that the ranks' lie from the nearest of
+	# them, as shares of the loss.
+	read -r steps spread ranks < <(awk '
+		function abs(x) { return x < 0 ? -x : x }
+		function max(x, y) { return x > y ? x : y }
+		function min(x, y) { return x < y ? x : y }
+		NF == 4 {
+			n++
+			s = max(s, max(abs($1 - $2), max(abs($1 - $3), abs($2 - $3))) / $1)
+			r = max(r, min(abs($4 - $1), min(abs($4 - $2), abs($4 - $3))) / $1)
+		}
+		END { printf "%d %.3g %.3g\n", n, s, r }' "$logs/losses.txt")
+	check "losses of each" [ "$steps" = $((light + full)) ]
+	bar=$(awk "BEGIN { print 1e-5 + $spread }")
+	limit "losses of devices: 2 from the nearest of three of devices: 1" "$ranks" "$bar" ""
+	row "losses, 2 from 1 (1 from each other)" "$ranks ($spread)"
+	[ $failed = 0 ] || { cp "$dir"/lhd.log "$logs"; cat "$dir"/state/jobs/*/*/worker.log >"$logs/workers.log"; } 2>/dev/null
+}
+
+part_live() {
+	echo "-- live jobs"
+	start "$bin" "${keys[@]}"
+	size=8192 topk=128 tile=128 light=60 full=40
+	[ -z "$cpu" ] || size=512 topk=32 tile=16 light=5 full=3
+	live_jobs
+	losses
+	row "live jobs, and all above" "$(verdict $failed)"
+}
 
 # ---- models -----------------------------------------------------------------------
-echo "-- models of one rank and of two"
-ranks 2 60 model-f32 ranks_model $cpu f32
-row "model, float32" "$(verdict $?)"
-if [ -z "$cpu" ]; then
-	ranks 2 60 model-bf16 ranks_model bf16
-	row "model, bf16" "$(verdict $?)"
-fi
+part_models() {
+	echo "-- models of one rank and of two"
+	ranks 2 60 model-f32 ranks_model $cpu f32
+	row "model, float32" "$(verdict $?)"
+	if [ -z "$cpu" ]; then
+		ranks 2 60 model-bf16 ranks_model bf16
+		row "model, bf16" "$(verdict $?)"
+	fi
+}
+
+for part in "${parts[@]}"; do
+	case $part in
+	collectives | steps | live | models) "part_$part" ;;
+	light | full | million-light) part_shared "$part" 120 ;;
+	million) part_shared "$part" 300 ;;
+	*) echo "FAILED: '$part' is no part"; failed=1 ;;
+	esac
+done
 
 printf '\n'
 printf '%s\n' "${table[@]}" | tee "$logs/ranks.txt"

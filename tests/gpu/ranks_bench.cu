@@ -7,11 +7,7 @@
  * that comes last nobody is waited for: the least of all ranks is what it takes, the rest
  * is waiting. Seconds are medians over host clocks around whole steps. The last line is
  * "bench RANKS STEP_S TOKENS_PER_S GRADIENT_MS WEIGHTS_MS". */
-#include "ranks.cuh"
-
-extern "C" {
-#include "train/model.h"
-}
+#include "ranks_step.cuh"
 
 enum { WARM = 2, STEPS = 7 };
 
@@ -66,20 +62,14 @@ static void read_timers(struct bench *b)
 	}
 }
 
-/* 30 layers of width 1024, 8 heads of 128, FFN 1536. */
 static void open_model(struct bench *b)
 {
-	struct lh_job_model shape = { };
+	struct lh_job_model shape = step_shape(b->cpu);
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_lighthouse *g = &b->mode.geometry;
 	struct lh_division division = { };
 
 	division.comm = b->r.comm, division.divide = b->divide;
-	shape.vocab = b->cpu ? 512 : 128256, shape.layers = b->cpu ? 2 : 30;
-	shape.dim = b->cpu ? 128 : 1024;
-	shape.heads = shape.kv_heads = b->cpu ? 1 : 8;
-	shape.head_dim = 128, shape.ffn_dim = b->cpu ? 192 : 1536;
-	shape.rope_theta = 10000, shape.norm_eps = 1e-5, shape.init_std = 0.02;
 	b->mode.recompute = LH_RECOMPUTE_CHEAP;
 	b->mode.attention = LH_ATTENTION_LIGHTHOUSE;
 	g->tokens = b->tokens, g->levels = 3, g->pool = 4, g->dilation = 4;
@@ -91,30 +81,15 @@ static void open_model(struct bench *b)
 	    lh_model_prepare(b->m, &b->mode, 1, 1, 0, false, &err))
 		ranks_die(&err);
 	lh_model_init(b->m, 1);
-	b->ids.resize((size_t)b->tokens + 1);
-	for (size_t i = 0; i < b->ids.size(); i++)
-		b->ids[i] = (int32_t)(((i + (size_t)b->r.comm.rank * b->ids.size()) *
-				       2654435761u >> 7) % (size_t)shape.vocab);
+	b->ids = step_ids(b->tokens, b->r.comm.rank, shape.vocab);
 }
 
-static double step_s(struct bench *b, int64_t step)
+static double timed_step(struct bench *b, int64_t step)
 {
-	struct lh_adamw opt = { };
-	struct lh_err err = LH_ERR_INIT;
-	int64_t start = lh_clock_us();
-	float loss, norm;
+	double s = step_s(&b->r, b->m, &b->mode, b->ids, b->r.comm.size, step);
 
-	opt.lr = 1e-4f, opt.beta1 = 0.9f, opt.beta2 = 0.95f, opt.eps = 1e-8f;
-	opt.weight_decay = 0.1f, opt.step = step, opt.clip = 1, opt.grad_scale = 1;
-	lh_model_zero_grad(b->m);
-	lh_model_forward_backward(b->m, &b->mode, 1, b->ids.data(), b->ids.data() + 1, nullptr,
-				  1 / (float)(b->tokens * b->r.comm.size));
-	if (lh_model_measure(b->m, &loss, &norm, &err))
-		ranks_die(&err);
-	lh_model_apply(b->m, &opt);
-	ranks_sync(&b->r);
 	read_timers(b);
-	return (double)(lh_clock_us() - start) / 1e6;
+	return s;
 }
 
 int main(int argc, char **argv)
@@ -134,11 +109,11 @@ int main(int argc, char **argv)
 	open_timers(&b);
 	open_model(&b);
 	for (int i = 0; i < WARM; i++)
-		step_s(&b, i + 1);
+		timed_step(&b, i + 1);
 	for (struct timer &t : b.timers)
 		t.ms.clear();
 	for (int i = 0; i < STEPS; i++)
-		seconds.push_back(step_s(&b, WARM + i + 1));
+		seconds.push_back(timed_step(&b, WARM + i + 1));
 	s = ranks_most(&b.r, ranks_median(seconds));
 	for (int i = 0; i < 2; i++) {
 		double own = ranks_median(b.timers[i].ms);

@@ -9,7 +9,8 @@
 #   profile     20 steps op by op, and how long the GPU stood idle; ARGS: names of steps
 #   faults      what saves and a released pause cost a 530 M model; ARGS: job keys
 #   switch      a live switch of a 530 M model beside a stop and a start; ARGS: job keys
-#   ranks       two GPUs: collectives, equality with one, live jobs, speed; see ranks.sh
+#   ranks       two GPUs: collectives, equality with one, live jobs, speed, a million tokens;
+#               ARGS: some of its parts, job keys; see ranks.sh
 #   sanitize    compute-sanitizer over our kernels; ARGS: memcheck or racecheck
 #
 # Needs a driver, cuBLASLt and cuDNN of CUDA 13 on this host (and NCCL), no compiler. Their

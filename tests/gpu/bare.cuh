@@ -1,0 +1,55 @@
+/* bare.cuh: NCCL as anybody would use it, on a communicator and a stream of its own: what
+ * our collectives are timed beside. */
+#ifndef LIGHTHOUSE_TESTS_BARE_CUH
+#define LIGHTHOUSE_TESTS_BARE_CUH
+
+#include <dlfcn.h>
+#include <nccl.h>
+
+#include "ranks.cuh"
+
+struct bare {
+	ncclComm_t comm;
+	cudaStream_t stream;
+	decltype(&ncclReduceScatter) reduce_scatter;
+	decltype(&ncclAllGather) all_gather;
+	decltype(&ncclCommDestroy) destroy;
+};
+
+static inline void bare_open(struct bare *b, const struct lh_comm *c)
+{
+	void *library = dlopen("libnccl.so.2", RTLD_NOW);
+	ncclUniqueId id;
+
+	ranks_must(library, "libnccl.so.2");
+	auto make = (decltype(&ncclGetUniqueId))dlsym(library, "ncclGetUniqueId");
+	auto init = (decltype(&ncclCommInitRank))dlsym(library, "ncclCommInitRank");
+	b->reduce_scatter = (decltype(&ncclReduceScatter))dlsym(library, "ncclReduceScatter");
+	b->all_gather = (decltype(&ncclAllGather))dlsym(library, "ncclAllGather");
+	b->destroy = (decltype(&ncclCommDestroy))dlsym(library, "ncclCommDestroy");
+	ranks_must(c->rank || make(&id) == ncclSuccess, "ncclGetUniqueId");
+	lh_comm_share(c, "an id", &id, sizeof(id));
+	ranks_must(init(&b->comm, c->size, id, c->rank) == ncclSuccess, "ncclCommInitRank");
+	ranks_must(cudaStreamCreate(&b->stream) == cudaSuccess, "cudaStreamCreate");
+}
+
+static inline void bare_close(struct bare *b)
+{
+	b->destroy(b->comm);
+	cudaStreamDestroy(b->stream);
+}
+
+/* Of `bytes` a rank, in x (ranks, bytes), this one's at `own`. */
+static inline void bare_gather(const struct bare *b, void *x, const void *own, int64_t bytes)
+{
+	ranks_must(b->all_gather(own, x, (size_t)bytes, ncclInt8, b->comm, b->stream) ==
+		   ncclSuccess, "ncclAllGather");
+}
+
+static inline void bare_sum(const struct bare *b, float *x, float *own, int64_t bytes)
+{
+	ranks_must(b->reduce_scatter(x, own, (size_t)bytes / sizeof(*x), ncclFloat32, ncclSum,
+				     b->comm, b->stream) == ncclSuccess, "ncclReduceScatter");
+}
+
+#endif

@@ -1,0 +1,353 @@
+/* ranks_context.cu: optimizer steps of a 530 M model whose ranks share each sequence; and
+ * what of a step their collectives are.
+ *
+ *   mpiexec.hydra -n 2 ranks_context [--cpu] light|full|million|million-light
+ *
+ * light, full      98,304 tokens, Lighthouse or full attention, beside each rank by itself
+ *                  with the same sequence: the faster of them is what two are measured by
+ * million          1,048,576 tokens, Lighthouse with four dense layers
+ * million-light    1,048,576 tokens, Lighthouse in the published style, without
+ *
+ * Recomputation is what an 80 GB GPU needs, whatever is there. Seconds are medians over host
+ * clocks around whole steps. A collective's time is that between events around it on the
+ * stream: the least of all ranks, since the last one waits for nobody; those of a size are
+ * added up, and measured beside NCCL's own call in the same run.
+ *
+ * The last line is "shared NAME STEP_S TOKENS_PER_S TIMES GIB COLLECTIVES_MS SHARE
+ * SETUP_S". Exit: 0, 1 when a bar is missed, 2 when something fails. */
+#include "bare.cuh"
+#include "ranks_step.cuh"
+
+extern "C" {
+#include "train/estimate.h"
+#include "train/layout.h"
+}
+
+#include <map>
+
+struct setting {
+	const char *name;
+	int64_t tokens, topk;
+	int levels; /* 0: full attention */
+	bool dense;
+	int steps;
+	double times, tokens_per_s; /* at least; 0: no bar */
+};
+
+static const struct setting settings[] = {
+	{ "light", 98304, 1536, 3, true, 5, 1.75, 0 },
+	{ "full", 98304, 0, 0, true, 3, 1.90, 0 },
+	{ "million", 1 << 20, 8192, 3, true, 2, 0, 24000 },
+	{ "million-light", 1 << 20, 4096, 4, false, 3, 0, 200000 },
+};
+
+static const double SHARE = 0.85; /* of NCCL's own rate, at least */
+enum { CALLS = 10 };
+
+/* One collective of a step, on this rank. */
+struct call {
+	bool sums;
+	int64_t bytes; /* a rank's */
+	cudaEvent_t begin, end;
+	std::vector<double> ms;
+};
+
+struct bench {
+	struct ranks r;
+	const struct setting *of;
+	bool cpu;
+	int64_t tokens;
+	struct lh_job_model shape;
+	std::vector<int32_t> ids;
+	double setup_s, gib;
+};
+
+/* What the next step calls, in its order. */
+static struct {
+	cudaStream_t stream;
+	std::vector<call> calls;
+	size_t at;
+} watched;
+
+static bool failed;
+
+/* ---- collectives ------------------------------------------------------------- */
+
+static struct call *next_call(bool sums, int64_t bytes)
+{
+	if (watched.at == watched.calls.size()) {
+		struct call c = { };
+
+		ranks_must(cudaEventCreate(&c.begin) == cudaSuccess &&
+				   cudaEventCreate(&c.end) == cudaSuccess, "cudaEventCreate");
+		watched.calls.push_back(c);
+	}
+	struct call *c = &watched.calls[watched.at++];
+
+	c->sums = sums, c->bytes = bytes;
+	return c;
+}
+
+static void timed_gather(struct lh_comm_line *l, void *x, const int64_t *at_bytes,
+			 const void *own)
+{
+	struct call *c = next_call(false, at_bytes[1] - at_bytes[0]);
+
+	cudaEventRecord(c->begin, watched.stream);
+	lh_comm_nccl.gather(l, x, at_bytes, own);
+	cudaEventRecord(c->end, watched.stream);
+}
+
+static void timed_sum(struct lh_comm_line *l, float *x, const int64_t *at, float *into, bool add)
+{
+	struct call *c = next_call(true, (at[1] - at[0]) * (int64_t)sizeof(*x));
+
+	cudaEventRecord(c->begin, watched.stream);
+	lh_comm_nccl.reduce_scatter(l, x, at, into, add);
+	cudaEventRecord(c->end, watched.stream);
+}
+
+/* c's calls are watched from here on. */
+static void watch(struct bench *b, struct lh_comm *c)
+{
+	static struct lh_comm_ops timed;
+
+	if (b->cpu)
+		return;
+	timed = lh_comm_nccl;
+	timed.gather = timed_gather, timed.reduce_scatter = timed_sum;
+	c->ops = &timed;
+	watched.stream = b->r.dev->stream;
+}
+
+/* Of the step that is over: kept, or not. A rehearsal may have made more. */
+static void read_calls(bool keep)
+{
+	watched.calls.resize(watched.at);
+	for (struct call &c : watched.calls) {
+		float ms = 0;
+
+		if (keep) {
+			ranks_must(cudaEventElapsedTime(&ms, c.begin, c.end) == cudaSuccess,
+				   "cudaEventElapsedTime");
+			c.ms.push_back(ms);
+		}
+	}
+	watched.at = 0;
+}
+
+/* Milliseconds of a call: of all ranks the least each time. */
+static double bare_ms(struct ranks *r, const struct bare *b, bool sums, int64_t bytes, void *x)
+{
+	char *own = (char *)x + r->comm.rank * bytes;
+	std::vector<double> all;
+	cudaEvent_t begin, end;
+
+	cudaEventCreate(&begin);
+	cudaEventCreate(&end);
+	for (int i = 0; i < CALLS; i++) {
+		float ms;
+
+		ranks_meet(r);
+		cudaEventRecord(begin, b->stream);
+		if (sums)
+			bare_sum(b, (float *)x, (float *)own, bytes);
+		else
+			bare_gather(b, x, own, bytes);
+		cudaEventRecord(end, b->stream);
+		ranks_must(cudaStreamSynchronize(b->stream) == cudaSuccess, "a collective");
+		cudaEventElapsedTime(&ms, begin, end);
+		all.push_back(ranks_least(r, ms));
+	}
+	cudaEventDestroy(begin);
+	cudaEventDestroy(end);
+	return ranks_median(all);
+}
+
+/* A step's calls of a kind and size. */
+struct group {
+	int count;
+	double ms;
+};
+
+static std::map<std::pair<bool, int64_t>, group> groups_of(struct ranks *r)
+{
+	size_t n = watched.calls.size();
+	std::vector<double> all((size_t)r->comm.size * n);
+	std::map<std::pair<bool, int64_t>, group> groups;
+
+	for (size_t i = 0; i < n; i++)
+		all[(size_t)r->comm.rank * n + i] = ranks_median(watched.calls[i].ms);
+	lh_comm_collect(&r->comm, "times", all.data(), n * sizeof(double));
+	for (size_t i = 0; i < n; i++) {
+		struct group *g = &groups[{ watched.calls[i].sums, watched.calls[i].bytes }];
+		double least = all[i];
+
+		for (int k = 1; k < r->comm.size; k++)
+			least = std::min(least, all[(size_t)k * n + i]);
+		g->count++;
+		g->ms += least;
+	}
+	return groups;
+}
+
+/* Milliseconds of a step, and the share of NCCL's own rate; all models are gone. */
+static double report_calls(struct ranks *r, double *share)
+{
+	double ours = 0, theirs = 0;
+	struct bare b = { };
+
+	*share = 0;
+	if (watched.calls.empty())
+		return 0;
+	bare_open(&b, &r->comm);
+	for (const auto &[key, g] : groups_of(r)) {
+		void *x = ranks_alloc(r, (size_t)(r->comm.size * key.second));
+		double one;
+
+		r->ops->zero(r->dev, x, (size_t)(r->comm.size * key.second));
+		one = bare_ms(r, &b, key.first, key.second, x);
+		if (!r->comm.rank)
+			printf("%s of %.2f MiB a rank: %d a step, %.2f ms; NCCL's own %.2f\n",
+			       key.first ? "sums" : "gathers",
+			       (double)key.second / (1 << 20), g.count, g.ms, one * g.count);
+		ours += g.ms;
+		theirs += one * g.count;
+		r->ops->free(r->dev, x);
+	}
+	bare_close(&b);
+	*share = theirs / ours;
+	failed |= !ranks_check(r, *share >= SHARE, "NCCL's own time / that of collectives",
+			       *share, SHARE);
+	return ours;
+}
+
+/* ---- steps ------------------------------------------------------------------- */
+
+/* As a job's mode is chosen. context: ranks that share the sequence. */
+static struct lh_attention_mode mode_of(const struct bench *b, int context)
+{
+	const struct setting *s = b->of;
+	int64_t memory = lh_chip_usable_bytes(lh_chip_find("h100")->memory_bytes);
+	struct lh_attention_mode mode = { };
+	struct lh_err err = LH_ERR_INIT;
+	struct lh_layout l = { };
+	struct lh_layout_bytes bytes;
+
+	if (s->levels) {
+		mode.attention = LH_ATTENTION_LIGHTHOUSE;
+		mode.geometry.tokens = b->tokens, mode.geometry.levels = s->levels;
+		mode.geometry.pool = 4, mode.geometry.dilation = 4;
+		mode.geometry.topk = b->cpu ? 32 : s->topk;
+		mode.geometry.tile = b->cpu ? 8 : 128;
+	}
+	for (int layer : { 0, 1, 28, 29 })
+		mode.dense[layer] = s->dense && layer < b->shape.layers;
+	mode.recompute = LH_RECOMPUTE_AUTO;
+	l.model = &b->shape, l.sizes = b->r.ops->sizes, l.B = 1, l.T = b->tokens;
+	l.train = true, l.ranks = l.context = context;
+	if (lh_layout_choose(&l, &mode, memory, &err))
+		ranks_die(&err);
+	lh_layout_measure(&l, &bytes);
+	if (!b->r.comm.rank)
+		printf("%s, a sequence to %d: recompute: %s, %.2f GiB are planned\n", s->name,
+		       context, lh_recompute_name(mode.recompute),
+		       (double)bytes.total / (1 << 30));
+	fflush(stdout);
+	return mode;
+}
+
+static double used_gib(const struct bench *b)
+{
+	size_t left = 0, all = 0;
+
+	if (!b->cpu)
+		cudaMemGetInfo(&left, &all);
+	return (double)(all - left) / (1 << 30);
+}
+
+/* Seconds of a step, the median, on this rank; the first one is told of and left out. */
+static double run(struct bench *b, const struct lh_division *division)
+{
+	int context = division ? division->context.size : 1;
+	struct lh_attention_mode mode = mode_of(b, context);
+	int64_t start = lh_clock_us();
+	struct lh_err err = LH_ERR_INIT;
+	std::vector<double> seconds;
+	struct lh_model *m;
+	double first;
+
+	if (lh_model_new(&m, b->r.ops, b->r.dev, division, &b->shape, 1, b->tokens, &mode, 1,
+			 &err) ||
+	    lh_model_prepare(m, &mode, 1, 1, 0, false, &err))
+		ranks_die(&err);
+	lh_model_init(m, 1);
+	ranks_meet(&b->r);
+	b->setup_s += (double)(lh_clock_us() - start) / 1e6;
+	read_calls(false);
+	first = step_s(&b->r, m, &mode, b->ids, 1, 1);
+	read_calls(false);
+	for (int i = 0; i < b->of->steps; i++) {
+		seconds.push_back(step_s(&b->r, m, &mode, b->ids, 1, i + 2));
+		read_calls(context > 1);
+	}
+	b->gib = ranks_most(&b->r, used_gib(b));
+	if (!b->r.comm.rank)
+		printf("%s, a sequence to %d: %.4f s a step, the first %.4f; %.2f GiB of a GPU "
+		       "in use\n", b->of->name, context, ranks_median(seconds), first, b->gib);
+	fflush(stdout);
+	lh_model_free(m);
+	return ranks_median(seconds);
+}
+
+static void measure(struct bench *b)
+{
+	const struct setting *s = b->of;
+	struct lh_division division = { };
+	struct lh_err err = LH_ERR_INIT;
+	double one = 0, all, ms, share, times, tokens_per_s;
+	char what[80];
+
+	if (s->times)
+		one = ranks_least(&b->r, run(b, NULL));
+	if (lh_comm_split(&b->r.comm, "a sequence", 0, &division.context, &err))
+		ranks_die(&err);
+	division.comm = b->r.comm;
+	watch(b, &division.context);
+	all = ranks_most(&b->r, run(b, &division));
+	ms = report_calls(&b->r, &share);
+	lh_comm_close(&division.context);
+	times = one / all;
+	tokens_per_s = (double)b->tokens / all;
+	snprintf(what, sizeof(what), "%s: times as fast as one GPU", s->name);
+	if (s->times && !b->cpu)
+		failed |= !ranks_check(&b->r, times >= s->times, what, times, s->times);
+	snprintf(what, sizeof(what), "%s: tokens/s", s->name);
+	if (s->tokens_per_s && !b->cpu)
+		failed |= !ranks_check(&b->r, tokens_per_s >= s->tokens_per_s, what,
+				       tokens_per_s, s->tokens_per_s);
+	if (!b->r.comm.rank)
+		printf("shared %s %.4f %.0f %.3f %.2f %.2f %.3f %.1f\n", s->name, all,
+		       tokens_per_s, times, b->gib, ms, share, b->setup_s);
+}
+
+int main(int argc, char **argv)
+{
+	struct bench b = { };
+	int64_t start = lh_clock_us();
+
+	b.cpu = ranks_has(argc, argv, "--cpu");
+	for (const struct setting &s : settings)
+		if (ranks_has(argc, argv, s.name))
+			b.of = &s;
+	ranks_must(b.of, "one of light, full, million, million-light");
+	ranks_open(&b.r, b.cpu ? &lh_ops_cpu : &lh_ops_cuda);
+	ranks_must(b.r.comm.size > 1, "two ranks: mpiexec.hydra -n 2");
+	b.tokens = b.cpu ? 2048 : b.of->tokens;
+	b.shape = step_shape(b.cpu);
+	b.ids = step_ids(b.tokens, 0, b.shape.vocab);
+	b.setup_s = (double)(lh_clock_us() - start) / 1e6;
+	measure(&b);
+	ranks_close(&b.r);
+	return failed;
+}
