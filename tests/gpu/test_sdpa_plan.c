@@ -154,6 +154,39 @@ static void pieces_of_a_sequence_are_planned(void **state)
 	check_piece(1, 1, 128, 65536, 15, 0);
 }
 
+/* A sequence of `rows` that two GPUs share: in four pieces, whose keys and values lie by
+ * themselves. q_row: of packed rows, or of a sub-sequence. */
+static void check_shared(int64_t rows, int64_t q_row)
+{
+	for (int k = 0; k < 8; k++) {
+		int number = k / 2;
+		struct lh_sdpa_shape s = shape_of(8, 8, 128, rows / 4, rows / 4 * (number + 1),
+						  k % 2);
+		struct lh_sdpa call = { .heads = { 1, s.tokens, 8, 8, 128, q_row, 1024, 1024,
+						   NULL, NULL }, .kv_tokens = s.kv_tokens };
+
+		s.batch = 1;
+		s.q_row = q_row;
+		s.kv_row = 1024;
+		check(&s, k % 2 ? 6 : 2, 256);
+		/* Copies of nothing: cuDNN's own, statistics, and the sum of dq. */
+		assert_in_range(lh_sizes_cuda.sdpa_bytes(&call, k % 2, false), 256,
+				8192 + s.tokens * 8 * 4 * (k % 2 ? 129 : 1));
+		assert_int_equal(lh_sizes_cuda.supports(&call, NULL), 0);
+	}
+}
+
+static void shared_sequences_are_planned(void **state)
+{
+	(void)state;
+	check_shared(98304, 3072);
+	check_shared(1 << 20, 3072);
+	/* What Lighthouse layers choose of them. */
+	check_shared(18432, 1024);
+	check_shared(131072, 1024);
+	check_shared(65536, 1024);
+}
+
 static void a_million_tokens_are_planned(void **state)
 {
 	struct lh_sdpa_shape s = shape_of(8, 8, 128, 1 << 20, 1 << 20, false);
@@ -204,6 +237,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(backward_takes_the_hopper_engine),
 		cmocka_unit_test(the_deterministic_backward_writes_the_square),
 		cmocka_unit_test(pieces_of_a_sequence_are_planned),
+		cmocka_unit_test(shared_sequences_are_planned),
 		cmocka_unit_test(a_million_tokens_are_planned),
 		cmocka_unit_test(foreign_widths_are_refused_with_a_sentence),
 	};
