@@ -71,6 +71,15 @@ void lh_comm_gather(const struct lh_comm *c, const char *what, void *x,
 	end(c, what);
 }
 
+void lh_comm_exchange(const struct lh_comm *c, const char *what,
+		      const struct lh_comm_message *messages, int count)
+{
+	if (!begin(c, what))
+		return;
+	c->ops->exchange(c->line, messages, count);
+	end(c, what);
+}
+
 /* ranks (c->size) <- those of this one's group; *own: its number among them. */
 static int find_group(const struct lh_comm *c, const int32_t *groups, int *ranks, int *own)
 {

@@ -7,8 +7,8 @@
  * opened and every call returns at once.
  *
  * Memory. share and collect are about host memory, in small pieces: what is to be done,
- * and how it went. reduce_scatter and gather are about memory of the device (ops.h),
- * in order with its ops: a buffer is `size` pieces, piece r is rank r's.
+ * and how it went. reduce_scatter, gather and exchange are about memory of the device (ops.h),
+ * in order with its ops: of the first two a buffer is `size` pieces, piece r is rank r's.
  *
  * Parts. Ranks that have something to do among themselves are a comm of their own, by
  * lh_comm_split: every call here is about its ranks, which are counted from 0. All ranks
@@ -37,6 +37,14 @@
 struct lh_dev;
 struct lh_comm_line; /* the backend's */
 
+/* What goes from this rank to another, or comes from there. */
+struct lh_comm_message {
+	int peer;
+	bool comes;
+	void *x;
+	int64_t bytes; /* a multiple of 4 */
+};
+
 struct lh_comm_ops {
 	const char *name; /* "mpi", "nccl" */
 	/* LH_EUNSUPPORTED: a library is missing, or its world is not that of the
@@ -58,6 +66,8 @@ struct lh_comm_ops {
 			       float *into, bool add);
 	void (*gather)(struct lh_comm_line *line, void *x, const int64_t *at_bytes,
 		       const void *own);
+	void (*exchange)(struct lh_comm_line *line, const struct lh_comm_message *messages,
+			 int count);
 };
 
 struct lh_comm {
@@ -91,6 +101,10 @@ void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
  * that rank's `own`, which may be its piece of x. Alone: nothing. */
 void lh_comm_gather(const struct lh_comm *c, const char *what, void *x,
 		    const int64_t *at_bytes, const void *own);
+/* All messages at once. What one rank gives another and what that takes are alike in number
+ * and sizes, in the order in which both name them. Alone: nothing. */
+void lh_comm_exchange(const struct lh_comm *c, const char *what,
+		      const struct lh_comm_message *messages, int count);
 /* *part: the ranks that name the same group, in their order here; its notes are c's. All
  * ranks call it, after attach; an error is every rank's. To be closed before c is. */
 int lh_comm_split(const struct lh_comm *c, const char *what, int group, struct lh_comm *part,

@@ -40,8 +40,8 @@ struct lh_comm_line {
 	int rank, size;
 	int *world;            /* (size) the ranks' numbers in MPI's world */
 	bool is_part;
-	MPI_Request *requests; /* (2 * size) of the exchange under way */
-	int pending;
+	MPI_Request *requests; /* (room) of what is under way */
+	int room, pending;
 	float *theirs;         /* (size, PIECE_FLOATS) */
 };
 
@@ -89,10 +89,20 @@ static int open_library(struct lh_comm_line *l, struct lh_err *err)
 	return 0;
 }
 
+static void make_room(struct lh_comm_line *l, int requests)
+{
+	if (requests <= l->room)
+		return;
+	l->requests = lh_realloc(l->requests, (size_t)requests * sizeof(*l->requests));
+	l->room = requests;
+}
+
 static void take_memory(struct lh_comm_line *l)
 {
 	l->world = lh_calloc((size_t)l->size, sizeof(*l->world));
-	l->requests = lh_calloc(2 * (size_t)l->size, sizeof(*l->requests));
+	l->requests = NULL; /* a part begins as a copy */
+	l->room = 0;
+	make_room(l, 2 * l->size);
 	l->theirs = lh_calloc((size_t)l->size * PIECE_FLOATS, sizeof(*l->theirs));
 }
 
@@ -344,6 +354,30 @@ static void mpi_gather(struct lh_comm_line *l, void *x, const int64_t *at_bytes,
 	gather(l, x, at_bytes);
 }
 
+/* Both ends of a message come to a part of it in the same turn. */
+static void mpi_exchange(struct lh_comm_line *l, const struct lh_comm_message *messages,
+			 int count)
+{
+	size_t longest = 0;
+
+	make_room(l, count);
+	for (int i = 0; i < count; i++)
+		if ((size_t)messages[i].bytes > longest)
+			longest = (size_t)messages[i].bytes;
+	for (size_t at = 0; at < longest; at += PIECE_FLOATS * sizeof(float)) {
+		for (int i = 0; i < count; i++) {
+			const struct lh_comm_message *m = &messages[i];
+			size_t n = bytes_of((size_t)m->bytes, at);
+
+			if (n && m->comes)
+				begin_receive(l, m->peer, (char *)m->x + at, n);
+			else if (n)
+				begin_send(l, m->peer, (char *)m->x + at, n);
+		}
+		wait_all(l);
+	}
+}
+
 const struct lh_comm_ops lh_comm_mpi = {
 	.name = "mpi",
 	.open = mpi_open,
@@ -354,6 +388,7 @@ const struct lh_comm_ops lh_comm_mpi = {
 	.collect = mpi_collect,
 	.reduce_scatter = mpi_reduce_scatter,
 	.gather = mpi_gather,
+	.exchange = mpi_exchange,
 };
 
 #else

@@ -6,7 +6,8 @@
  * meanwhile, a thread of the line asks it for.
  *
  * Memory: NCCL takes its buffers when a device is attached or ranks are split, before it
- * is asked what is left. */
+ * is asked what is left. Those between two ranks it takes when they first send each other
+ * something: ranks that are split do so at once. */
 #include "vec.cuh"
 
 extern "C" {
@@ -50,6 +51,8 @@ struct lh_comm_line {
 	decltype(&ncclGroupEnd) ungroup;
 	decltype(&ncclAllGather) all_gather;
 	decltype(&ncclBroadcast) broadcast;
+	decltype(&ncclSend) send;
+	decltype(&ncclRecv) receive;
 };
 
 static int missing(struct lh_err *err, const char *why)
@@ -80,6 +83,8 @@ static int open_library(struct lh_comm_line *l, struct lh_err *err)
 		{ &l->ungroup, "ncclGroupEnd" },
 		{ &l->all_gather, "ncclAllGather" },
 		{ &l->broadcast, "ncclBroadcast" },
+		{ &l->send, "ncclSend" },
+		{ &l->receive, "ncclRecv" },
 	};
 	void *library;
 
@@ -243,6 +248,42 @@ static void nccl_close(struct lh_comm_line *l)
 	free(l);
 }
 
+static void nccl_exchange(struct lh_comm_line *l, const struct lh_comm_message *messages,
+			  int count)
+{
+	check(l, l->group());
+	for (const struct lh_comm_message *m = messages; m < messages + count; m++) {
+		if (m->comes)
+			check(l, l->receive(m->x, (size_t)m->bytes, ncclInt8, m->peer, l->comm,
+					    l->dev->stream));
+		else
+			check(l, l->send(m->x, (size_t)m->bytes, ncclInt8, m->peer, l->comm,
+					 l->dev->stream));
+	}
+	check(l, l->ungroup());
+}
+
+/* A word of scratch to each of the others, and one from each. */
+static size_t words_bytes(const struct lh_comm_line *l)
+{
+	return 2 * (size_t)l->size * sizeof(int32_t);
+}
+
+static void connect_all(struct lh_comm_line *l)
+{
+	int32_t *words = (int32_t *)lh_cuda_scratch(l->dev, words_bytes(l));
+	struct lh_comm_message *messages =
+		(struct lh_comm_message *)lh_calloc(2 * (size_t)l->size, sizeof(*messages));
+	int count = 0;
+
+	for (int r = 0; r < 2 * l->size; r++)
+		if (r / 2 != l->rank)
+			messages[count++] = { r / 2, r % 2 == 1, words + r, sizeof(*words) };
+	nccl_exchange(l, messages, count);
+	cudaStreamSynchronize(l->dev->stream);
+	free(messages);
+}
+
 /* Parts are told apart by their first rank. The part's line begins as a copy: with the
  * library and the device. */
 static int split_gpus(struct lh_comm_line *l, const int *ranks, struct lh_comm_line *part,
@@ -251,10 +292,15 @@ static int split_gpus(struct lh_comm_line *l, const int *ranks, struct lh_comm_l
 	ncclResult_t made = l->split(l->comm, part->size > 1 ? ranks[0] : NCCL_SPLIT_NOCOLOR,
 				     part->rank, &part->comm, NULL);
 
-	if (made == ncclSuccess)
-		return 0;
-	part->comm = NULL;
-	return fail(l, err, made);
+	if (made != ncclSuccess) {
+		part->comm = NULL;
+		return fail(l, err, made);
+	}
+	if (part->comm && !lh_cuda_scratch(part->dev, words_bytes(part))) {
+		*err = part->dev->failure;
+		return err->code;
+	}
+	return 0;
 }
 
 static int nccl_split(struct lh_comm_line *l, const int *ranks, int rank, int size,
@@ -276,6 +322,7 @@ static int nccl_split(struct lh_comm_line *l, const int *ranks, int rank, int si
 		nccl_close(part);
 		return rc;
 	}
+	connect_all(part);
 	*out = part;
 	return 0;
 }
@@ -380,6 +427,7 @@ extern const struct lh_comm_ops lh_comm_nccl = {
 	.collect = nccl_collect,
 	.reduce_scatter = nccl_reduce_scatter,
 	.gather = nccl_gather,
+	.exchange = nccl_exchange,
 };
 }
 

@@ -13,6 +13,10 @@ struct bare {
 	cudaStream_t stream;
 	decltype(&ncclReduceScatter) reduce_scatter;
 	decltype(&ncclAllGather) all_gather;
+	decltype(&ncclSend) send;
+	decltype(&ncclRecv) receive;
+	decltype(&ncclGroupStart) group;
+	decltype(&ncclGroupEnd) ungroup;
 	decltype(&ncclCommDestroy) destroy;
 };
 
@@ -26,6 +30,10 @@ static inline void bare_open(struct bare *b, const struct lh_comm *c)
 	auto init = (decltype(&ncclCommInitRank))dlsym(library, "ncclCommInitRank");
 	b->reduce_scatter = (decltype(&ncclReduceScatter))dlsym(library, "ncclReduceScatter");
 	b->all_gather = (decltype(&ncclAllGather))dlsym(library, "ncclAllGather");
+	b->send = (decltype(&ncclSend))dlsym(library, "ncclSend");
+	b->receive = (decltype(&ncclRecv))dlsym(library, "ncclRecv");
+	b->group = (decltype(&ncclGroupStart))dlsym(library, "ncclGroupStart");
+	b->ungroup = (decltype(&ncclGroupEnd))dlsym(library, "ncclGroupEnd");
 	b->destroy = (decltype(&ncclCommDestroy))dlsym(library, "ncclCommDestroy");
 	ranks_must(c->rank || make(&id) == ncclSuccess, "ncclGetUniqueId");
 	lh_comm_share(c, "an id", &id, sizeof(id));
@@ -50,6 +58,23 @@ static inline void bare_sum(const struct bare *b, float *x, float *own, int64_t 
 {
 	ranks_must(b->reduce_scatter(x, own, (size_t)bytes / sizeof(*x), ncclFloat32, ncclSum,
 				     b->comm, b->stream) == ncclSuccess, "ncclReduceScatter");
+}
+
+/* `bytes` from `own` to each of the others, and as many from each to their place in x. */
+static inline void bare_exchange(const struct bare *b, const struct lh_comm *c, void *x,
+				 const void *own, int64_t bytes)
+{
+	bool good = b->group() == ncclSuccess;
+
+	for (int r = 0; r < c->size; r++) {
+		if (r == c->rank)
+			continue;
+		good &= b->send(own, (size_t)bytes, ncclInt8, r, b->comm, b->stream) ==
+			ncclSuccess;
+		good &= b->receive((char *)x + r * bytes, (size_t)bytes, ncclInt8, r, b->comm,
+				   b->stream) == ncclSuccess;
+	}
+	ranks_must(good && b->ungroup() == ncclSuccess, "ncclSend, ncclRecv");
 }
 
 #endif

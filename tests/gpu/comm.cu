@@ -91,6 +91,30 @@ static int64_t wrong_gathered(struct ranks *r, const struct lh_comm *c, int64_t 
 	return wrong;
 }
 
+/* A third of `count` floats, and `count` of them, each way. */
+static int64_t wrong_exchanged(struct ranks *r, const struct lh_comm *c, int64_t count)
+{
+	int64_t third = count / 3 + 1, n = count + third, wrong = 0;
+	float *give = (float *)ranks_alloc(r, (size_t)n * sizeof(*give));
+	float *take = (float *)ranks_alloc(r, (size_t)n * sizeof(*take));
+	std::vector<float> had = filled(r, n), got;
+	const struct lh_comm_message messages[] = {
+		{ 1 - c->rank, true, take, 4 * third },
+		{ 1 - c->rank, false, give, 4 * third },
+		{ 1 - c->rank, false, give + third, 4 * count },
+		{ 1 - c->rank, true, take + third, 4 * count },
+	};
+
+	r->ops->put(r->dev, give, had.data(), (size_t)n * sizeof(float));
+	lh_comm_exchange(c, "messages", messages, 4);
+	got = fetched(r, take, n);
+	for (int64_t i = 0; i < n; i++)
+		wrong += got[(size_t)i] != value(1 - c->rank, i);
+	r->ops->free(r->dev, give);
+	r->ops->free(r->dev, take);
+	return wrong;
+}
+
 static void check_none(struct ranks *r, int64_t wrong, const char *what, int64_t count,
 		       const char *whose)
 {
@@ -117,6 +141,7 @@ static void check_values(struct ranks *r, const struct lh_comm *c, int64_t count
 	check_none(r, sums, "sums", count, whose);
 	check_none(r, gathered, "values gathered", count, whose);
 	check_none(r, uneven, "values gathered unevenly", count, whose);
+	check_none(r, wrong_exchanged(r, c, count), "values exchanged", count, whose);
 }
 
 static double free_gib(const struct ranks *r)
@@ -196,6 +221,10 @@ static void check_speed(struct ranks *r, const struct bare *b, int64_t count)
 	const int64_t at_bytes[] = { 0, 4 * count, 8 * count };
 	size_t bytes = (size_t)(c->size * count) * sizeof(float);
 	float *x = (float *)ranks_alloc(r, bytes), *own = x + c->rank * count;
+	const struct lh_comm_message messages[] = {
+		{ 1 - c->rank, false, own, 4 * count },
+		{ 1 - c->rank, true, x + (1 - c->rank) * count, 4 * count },
+	};
 
 	r->ops->zero(r->dev, x, bytes);
 	compare(r, b, "reduce_scatter", count,
@@ -204,6 +233,9 @@ static void check_speed(struct ranks *r, const struct bare *b, int64_t count)
 	compare(r, b, "gather", count,
 		[&] { lh_comm_gather(c, "pieces", x, at_bytes, own); },
 		[&] { bare_gather(b, x, own, 4 * count); });
+	compare(r, b, "exchange", count,
+		[&] { lh_comm_exchange(c, "messages", messages, 2); },
+		[&] { bare_exchange(b, c, x, own, 4 * count); });
 	r->ops->free(r->dev, x);
 }
 

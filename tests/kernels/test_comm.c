@@ -120,6 +120,34 @@ static void check_gathering(const struct lh_comm *c)
 		check_gather(c, counts[k / 3], k % 3);
 }
 
+/* Two messages each way between any two ranks, of `count` floats and of a third of them. */
+static void check_exchange(const struct lh_comm *c, int64_t count)
+{
+	int64_t third = count / 3 + 1, each = count + third;
+	float *give = filled(c, each), *got = lh_calloc((size_t)(c->size * each), sizeof(*got));
+	struct lh_comm_message m[4 * 4];
+	int n = 0;
+
+	for (int r = c->size - 1; r >= 0; r--) {
+		int64_t at = r * each;
+
+		if (r == c->rank)
+			continue;
+		m[n++] = (struct lh_comm_message){ r, true, got + at, 4 * third };
+		m[n++] = (struct lh_comm_message){ r, false, give + at, 4 * third };
+		m[n++] = (struct lh_comm_message){ r, false, give + at + third, 4 * count };
+		m[n++] = (struct lh_comm_message){ r, true, got + at + third, 4 * count };
+	}
+	lh_comm_exchange(c, "messages", m, n);
+	for (int r = 0; r < c->size; r++)
+		for (int64_t i = 0; i < each; i++)
+			RANKS_CHECK(got[r * each + i] ==
+				    (r == c->rank ? 0 : value(r, c->rank * each + i)));
+	RANKS_CHECK(give[c->size * each] == 12345);
+	free(give);
+	free(got);
+}
+
 static void check_words(const struct lh_comm *c)
 {
 	size_t bytes = 300001;
@@ -174,6 +202,8 @@ static void check_calls(const struct lh_comm *c)
 {
 	check_sums(c);
 	check_gathering(c);
+	for (int k = 0; k < COUNTS; k++)
+		check_exchange(c, counts[k]);
 	check_words(c);
 }
 
