@@ -176,35 +176,77 @@ struct lh_context_keys lh_context_grads(const struct lh_context_call *x, int i)
 	return d;
 }
 
-/* sum <- those of both pieces, rank by rank. */
-static void add_up(const struct lh_context_call *x, lh_act *grads)
+/* What own piece i wants of piece p, which it sees. */
+static lh_act *grad_of(const struct lh_context_call *x, lh_act *grads, int i, int p)
 {
-	int W = x->comm->size;
-	float *sum = x->scratch->sum;
-
-	x->ops->zero(x->dev, sum, (size_t)(pieces(W) * piece_size(x)) * sizeof(*sum));
-	for (int i = 0; i < 2; i++)
-		for (int p = 0; p <= lh_context_piece(W, x->comm->rank, i); p++)
-			x->ops->add_rows(x->dev, x->rows, x->width,
-					 sum + lh_context_place(W, p) * piece_size(x), x->width,
-					 elements(x, grads, grads_at(x, i) + p * piece_size(x)),
-					 x->width);
+	return elements(x, grads, grads_at(x, i) + p * piece_size(x));
 }
 
-/* own <- what all ranks have of these. */
-static void reduce(const struct lh_context_call *x, lh_act *own, int64_t own_row, lh_act *grads)
+/* The k-th of two that come from a rank. */
+static lh_act *got_from(const struct lh_context_call *x, int rank, int k)
 {
-	int W = x->comm->size;
-	int64_t *at = lh_calloc((size_t)W + 1, sizeof(*at));
-	float *sum = x->scratch->sum + x->comm->rank * 2 * piece_size(x);
+	return elements(x, x->scratch->got, (2 * rank + k) * piece_size(x));
+}
 
-	for (int r = 0; r <= W; r++)
-		at[r] = r * 2 * piece_size(x);
-	add_up(x, grads);
-	lh_comm_reduce_scatter(x->comm, "gradients of keys and values", x->scratch->sum, at,
-			       sum, false);
-	x->ops->round_rows(x->dev, 2 * x->rows, x->width, own, own_row, sum, x->width);
-	free(at);
+/* Two pieces go to each rank, and two come. Of ranks a < b both pieces of b see the first of
+ * a, in this order; of those of a, its second sees both of b. */
+static void exchange(const struct lh_context_call *x, lh_act *grads)
+{
+	int W = x->comm->size, own = x->comm->rank, count = 0;
+	int64_t bytes = piece_size(x) * (int64_t)lh_dtype_bytes(x->ops->sizes->act_type);
+	struct lh_comm_message *m = lh_calloc(4 * (size_t)W, sizeof(*m));
+
+	for (int r = 0; r < W; r++) {
+		if (r == own)
+			continue;
+		for (int k = 0; k < 2; k++) {
+			lh_act *to = r < own ? grad_of(x, grads, k, r) :
+					       grad_of(x, grads, 1, lh_context_piece(W, r, k));
+
+			m[count++] = (struct lh_comm_message){ r, false, to, bytes };
+			m[count++] = (struct lh_comm_message){ r, true, got_from(x, r, k), bytes };
+		}
+	}
+	lh_comm_exchange(x->comm, "gradients of keys and values", m, count);
+	free(m);
+}
+
+/* from <- what is to be summed for own piece i, rank by rank; returns how many. */
+static int find_parts(const struct lh_context_call *x, int i, lh_act *grads,
+		      const lh_act **from)
+{
+	int W = x->comm->size, own = x->comm->rank, count = 0;
+	int piece = lh_context_piece(W, own, i);
+
+	for (int r = 0; r < W; r++) {
+		if (r < own) {
+			from[count++] = got_from(x, r, i);
+		} else if (r == own) {
+			if (!i)
+				from[count++] = grad_of(x, grads, 0, piece);
+			from[count++] = grad_of(x, grads, 1, piece);
+		} else if (!i) {
+			from[count++] = got_from(x, r, 0);
+			from[count++] = got_from(x, r, 1);
+		}
+	}
+	return count;
+}
+
+/* own <- what all that see them want of this rank's pieces. */
+static void reduce(const struct lh_context_call *x, lh_act *own, int64_t own_row,
+		   lh_act *grads)
+{
+	const lh_act *from[LH_SUM_MAX];
+
+	LH_ASSERT(pieces(x->comm->size) <= LH_SUM_MAX);
+	exchange(x, grads);
+	for (int i = 0; i < 2; i++) {
+		int count = find_parts(x, i, grads, from);
+
+		x->ops->sum_rows(x->dev, x->rows, x->width,
+				 elements(x, own, i * x->rows * own_row), own_row, from, count);
+	}
 }
 
 void lh_context_reduce(const struct lh_context_call *x, const struct lh_context_keys *own)

@@ -6,7 +6,7 @@
  * does not notice; attention is done a piece at a time, and needs of others
  *
  *   K, V     of all pieces before: gathered, for backward once more; and their gradients,
- *            which go back as float32 sums
+ *            which each has from all that saw them, and sums in float32
  *   halo     of Lighthouse attention: the last entry of a piece on each level above 0
  *            reaches into the piece that follows, and what it did there comes back
  *
@@ -54,7 +54,7 @@ struct lh_context_scratch {
 	lh_act *kv;    /* (2,M,width) keys of all pieces, in their order; their values */
 	lh_act *dkv;   /* (2,M+M/(2W),width) what both pieces want of what they see */
 	lh_act *spare; /* (M/(2W),width), in the place of dkv where that is */
-	float *sum;    /* (M,width), rank by rank, in the place of kv */
+	lh_act *got;   /* (M,width) from each rank two pieces of them, in the place of kv */
 	lh_act *halo;  /* (2W,L-1,H,D), rank by rank */
 	float *dhalo;  /* (2W,L-1,H,D) */
 };
@@ -74,7 +74,7 @@ struct lh_context_keys lh_context_gather(const struct lh_context_call *x,
 					 const struct lh_context_keys *own);
 /* Where gradients of what was gathered go: of what this rank's piece i, 0 or 1, sees of it. */
 struct lh_context_keys lh_context_grads(const struct lh_context_call *x, int i);
-/* own (2 pieces) <- the sum of these over pieces and ranks. What was gathered is lost. */
+/* own (2 pieces) <- the sum of these over all that see them. What was gathered is lost. */
 void lh_context_reduce(const struct lh_context_call *x, const struct lh_context_keys *own);
 
 /* all: of every piece `bytes`, rank by rank, this rank's at their place <- every rank's. */

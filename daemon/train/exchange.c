@@ -38,7 +38,7 @@ static double gathers_s(const struct lh_job_model *m, const struct lh_chip *chip
 	       (2 * m->layers + 3) * (n - 1) * HOP_S;
 }
 
-/* K and V of a layer forward, again backward, and their gradients in float32. What goes
+/* K and V of a layer forward, again backward, and their gradients. What goes
  * over the borders of pieces are some rows, in calls of their own. */
 static double layer_s(const struct lh_job_model *m, const struct lh_lighthouse *g,
 		      const struct lh_chip *chip, int context, int64_t tokens,
@@ -47,8 +47,7 @@ static double layer_s(const struct lh_job_model *m, const struct lh_lighthouse *
 	double rows = g ? (double)lh_lighthouse_selected(g) : (double)tokens;
 	double values = 2 * rows * (g ? m->heads : m->kv_heads) * m->head_dim;
 	double halo = g ? 2.0 * context * (g->levels - 1) * m->heads * m->head_dim : 0;
-	double s = 2 * ring_s(chip, context, values * act_bytes) +
-		   ring_s(chip, context, values * 4);
+	double s = 3 * ring_s(chip, context, values * act_bytes);
 
 	if (g)
 		s += ring_s(chip, context, halo * act_bytes) + ring_s(chip, context, halo * 4);

@@ -3,9 +3,9 @@
  *
  * A step sums the gradient and hands out new weights; where gradients are divided, every
  * micro-batch sums them, and where weights are, it gathers them twice. Devices that share
- * sequences hand each other keys and values of every layer, forward and backward, and sum
- * their gradients. Nothing of it is taken to run beside the computation, and all devices to
- * be equally fast.
+ * sequences hand each other keys and values of every layer, forward and backward, and their
+ * gradients. Nothing of it is taken to run beside the computation, and all devices to be
+ * equally fast.
  *
  * Pure arithmetic. tests/bench/results/ranks.md has what was measured.
  */

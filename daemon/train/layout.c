@@ -190,9 +190,9 @@ static void place_context(struct walk *w, struct lh_context_scratch *s)
 		s->spare = take(w, SCRATCH, piece * w->e);
 		return;
 	}
-	/* A gather is over before there are gradients; they are before their sum. */
+	/* A gather is over before there are gradients, and they are before those of others. */
 	s->spare = s->dkv = take(w, SCRATCH, 2 * (n + piece) * w->e);
-	s->sum = s->kv;
+	s->got = s->kv;
 	s->dhalo = take(w, SCRATCH, halo * 4);
 }
 

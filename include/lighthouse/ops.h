@@ -38,6 +38,9 @@
 
 typedef void lh_act; /* elements of ops->sizes->act_type */
 
+/* Tensors that lh_ops.sum_rows adds up at once. */
+enum { LH_SUM_MAX = 128 };
+
 enum lh_dtype { LH_F32, LH_BF16, LH_I32, LH_DTYPE_COUNT };
 
 static inline size_t lh_dtype_bytes(enum lh_dtype t)
@@ -252,15 +255,13 @@ struct lh_ops {
 		     void *scratch, size_t scratch_bytes);
 
 	/* -- rows that are shared with other ranks ------------------------------ */
-	/* rows of `width` elements, to_row and from_row apart: to <- from, */
+	/* rows of `width` elements, to_row and from_row apart: to <- from. */
 	void (*copy_rows)(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
 			  int64_t to_row, const lh_act *from, int64_t from_row);
-	/* to += from, */
-	void (*add_rows)(struct lh_dev *dev, int64_t rows, int64_t width, float *to,
-			 int64_t to_row, const lh_act *from, int64_t from_row);
-	/* to <- from, rounded. */
-	void (*round_rows)(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
-			   int64_t to_row, const float *from, int64_t from_row);
+	/* to <- the float32 sum of from[0], from[1], ..., each (rows,width); 1 to LH_SUM_MAX
+	 * of them. */
+	void (*sum_rows)(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
+			 int64_t to_row, const lh_act *const *from, int count);
 
 	/* -- attention -------------------------------------------------------- */
 	/* o <- softmax(scale q k^T + causal) v; lse (B,H,T) <- log-sum-exp of the

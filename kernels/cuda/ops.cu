@@ -28,8 +28,7 @@ extern "C" {
 		.swiglu = lh_cuda_swiglu<T>, .swiglu_bwd = lh_cuda_swiglu_bwd<T>,     \
 		.embed = lh_cuda_embed<T>, .embed_bwd = lh_cuda_embed_bwd<T>,         \
 		.xent = lh_cuda_xent<T>,                                              \
-		.copy_rows = lh_cuda_copy_rows<T>, .add_rows = lh_cuda_add_rows<T>,   \
-		.round_rows = lh_cuda_round_rows<T>,                                  \
+		.copy_rows = lh_cuda_copy_rows<T>, .sum_rows = lh_cuda_sum_rows<T>,   \
 		.sdpa = lh_cuda_sdpa<T>, .sdpa_bwd = lh_cuda_sdpa_bwd<T>,             \
 		.lighthouse_score = lh_cuda_lighthouse_score<T>,                      \
 		.lighthouse_select = lh_cuda_lighthouse_select,                       \

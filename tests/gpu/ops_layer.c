@@ -366,46 +366,41 @@ static void call_copy_rows(const struct lh_ops *o, struct lh_dev *dev, void **p,
 	o->copy_rows(dev, t->d[0], t->d[1], p[0], t->d[2], p[1], t->d[3]);
 }
 
-static void call_add_rows(const struct lh_ops *o, struct lh_dev *dev, void **p,
+static void call_sum_rows(const struct lh_ops *o, struct lh_dev *dev, void **p,
 			  const struct test *t)
 {
-	o->add_rows(dev, t->d[0], t->d[1], p[0], t->d[2], p[1], t->d[3]);
-}
-
-static void call_round_rows(const struct lh_ops *o, struct lh_dev *dev, void **p,
-			    const struct test *t)
-{
-	o->round_rows(dev, t->d[0], t->d[1], p[0], t->d[2], p[1], t->d[3]);
+	o->sum_rows(dev, t->d[0], t->d[1], p[0], t->d[2], (const lh_act *const *)p + 1,
+		    (int)t->d[3]);
 }
 
 static void rows(const struct side *gpus)
 {
-	static const struct {
-		const char *name;
-		enum kind to, from;
-		void (*call)(const struct lh_ops *o, struct lh_dev *dev, void **p,
-			     const struct test *t);
-	} ops[] = { { "copy_rows", ACT, ACT, call_copy_rows },
-		    { "add_rows", F32, ACT, call_add_rows },
-		    { "round_rows", ACT, F32, call_round_rows } };
-	/* Rows, width, strides: of vectors of both types, of one, of none. */
+	/* Rows, width, strides: of vectors, of single ones. */
 	static const int64_t shapes[][4] = { { 37, 24, 40, 56 },   { 5, 7, 9, 11 },
 					     { 129, 1024, 1024, 3072 }, { 3, 8, 12, 8 },
 					     { 40, 12, 16, 12 },   { 1, 8, 8, 8 },
 					     { 100001, 8, 24, 16 } };
 	char text[80];
 
-	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
-		for (size_t k = 0; k < sizeof(ops) / sizeof(ops[0]); k++) {
-			const int64_t *d = shapes[i];
-			struct test t = { .d = { d[0], d[1], d[2], d[3] },
-					  .call = ops[k].call };
+	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+		const int64_t *d = shapes[i];
+		struct test c = { .d = { d[0], d[1], d[2], d[3] }, .call = call_copy_rows };
 
-			ops_add(&t, ops[k].to, d[0] * d[2], true);
-			ops_add(&t, ops[k].from, d[0] * d[3], false);
-			ops_name(&t, text, sizeof(text), ops[k].name);
-			ops_run(&t, gpus);
+		ops_add(&c, ACT, d[0] * d[2], true);
+		ops_add(&c, ACT, d[0] * d[3], false);
+		ops_name(&c, text, sizeof(text), "copy_rows");
+		ops_run(&c, gpus);
+		for (int count = 1; count <= 5; count += 2) {
+			struct test s = { .d = { d[0], d[1], d[2], count },
+					  .call = call_sum_rows };
+
+			ops_add(&s, ACT, d[0] * d[2], true);
+			for (int k = 0; k < count; k++)
+				ops_add(&s, ACT, d[0] * d[1], false);
+			ops_name(&s, text, sizeof(text), "sum_rows");
+			ops_run(&s, gpus);
 		}
+	}
 }
 
 /* ---- the optimizer --------------------------------------------------------- */

@@ -46,7 +46,7 @@ ranks() {
 	timeout -k 5 $(($2 * times)) "$bin/mpiexec.hydra" -launcher fork -rmk user -hosts localhost -n "$1" \
 		"$here/${@:4}" >"$log" 2>&1
 	local rc=$?
-	grep -aE '^(ok|FAILED|error|hint|rank |[0-9]+ ranks|bench|shared|sums|gathers|.*, a sequence to)' "$log"
+	grep -aE '^(ok|FAILED|error|hint|rank |[0-9]+ ranks|bench|shared|exchanges|gathers|.*, a sequence to)' "$log"
 	if [ $rc != 0 ]; then
 		echo "FAILED: $3: exit code $rc"
 		grep -qa '^FAILED' "$log" || tail -20 "$log"

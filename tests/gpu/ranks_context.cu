@@ -46,8 +46,8 @@ enum { CALLS = 10 };
 
 /* One collective of a step, on this rank. */
 struct call {
-	bool sums;
-	int64_t bytes; /* a rank's */
+	bool exchange; /* or a gather */
+	int64_t bytes; /* from a rank to another */
 	cudaEvent_t begin, end;
 	std::vector<double> ms;
 };
@@ -73,7 +73,7 @@ static bool failed;
 
 /* ---- collectives ------------------------------------------------------------- */
 
-static struct call *next_call(bool sums, int64_t bytes)
+static struct call *next_call(bool exchange, int64_t bytes)
 {
 	if (watched.at == watched.calls.size()) {
 		struct call c = { };
@@ -84,7 +84,7 @@ static struct call *next_call(bool sums, int64_t bytes)
 	}
 	struct call *c = &watched.calls[watched.at++];
 
-	c->sums = sums, c->bytes = bytes;
+	c->exchange = exchange, c->bytes = bytes;
 	return c;
 }
 
@@ -98,12 +98,18 @@ static void timed_gather(struct lh_comm_line *l, void *x, const int64_t *at_byte
 	cudaEventRecord(c->end, watched.stream);
 }
 
-static void timed_sum(struct lh_comm_line *l, float *x, const int64_t *at, float *into, bool add)
+static void timed_exchange(struct lh_comm_line *l, const struct lh_comm_message *messages,
+			   int count)
 {
-	struct call *c = next_call(true, (at[1] - at[0]) * (int64_t)sizeof(*x));
+	int64_t bytes = 0;
+	struct call *c;
 
+	for (int i = 0; i < count; i++)
+		if (messages[i].peer == messages[0].peer && !messages[i].comes)
+			bytes += messages[i].bytes;
+	c = next_call(true, bytes);
 	cudaEventRecord(c->begin, watched.stream);
-	lh_comm_nccl.reduce_scatter(l, x, at, into, add);
+	lh_comm_nccl.exchange(l, messages, count);
 	cudaEventRecord(c->end, watched.stream);
 }
 
@@ -115,7 +121,7 @@ static void watch(struct bench *b, struct lh_comm *c)
 	if (b->cpu)
 		return;
 	timed = lh_comm_nccl;
-	timed.gather = timed_gather, timed.reduce_scatter = timed_sum;
+	timed.gather = timed_gather, timed.exchange = timed_exchange;
 	c->ops = &timed;
 	watched.stream = b->r.dev->stream;
 }
@@ -137,7 +143,8 @@ static void read_calls(bool keep)
 }
 
 /* Milliseconds of a call: of all ranks the least each time. */
-static double bare_ms(struct ranks *r, const struct bare *b, bool sums, int64_t bytes, void *x)
+static double bare_ms(struct ranks *r, const struct bare *b, bool exchange, int64_t bytes,
+		      void *x)
 {
 	char *own = (char *)x + r->comm.rank * bytes;
 	std::vector<double> all;
@@ -150,8 +157,8 @@ static double bare_ms(struct ranks *r, const struct bare *b, bool sums, int64_t 
 
 		ranks_meet(r);
 		cudaEventRecord(begin, b->stream);
-		if (sums)
-			bare_sum(b, (float *)x, (float *)own, bytes);
+		if (exchange)
+			bare_exchange(b, &r->comm, x, own, bytes);
 		else
 			bare_gather(b, x, own, bytes);
 		cudaEventRecord(end, b->stream);
@@ -180,7 +187,7 @@ static std::map<std::pair<bool, int64_t>, group> groups_of(struct ranks *r)
 		all[(size_t)r->comm.rank * n + i] = ranks_median(watched.calls[i].ms);
 	lh_comm_collect(&r->comm, "times", all.data(), n * sizeof(double));
 	for (size_t i = 0; i < n; i++) {
-		struct group *g = &groups[{ watched.calls[i].sums, watched.calls[i].bytes }];
+		struct group *g = &groups[{ watched.calls[i].exchange, watched.calls[i].bytes }];
 		double least = all[i];
 
 		for (int k = 1; k < r->comm.size; k++)
@@ -209,7 +216,7 @@ static double report_calls(struct ranks *r, double *share)
 		one = bare_ms(r, &b, key.first, key.second, x);
 		if (!r->comm.rank)
 			printf("%s of %.2f MiB a rank: %d a step, %.2f ms; NCCL's own %.2f\n",
-			       key.first ? "sums" : "gathers",
+			       key.first ? "exchanges" : "gathers",
 			       (double)key.second / (1 << 20), g.count, g.ms, one * g.count);
 		ours += g.ms;
 		theirs += one * g.count;
