@@ -84,7 +84,7 @@ void lh_context_collect_index(const struct lh_comm *c, const struct lh_lighthous
 
 /* ---- in the midst of a layer -------------------------------------------------- */
 
-static lh_act *elements(const struct lh_context_call *x, lh_act *base, int64_t n)
+static lh_act *elements(const struct lh_context_call *x, const lh_act *base, int64_t n)
 {
 	return (char *)base + (int64_t)lh_dtype_bytes(x->ops->sizes->act_type) * n;
 }
@@ -95,6 +95,11 @@ static int64_t piece_size(const struct lh_context_call *x)
 	return x->rows * x->width;
 }
 
+static int64_t piece_bytes(const struct lh_context_call *x)
+{
+	return piece_size(x) * (int64_t)lh_dtype_bytes(x->ops->sizes->act_type);
+}
+
 /* One after the other, of so many pieces. */
 static struct lh_context_keys keys_of(const struct lh_context_call *x, lh_act *base,
 				      int64_t count)
@@ -103,55 +108,43 @@ static struct lh_context_keys keys_of(const struct lh_context_call *x, lh_act *b
 					 x->width };
 }
 
-static void copy(const struct lh_context_call *x, lh_act *to, const lh_act *from,
-		 int64_t from_row)
+/* Of keys, or of values: piece i of a rank among all. */
+static lh_act *piece_at(const struct lh_context_call *x, lh_act *all, int rank, int i)
 {
-	x->ops->copy_rows(x->dev, x->rows, x->width, to, x->width, from, from_row);
+	return elements(x, all, lh_context_piece(x->comm->size, rank, i) * piece_size(x));
 }
 
-/* The i-th piece of every rank, in the order of ranks, from this one's rows. */
-static void gather_half(const struct lh_context_call *x, int i, lh_act *half, lh_act *own,
-			int64_t own_row)
+static void copy_own(const struct lh_context_call *x, int i, lh_act *all, const lh_act *own,
+		     int64_t own_row)
 {
-	int W = x->comm->size;
-	lh_act *place = elements(x, half, x->comm->rank * piece_size(x));
-	int64_t *at = lh_calloc((size_t)W + 1, sizeof(*at));
-
-	for (int r = 0; r <= W; r++)
-		at[r] = r * piece_size(x) *
-			(int64_t)lh_dtype_bytes(x->ops->sizes->act_type);
-	copy(x, place, elements(x, own, i * x->rows * own_row), own_row);
-	lh_comm_gather(x->comm, "keys and values", half, at, place);
-	free(at);
-}
-
-static void swap(const struct lh_context_call *x, lh_act *p, lh_act *q)
-{
-	copy(x, x->scratch->spare, p, x->width);
-	copy(x, p, q, x->width);
-	copy(x, q, x->scratch->spare, x->width);
-}
-
-/* all <- the rows of every rank, in the order of pieces. */
-static void gather(const struct lh_context_call *x, lh_act *all, lh_act *own, int64_t own_row)
-{
-	int W = x->comm->size;
-
-	gather_half(x, 0, all, own, own_row);
-	gather_half(x, 1, elements(x, all, W * piece_size(x)), own, own_row);
-	/* Second pieces are the later the earlier their rank. */
-	for (int i = 0; i < W / 2; i++)
-		swap(x, elements(x, all, (W + i) * piece_size(x)),
-		     elements(x, all, (2 * W - 1 - i) * piece_size(x)));
+	x->ops->copy_rows(x->dev, x->rows, x->width, piece_at(x, all, x->comm->rank, i),
+			  x->width, elements(x, own, i * x->rows * own_row), own_row);
 }
 
 struct lh_context_keys lh_context_gather(const struct lh_context_call *x,
 					 const struct lh_context_keys *own)
 {
 	struct lh_context_keys all = keys_of(x, x->scratch->kv, pieces(x->comm->size));
+	int W = x->comm->size, rank = x->comm->rank, count = 0;
+	struct lh_comm_message *m = lh_calloc(8 * (size_t)W, sizeof(*m));
 
-	gather(x, all.k, own->k, own->row);
-	gather(x, all.v, own->v, own->row);
+	for (int i = 0; i < 2; i++) {
+		copy_own(x, i, all.k, own->k, own->row);
+		copy_own(x, i, all.v, own->v, own->row);
+	}
+	for (int k = 0; k < 4 * W; k++) {
+		lh_act *of = k & 1 ? all.v : all.k;
+		int r = k / 4, i = k >> 1 & 1;
+
+		if (r == rank)
+			continue;
+		m[count++] = (struct lh_comm_message){ r, false, piece_at(x, of, rank, i),
+						       piece_bytes(x) };
+		m[count++] = (struct lh_comm_message){ r, true, piece_at(x, of, r, i),
+						       piece_bytes(x) };
+	}
+	lh_comm_exchange(x->comm, "keys and values", m, count);
+	free(m);
 	return all;
 }
 
@@ -193,7 +186,6 @@ static lh_act *got_from(const struct lh_context_call *x, int rank, int k)
 static void exchange(const struct lh_context_call *x, lh_act *grads)
 {
 	int W = x->comm->size, own = x->comm->rank, count = 0;
-	int64_t bytes = piece_size(x) * (int64_t)lh_dtype_bytes(x->ops->sizes->act_type);
 	struct lh_comm_message *m = lh_calloc(4 * (size_t)W, sizeof(*m));
 
 	for (int r = 0; r < W; r++) {
@@ -203,8 +195,9 @@ static void exchange(const struct lh_context_call *x, lh_act *grads)
 			lh_act *to = r < own ? grad_of(x, grads, k, r) :
 					       grad_of(x, grads, 1, lh_context_piece(W, r, k));
 
-			m[count++] = (struct lh_comm_message){ r, false, to, bytes };
-			m[count++] = (struct lh_comm_message){ r, true, got_from(x, r, k), bytes };
+			m[count++] = (struct lh_comm_message){ r, false, to, piece_bytes(x) };
+			m[count++] = (struct lh_comm_message){ r, true, got_from(x, r, k),
+							       piece_bytes(x) };
 		}
 	}
 	lh_comm_exchange(x->comm, "gradients of keys and values", m, count);

@@ -53,7 +53,6 @@ struct lh_context_keys {
 struct lh_context_scratch {
 	lh_act *kv;    /* (2,M,width) keys of all pieces, in their order; their values */
 	lh_act *dkv;   /* (2,M+M/(2W),width) what both pieces want of what they see */
-	lh_act *spare; /* (M/(2W),width), in the place of dkv where that is */
 	lh_act *got;   /* (M,width) from each rank two pieces of them, in the place of kv */
 	lh_act *halo;  /* (2W,L-1,H,D), rank by rank */
 	float *dhalo;  /* (2W,L-1,H,D) */

@@ -175,7 +175,8 @@ static int64_t halo_elements(const struct walk *w)
 static void place_context(struct walk *w, struct lh_context_scratch *s)
 {
 	const struct lh_job_model *c = w->l->model;
-	int64_t n = 0, halo = has(w->l, true) ? halo_elements(w) : 0, piece;
+	int64_t n = 0, halo = has(w->l, true) ? halo_elements(w) : 0;
+	int64_t piece;
 
 	if (w->ranks == 1)
 		return;
@@ -186,13 +187,10 @@ static void place_context(struct walk *w, struct lh_context_scratch *s)
 	piece = n / (2 * w->ranks);
 	s->kv = take(w, SCRATCH, 2 * n * w->e);
 	s->halo = take(w, SCRATCH, halo * w->e);
-	if (!w->l->train) {
-		s->spare = take(w, SCRATCH, piece * w->e);
+	if (!w->l->train)
 		return;
-	}
-	/* A gather is over before there are gradients, and they are before those of others. */
-	s->spare = s->dkv = take(w, SCRATCH, 2 * (n + piece) * w->e);
-	s->got = s->kv;
+	s->dkv = take(w, SCRATCH, 2 * (n + piece) * w->e);
+	s->got = s->kv; /* which nobody reads when gradients are there */
 	s->dhalo = take(w, SCRATCH, halo * 4);
 }
 
