@@ -181,8 +181,8 @@ static lh_act *got_from(const struct lh_context_call *x, int rank, int k)
 	return elements(x, x->scratch->got, (2 * rank + k) * piece_size(x));
 }
 
-/* Two pieces go to each rank, and two come. Of ranks a < b both pieces of b see the first of
- * a, in this order; of those of a, its second sees both of b. */
+/* Two pieces go to each rank, and two come. Of ranks a < b: what both pieces of b want of a's
+ * first; what a's second one wants of both pieces of b. */
 static void exchange(const struct lh_context_call *x, lh_act *grads)
 {
 	int W = x->comm->size, own = x->comm->rank, count = 0;
