@@ -189,7 +189,7 @@ static void a_live_worker_is_adopted_and_no_record_is_lost(void **state)
 
 	(void)state;
 	run_to_step(job, "10");
-	pid = pid_of(job, 1, "pid");
+	RUN_UNTIL((pid = pid_of(job, 1, "pid"))); /* it may step before its keeper says who it is */
 	close_all();
 	set_ctl("steps", "50");
 	do {
