@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/fs.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/oom.h"
 #include "lighthouse/proto.h"
@@ -35,15 +36,9 @@ enum {
 
 static void read_exit(const char *dir, struct lh_remains *r)
 {
-	char *path = lh_asprintf("%s/%s", dir, LH_ATTEMPT_EXIT), *text;
-	json_t *exit = NULL;
-	size_t bytes;
+	json_t *exit;
 
-	if (!lh_fs_read(path, SMALL_FILE_BYTES, &text, &bytes, NULL)) {
-		exit = json_loadb(text, bytes, 0, NULL);
-		free(text);
-	}
-	free(path);
+	lh_json_read(dir, LH_ATTEMPT_EXIT, SMALL_FILE_BYTES, &exit, NULL);
 	r->exit_code = r->exit_signal = -1;
 	if (!exit)
 		return;

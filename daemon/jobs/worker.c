@@ -24,6 +24,7 @@
 
 #include "base/failpoint.h"
 #include "base/fs.h"
+#include "base/json.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "jobs/launch.h"
@@ -167,16 +168,10 @@ static int alive(const json_t *pids, const char *pid_key, const char *start_key,
 static void look_work(void *arg)
 {
 	struct look *l = arg;
-	char *path = lh_asprintf("%s/%s", l->w->dir, LH_ATTEMPT_PID), *text;
-	json_t *pids = NULL;
 	uint64_t keeper_start;
-	size_t bytes;
+	json_t *pids;
 
-	if (!lh_fs_read(path, SMALL_FILE_BYTES, &text, &bytes, NULL)) {
-		pids = json_loadb(text, bytes, 0, NULL);
-		free(text);
-	}
-	free(path);
+	lh_json_read(l->w->dir, LH_ATTEMPT_PID, SMALL_FILE_BYTES, &pids, NULL);
 	l->known = pids != NULL;
 	l->keeper_pid = alive(pids, "keeper_pid", "keeper_start_time", &keeper_start);
 	l->pid = alive(pids, "pid", "start_time", &l->start_time);

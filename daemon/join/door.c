@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/fs.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "join/joinfile.h"
 #include "lighthouse/proto.h"
@@ -451,22 +452,6 @@ static void say_goodbye(struct door *d)
 	free(path);
 }
 
-static int load(json_t **out, const char *dir, const char *name, struct lh_err *err)
-{
-	char *path = lh_asprintf("%s/%s", dir, name), *text;
-	size_t bytes;
-	int rc = lh_fs_read(path, FILE_MAX_BYTES, &text, &bytes, err);
-
-	if (!rc) {
-		*out = json_loadb(text, bytes, 0, NULL);
-		free(text);
-		if (!*out)
-			rc = lh_err_set(err, LH_ECORRUPT, "'%s' is not JSON", path);
-	}
-	free(path);
-	return rc;
-}
-
 static int begin(struct door *d, struct lh_err *err)
 {
 	char *path = lh_asprintf("%s/../" LH_JOB_JOIN, d->dir);
@@ -474,9 +459,10 @@ static int begin(struct door *d, struct lh_err *err)
 	int rc = lh_joinfile_read(&d->file, path, err);
 
 	if (!rc)
-		rc = load(&d->start, d->dir, LH_ATTEMPT_START, err);
+		rc = lh_json_read(d->dir, LH_ATTEMPT_START, FILE_MAX_BYTES, &d->start, err);
 	if (!rc)
-		rc = load(&d->spec, d->dir, "../" LH_JOB_SPEC, err);
+		rc = lh_json_read(d->dir, "../" LH_JOB_SPEC, FILE_MAX_BYTES, &d->spec,
+				  err);
 	if (!rc)
 		d->listener = lh_address_listen(d->file.address, err);
 	free(path);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/fs.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "jobs/launch.h"
 #include "join/joinfile.h"
@@ -151,19 +152,14 @@ static int come_in(struct join *j, int wait_s, json_t **seat, struct lh_err *err
 
 static bool is_here(const char *dir, const char *token)
 {
-	char *path = lh_asprintf("%s/" LH_ATTEMPT_START, dir), *text;
-	bool same = false;
 	json_t *start;
-	size_t bytes;
+	const char *own;
+	bool same;
 
-	if (!lh_fs_read(path, FILE_MAX_BYTES, &text, &bytes, NULL)) {
-		start = json_loadb(text, bytes, 0, NULL);
-		same = json_is_string(json_object_get(start, "token")) &&
-		       !strcmp(json_string_value(json_object_get(start, "token")), token);
-		json_decref(start);
-		free(text);
-	}
-	free(path);
+	lh_json_read(dir, LH_ATTEMPT_START, FILE_MAX_BYTES, &start, NULL);
+	own = json_string_value(json_object_get(start, "token"));
+	same = own && !strcmp(own, token);
+	json_decref(start);
 	return same;
 }
 

@@ -22,6 +22,7 @@
 
 #include "base/failpoint.h"
 #include "base/fs.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "jobs/jobfile.h"
 #include "join/door.h"
@@ -48,22 +49,6 @@ static void on_term(int signal)
 {
 	(void)signal;
 	stop = 1;
-}
-
-static int load_json(const char *dir, const char *name, json_t **out, struct lh_err *err)
-{
-	char *path = lh_asprintf("%s/%s", dir, name), *text;
-	size_t bytes;
-	int rc = lh_fs_read(path, FILE_MAX_BYTES, &text, &bytes, err);
-
-	if (!rc) {
-		*out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
-		free(text);
-		if (!*out)
-			rc = lh_err_set(err, LH_ECORRUPT, "'%s' is not JSON", path);
-	}
-	free(path);
-	return rc;
 }
 
 /* The lock of the job; a predecessor that is still ending gets time to. */
@@ -222,9 +207,9 @@ static int run_attempt(const char *arg)
 	}
 	job_dir = lh_strdup(dir);
 	*strrchr(job_dir, '/') = '\0';
-	rc = load_json(dir, LH_ATTEMPT_START, &start, &err);
+	rc = lh_json_read(dir, LH_ATTEMPT_START, FILE_MAX_BYTES, &start, &err);
 	if (!rc)
-		rc = load_json(job_dir, LH_JOB_SPEC, &spec, &err);
+		rc = lh_json_read(job_dir, LH_JOB_SPEC, FILE_MAX_BYTES, &spec, &err);
 	if (!rc)
 		rc = run_rank(dir, start, spec, job_dir, &err);
 	if (rc < 0)
