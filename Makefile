@@ -491,14 +491,14 @@ dist: $(PROGRAMS) $(HF_DONE) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
 NODE_TESTS := $(sort $(wildcard tests/*.test.mjs tests/*/*.test.mjs))
 
 # Three builds are tested: as shipped, under AddressSanitizer and UBSan, and with
-# failpoints. One node:test run closes with the count of all of it. Two files at a time
-# where node can: some wait for minutes (a database that is locked).
+# failpoints. One node:test run closes with the count of all of it. Three files at a time
+# where node can: many wait more than they compute (a database locked for minutes).
 test: deps deps-promtool
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all units
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) SAN=1 all units
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) FAILPOINTS=1 all $(BUILD)/fail/tests/train/test_power_cut
 	$(Q)LH_BUILD=$(abspath $(BUILD)) node --test $$(node --help | grep -q test-concurrency && \
-	  echo --test-concurrency=2) --test-reporter=spec $(NODE_TESTS)
+	  echo --test-concurrency=3) --test-reporter=spec $(NODE_TESTS)
 
 HOURS ?= 1
 soak: deps
