@@ -488,8 +488,7 @@ dist: $(PROGRAMS) $(HF_DONE) $(CHECKERS) $(if $(HAVE_CUDA),$(GPU_TESTS))
 	  patchelf --force-rpath --set-rpath '$$ORIGIN/../lib' $(notdir $(MPI_BIN)))
 	$(if $(HF_DONE),$(Q)mkdir $(BUILD)/dist/lib/lighthouse && cp -r $(HF_OUT) $(BUILD)/dist/lib/lighthouse)
 
-# The one that takes longest begins first: it would be alone at the end.
-NODE_TESTS := $(wildcard tests/*.test.mjs) $(sort $(wildcard tests/*/*.test.mjs))
+NODE_TESTS := $(sort $(wildcard tests/*.test.mjs tests/*/*.test.mjs))
 
 # Three builds are tested: as shipped, under AddressSanitizer and UBSan, and with
 # failpoints. One node:test run closes with the count of all of it. Three files at a time
