@@ -109,7 +109,8 @@ test('jobs of 1, 2 and 4 devices have the same losses, evaluations and looks', a
 
 test('a job whose weights are divided samples as its checkpoint does, loses a rank and goes on with the same losses', async (t) => {
   const lhd = await fresh(t);
-  const id = await submit(lhd, { ...job(2, 40), divide: 'weights', recompute: 'mlp' });
+  const open = job(2, 20), phases = open.phases.map((p, i) => (i ? p : { ...p, until: { steps: LONG } }));
+  const id = await submit(lhd, { ...open, divide: 'weights', recompute: 'mlp', phases });
   const sampled = async () => (await lhd.call('job.sample', { job: id, prompt: 'the ', max_tokens: 40, temperature: 0 })).text;
   await lhd.jobUntil(id, 'some steps', (j) => j.step >= 5);
   assert.ok((await sampled()).length);
@@ -127,10 +128,14 @@ test('a job whose weights are divided samples as its checkpoint does, loses a ra
   for (const args of [['verify', path], ['export', String(id), join(lhd.dir, 'exported')]])
     execFileSync(bin('lhctl'), ['--state', lhd.state, ...args], { stdio: 'pipe' });
   await lhd.call('job.resume', { job: id });
+  await training(lhd, id, 3, 2);
+  const { command: set } = await lhd.call('job.set', { job: id, phase_steps: (await lhd.call('job.get', { job: id })).step + 100 });
+  await lhd.jobUntil(id, 'it is set', () => lhd.sql(`select 1 from commands where id=${set} and outcome='applied'`).length);
   await lhd.jobUntil(id, 'DONE', done);
   const was = await steps(lhd, id), one = quietRun(lhd, id, { devices: 1 });
   assert.deepEqual(was.map((s) => s.step), one.map((s) => s.step));
-  was.forEach((s, i) => assert.ok(Math.abs(s.loss - one[i].loss) < 0.01 * s.loss, `step ${s.step}: ${s.loss}, with one rank ${one[i].loss}`));
+  // Of more steps than these the roundings of some have grown.
+  was.slice(0, 50).forEach((s, i) => assert.ok(Math.abs(s.loss - one[i].loss) < 0.01 * s.loss, `step ${s.step}: ${s.loss}, with one rank ${one[i].loss}`));
 });
 
 test('commands, pauses, another lhd and a stop find ranks as they find one worker', async (t) => {
@@ -218,7 +223,7 @@ test('devices that share sequences are steered, lost and found as others are; a 
   process.kill(ranksOf(lhd)[1], 'SIGKILL');
   await training(lhd, id, 2, 2);
   assert.equal((await attempts(lhd, id))[0].outcome, 'lost');
-  const { command: set } = await lhd.call('job.set', { job: id, phase_steps: (await lhd.call('job.get', { job: id })).step - switched + 40 });
+  const { command: set } = await lhd.call('job.set', { job: id, phase_steps: (await lhd.call('job.get', { job: id })).step - switched + 100 });
   await lhd.jobUntil(id, 'it is set', () => lhd.sql(`select 1 from commands where id=${set} and outcome='applied'`).length);
   await lhd.jobUntil(id, 'DONE', done);
   await noneLeft(lhd);
@@ -229,8 +234,8 @@ test('devices that share sequences are steered, lost and found as others are; a 
     assert.ok(Math.abs(s.loss - loss) < bar * loss, `step ${s.step}: ${loss}, with one rank ${s.loss}`);
   });
   const one = quietRun(lhd, id, { devices: 1, context: 1 });
-  assert.equal(one.length, was.length);
-  near(one, 0.01);
+  assert.deepEqual(one.map((s) => [s.step, s.phase]), was.map((s) => [s.step, s.phase]));
+  near(one.slice(0, 50), 0.01); // of more steps the roundings of some have grown
   const kept = quietRun(lhd, id, { devices: 1, context: 1 }, lhd.sql(`select max(step) - 15 step from steps where job=${id}`)[0].step);
   assert.ok(kept.length >= 15 && kept.length < was.length, `${kept.length} steps`);
   near(kept, 1e-3);
