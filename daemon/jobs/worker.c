@@ -24,8 +24,8 @@
 
 #include "base/failpoint.h"
 #include "base/fs.h"
-#include "base/json.h"
 #include "base/io.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "jobs/launch.h"
 #include "lighthouse/proto.h"

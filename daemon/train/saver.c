@@ -67,13 +67,10 @@ static int find_writers(const struct lh_saver *s, int *own)
 	lh_comm_collect(&s->comm, "who sees the directory", sees, sizeof(*sees));
 	if (!s->comm.rank)
 		unlink(path);
-	*own = -1;
-	for (int r = 0; r < s->comm.size; r++) {
-		if (r == s->comm.rank && sees[r])
+	for (int r = 0; r < s->comm.size; n += sees[r++])
+		if (r == s->comm.rank)
 			*own = n;
-		n += sees[r];
-	}
-	if (*own < 0)
+	if (!sees[s->comm.rank])
 		*own = n;
 	free(path);
 	free(sees);
@@ -84,7 +81,7 @@ int lh_saver_new(struct lh_saver **out, const struct lh_saver_config *config,
 		 struct lh_err *err)
 {
 	struct lh_saver *s = lh_calloc(1, sizeof(*s));
-	int rc, writers, own;
+	int rc, writers = 1, own = 0;
 
 	s->c = *config;
 	s->comm = config->comm ? *config->comm : LH_COMM_ALONE;
@@ -92,7 +89,8 @@ int lh_saver_new(struct lh_saver **out, const struct lh_saver_config *config,
 		lh_fs_remove_torn(s->c.dir);
 	s->spec = json_deep_copy(config->spec);
 	s->origin = json_deep_copy(config->origin);
-	writers = find_writers(s, &own);
+	if (s->comm.size > 1) /* else nobody is asked */
+		writers = find_writers(s, &own);
 	rc = lh_snapshot_new(&s->snapshot, config->ops, config->dev, config->model, own,
 			     writers, err);
 	s->snapshot.wrote = on_wrote;
