@@ -188,6 +188,25 @@ void lh_cuda_lighthouse_score(struct lh_dev *dev, const struct lh_lighthouse *g,
 			      const struct lh_heads *h, float *score_q, float *score_k,
 			      const lh_act *q, const lh_act *k, const lh_act *v,
 			      const struct lh_rope *rope, void *scratch);
+/* bf16 by cuDNN, where it takes the shape. aligned: 16-byte accesses are possible; all: every
+ * query sees every key, 128 of which are a tile, and causal otherwise. */
+struct lh_cuda_sdpa_grads {
+	void *dq;
+	int64_t dq_row;
+	void *dk, *dv;
+	const void *dout, *q, *k, *v, *o;
+	const float *lse;
+};
+void lh_cuda_sdpa_fused(struct lh_dev *dev, const struct lh_sdpa *s, bool all, void *o,
+			float *lse, const void *q, const void *k, const void *v,
+			bool aligned);
+void lh_cuda_sdpa_fused_bwd(struct lh_dev *dev, const struct lh_sdpa *s, bool all,
+			    const struct lh_cuda_sdpa_grads *c, bool aligned);
+/* The same of queries at the end of longer keys (lh_cuda_sdpa_is_tail). */
+void lh_cuda_sdpa_tail(struct lh_dev *dev, const struct lh_sdpa *s, void *o, float *lse,
+		       const void *q, const void *k, const void *v, bool aligned);
+void lh_cuda_sdpa_tail_bwd(struct lh_dev *dev, const struct lh_sdpa *s,
+			   const struct lh_cuda_sdpa_grads *c, bool aligned);
 /* Of documents, where cuDNN takes the shape. aligned: 16-byte accesses are possible. */
 void lh_cuda_sdpa_documents(struct lh_dev *dev, const struct lh_sdpa *s, void *o, float *lse,
 			    const void *q, const void *k, const void *v, bool aligned);

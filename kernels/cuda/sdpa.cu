@@ -8,7 +8,8 @@
  * keys, and padded queries have zero gradients.
  *
  * Everything else (float32, fewer than 128 queries, widths cuDNN does not take)
- * goes to sdpa_slow.cuh; documents through sdpa_documents.cu. cuDNN adds dq by tiles in no fixed order: its backward
+ * goes to sdpa_slow.cuh; documents through sdpa_documents.cu, queries at the end of longer
+ * keys through sdpa_tail.cu. cuDNN adds dq by tiles in no fixed order: its backward
  * repeats only up to rounding. A deterministic device uses its other graph, which
  * writes the gradient of every score out, 2 bytes each, in pieces of few heads:
  * that square is written and read besides (sdpa_graph.c, sizes.h). */
@@ -139,8 +140,21 @@ static size_t stat_bytes(const struct fast *f)
 	       sizeof(float);
 }
 
-static int prepare(struct lh_dev *dev, struct fast *f, const struct lh_sdpa *s,
-		   bool backward, bool aligned, struct lh_err *err)
+/* Of a shape that is filled but for it. Padded keys of `all` would be seen. */
+static enum lh_sdpa_mask mask_of(const struct lh_sdpa *s, const struct lh_sdpa_shape *p, bool all)
+{
+	LH_ASSERT(!all || p->kv_tokens == s->kv_tokens);
+	if (all)
+		return LH_SDPA_ALL;
+	if (s->heads.tokens == s->kv_tokens)
+		return LH_SDPA_TOP_LEFT;
+	return p->kv_tokens - p->tokens == s->kv_tokens - s->heads.tokens ?
+		       LH_SDPA_BOTTOM_RIGHT : LH_SDPA_SHIFTED;
+}
+
+/* dq_row: 0 forward. */
+static int prepare(struct lh_dev *dev, struct fast *f, const struct lh_sdpa *s, bool all,
+		   int64_t dq_row, bool aligned, struct lh_err *err)
 {
 	const struct lh_heads *h = &s->heads;
 	struct lh_sdpa_shape *p = &f->shape;
@@ -154,14 +168,10 @@ static int prepare(struct lh_dev *dev, struct fast *f, const struct lh_sdpa *s,
 	p->q_row = f->copies ? h->heads * h->head_dim : h->q_row;
 	p->kv_row = f->copies ? h->kv_heads * h->head_dim : h->kv_row;
 	p->o_row = f->copies ? h->heads * h->head_dim : h->o_row;
-	p->backward = backward;
-	p->deterministic = backward && dev->deterministic;
-	if (h->tokens == s->kv_tokens)
-		p->mask = LH_SDPA_TOP_LEFT;
-	else if (p->kv_tokens - p->tokens == s->kv_tokens - h->tokens)
-		p->mask = LH_SDPA_BOTTOM_RIGHT;
-	else
-		p->mask = LH_SDPA_SHIFTED;
+	p->dq_row = dq_row && f->copies ? p->q_row : dq_row;
+	p->backward = dq_row > 0;
+	p->deterministic = p->backward && dev->deterministic;
+	p->mask = mask_of(s, p, all);
 	return lh_sdpa_plans_get(dev->plans, p, &f->plan, err);
 }
 
@@ -258,15 +268,15 @@ static void place_forward(struct lh_dev *dev, struct fast *f, struct lh_sdpa_ten
 	t->lse = f->copies || !lse ? take(f, stat_bytes(f)) : lse;
 }
 
-static void fast_forward(struct lh_dev *dev, const struct lh_sdpa *s, void *o, float *lse,
-			 const void *q, const void *k, const void *v, bool aligned)
+void lh_cuda_sdpa_fused(struct lh_dev *dev, const struct lh_sdpa *s, bool all, void *o,
+			float *lse, const void *q, const void *k, const void *v, bool aligned)
 {
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_sdpa_tensors t = { };
 	struct fast f;
 	struct rows r;
 
-	if (prepare(dev, &f, s, false, aligned, &err)) {
+	if (prepare(dev, &f, s, all, 0, aligned, &err)) {
 		lh_cuda_refuse(dev, &err);
 		return;
 	}
@@ -284,18 +294,12 @@ static void fast_forward(struct lh_dev *dev, const struct lh_sdpa *s, void *o, f
 		copy_stats(dev, &f, lse, (const float *)t.lse, false);
 }
 
-struct backward { /* the caller's tensors */
-	void *dq, *dk, *dv;
-	const void *dout, *q, *k, *v, *o;
-	const float *lse;
-};
-
 static void place_backward(struct lh_dev *dev, struct fast *f, struct lh_sdpa_tensors *t,
-			   const struct backward *c, bool split)
+			   const struct lh_cuda_sdpa_grads *c, bool split)
 {
 	const struct lh_heads *h = &f->s->heads;
 	struct rows rq = q_rows(f, h->q_row), ro = q_rows(f, h->o_row), rk = kv_rows(f);
-	size_t q_bytes = rows_bytes(f, f->shape.tokens, f->shape.q_row);
+	size_t q_bytes = rows_bytes(f, f->shape.tokens, f->shape.dq_row);
 	size_t kv_bytes = rows_bytes(f, f->shape.kv_tokens, f->shape.kv_row);
 
 	f->used = 0;
@@ -336,16 +340,18 @@ static struct pieces pieces_of(const struct lh_dev *dev, const struct lh_sdpa *s
 }
 
 /* Where the piece begins whose first sequence and query head are b and head. */
-static struct backward piece_at(const struct lh_sdpa *s, const struct backward *c, int64_t b,
-				int64_t head)
+static struct lh_cuda_sdpa_grads piece_at(const struct lh_sdpa *s,
+					  const struct lh_cuda_sdpa_grads *c, int64_t b,
+					  int64_t head)
 {
 	const struct lh_heads *h = &s->heads;
 	int64_t kv_head = head / (h->heads / h->kv_heads);
 	int64_t q = b * h->tokens * h->q_row + head * h->head_dim;
+	int64_t dq = b * h->tokens * c->dq_row + head * h->head_dim;
 	int64_t o = b * h->tokens * h->o_row + head * h->head_dim;
 	int64_t k = b * s->kv_tokens * h->kv_row + kv_head * h->head_dim;
 
-	return { (bf16 *)c->dq + q, (bf16 *)c->dk + k, (bf16 *)c->dv + k,
+	return { (bf16 *)c->dq + dq, c->dq_row, (bf16 *)c->dk + k, (bf16 *)c->dv + k,
 		 (const bf16 *)c->dout + o, (const bf16 *)c->q + q, (const bf16 *)c->k + k,
 		 (const bf16 *)c->v + k, (const bf16 *)c->o + o,
 		 c->lse + (b * h->heads + head) * h->tokens };
@@ -382,11 +388,11 @@ static void add_head(struct lh_dev *dev, const struct fast *f, float *sum, void 
 }
 
 /* One piece, whose first query head is number `at` of the `of` of its KV group. */
-static void run_piece(struct lh_dev *dev, struct fast *f, const struct backward *c,
+static void run_piece(struct lh_dev *dev, struct fast *f, const struct lh_cuda_sdpa_grads *c,
 		      bool split, int at, int of)
 {
 	struct lh_sdpa_tensors t = { };
-	struct rows rq = q_rows(f, f->s->heads.q_row), rk = kv_rows(f);
+	struct rows rq = q_rows(f, c->dq_row), rk = kv_rows(f);
 
 	place_backward(dev, f, &t, c, split);
 	run(dev, f, &t);
@@ -402,8 +408,8 @@ static void run_piece(struct lh_dev *dev, struct fast *f, const struct backward 
 	copy_rows(dev, f, &rk, c->dv, t.dv, false);
 }
 
-static void fast_backward(struct lh_dev *dev, const struct lh_sdpa *s,
-			  const struct backward *c, bool aligned)
+void lh_cuda_sdpa_fused_bwd(struct lh_dev *dev, const struct lh_sdpa *s, bool all,
+			    const struct lh_cuda_sdpa_grads *c, bool aligned)
 {
 	struct pieces p = pieces_of(dev, s);
 	int group = s->heads.heads / s->heads.kv_heads;
@@ -411,7 +417,7 @@ static void fast_backward(struct lh_dev *dev, const struct lh_sdpa *s,
 	struct lh_sdpa_tensors t = { };
 	struct fast f;
 
-	if (prepare(dev, &f, &p.piece, true, aligned && !p.copies, &err)) {
+	if (prepare(dev, &f, &p.piece, all, c->dq_row, aligned && !p.copies, &err)) {
 		lh_cuda_refuse(dev, &err);
 		return;
 	}
@@ -421,7 +427,7 @@ static void fast_backward(struct lh_dev *dev, const struct lh_sdpa *s,
 		return;
 	for (int64_t b = 0; b < s->heads.batch; b += p.piece.heads.batch)
 		for (int head = 0; head < s->heads.heads; head += p.piece.heads.heads) {
-			struct backward part = piece_at(s, c, b, head);
+			struct lh_cuda_sdpa_grads part = piece_at(s, c, b, head);
 
 			run_piece(dev, &f, &part, p.split, head % group, group);
 		}
@@ -441,8 +447,10 @@ void lh_cuda_sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float 
 	LH_ASSERT(!h->start || s->kv_tokens == h->tokens);
 	if (is_fast<T>(dev, s) && h->start)
 		lh_cuda_sdpa_documents(dev, s, o, lse, q, k, v, aligned);
+	else if (is_fast<T>(dev, s) && lh_cuda_sdpa_is_tail(s))
+		lh_cuda_sdpa_tail(dev, s, o, lse, q, k, v, aligned);
 	else if (is_fast<T>(dev, s))
-		fast_forward(dev, s, o, lse, q, k, v, aligned);
+		lh_cuda_sdpa_fused(dev, s, false, o, lse, q, k, v, aligned);
 	else
 		slow_forward<T>(dev, s, (T *)o, lse, (const T *)q, (const T *)k,
 				(const T *)v);
@@ -455,7 +463,7 @@ void lh_cuda_sdpa_bwd(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *dq,
 		      const float *lse)
 {
 	const struct lh_heads *h = &s->heads;
-	struct backward c = { dq, dk, dv, dout, q, k, v, o, lse };
+	struct lh_cuda_sdpa_grads c = { dq, h->q_row, dk, dv, dout, q, k, v, o, lse };
 	slow_bwd<T> t = { (T *)dq, (T *)dk, (T *)dv, (const T *)dout, (const T *)q,
 			  (const T *)k, (const T *)v, lse, NULL };
 	bool aligned = lh_aligned<T>(q, h->q_row) && lh_aligned<T>(k, h->kv_row) &&
@@ -467,8 +475,10 @@ void lh_cuda_sdpa_bwd(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *dq,
 	LH_ASSERT(!h->start || s->kv_tokens == h->tokens);
 	if (is_fast<T>(dev, s) && h->start)
 		lh_cuda_sdpa_documents_bwd(dev, s, dq, dk, dv, dout, q, k, v, o, lse, aligned);
+	else if (is_fast<T>(dev, s) && lh_cuda_sdpa_is_tail(s))
+		lh_cuda_sdpa_tail_bwd(dev, s, &c, aligned);
 	else if (is_fast<T>(dev, s))
-		fast_backward(dev, s, &c, aligned);
+		lh_cuda_sdpa_fused_bwd(dev, s, false, &c, aligned);
 	else
 		slow_backward<T>(dev, s, t, (const T *)o);
 }

@@ -265,8 +265,12 @@ static desc integers(struct build *b, cudnnPointwiseMode_t mode, desc x,
  * other order is not recognised. */
 static desc mask(struct build *b, desc scores)
 {
-	desc row = index_of(b, scores, 2), col = index_of(b, scores, 3), keep;
+	desc row, col, keep;
 
+	if (b->s->mask == LH_SDPA_ALL)
+		return scores;
+	row = index_of(b, scores, 2);
+	col = index_of(b, scores, 3);
 	if (b->s->mask == LH_SDPA_BOTTOM_RIGHT) {
 		row = integers(b, CUDNN_POINTWISE_ADD, row, LH_SDPA_KV_LEN);
 		row = integers(b, CUDNN_POINTWISE_SUB, row, LH_SDPA_Q_LEN);
@@ -353,7 +357,7 @@ static void backward(struct build *b)
 	desc o = rows(g, LH_SDPA_O, B, H, T, D, s->o_row);
 	desc dout = rows(g, LH_SDPA_DOUT, B, H, T, D, s->o_row);
 	desc lse = real_column(b, LH_SDPA_LSE), delta = real_column(b, LH_SDPA_DELTA);
-	desc dq = rows(g, LH_SDPA_DQ, B, H, T, D, s->q_row);
+	desc dq = rows(g, LH_SDPA_DQ, B, H, T, D, s->dq_row);
 	desc one = scalar(g, LH_SDPA_ONE, CUDNN_DATA_FLOAT), a, p, d, ds, k;
 
 	a = math(g, tensor(g, 0, VIRTUAL, CUDNN_DATA_FLOAT, wide, contiguous(wide)),
@@ -393,7 +397,8 @@ int lh_sdpa_graph_build(struct lh_sdpa_graph *g, const struct lh_sdpa_shape *s)
 	b.kt = columns(g, LH_SDPA_K, s->batch, s->kv_heads, s->kv_tokens, s->head_dim,
 		       s->kv_row);
 	b.scale = scalar(g, LH_SDPA_SCALE, CUDNN_DATA_FLOAT);
-	b.ninf = scalar(g, LH_SDPA_NINF, CUDNN_DATA_FLOAT);
+	if (s->mask != LH_SDPA_ALL)
+		b.ninf = scalar(g, LH_SDPA_NINF, CUDNN_DATA_FLOAT);
 	if (s->backward)
 		backward(&b);
 	else

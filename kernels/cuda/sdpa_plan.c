@@ -292,10 +292,10 @@ static char *file_of(const struct lh_sdpa_plans *plans, const struct lh_sdpa_sha
 {
 	return lh_cache_name(lh_asprintf(
 		"sdpa-%s-%s-%s-b%d-h%d.%d-d%d-t%" PRId64 ".%" PRId64 "-r%" PRId64 ".%" PRId64
-		".%" PRId64 "-m%d.json", plans->cudnn.version, plans->gpu,
+		".%" PRId64 ".%" PRId64 "-m%d.json", plans->cudnn.version, plans->gpu,
 		s->deterministic ? "bwd-fixed" : s->backward ? "bwd" : "fwd", s->batch,
 		s->heads, s->kv_heads, s->head_dim, s->tokens, s->kv_tokens, s->q_row,
-		s->kv_row, s->o_row, s->mask));
+		s->kv_row, s->o_row, s->dq_row, s->mask));
 }
 
 /* The plan from its file; false when there is none that works. */

@@ -27,12 +27,14 @@ enum lh_sdpa_mask {
 	LH_SDPA_TOP_LEFT,     /* query i sees keys 0 .. i; tokens == kv_tokens */
 	LH_SDPA_BOTTOM_RIGHT, /* 0 .. kv_tokens - tokens + i */
 	LH_SDPA_SHIFTED,      /* 0 .. shift + i, shift given at run */
+	LH_SDPA_ALL,          /* all */
 };
 
 struct lh_sdpa_shape {
 	int32_t batch, heads, kv_heads, head_dim;
 	int64_t tokens, kv_tokens;
-	int64_t q_row, kv_row, o_row;
+	int64_t q_row, kv_row, o_row; /* of q; of k, v and their gradients; of o and dout */
+	int64_t dq_row;   /* backward alone */
 	int32_t mask;     /* enum lh_sdpa_mask */
 	int32_t backward;
 	int32_t deterministic; /* backward alone: bits that repeat, see sdpa_graph.c */

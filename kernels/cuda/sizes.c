@@ -145,6 +145,36 @@ bool lh_cuda_sdpa_splits_groups(const struct lh_sdpa *s, const struct lh_sdpa *p
 	       s->heads.heads * piece->heads.kv_heads;
 }
 
+bool lh_cuda_sdpa_is_tail(const struct lh_sdpa *s)
+{
+	int64_t before = s->kv_tokens - s->heads.tokens;
+
+	return s->heads.batch == 1 && before > 0 && before % LH_CUDA_SDPA_TILE == 0;
+}
+
+struct lh_sdpa lh_cuda_tail_own(const struct lh_sdpa *s)
+{
+	struct lh_sdpa p = *s;
+
+	p.kv_tokens = s->heads.tokens;
+	return p;
+}
+
+struct lh_sdpa lh_cuda_tail_before(const struct lh_sdpa *s)
+{
+	struct lh_sdpa p = *s;
+
+	p.kv_tokens = s->kv_tokens - s->heads.tokens;
+	return p;
+}
+
+size_t lh_cuda_tail_bytes(const struct lh_sdpa *s, bool backward)
+{
+	int64_t rows = s->heads.tokens * s->heads.heads;
+
+	return (size_t)(rows * (2 * s->heads.head_dim + (backward ? 0 : 2 * 4)));
+}
+
 bool lh_cuda_bucket(const struct lh_heads *h, int k, struct lh_cuda_bucket *b)
 {
 	int64_t longest = ceil_to(h->tokens, LH_CUDA_SDPA_TILE), tokens = LH_CUDA_SDPA_TILE;
@@ -221,14 +251,26 @@ static size_t whole_bytes(const struct lh_sdpa *s, bool backward, bool determini
 	return (size_t)bytes;
 }
 
+static size_t tail_bytes(const struct lh_sdpa *s, bool backward, bool deterministic)
+{
+	struct lh_sdpa own = lh_cuda_tail_own(s), before = lh_cuda_tail_before(s);
+	size_t of_own = whole_bytes(&own, backward, deterministic);
+	size_t of_before = whole_bytes(&before, backward, deterministic);
+
+	return (of_own > of_before ? of_own : of_before) + lh_cuda_tail_bytes(s, backward);
+}
+
 /* Of documents, the bucket that takes most. */
 static size_t sdpa_bytes(const struct lh_sdpa *s, bool backward, bool deterministic)
 {
 	struct lh_cuda_bucket b;
 	size_t most = 0;
 
-	if (!s->heads.start || !lh_cuda_sdpa_fused_width(s->heads.head_dim) ||
-	    s->heads.tokens < LH_CUDA_SDPA_TILE)
+	if (!lh_cuda_sdpa_fused_width(s->heads.head_dim) || s->heads.tokens < LH_CUDA_SDPA_TILE)
+		return whole_bytes(s, backward, deterministic);
+	if (lh_cuda_sdpa_is_tail(s))
+		return tail_bytes(s, backward, deterministic);
+	if (!s->heads.start)
 		return whole_bytes(s, backward, deterministic);
 	for (int k = 0; lh_cuda_bucket(&s->heads, k, &b); k++) {
 		struct lh_sdpa p = lh_cuda_bucket_sdpa(s, &b);

@@ -52,6 +52,14 @@ bool lh_cuda_sdpa_splits_groups(const struct lh_sdpa *s, const struct lh_sdpa *p
 /* Elements of the largest tensor that cuDNN's backward makes or is given for it. */
 int64_t lh_cuda_sdpa_elements(const struct lh_sdpa *piece);
 
+/* Queries at the end of longer keys, of one sequence, whose keys before them are whole tiles:
+ * two calls of cuDNN, of their own keys and of those before (sdpa_tail.cu). */
+bool lh_cuda_sdpa_is_tail(const struct lh_sdpa *s);
+struct lh_sdpa lh_cuda_tail_own(const struct lh_sdpa *s);
+struct lh_sdpa lh_cuda_tail_before(const struct lh_sdpa *s);
+/* What is kept of one of them until the other is there. */
+size_t lh_cuda_tail_bytes(const struct lh_sdpa *s, bool backward);
+
 /* Documents of any length share a few plans: bucket k takes those of up to 128 * 2^k
  * tokens, the last one those up to the sequence's. `documents` of them are one call,
  * each padded to `tokens` rows. False past the last one. */

@@ -8,7 +8,9 @@
  * runs show the launch rate too. b = 8 N H D bytes / the copy bandwidth of this
  * run. The bars: forward <= inner SDPA(S) + 1.7 b + 0.06 ms, forward and
  * backward <= inner SDPA(S) + 3.4 b + 0.10 ms. "fixed": the same on a deterministic
- * device, where that takes at most FIXED_BYTES. Exit 1 when a bar is passed. */
+ * device, where that takes at most FIXED_BYTES. "half": full attention of the two middle
+ * quarters of the sequence's queries, what one of two GPUs that share it does, beside half
+ * of the whole's. Exit 1 when a bar is passed. */
 #include <algorithm>
 #include <stdio.h>
 #include <stdlib.h>
@@ -237,6 +239,7 @@ struct times { /* milliseconds */
 	double fwd, both, inner_fwd, inner_both;
 	double rope_fwd, rope_both, full_fwd, full_both;
 	double fixed_both, fixed_full_both; /* 0: not measured */
+	double half_both;
 	double stage[STAGES];
 };
 
@@ -248,6 +251,26 @@ static void full_attention(const struct bench *b, const struct layer *y)
 	o->sdpa(b->dev, &y->full, y->o, y->full_lse, y->q, y->k, y->v);
 	o->sdpa_bwd(b->dev, &y->full, y->dq, y->dk, y->dv, y->dout, y->q, y->k, y->v, y->o,
 		    y->full_lse);
+}
+
+/* The same of its second and third quarter, each with the keys up to its end. */
+static void half_attention(const struct bench *b, const struct layer *y)
+{
+	const struct lh_ops *o = &lh_ops_cuda;
+	int64_t n = y->N / 4;
+
+	for (int i = 1; i <= 2; i++) {
+		int64_t at = i * n * ROW;
+		struct lh_sdpa s = y->full;
+		float *lse = y->full_lse + i * n * H;
+		bf16 *q = (bf16 *)y->q + at, *out = (bf16 *)y->o + at;
+
+		s.heads.tokens = n;
+		s.kv_tokens = (i + 1) * n;
+		o->sdpa(b->dev, &s, out, lse, q, y->k, y->v);
+		o->sdpa_bwd(b->dev, &s, (bf16 *)y->dq + at, y->dk, y->dv,
+			    (bf16 *)y->dout + at, q, y->k, y->v, out, lse);
+	}
 }
 
 /* Whether a deterministic backward's memory is to be had. */
@@ -302,23 +325,25 @@ static struct times measure(const struct bench *b, const struct layer *y)
 		o->sdpa(b->dev, &y->full, y->o, y->full_lse, y->q, y->k, y->v);
 	});
 	t.full_both = median_ms(b, 1, full_reps, [&] { full_attention(b, y); });
+	t.half_both = median_ms(b, 1, full_reps, [&] { half_attention(b, y); });
 	measure_fixed(b, y, reps, full_reps, &t);
 	return t;
 }
 
 struct row { /* of the closing table */
 	int64_t N;
-	double fwd, both, speedup, fixed, fixed_full;
+	double fwd, both, speedup, fixed, fixed_full, half;
 };
 static std::vector<row> rows;
 
 static void print_rows(void)
 {
 	printf("\nmeasured / limit; deterministic / default (0: not measured)\n"
-	       "  tokens | forward | forward and backward | x SDPA | layer | full attention\n");
+	       "  tokens | forward | forward and backward | x SDPA | layer | full attention | "
+	       "half of it\n");
 	for (const row &r : rows)
-		printf("%8lld | %7.2f | %20.2f | %6.1f | %5.2f | %5.2f%s\n", (long long)r.N,
-		       r.fwd, r.both, r.speedup, r.fixed, r.fixed_full,
+		printf("%8lld | %7.2f | %20.2f | %6.1f | %5.2f | %14.2f | %10.3f%s\n",
+		       (long long)r.N, r.fwd, r.both, r.speedup, r.fixed, r.fixed_full, r.half,
 		       r.fwd > 1 || r.both > 1 ? "  MISSED" : "");
 }
 
@@ -329,15 +354,16 @@ static int report(const struct bench *b, const struct layer *y, const struct tim
 	double both = t->inner_both + 3.4 * t->copy_unit + 0.10;
 
 	rows.push_back({ y->N, t->fwd / fwd, t->both / both, t->full_both / t->both,
-			 t->fixed_both / t->both, t->fixed_full_both / t->full_both });
+			 t->fixed_both / t->both, t->fixed_full_both / t->full_both,
+			 t->half_both / t->full_both * 2 });
 
 	printf("%8lld %6lld | fwd %8.3f limit %8.3f %5.2f | f+b %8.3f limit %8.3f %5.2f | "
 	       "inner %8.3f %8.3f | rope %8.3f %8.3f | full %9.3f %9.3f x%.1f | "
-	       "fixed %8.3f full %9.3f\n",
+	       "fixed %8.3f full %9.3f | half %9.3f\n",
 	       (long long)y->N, (long long)y->S, t->fwd, fwd, t->fwd / fwd, t->both, both,
 	       t->both / both, t->inner_fwd, t->inner_both, t->rope_fwd, t->rope_both,
 	       t->full_fwd, t->full_both, t->full_both / t->both, t->fixed_both,
-	       t->fixed_full_both);
+	       t->fixed_full_both, t->half_both);
 	printf("         b %.4f ms |", t->copy_unit);
 	for (int s = 0; s < STAGES; s++)
 		printf(" %s %.4f", stage_names[s], t->stage[s]);
@@ -354,10 +380,11 @@ static int report(const struct bench *b, const struct layer *y, const struct tim
 		" \"full_forward_ms\": %.6f, \"full_forward_backward_ms\": %.6f,"
 		" \"fixed_forward_backward_ms\": %.6f,"
 		" \"fixed_full_forward_backward_ms\": %.6f,"
+		" \"half_forward_backward_ms\": %.6f,"
 		" \"stages_ms\": [", first ? "" : ",", (long long)y->N, (long long)y->S,
 		t->copy_unit, t->fwd, fwd, t->both, both, t->inner_fwd, t->inner_both,
 		t->rope_fwd, t->rope_both, t->full_fwd, t->full_both, t->fixed_both,
-		t->fixed_full_both);
+		t->fixed_full_both, t->half_both);
 	for (int s = 0; s < STAGES; s++)
 		fprintf(b->json, "%s[\"%s\", %.6f]", s ? ", " : "", stage_names[s],
 			t->stage[s]);

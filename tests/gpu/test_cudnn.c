@@ -25,6 +25,7 @@ static struct lh_sdpa_shape shape_of(int batch, bool backward)
 	return (struct lh_sdpa_shape){ .batch = batch, .heads = 2, .kv_heads = 2,
 				       .head_dim = 64, .tokens = 256, .kv_tokens = 256,
 				       .q_row = 128, .kv_row = 128, .o_row = 128,
+				       .dq_row = backward ? 128 : 0,
 				       .mask = LH_SDPA_TOP_LEFT, .backward = backward };
 }
 

@@ -42,6 +42,7 @@ static struct lh_sdpa_shape shape_of(int heads, int kv_heads, int D, int64_t tok
 	/* Packed rows of q, k, v, as a projection writes them. */
 	s.q_row = s.kv_row = (int64_t)(heads + 2 * kv_heads) * D;
 	s.o_row = (int64_t)heads * D;
+	s.dq_row = backward ? s.q_row : 0;
 	s.mask = tokens == kv_tokens ? LH_SDPA_TOP_LEFT : LH_SDPA_BOTTOM_RIGHT;
 	return s;
 }
@@ -69,6 +70,8 @@ static void forward_takes_the_hopper_engine(void **state)
 	s = shape_of(8, 8, 128, 512, 2048, false);
 	check(&s, 2, 256);
 	s.mask = LH_SDPA_SHIFTED;
+	check(&s, 2, 256);
+	s.mask = LH_SDPA_ALL;
 	check(&s, 2, 256);
 }
 
@@ -116,30 +119,47 @@ static void the_deterministic_backward_writes_the_square(void **state)
 	check_deterministic(1, 1, 1, 128, 524288, 524288);
 }
 
-/* Piece `number` of a sequence: its queries, and the keys up to its end. `padding` of the
- * queries' tokens are none: the mask is shifted. */
-static void check_piece(int heads, int kv_heads, int D, int64_t tokens, int number,
-			int64_t padding)
+/* Queries of one sequence and some keys: one call of cuDNN, which `call` needs room for. */
+static void check_call(const struct lh_sdpa *call, int64_t tokens, int64_t keys, int mask)
 {
-	int64_t keys = tokens * (number + 1);
-	int64_t grouped = heads == kv_heads ? 0 : 4LL * heads * keys * D;
+	const struct lh_heads *h = &call->heads;
+	int64_t grouped = h->heads == h->kv_heads ? 0 : 4LL * h->heads * keys * h->head_dim;
 
 	for (int k = 0; k < 3; k++) { /* forward, backward, with bits that repeat */
-		struct lh_sdpa_shape s = shape_of(heads, kv_heads, D, tokens, keys, k);
-		struct lh_sdpa call = { .heads = { 1, tokens - padding, heads, kv_heads, D,
-						   s.q_row, s.kv_row, s.o_row, NULL, NULL },
-					.kv_tokens = keys };
+		struct lh_sdpa_shape s = shape_of(h->heads, h->kv_heads, h->head_dim, tokens,
+						  keys, k);
 		int64_t bytes = 256 + (k ? grouped : 0) +
-				(k == 2 ? 2LL * heads * tokens * keys : 0);
+				(k == 2 ? 2LL * h->heads * tokens * keys : 0);
 
 		s.batch = 1;
 		s.deterministic = k == 2;
-		if (padding)
-			s.mask = LH_SDPA_SHIFTED;
+		s.mask = mask;
+		if (k && mask == LH_SDPA_ALL)
+			s.dq_row = (int64_t)h->heads * h->head_dim;
 		check(&s, k ? 6 : 2, bytes);
-		assert_true((int64_t)lh_sizes_cuda.sdpa_bytes(&call, k, k == 2) >= bytes);
-		assert_int_equal(lh_sizes_cuda.supports(&call, NULL), 0);
+		assert_true((int64_t)lh_sizes_cuda.sdpa_bytes(call, k, k == 2) >= bytes);
 	}
+}
+
+/* Piece `number` of a sequence: its queries, and the keys up to its end. `padding` of the
+ * queries' tokens are none: where keys come before them the mask is shifted. */
+static void check_piece(int heads, int kv_heads, int D, int64_t tokens, int number,
+			int64_t padding)
+{
+	int64_t keys = tokens * (number + 1), row = (int64_t)(heads + 2 * kv_heads) * D;
+	struct lh_sdpa call = { .heads = { 1, tokens - padding, heads, kv_heads, D, row, row,
+					   (int64_t)heads * D, NULL, NULL },
+				.kv_tokens = keys };
+
+	assert_int_equal(lh_sizes_cuda.supports(&call, NULL), 0);
+	assert_int_equal(lh_cuda_sdpa_is_tail(&call), number > 0 && !padding);
+	if (padding) {
+		check_call(&call, tokens, keys, LH_SDPA_SHIFTED);
+		return;
+	}
+	check_call(&call, tokens, tokens, LH_SDPA_TOP_LEFT);
+	if (number)
+		check_call(&call, tokens, keys - tokens, LH_SDPA_ALL);
 }
 
 static void pieces_of_a_sequence_are_planned(void **state)
@@ -158,20 +178,25 @@ static void pieces_of_a_sequence_are_planned(void **state)
  * themselves. q_row: of packed rows, or of a sub-sequence. */
 static void check_shared(int64_t rows, int64_t q_row)
 {
+	int64_t n = rows / 4;
+
 	for (int k = 0; k < 8; k++) {
-		int number = k / 2;
-		struct lh_sdpa_shape s = shape_of(8, 8, 128, rows / 4, rows / 4 * (number + 1),
-						  k % 2);
-		struct lh_sdpa call = { .heads = { 1, s.tokens, 8, 8, 128, q_row, 1024, 1024,
-						   NULL, NULL }, .kv_tokens = s.kv_tokens };
+		int number = k / 2, backward = k % 2;
+		struct lh_sdpa_shape s = shape_of(8, 8, 128, n, number ? number * n : n, backward);
+		struct lh_sdpa call = { .heads = { 1, n, 8, 8, 128, q_row, 1024, 1024, NULL,
+						   NULL }, .kv_tokens = (number + 1) * n };
 
 		s.batch = 1;
 		s.q_row = q_row;
+		s.dq_row = !backward ? 0 : number ? 1024 : q_row;
 		s.kv_row = 1024;
-		check(&s, k % 2 ? 6 : 2, 256);
-		/* Copies of nothing: cuDNN's own, statistics, and the sum of dq. */
-		assert_in_range(lh_sizes_cuda.sdpa_bytes(&call, k % 2, false), 256,
-				8192 + s.tokens * 8 * 4 * (k % 2 ? 129 : 1));
+		s.mask = number ? LH_SDPA_ALL : LH_SDPA_TOP_LEFT;
+		check(&s, backward ? 6 : 2, 256);
+		/* Copies of nothing: cuDNN's own, statistics, and the sum of dq; o or dq of
+		 * the keys before, and two more statistics. */
+		assert_in_range(lh_sizes_cuda.sdpa_bytes(&call, backward, false), 256,
+				8192 + n * 8 * 4 * (backward ? 129 : 1) +
+					(number ? n * 8 * (2 * 128 + (backward ? 0 : 8)) : 0));
 		assert_int_equal(lh_sizes_cuda.supports(&call, NULL), 0);
 	}
 }

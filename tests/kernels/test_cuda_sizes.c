@@ -101,25 +101,38 @@ static void bytes_follow_the_pieces(void **state)
 	assert_int_equal(sdpa_bytes(shape_of(1, 8, 8, 128, 524288), true, true) >> 30, 512);
 }
 
-/* Queries at the end of twice as many keys: theirs count for statistics and dq, the keys
- * for the rest. */
+/* Queries at the end of three times as many keys. Of the two thirds before them, as many as
+ * the keys of one call: theirs count for statistics and dq, the keys for the rest; what is
+ * kept beside it is o and two statistics, or dq. */
 static void bytes_of_a_piece_follow_its_keys(void **state)
 {
 	const int64_t T = 9216, S = 2 * T, stats = T * 4, square = 2 * T * S;
-	struct lh_sdpa s = shape_of(1, 32, 8, 128, T);
+	struct lh_sdpa s = shape_of(1, 32, 8, 128, T), before;
 
 	(void)state;
-	s.kv_tokens = S;
-	check_piece(s, true, 1, 8, 2); /* 2.5 GiB */
+	s.kv_tokens = T + S;
+	assert_true(lh_cuda_sdpa_is_tail(&s));
+	assert_int_equal(lh_cuda_tail_own(&s).kv_tokens, T);
+	before = lh_cuda_tail_before(&s);
+	assert_int_equal(before.kv_tokens, S);
+	check_piece(before, true, 1, 8, 2); /* 2.5 GiB */
 	assert_int_equal(sdpa_bytes(s, true, false),
-			 4096 + 32 * stats * 129 + 2 * 32 * S * 128 * 2);
+			 4096 + 32 * stats * 129 + 2 * 32 * S * 128 * 2 + 32 * T * 128 * 2);
+	/* Of half as many keys twice the heads fit, and more statistics are theirs. */
 	assert_int_equal(sdpa_bytes(s, true, true),
-			 4096 + 8 * stats + 8 * square + 2 * 8 * S * 128 * 2);
-	assert_int_equal(sdpa_bytes(s, false, false), 4096 + 32 * stats);
-	/* Not whole tiles: copies of q, o and of k, v. */
-	s.heads.tokens = T - 10;
+			 4096 + 16 * stats + 8 * square + 2 * 8 * S * 128 * 2 +
+				 32 * T * 128 * 2);
 	assert_int_equal(sdpa_bytes(s, false, false),
-			 4096 + 32 * stats + 2 * 2 * 128 * (32 * T + 8 * S));
+			 4096 + 32 * stats + 32 * T * 128 * 2 + 2 * 32 * stats);
+	/* Not whole tiles before it: copies of q, o and of k, v. */
+	s.heads.tokens = T - 10;
+	assert_false(lh_cuda_sdpa_is_tail(&s));
+	assert_int_equal(sdpa_bytes(s, false, false),
+			 4096 + 32 * stats + 2 * 2 * 128 * (32 * T + 8 * (T + S)));
+	/* Nor of several sequences, whose keys do not follow each other then. */
+	s = shape_of(2, 8, 8, 128, T);
+	s.kv_tokens = T + S;
+	assert_false(lh_cuda_sdpa_is_tail(&s));
 }
 
 /* Every length has one bucket, of few rows at once, and no call takes more than is
