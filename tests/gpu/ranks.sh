@@ -1,5 +1,5 @@
 #!/bin/bash
-# ranks.sh: a job on two GPUs beside the same on one; prints a table at its end.
+# ranks.sh: a job on two or more GPUs beside the same on one; prints a table at its end.
 #
 #   ranks.sh [BIN [PART... KEY=VALUE...]]   directory of lhd and lhctl (../bin); job keys
 #
@@ -13,30 +13,33 @@
 #   million         3 min     one of 1,048,576 tokens, with dense layers
 #   million-light   1 min     the same without
 #   live            1 min     a job of devices: 2 that is paused, resumed, sampled, switched,
-#                             and loses a rank to kill -9; and one whose losses lie as near
+#                             and loses a rank to kill -9; and some whose losses lie as near
 #                             to those of devices: 1 as these do to each other, with other
-#                             micro-batches
+#                             micro-batches: sequences of their own, shared, weights divided
 #   models          0.3 min   losses and gradients of 1 and 2 ranks, with sequences of their
 #                             own and with shared ones
+#   million-full    4 min     that sequence with full attention: more than two of 80 GB hold,
+#                             and not among the default parts
 #
-# With device=cpu all of it but NCCL runs on CPU ranks, slower, and no speed is a bar. Logs are
+# gpus=4 takes as many, where there are four; bars of speed are those of two. With device=cpu all of it but NCCL runs on CPU ranks, slower, and no speed is a bar. Logs are
 # left in $OUT where it is set.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 logs=${OUT:-$(mktemp -d)}
 case " ${*:2} " in *" device=cpu "*) cpu=--cpu device=cpu times=5 ;; *) cpu= device=cuda times=1 ;; esac
+case " ${*:2} " in *" gpus=4 "*) n=4 ;; *) n=2 ;; esac
 bin=$(cd "${1:-$here/../bin}" && pwd) || exit 2
 parts=() keys=()
 for word in "${@:2}"; do
-	case $word in *=*) keys+=("$word") ;; *) parts+=("$word") ;; esac
+	case $word in gpus=*) ;; *=*) keys+=("$word") ;; *) parts+=("$word") ;; esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(collectives steps light full million million-light live models)
 
 probe=$("$bin/lhworker-cuda" --probe)
 gpus=$(sed -n 's/.*"count": *\([0-9]*\).*/\1/p' <<<"$probe")
-if [ -z "$cpu" ] && [ "${gpus:-0}" -lt 2 ]; then
-	echo "FAILED: two GPUs of one kind are needed: $probe"
+if [ -z "$cpu" ] && [ "${gpus:-0}" -lt $n ]; then
+	echo "FAILED: $n GPUs of one kind are needed: $probe"
 	exit 1
 fi
 
@@ -61,34 +64,34 @@ verdict() { if [ "$1" = 0 ]; then echo ok; else echo FAILED; fi; }
 
 part_collectives() {
 	echo "-- collectives"
-	ranks 2 60 comm comm $cpu
+	ranks $n 60 comm comm $cpu
 	row "collectives, values and speed" "$(verdict $?)"
 }
 
 part_steps() {
 	echo "-- steps of a 530 M model"
 	ranks 1 60 bench-1 ranks_bench $cpu
-	ranks 2 60 bench-2 ranks_bench $cpu
-	ranks 2 60 bench-gradients ranks_bench $cpu gradients
-	ranks 2 60 bench-weights ranks_bench $cpu weights
-	read -r one two gradient weights step < <(cat "$logs/bench-1.log" "$logs/bench-2.log" | awk '
-		$1 == "bench" { rate[$2] = $4; if ($2 == 2) { g = $5; w = $6; s = $3 } }
-		END { print rate[1] + 0, rate[2] + 0, g + 0, w + 0, s + 0 }')
+	ranks $n 60 bench-n ranks_bench $cpu
+	ranks $n 60 bench-gradients ranks_bench $cpu gradients
+	ranks $n 60 bench-weights ranks_bench $cpu weights
+	read -r one all gradient weights step < <(cat "$logs/bench-1.log" "$logs/bench-n.log" | awk '
+		$1 == "bench" { rate[$2 > 1] = $4; if ($2 > 1) { g = $5; w = $6; s = $3 } }
+		END { print rate[0] + 0, rate[1] + 0, g + 0, w + 0, s + 0 }')
 	row "tokens/s, devices: 1" "$one"
-	row "tokens/s, devices: 2" "$two"
+	row "tokens/s, devices: $n" "$all"
 	for divide in gradients weights; do
-		row "tokens/s, devices: 2, divide: $divide" "$(awk '$1 == "divided" { print $4 }' "$logs/bench-$divide.log")"
+		row "tokens/s, devices: $n, divide: $divide" "$(awk '$1 == "divided" { print $4 }' "$logs/bench-$divide.log")"
 	done
-	row "times as many" "$(awk "BEGIN { if ($one) printf \"%.3f\", $two / $one }") (bar 1.93)"
+	row "times as many" "$(awk "BEGIN { if ($one) printf \"%.3f\", $all / $one }") (bar of two: 1.93)"
 	row "of a step's ms: gradient, weights" "$gradient + $weights of $(awk "BEGIN { print $step * 1000 }")"
-	[ -n "$cpu" ] || limit "1.93 / times as many tokens a second" \
-		"$(awk "BEGIN { if ($two) print 1.93 * $one / $two }")" 1 ""
+	[ -n "$cpu" ] || limit "0.965 $n / times as many tokens a second" \
+		"$(awk "BEGIN { if ($all) print 0.965 * $n * $one / $all }")" 1 ""
 }
 
-# part_shared NAME SECONDS: one sequence to both
+# part_shared NAME SECONDS: one sequence to all
 part_shared() {
 	echo "-- a shared sequence: $1"
-	ranks 2 "$2" "shared-$1" ranks_context $cpu "$1"
+	ranks $n "$2" "shared-$1" ranks_context $cpu "$1"
 	row "a shared sequence, $1" "$(verdict $?)"
 	read -r step rate times_one gib ms share setup < <(sed -n "s/^shared $1 //p" "$logs/shared-$1.log")
 	row "  s a step, tokens/s" "${step:-} ${rate:-}"
@@ -155,40 +158,47 @@ live_jobs() {
 
 # ---- losses -----------------------------------------------------------------------
 losses() {
-	for run in 'ones 1 1' 'twos 1 2' 'fours 1 4' 'ranks 2 1'; do
+	local run name names=(ones twos fours own shared weights)
+	for run in 'ones 1 1' 'twos 1 2' 'fours 1 4' "own $n 1" "shared $n 1 context: 2" \
+	           "weights $n 1 divide: weights"; do
 		set -- $run
-		check "devices: $2, micro_sequences: $3" job "$1" "$2" "$3" \
-			"{ steps: $light }" $full ''
+		check "devices: $2, micro_sequences: $3${4:+, $4 $5}" job "$1" "$2" "$3" \
+			"{ steps: $light }" $full "${*:4}"
 	done
-	for name in ones twos fours ranks; do
+	for name in "${names[@]}"; do
 		check "it ends" ctl wait $name --timeout $((60 * times))
 		column $name loss >"$dir/$name.loss"
 	done
-	paste "$dir/ones.loss" "$dir/twos.loss" "$dir/fours.loss" "$dir/ranks.loss" >"$logs/losses.txt"
+	(cd "$dir" && paste "${names[@]/%/.loss}") >"$logs/losses.txt"
 	# The most that those of one device lie apart, and that the ranks' lie from the nearest of
 	# them, as shares of the loss.
-	read -r steps spread ranks < <(awk '
+	read -r steps spread own shared weights < <(awk '
 		function abs(x) { return x < 0 ? -x : x }
 		function max(x, y) { return x > y ? x : y }
 		function min(x, y) { return x < y ? x : y }
-		NF == 4 {
+		function from(x) { return min(abs(x - $1), min(abs(x - $2), abs(x - $3))) / $1 }
+		NF == 6 {
 			n++
 			s = max(s, max(abs($1 - $2), max(abs($1 - $3), abs($2 - $3))) / $1)
-			r = max(r, min(abs($4 - $1), min(abs($4 - $2), abs($4 - $3))) / $1)
+			for (i = 4; i <= 6; i++)
+				r[i] = max(r[i], from($i))
 		}
-		END { printf "%d %.3g %.3g\n", n, s, r }' "$logs/losses.txt")
+		END { printf "%d %.3g %.3g %.3g %.3g\n", n, s, r[4], r[5], r[6] }' "$logs/losses.txt")
 	check "losses of each" [ "$steps" = $((light + full)) ]
 	bar=$(awk "BEGIN { print 1e-5 + $spread }")
-	limit "losses of devices: 2 from the nearest of three of devices: 1" "$ranks" "$bar" ""
-	row "losses, 2 from 1 (1 from each other)" "$ranks ($spread)"
+	for name in own shared weights; do
+		limit "losses of $n ranks, $name, from the nearest of three of devices: 1" \
+			"${!name}" "$bar" ""
+		row "losses, $name (of 1 from each other)" "${!name} ($spread)"
+	done
 	[ $failed = 0 ] || { cp "$dir"/lhd.log "$logs"; cat "$dir"/state/jobs/*/*/worker.log >"$logs/workers.log"; } 2>/dev/null
 }
 
 part_live() {
 	echo "-- live jobs"
 	start "$bin" "${keys[@]}"
-	size=8192 topk=128 tile=128 light=60 full=40
-	[ -z "$cpu" ] || size=512 topk=32 tile=16 light=5 full=3
+	size=8192 topk=128 tile=32 light=60 full=40 # a quarter of what is chosen is whole tiles
+	[ -z "$cpu" ] || size=512 topk=32 tile=8 light=5 full=3
 	live_jobs
 	losses
 	row "live jobs, and all above" "$(verdict $failed)"
@@ -197,10 +207,10 @@ part_live() {
 # ---- models -----------------------------------------------------------------------
 part_models() {
 	echo "-- models of one rank and of two"
-	ranks 2 60 model-f32 ranks_model $cpu f32
+	ranks $n 60 model-f32 ranks_model $cpu f32
 	row "model, float32" "$(verdict $?)"
 	if [ -z "$cpu" ]; then
-		ranks 2 60 model-bf16 ranks_model bf16
+		ranks $n 60 model-bf16 ranks_model bf16
 		row "model, bf16" "$(verdict $?)"
 	fi
 }
@@ -209,7 +219,7 @@ for part in "${parts[@]}"; do
 	case $part in
 	collectives | steps | live | models) "part_$part" ;;
 	light | full | million-light) part_shared "$part" 120 ;;
-	million) part_shared "$part" 300 ;;
+	million | million-full) part_shared "$part" 300 ;;
 	*) echo "FAILED: '$part' is no part"; failed=1 ;;
 	esac
 done
