@@ -238,7 +238,8 @@ static void reduce(const struct lh_context_call *x, lh_act *own, int64_t own_row
 		int count = find_parts(x, i, grads, from);
 
 		x->ops->sum_rows(x->dev, x->rows, x->width,
-				 elements(x, own, i * x->rows * own_row), own_row, from, count);
+				 elements(x, own, i * x->rows * own_row), own_row, from,
+				 x->width, count);
 	}
 }
 

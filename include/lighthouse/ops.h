@@ -258,10 +258,11 @@ struct lh_ops {
 	/* rows of `width` elements, to_row and from_row apart: to <- from. */
 	void (*copy_rows)(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
 			  int64_t to_row, const lh_act *from, int64_t from_row);
-	/* to <- the float32 sum of from[0], from[1], ..., each (rows,width); 1 to LH_SUM_MAX
-	 * of them. */
+	/* to <- the float32 sum of from[0], from[1], ..., whose rows are from_row apart; 1 to
+	 * LH_SUM_MAX of them. */
 	void (*sum_rows)(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
-			 int64_t to_row, const lh_act *const *from, int count);
+			 int64_t to_row, const lh_act *const *from, int64_t from_row,
+			 int count);
 
 	/* -- attention -------------------------------------------------------- */
 	/* o <- softmax(scale q k^T + causal) v; lse (B,H,T) <- log-sum-exp of the

@@ -58,7 +58,8 @@ void lh_cpu_xent(struct lh_dev *dev, int64_t R, int64_t C, int64_t V, float *los
 void lh_cpu_copy_rows(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
 		      int64_t to_row, const lh_act *from, int64_t from_row);
 void lh_cpu_sum_rows(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
-		     int64_t to_row, const lh_act *const *from, int count);
+		     int64_t to_row, const lh_act *const *from, int64_t from_row,
+		     int count);
 void lh_cpu_sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float *lse,
 		 const lh_act *q, const lh_act *k, const lh_act *v);
 void lh_cpu_sdpa_bwd(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *dq,

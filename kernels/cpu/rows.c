@@ -15,7 +15,8 @@ void lh_cpu_copy_rows(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *t
 }
 
 void lh_cpu_sum_rows(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
-		     int64_t to_row, const lh_act *const *from, int count)
+		     int64_t to_row, const lh_act *const *from, int64_t from_row,
+		     int count)
 {
 	(void)dev;
 	LH_ASSERT(count >= 1 && count <= LH_SUM_MAX);
@@ -25,7 +26,7 @@ void lh_cpu_sum_rows(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to
 			float sum = 0;
 
 			for (int k = 0; k < count; k++)
-				sum += ((const float *)from[k])[r * width + i];
+				sum += ((const float *)from[k])[r * from_row + i];
 			((float *)to)[r * to_row + i] = sum;
 		}
 }

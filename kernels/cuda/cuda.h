@@ -174,7 +174,8 @@ void lh_cuda_copy_rows(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *
 		       int64_t to_row, const lh_act *from, int64_t from_row);
 template <typename T>
 void lh_cuda_sum_rows(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
-		      int64_t to_row, const lh_act *const *from, int count);
+		      int64_t to_row, const lh_act *const *from, int64_t from_row,
+		      int count);
 template <typename T>
 void lh_cuda_sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float *lse,
 		  const lh_act *q, const lh_act *k, const lh_act *v);

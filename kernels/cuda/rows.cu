@@ -22,6 +22,7 @@ copy_kernel(T *to, int64_t to_row, const T *__restrict__ from, int64_t from_row,
 
 template <typename T> struct sources {
 	const T *x[LH_SUM_MAX];
+	int64_t row;
 	int count;
 };
 
@@ -31,17 +32,18 @@ sum_kernel(T *to, int64_t to_row, const __grid_constant__ sources<T> from, int64
 	   int64_t parts)
 {
 	int64_t item = (int64_t)blockIdx.x * THREADS + threadIdx.x, r = item / parts;
+	int64_t i = (item - r * parts) * W;
 	float x[W], sum[W] = { };
 
 	if (item >= items)
 		return;
 	for (int k = 0; k < from.count; k++) {
-		load<T, W>(x, from.x[k] + item * W);
+		load<T, W>(x, from.x[k] + r * from.row + i);
 #pragma unroll
 		for (int j = 0; j < W; j++)
 			sum[j] += x[j];
 	}
-	store<T, W>(to + r * to_row + (item - r * parts) * W, sum);
+	store<T, W>(to + r * to_row + i, sum);
 }
 
 static unsigned blocks_of(int64_t items)
@@ -87,16 +89,19 @@ static void sum(struct lh_dev *dev, int64_t rows, int64_t width, T *to, int64_t 
 
 template <typename T>
 void lh_cuda_sum_rows(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *to,
-		      int64_t to_row, const lh_act *const *from, int count)
+		      int64_t to_row, const lh_act *const *from, int64_t from_row,
+		      int count)
 {
 	bool aligned = width % VEC<T> == 0 && lh_aligned<T>(to, to_row);
 	sources<T> all = { };
 
-	LH_ASSERT(to_row >= width && count >= 1 && count <= LH_SUM_MAX);
+	LH_ASSERT(to_row >= width && from_row >= width);
+	LH_ASSERT(count >= 1 && count <= LH_SUM_MAX);
 	for (int k = 0; k < count; k++) {
 		all.x[k] = (const T *)from[k];
-		aligned &= lh_aligned<T>(from[k], width);
+		aligned &= lh_aligned<T>(from[k], from_row);
 	}
+	all.row = from_row;
 	all.count = count;
 	if (aligned)
 		sum<T, VEC<T>>(dev, rows, width, (T *)to, to_row, all);
@@ -110,6 +115,6 @@ void lh_cuda_sum_rows(struct lh_dev *dev, int64_t rows, int64_t width, lh_act *t
 					   int64_t);                                  \
 	template void lh_cuda_sum_rows<T>(struct lh_dev *, int64_t, int64_t,          \
 					  lh_act *, int64_t, const lh_act *const *,   \
-					  int);
+					  int64_t, int);
 INSTANCE(bf16)
 INSTANCE(float)

@@ -370,7 +370,7 @@ static void call_sum_rows(const struct lh_ops *o, struct lh_dev *dev, void **p,
 			  const struct test *t)
 {
 	o->sum_rows(dev, t->d[0], t->d[1], p[0], t->d[2], (const lh_act *const *)p + 1,
-		    (int)t->d[3]);
+		    t->d[3], (int)t->d[4]);
 }
 
 static void rows(const struct side *gpus)
@@ -378,8 +378,8 @@ static void rows(const struct side *gpus)
 	/* Rows, width, strides: of vectors, of single ones. */
 	static const int64_t shapes[][4] = { { 37, 24, 40, 56 },   { 5, 7, 9, 11 },
 					     { 129, 1024, 1024, 3072 }, { 3, 8, 12, 8 },
-					     { 40, 12, 16, 12 },   { 1, 8, 8, 8 },
-					     { 100001, 8, 24, 16 } };
+					     { 3, 8, 8, 12 },      { 40, 12, 16, 12 },
+					     { 1, 8, 8, 8 },       { 100001, 8, 24, 16 } };
 	char text[80];
 
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
@@ -391,12 +391,12 @@ static void rows(const struct side *gpus)
 		ops_name(&c, text, sizeof(text), "copy_rows");
 		ops_run(&c, gpus);
 		for (int count = 1; count <= 5; count += 2) {
-			struct test s = { .d = { d[0], d[1], d[2], count },
+			struct test s = { .d = { d[0], d[1], d[2], d[3], count },
 					  .call = call_sum_rows };
 
 			ops_add(&s, ACT, d[0] * d[2], true);
 			for (int k = 0; k < count; k++)
-				ops_add(&s, ACT, d[0] * d[1], false);
+				ops_add(&s, ACT, d[0] * d[3], false);
 			ops_name(&s, text, sizeof(text), "sum_rows");
 			ops_run(&s, gpus);
 		}

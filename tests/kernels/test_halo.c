@@ -239,14 +239,14 @@ static void rows_are_copied_and_summed(void **state)
 
 	(void)state;
 	for (int k = 0; k < 3; k++)
-		parts[k] = filled(ROWS * WIDTH, (uint64_t)(3 + k));
+		parts[k] = filled(ROWS * FROM, (uint64_t)(3 + k));
 	ops->copy_rows(dev, ROWS, WIDTH, to, TO, from, FROM);
-	ops->sum_rows(dev, ROWS, WIDTH, sum, TO, (const lh_act *const *)parts, 3);
+	ops->sum_rows(dev, ROWS, WIDTH, sum, TO, (const lh_act *const *)parts, FROM, 3);
 	for (int r = 0; r < ROWS; r++)
 		for (int i = 0; i < TO; i++) {
-			int at = r * TO + i, in = i < WIDTH, p = r * WIDTH + i;
+			int at = r * TO + i, in = i < WIDTH, p = r * FROM + i;
 
-			assert_true(to[at] == (in ? from[r * FROM + i] : before[at]));
+			assert_true(to[at] == (in ? from[p] : before[at]));
 			assert_true(sum[at] == (in ? parts[0][p] + parts[1][p] + parts[2][p] :
 						     before[at]));
 		}
