@@ -168,7 +168,7 @@ struct lh_sdpa lh_attention_piece_sdpa(const struct lh_lighthouse *g, struct lh_
 	struct lh_sdpa s = lh_attention_sdpa(g, heads);
 
 	s.kv_tokens = (piece + 1) * s.heads.tokens;
-	s.heads.kv_row = (int64_t)s.heads.kv_heads * s.heads.head_dim;
+	s.heads.kv_row = (int64_t)2 * s.heads.kv_heads * s.heads.head_dim;
 	return s;
 }
 

@@ -62,7 +62,8 @@ struct lh_attention_call {
 /* The SDPA of one layer: of the rows themselves, or (g) of the sub-sequence,
  * contiguous (B,S,H,D), every head with K, V of its own; it as one document. */
 struct lh_sdpa lh_attention_sdpa(const struct lh_lighthouse *g, struct lh_heads heads);
-/* The same of a piece, g and heads its own: it sees the pieces before, too. */
+/* The same of a piece, g and heads its own: it sees the pieces before, too. Rows hold keys
+ * and values of them, as those of context.h do. */
 struct lh_sdpa lh_attention_piece_sdpa(const struct lh_lighthouse *g, struct lh_heads heads,
 				       int piece);
 

@@ -89,10 +89,16 @@ static lh_act *elements(const struct lh_context_call *x, const lh_act *base, int
 	return (char *)base + (int64_t)lh_dtype_bytes(x->ops->sizes->act_type) * n;
 }
 
-/* Elements of a piece's rows, of keys or of values. */
+/* A row holds its key, and then its value. */
+static int64_t row_of(const struct lh_context_call *x)
+{
+	return 2 * x->width;
+}
+
+/* Elements of a piece's rows. */
 static int64_t piece_size(const struct lh_context_call *x)
 {
-	return x->rows * x->width;
+	return x->rows * row_of(x);
 }
 
 static int64_t piece_bytes(const struct lh_context_call *x)
@@ -100,79 +106,72 @@ static int64_t piece_bytes(const struct lh_context_call *x)
 	return piece_size(x) * (int64_t)lh_dtype_bytes(x->ops->sizes->act_type);
 }
 
-/* One after the other, of so many pieces. */
-static struct lh_context_keys keys_of(const struct lh_context_call *x, lh_act *base,
-				      int64_t count)
+static lh_act *values_of(const struct lh_context_call *x, const lh_act *rows)
 {
-	return (struct lh_context_keys){ base, elements(x, base, count * piece_size(x)),
-					 x->width };
+	return elements(x, rows, x->width);
 }
 
-/* Of keys, or of values: piece i of a rank among all. */
-static lh_act *piece_at(const struct lh_context_call *x, lh_act *all, int rank, int i)
+static struct lh_context_keys keys_of(const struct lh_context_call *x, lh_act *rows)
 {
-	return elements(x, all, lh_context_piece(x->comm->size, rank, i) * piece_size(x));
+	return (struct lh_context_keys){ rows, values_of(x, rows), row_of(x) };
 }
 
-static void copy_own(const struct lh_context_call *x, int i, lh_act *all, const lh_act *own,
-		     int64_t own_row)
+/* Piece i of a rank, among all. */
+static lh_act *piece_at(const struct lh_context_call *x, int rank, int i)
 {
-	x->ops->copy_rows(x->dev, x->rows, x->width, piece_at(x, all, x->comm->rank, i),
-			  x->width, elements(x, own, i * x->rows * own_row), own_row);
+	return elements(x, x->scratch->kv,
+			lh_context_piece(x->comm->size, rank, i) * piece_size(x));
+}
+
+/* Of own keys, or of values: where those of piece i begin. */
+static lh_act *own_at(const struct lh_context_call *x, const struct lh_context_keys *own,
+		      lh_act *of, int i)
+{
+	return elements(x, of, i * x->rows * own->row);
+}
+
+static void copy_own(const struct lh_context_call *x, const struct lh_context_keys *own, int i)
+{
+	lh_act *to = piece_at(x, x->comm->rank, i);
+
+	x->ops->copy_rows(x->dev, x->rows, x->width, to, row_of(x), own_at(x, own, own->k, i),
+			  own->row);
+	x->ops->copy_rows(x->dev, x->rows, x->width, values_of(x, to), row_of(x),
+			  own_at(x, own, own->v, i), own->row);
 }
 
 struct lh_context_keys lh_context_gather(const struct lh_context_call *x,
 					 const struct lh_context_keys *own)
 {
-	struct lh_context_keys all = keys_of(x, x->scratch->kv, pieces(x->comm->size));
 	int W = x->comm->size, rank = x->comm->rank, count = 0;
-	struct lh_comm_message *m = lh_calloc(8 * (size_t)W, sizeof(*m));
+	struct lh_comm_message *m = lh_calloc(4 * (size_t)W, sizeof(*m));
 
 	for (int i = 0; i < 2; i++) {
-		copy_own(x, i, all.k, own->k, own->row);
-		copy_own(x, i, all.v, own->v, own->row);
-	}
-	for (int k = 0; k < 4 * W; k++) {
-		lh_act *of = k & 1 ? all.v : all.k;
-		int r = k / 4, i = k >> 1 & 1;
-
-		if (r == rank)
-			continue;
-		m[count++] = (struct lh_comm_message){ r, false, piece_at(x, of, rank, i),
-						       piece_bytes(x) };
-		m[count++] = (struct lh_comm_message){ r, true, piece_at(x, of, r, i),
-						       piece_bytes(x) };
+		copy_own(x, own, i);
+		for (int r = 0; r < W; r++) {
+			if (r == rank)
+				continue;
+			m[count++] = (struct lh_comm_message){ r, false, piece_at(x, rank, i),
+							       piece_bytes(x) };
+			m[count++] = (struct lh_comm_message){ r, true, piece_at(x, r, i),
+							       piece_bytes(x) };
+		}
 	}
 	lh_comm_exchange(x->comm, "keys and values", m, count);
 	free(m);
-	return all;
+	return keys_of(x, x->scratch->kv);
 }
 
-/* Of all gradients of keys, or of values: what piece i sees begins behind what piece 0 does. */
-static int64_t grads_at(const struct lh_context_call *x, int i)
+/* What own piece i wants of piece p, which it sees. What piece 1 wants begins behind what
+ * piece 0 does: together both see all pieces, and one more. */
+static lh_act *grad_of(const struct lh_context_call *x, int i, int p)
 {
-	return i ? (x->comm->rank + 1) * piece_size(x) : 0;
-}
-
-/* Together both see all pieces, and one more. */
-static struct lh_context_keys all_grads(const struct lh_context_call *x)
-{
-	return keys_of(x, x->scratch->dkv, pieces(x->comm->size) + 1);
+	return elements(x, x->scratch->dkv, ((i ? x->comm->rank + 1 : 0) + p) * piece_size(x));
 }
 
 struct lh_context_keys lh_context_grads(const struct lh_context_call *x, int i)
 {
-	struct lh_context_keys d = all_grads(x);
-
-	d.k = elements(x, d.k, grads_at(x, i));
-	d.v = elements(x, d.v, grads_at(x, i));
-	return d;
-}
-
-/* What own piece i wants of piece p, which it sees. */
-static lh_act *grad_of(const struct lh_context_call *x, lh_act *grads, int i, int p)
-{
-	return elements(x, grads, grads_at(x, i) + p * piece_size(x));
+	return keys_of(x, grad_of(x, i, 0));
 }
 
 /* The k-th of two that come from a rank. */
@@ -183,7 +182,7 @@ static lh_act *got_from(const struct lh_context_call *x, int rank, int k)
 
 /* Two pieces go to each rank, and two come. Of ranks a < b: what both pieces of b want of a's
  * first; what a's second one wants of both pieces of b. */
-static void exchange(const struct lh_context_call *x, lh_act *grads)
+static void exchange_grads(const struct lh_context_call *x)
 {
 	int W = x->comm->size, own = x->comm->rank, count = 0;
 	struct lh_comm_message *m = lh_calloc(4 * (size_t)W, sizeof(*m));
@@ -192,8 +191,8 @@ static void exchange(const struct lh_context_call *x, lh_act *grads)
 		if (r == own)
 			continue;
 		for (int k = 0; k < 2; k++) {
-			lh_act *to = r < own ? grad_of(x, grads, k, r) :
-					       grad_of(x, grads, 1, lh_context_piece(W, r, k));
+			lh_act *to = r < own ? grad_of(x, k, r) :
+					       grad_of(x, 1, lh_context_piece(W, r, k));
 
 			m[count++] = (struct lh_comm_message){ r, false, to, piece_bytes(x) };
 			m[count++] = (struct lh_comm_message){ r, true, got_from(x, r, k),
@@ -205,8 +204,7 @@ static void exchange(const struct lh_context_call *x, lh_act *grads)
 }
 
 /* from <- what is to be summed for own piece i, rank by rank; returns how many. */
-static int find_parts(const struct lh_context_call *x, int i, lh_act *grads,
-		      const lh_act **from)
+static int find_parts(const struct lh_context_call *x, int i, const lh_act **from)
 {
 	int W = x->comm->size, own = x->comm->rank, count = 0;
 	int piece = lh_context_piece(W, own, i);
@@ -216,8 +214,8 @@ static int find_parts(const struct lh_context_call *x, int i, lh_act *grads,
 			from[count++] = got_from(x, r, i);
 		} else if (r == own) {
 			if (!i)
-				from[count++] = grad_of(x, grads, 0, piece);
-			from[count++] = grad_of(x, grads, 1, piece);
+				from[count++] = grad_of(x, 0, piece);
+			from[count++] = grad_of(x, 1, piece);
 		} else if (!i) {
 			from[count++] = got_from(x, r, 0);
 			from[count++] = got_from(x, r, 1);
@@ -226,29 +224,26 @@ static int find_parts(const struct lh_context_call *x, int i, lh_act *grads,
 	return count;
 }
 
-/* own <- what all that see them want of this rank's pieces. */
-static void reduce(const struct lh_context_call *x, lh_act *own, int64_t own_row,
-		   lh_act *grads)
+/* Own piece i <- what all that see it want of it. */
+static void sum_own(const struct lh_context_call *x, const struct lh_context_keys *own, int i)
 {
 	const lh_act *from[LH_SUM_MAX];
+	int count = find_parts(x, i, from);
 
-	LH_ASSERT(pieces(x->comm->size) <= LH_SUM_MAX);
-	exchange(x, grads);
-	for (int i = 0; i < 2; i++) {
-		int count = find_parts(x, i, grads, from);
-
-		x->ops->sum_rows(x->dev, x->rows, x->width,
-				 elements(x, own, i * x->rows * own_row), own_row, from,
-				 x->width, count);
-	}
+	x->ops->sum_rows(x->dev, x->rows, x->width, own_at(x, own, own->k, i), own->row, from,
+			 row_of(x), count);
+	for (int k = 0; k < count; k++)
+		from[k] = values_of(x, from[k]);
+	x->ops->sum_rows(x->dev, x->rows, x->width, own_at(x, own, own->v, i), own->row, from,
+			 row_of(x), count);
 }
 
 void lh_context_reduce(const struct lh_context_call *x, const struct lh_context_keys *own)
 {
-	struct lh_context_keys d = all_grads(x);
-
-	reduce(x, own->k, own->row, d.k);
-	reduce(x, own->v, own->row, d.v);
+	LH_ASSERT(pieces(x->comm->size) <= LH_SUM_MAX);
+	exchange_grads(x);
+	for (int i = 0; i < 2; i++)
+		sum_own(x, own, i);
 }
 
 void lh_context_share_halo(const struct lh_comm *c, void *all, int64_t bytes)

@@ -51,9 +51,9 @@ struct lh_context_keys {
 /* M rows: T of full attention, S of Lighthouse; `width` is G*D, or H*D. Dead when a call
  * of attention.h returns. */
 struct lh_context_scratch {
-	lh_act *kv;    /* (2,M,width) keys of all pieces, in their order; their values */
-	lh_act *dkv;   /* (2,M+M/(2W),width) what both pieces want of what they see */
-	lh_act *got;   /* (M,width) from each rank two pieces of them, in the place of kv */
+	lh_act *kv;    /* (M,2,width) of all pieces, in their order: each row's key, its value */
+	lh_act *dkv;   /* (M+M/(2W),2,width) what both pieces want of what they see */
+	lh_act *got;   /* (M,2,width) from each rank two pieces of them, in the place of kv */
 	lh_act *halo;  /* (2W,L-1,H,D), rank by rank */
 	float *dhalo;  /* (2W,L-1,H,D) */
 };

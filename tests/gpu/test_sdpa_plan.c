@@ -175,7 +175,7 @@ static void pieces_of_a_sequence_are_planned(void **state)
 }
 
 /* A sequence of `rows` that two GPUs share: in four pieces, whose keys and values lie by
- * themselves. q_row: of packed rows, or of a sub-sequence. */
+ * themselves, in rows of both. q_row: of packed rows, or of a sub-sequence. */
 static void check_shared(int64_t rows, int64_t q_row)
 {
 	int64_t n = rows / 4;
@@ -183,13 +183,13 @@ static void check_shared(int64_t rows, int64_t q_row)
 	for (int k = 0; k < 8; k++) {
 		int number = k / 2, backward = k % 2;
 		struct lh_sdpa_shape s = shape_of(8, 8, 128, n, number ? number * n : n, backward);
-		struct lh_sdpa call = { .heads = { 1, n, 8, 8, 128, q_row, 1024, 1024, NULL,
+		struct lh_sdpa call = { .heads = { 1, n, 8, 8, 128, q_row, 2048, 1024, NULL,
 						   NULL }, .kv_tokens = (number + 1) * n };
 
 		s.batch = 1;
 		s.q_row = q_row;
 		s.dq_row = !backward ? 0 : number ? 1024 : q_row;
-		s.kv_row = 1024;
+		s.kv_row = 2048;
 		s.mask = number ? LH_SDPA_ALL : LH_SDPA_TOP_LEFT;
 		check(&s, backward ? 6 : 2, 256);
 		/* Copies of nothing: cuDNN's own, statistics, and the sum of dq; o or dq of

@@ -1,6 +1,7 @@
 /* test_context_attention.c: one layer's attention of a sequence that 2 and 4 ranks share
  * against one rank that has it whole, of the same rows: the choice is the same, so is what
- * comes out, where pieces are whole blocks of the CPU's attention to the bit; and gradients. */
+ * comes out, where pieces are whole blocks of the CPU's attention to the bit; and gradients.
+ * What ranks hand each other goes in few messages. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -191,18 +192,25 @@ static void compare_gains(const struct lh_comm *c, const struct side *one,
 	free(parts);
 }
 
-static void check(const struct lh_comm *c, struct kind k)
+static struct lh_attention_mode mode_of(struct kind k)
 {
 	struct lh_attention_mode mode = { .recompute = LH_RECOMPUTE_NONE };
+
+	if (!k.lighthouse)
+		return mode;
+	mode.attention = LH_ATTENTION_LIGHTHOUSE;
+	mode.geometry = (struct lh_lighthouse){ .tokens = k.tokens, .levels = 3, .pool = 2,
+						.topk = k.blocks ? 128 : 16,
+						.tile = k.blocks ? 16 : 2 };
+	return mode;
+}
+
+static void check(const struct lh_comm *c, struct kind k)
+{
+	struct lh_attention_mode mode = mode_of(k);
 	float *qkv = draw(1, k.tokens * WIDTH), *dout = draw(2, k.tokens * OUT);
 	struct side one, all;
 
-	if (k.lighthouse) {
-		mode.attention = LH_ATTENTION_LIGHTHOUSE;
-		mode.geometry = (struct lh_lighthouse){
-			.tokens = k.tokens, .levels = 3, .pool = 2,
-			.topk = k.blocks ? 128 : 16, .tile = k.blocks ? 16 : 2 };
-	}
 	open_side(&one, NULL, &mode, k);
 	open_side(&all, c, &mode, k);
 	run(&one, qkv, dout);
@@ -226,7 +234,52 @@ static void check_all(const struct lh_comm *c)
 					.lighthouse = i & 2, .norm = i & 4 });
 }
 
-static const struct ranks_case cases[] = { { "all", check_all } };
+/* ---- messages ---------------------------------------------------------------- */
+
+static struct {
+	int exchanges, messages;
+} seen;
+
+static void count_exchange(struct lh_comm_line *line, const struct lh_comm_message *messages,
+			   int count)
+{
+	seen.exchanges++;
+	seen.messages += count;
+	lh_comm_mpi.exchange(line, messages, count);
+}
+
+/* Keys with their values forward and again backward, and gradients of both: each time a
+ * piece is a message, two go to each of the others and two come. */
+static void check_messages_of(const struct lh_comm *c, struct kind k)
+{
+	struct lh_attention_mode mode = mode_of(k);
+	float *qkv = draw(1, k.tokens * WIDTH), *dout = draw(2, k.tokens * OUT);
+	struct lh_comm_ops counting = lh_comm_mpi;
+	struct lh_comm counted = *c;
+	struct side all;
+
+	counting.exchange = count_exchange;
+	counted.ops = &counting;
+	seen.exchanges = seen.messages = 0;
+	open_side(&all, &counted, &mode, k);
+	run(&all, qkv, dout);
+	RANKS_CHECK(seen.exchanges == 3);
+	RANKS_CHECK(seen.messages == 3 * 4 * (c->size - 1));
+	close_side(&all);
+	free(qkv);
+	free(dout);
+}
+
+static void check_messages(const struct lh_comm *c)
+{
+	check_messages_of(c, (struct kind){ .tokens = 96 });
+	check_messages_of(c, (struct kind){ .tokens = 96, .lighthouse = true });
+}
+
+static const struct ranks_case cases[] = {
+	{ "all", check_all },
+	{ "messages", check_messages },
+};
 
 static void ranks_that_share_a_sequence_attend_as_one(void **state)
 {
@@ -235,10 +288,18 @@ static void ranks_that_share_a_sequence_attend_as_one(void **state)
 	ranks_run(4, "all");
 }
 
+static void a_piece_of_keys_and_values_is_one_message(void **state)
+{
+	(void)state;
+	ranks_run(2, "messages");
+	ranks_run(4, "messages");
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ranks_that_share_a_sequence_attend_as_one),
+		cmocka_unit_test(a_piece_of_keys_and_values_is_one_message),
 	};
 
 	if (argc > 1)
