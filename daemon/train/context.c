@@ -140,22 +140,34 @@ static void copy_own(const struct lh_context_call *x, const struct lh_context_ke
 			  own_at(x, own, own->v, i), own->row);
 }
 
+/* m <- the messages by which rank `to` has what it sees of rank `of`'s pieces: both where
+ * that is the later one, else the first; returns how many. The last rank's pieces are
+ * neighbours, and go as one. */
+static int name_pieces(const struct lh_context_call *x, struct lh_comm_message *m, int of,
+		       int to)
+{
+	bool comes = to == x->comm->rank;
+	int seen = to < of ? 2 : 1, count = of == x->comm->size - 1 ? 1 : seen;
+
+	for (int i = 0; i < count; i++)
+		m[i] = (struct lh_comm_message){ comes ? of : to, comes, piece_at(x, of, i),
+						 seen / count * piece_bytes(x) };
+	return count;
+}
+
 struct lh_context_keys lh_context_gather(const struct lh_context_call *x,
 					 const struct lh_context_keys *own)
 {
 	int W = x->comm->size, rank = x->comm->rank, count = 0;
 	struct lh_comm_message *m = lh_calloc(4 * (size_t)W, sizeof(*m));
 
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 2; i++)
 		copy_own(x, own, i);
-		for (int r = 0; r < W; r++) {
-			if (r == rank)
-				continue;
-			m[count++] = (struct lh_comm_message){ r, false, piece_at(x, rank, i),
-							       piece_bytes(x) };
-			m[count++] = (struct lh_comm_message){ r, true, piece_at(x, r, i),
-							       piece_bytes(x) };
-		}
+	for (int r = 0; r < W; r++) {
+		if (r == rank)
+			continue;
+		count += name_pieces(x, m + count, rank, r);
+		count += name_pieces(x, m + count, r, rank);
 	}
 	lh_comm_exchange(x->comm, "keys and values", m, count);
 	free(m);

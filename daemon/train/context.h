@@ -67,8 +67,8 @@ struct lh_context_call {
 	int64_t width;
 };
 
-/* scratch->kv <- own (2 pieces) of every rank. Its rows, those of pieces 0 .. p, are what
- * queries of piece p see. */
+/* scratch->kv <- own (2 pieces) of every rank, up to this rank's last one. Its rows, those
+ * of pieces 0 .. p, are what queries of piece p see. */
 struct lh_context_keys lh_context_gather(const struct lh_context_call *x,
 					 const struct lh_context_keys *own);
 /* Where gradients of what was gathered go: of what this rank's piece i, 0 or 1, sees of it. */

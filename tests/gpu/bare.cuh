@@ -60,21 +60,32 @@ static inline void bare_sum(const struct bare *b, float *x, float *own, int64_t 
 				     b->comm, b->stream) == ncclSuccess, "ncclReduceScatter");
 }
 
-/* `bytes` from `own` to each of the others, and as many from each to their place in x. */
-static inline void bare_exchange(const struct bare *b, const struct lh_comm *c, void *x,
-				 const void *own, int64_t bytes)
+/* One message from `own` to each of the others, and one from each to their place in x (ranks,
+ * place); of so many bytes, by rank. */
+static inline void bare_messages(const struct bare *b, const struct lh_comm *c, void *x,
+				 const void *own, int64_t place, const int64_t *to,
+				 const int64_t *from)
 {
 	bool good = b->group() == ncclSuccess;
 
 	for (int r = 0; r < c->size; r++) {
 		if (r == c->rank)
 			continue;
-		good &= b->send(own, (size_t)bytes, ncclInt8, r, b->comm, b->stream) ==
+		good &= b->send(own, (size_t)to[r], ncclInt8, r, b->comm, b->stream) ==
 			ncclSuccess;
-		good &= b->receive((char *)x + r * bytes, (size_t)bytes, ncclInt8, r, b->comm,
-				   b->stream) == ncclSuccess;
+		good &= b->receive((char *)x + r * place, (size_t)from[r], ncclInt8, r,
+				   b->comm, b->stream) == ncclSuccess;
 	}
 	ranks_must(good && b->ungroup() == ncclSuccess, "ncclSend, ncclRecv");
+}
+
+/* The same, all of `bytes`. */
+static inline void bare_exchange(const struct bare *b, const struct lh_comm *c, void *x,
+				 const void *own, int64_t bytes)
+{
+	std::vector<int64_t> all((size_t)c->size, bytes);
+
+	bare_messages(b, c, x, own, bytes, all.data(), all.data());
 }
 
 #endif

@@ -14,7 +14,8 @@
  * Recomputation is what an 80 GB GPU needs, whatever is there. Seconds are medians over host
  * clocks around whole steps. A collective's time is that between events around it on the
  * stream: the least of all ranks, since the last one waits for nobody; those of a size are
- * added up, and measured beside NCCL's own call in the same run.
+ * added up, and measured beside NCCL's own call in the same run: of an exchange that is one
+ * message from each rank to each other, of the bytes that went so.
  *
  * The last line is "shared NAME STEP_S TOKENS_PER_S TIMES GIB COLLECTIVES_MS SHARE
  * SETUP_S". Exit: 0, 1 when a bar is missed, 2 when something fails. */
@@ -51,7 +52,9 @@ enum { CALLS = 10 };
 /* One collective of a step, on this rank. */
 struct call {
 	bool exchange; /* or a gather */
-	int64_t bytes; /* from a rank to another */
+	int64_t bytes; /* of a gather a rank's, of an exchange all that go and come: on all
+			* ranks the same */
+	std::vector<int64_t> to, from; /* of an exchange, by rank */
 	cudaEvent_t begin, end;
 	std::vector<double> ms;
 };
@@ -69,6 +72,7 @@ struct bench {
 /* What the next step calls, in its order. */
 static struct {
 	cudaStream_t stream;
+	size_t ranks;
 	std::vector<call> calls;
 	size_t at;
 } watched;
@@ -77,7 +81,7 @@ static bool failed;
 
 /* ---- collectives ------------------------------------------------------------- */
 
-static struct call *next_call(bool exchange, int64_t bytes)
+static struct call *next_call(bool exchange)
 {
 	if (watched.at == watched.calls.size()) {
 		struct call c = { };
@@ -88,15 +92,19 @@ static struct call *next_call(bool exchange, int64_t bytes)
 	}
 	struct call *c = &watched.calls[watched.at++];
 
-	c->exchange = exchange, c->bytes = bytes;
+	c->exchange = exchange;
+	c->bytes = 0;
+	c->to.assign(watched.ranks, 0);
+	c->from.assign(watched.ranks, 0);
 	return c;
 }
 
 static void timed_gather(struct lh_comm_line *l, void *x, const int64_t *at_bytes,
 			 const void *own)
 {
-	struct call *c = next_call(false, at_bytes[1] - at_bytes[0]);
+	struct call *c = next_call(false);
 
+	c->bytes = at_bytes[1] - at_bytes[0];
 	cudaEventRecord(c->begin, watched.stream);
 	lh_comm_nccl.gather(l, x, at_bytes, own);
 	cudaEventRecord(c->end, watched.stream);
@@ -105,13 +113,12 @@ static void timed_gather(struct lh_comm_line *l, void *x, const int64_t *at_byte
 static void timed_exchange(struct lh_comm_line *l, const struct lh_comm_message *messages,
 			   int count)
 {
-	int64_t bytes = 0;
-	struct call *c;
+	struct call *c = next_call(true);
 
-	for (int i = 0; i < count; i++)
-		if (messages[i].peer == messages[0].peer && !messages[i].comes)
-			bytes += messages[i].bytes;
-	c = next_call(true, bytes);
+	for (const struct lh_comm_message *m = messages; m < messages + count; m++) {
+		(m->comes ? c->from : c->to)[(size_t)m->peer] += m->bytes;
+		c->bytes += m->bytes;
+	}
 	cudaEventRecord(c->begin, watched.stream);
 	lh_comm_nccl.exchange(l, messages, count);
 	cudaEventRecord(c->end, watched.stream);
@@ -128,6 +135,7 @@ static void watch(struct bench *b, struct lh_comm *c)
 	timed.gather = timed_gather, timed.exchange = timed_exchange;
 	c->ops = &timed;
 	watched.stream = b->r.dev->stream;
+	watched.ranks = (size_t)c->size;
 }
 
 /* Of the step that is over: kept, or not. A rehearsal may have made more. */
@@ -147,10 +155,9 @@ static void read_calls(bool keep)
 }
 
 /* Milliseconds of a call: of all ranks the least each time. */
-static double bare_ms(struct ranks *r, const struct bare *b, bool exchange, int64_t bytes,
-		      void *x)
+static double bare_ms(struct ranks *r, const struct bare *b, const struct call *c, void *x)
 {
-	char *own = (char *)x + r->comm.rank * bytes;
+	char *own = (char *)x + r->comm.rank * c->bytes;
 	std::vector<double> all;
 	cudaEvent_t begin, end;
 
@@ -161,10 +168,11 @@ static double bare_ms(struct ranks *r, const struct bare *b, bool exchange, int6
 
 		ranks_meet(r);
 		cudaEventRecord(begin, b->stream);
-		if (exchange)
-			bare_exchange(b, &r->comm, x, own, bytes);
+		if (c->exchange)
+			bare_messages(b, &r->comm, x, own, c->bytes, c->to.data(),
+				      c->from.data());
 		else
-			bare_gather(b, x, own, bytes);
+			bare_gather(b, x, own, c->bytes);
 		cudaEventRecord(end, b->stream);
 		ranks_must(cudaStreamSynchronize(b->stream) == cudaSuccess, "a collective");
 		cudaEventElapsedTime(&ms, begin, end);
@@ -177,6 +185,7 @@ static double bare_ms(struct ranks *r, const struct bare *b, bool exchange, int6
 
 /* A step's calls of a kind and size. */
 struct group {
+	const struct call *like;
 	int count;
 	double ms;
 };
@@ -196,6 +205,7 @@ static std::map<std::pair<bool, int64_t>, group> groups_of(struct ranks *r)
 
 		for (int k = 1; k < r->comm.size; k++)
 			least = std::min(least, all[(size_t)k * n + i]);
+		g->like = &watched.calls[i];
 		g->count++;
 		g->ms += least;
 	}
@@ -217,10 +227,10 @@ static double report_calls(struct ranks *r, double *share)
 		double one;
 
 		r->ops->zero(r->dev, x, (size_t)(r->comm.size * key.second));
-		one = bare_ms(r, &b, key.first, key.second, x);
+		one = bare_ms(r, &b, g.like, x);
 		if (!r->comm.rank)
 			printf("%s of %.2f MiB a rank: %d a step, %.2f ms; NCCL's own %.2f\n",
-			       key.first ? "exchanges" : "gathers",
+			       key.first ? "exchanges, to and fro," : "gathers",
 			       (double)key.second / (1 << 20), g.count, g.ms, one * g.count);
 		ours += g.ms;
 		theirs += one * g.count;
