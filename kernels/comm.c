@@ -53,22 +53,55 @@ int lh_comm_agree(const struct lh_comm *c, const char *what, const struct lh_err
 	return rc;
 }
 
-void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
-			    const int64_t *at, float *into, bool add)
+static void reduce_scatter(const struct lh_comm *c, const char *what, float *x,
+			   const int64_t *at, float *into, bool add, int slot)
 {
 	if (!begin(c, what))
 		return;
-	c->ops->reduce_scatter(c->line, x, at, into, add);
+	c->ops->reduce_scatter(c->line, x, at, into, add, slot);
 	end(c, what);
+}
+
+static void gather(const struct lh_comm *c, const char *what, void *x,
+		   const int64_t *at_bytes, const void *own, int slot)
+{
+	if (!begin(c, what))
+		return;
+	c->ops->gather(c->line, x, at_bytes, own, slot);
+	end(c, what);
+}
+
+void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
+			    const int64_t *at, float *into, bool add)
+{
+	reduce_scatter(c, what, x, at, into, add, LH_COMM_IN_ORDER);
 }
 
 void lh_comm_gather(const struct lh_comm *c, const char *what, void *x,
 		    const int64_t *at_bytes, const void *own)
 {
-	if (!begin(c, what))
-		return;
-	c->ops->gather(c->line, x, at_bytes, own);
-	end(c, what);
+	gather(c, what, x, at_bytes, own, LH_COMM_IN_ORDER);
+}
+
+void lh_comm_begin_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
+				  const int64_t *at, float *into, bool add, int slot)
+{
+	LH_ASSERT(slot >= 0 && slot < LH_COMM_SLOTS);
+	reduce_scatter(c, what, x, at, into, add, slot);
+}
+
+void lh_comm_begin_gather(const struct lh_comm *c, const char *what, void *x,
+			  const int64_t *at_bytes, const void *own, int slot)
+{
+	LH_ASSERT(slot >= 0 && slot < LH_COMM_SLOTS);
+	gather(c, what, x, at_bytes, own, slot);
+}
+
+void lh_comm_await(const struct lh_comm *c, int slot)
+{
+	LH_ASSERT(slot >= 0 && slot < LH_COMM_SLOTS);
+	if (c->size > 1 && c->ops->await)
+		c->ops->await(c->line, slot);
 }
 
 void lh_comm_exchange(const struct lh_comm *c, const char *what,

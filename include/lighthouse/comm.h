@@ -10,6 +10,13 @@
  * and how it went. reduce_scatter, gather and exchange are about memory of the device (ops.h),
  * in order with its ops: of the first two a buffer is `size` pieces, piece r is rank r's.
  *
+ * Beside. Sums and gathers may also be begun beside the device's ops, in a slot, and awaited
+ * later: they start when all that was issued before is over, one after the other, and run
+ * while ops do that are issued after. What is issued after an await finds them done; the host
+ * waits for neither. From begin to await what they read is not written, and what they write
+ * (of a sum x, too) is not touched. A slot has one at a time. Over MPI they are done at once,
+ * when they begin.
+ *
  * Parts. Ranks that have something to do among themselves are a comm of their own, by
  * lh_comm_split: every call here is about its ranks, which are counted from 0. All ranks
  * make their calls to a comm and to its part in one order.
@@ -45,6 +52,8 @@ struct lh_comm_message {
 	int64_t bytes; /* a multiple of 4 */
 };
 
+enum { LH_COMM_SLOTS = 8, LH_COMM_IN_ORDER = -1 /* with the device's ops: no slot */ };
+
 struct lh_comm_ops {
 	const char *name; /* "mpi", "nccl" */
 	/* LH_EUNSUPPORTED: a library is missing, or its world is not that of the
@@ -63,9 +72,11 @@ struct lh_comm_ops {
 	void (*share)(struct lh_comm_line *line, void *host, size_t bytes);
 	void (*collect)(struct lh_comm_line *line, void *host, size_t bytes);
 	void (*reduce_scatter)(struct lh_comm_line *line, float *x, const int64_t *at,
-			       float *into, bool add);
+			       float *into, bool add, int slot);
 	void (*gather)(struct lh_comm_line *line, void *x, const int64_t *at_bytes,
-		       const void *own);
+		       const void *own, int slot);
+	/* NULL: what has begun is done. */
+	void (*await)(struct lh_comm_line *line, int slot);
 	void (*exchange)(struct lh_comm_line *line, const struct lh_comm_message *messages,
 			 int count);
 };
@@ -74,8 +85,8 @@ struct lh_comm {
 	const struct lh_comm_ops *ops;
 	struct lh_comm_line *line; /* NULL: size is 1 */
 	int rank, size;
-	/* Called before a collective that is about `what`, and after it; NULL: nobody
-	 * asks. */
+	/* Called before a collective that is about `what` is issued, and after that; NULL:
+	 * nobody asks. */
 	void (*note)(void *arg, const char *what, bool begins);
 	void *note_arg;
 };
@@ -101,6 +112,13 @@ void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
  * that rank's `own`, which may be its piece of x. Alone: nothing. */
 void lh_comm_gather(const struct lh_comm *c, const char *what, void *x,
 		    const int64_t *at_bytes, const void *own);
+/* The same, beside the device's ops: at may go at once. And what is issued from here on comes
+ * after what has begun in the slot. Alone: nothing. */
+void lh_comm_begin_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
+				  const int64_t *at, float *into, bool add, int slot);
+void lh_comm_begin_gather(const struct lh_comm *c, const char *what, void *x,
+			  const int64_t *at_bytes, const void *own, int slot);
+void lh_comm_await(const struct lh_comm *c, int slot);
 /* All messages at once. What one rank gives another and what that takes are alike in number
  * and sizes, in the order in which both name them. Alone: nothing. */
 void lh_comm_exchange(const struct lh_comm *c, const char *what,

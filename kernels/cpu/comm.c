@@ -318,11 +318,13 @@ static int64_t floats_of(int64_t count, int64_t from)
 	return rest < 0 ? 0 : rest < PIECE_FLOATS ? rest : PIECE_FLOATS;
 }
 
+/* In any slot at once: there is nothing for it to run beside. */
 static void mpi_reduce_scatter(struct lh_comm_line *l, float *x, const int64_t *at,
-			       float *into, bool add)
+			       float *into, bool add, int slot)
 {
 	int64_t longest = 0;
 
+	(void)slot;
 	for (int r = 0; r < l->size; r++)
 		longest = at[r + 1] - at[r] > longest ? at[r + 1] - at[r] : longest;
 	for (int64_t i = 0; i < longest; i += PIECE_FLOATS) {
@@ -345,10 +347,11 @@ static void mpi_reduce_scatter(struct lh_comm_line *l, float *x, const int64_t *
 }
 
 static void mpi_gather(struct lh_comm_line *l, void *x, const int64_t *at_bytes,
-		       const void *own)
+		       const void *own, int slot)
 {
 	int64_t bytes = at_bytes[l->rank + 1] - at_bytes[l->rank];
 
+	(void)slot;
 	if (bytes)
 		memmove((char *)x + at_bytes[l->rank], own, (size_t)bytes);
 	gather(l, x, at_bytes);

@@ -5,6 +5,11 @@
  * are issued to the device's stream and nobody waits for them here; what NCCL finds wrong
  * meanwhile, a thread of the line asks it for.
  *
+ * What is begun beside the device's ops goes to a stream of the line, which waits for what
+ * the device's has been given; the device's waits for it when it is awaited. NCCL keeps a
+ * communicator's calls in order, whatever stream they go to; so it must those of several
+ * communicators, whose kernels could otherwise wait for each other.
+ *
  * Memory: NCCL takes its buffers when a device is attached or ranks are split, before it
  * is asked what is left. Those between two ranks it takes when they first send each other
  * something: ranks that are split do so at once. */
@@ -34,6 +39,9 @@ struct lh_comm_line {
 	int number;        /* among all ranks, where this is a part */
 	struct lh_dev *dev;
 	ncclComm_t comm;   /* NULL: no device is attached */
+	cudaStream_t beside;               /* the device's ops; NULL likewise */
+	cudaEvent_t ready;                 /* what was issued to the device before */
+	cudaEvent_t done[LH_COMM_SLOTS];
 	pthread_t watch;
 	int stop_fd;       /* ends it */
 	decltype(&ncclGetVersion) version;
@@ -90,10 +98,11 @@ static int open_library(struct lh_comm_line *l, struct lh_err *err)
 
 	/* NVLink's multicast hangs on some machines. Ranks are on one host and meet over
 	 * its loopback, whatever its network is. Buffers are taken now and not in the
-	 * first step. */
+	 * first step. Parts have communicators of their own, in use at the same time. */
 	setenv("NCCL_NVLS_ENABLE", "0", 0);
 	setenv("NCCL_SOCKET_IFNAME", "lo", 0);
 	setenv("NCCL_RUNTIME_CONNECT", "0", 0);
+	setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 0);
 	library = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
 	if (!library)
 		return missing(err, dlerror());
@@ -197,6 +206,35 @@ static int fail(struct lh_comm_line *l, struct lh_err *err, ncclResult_t rc)
 	return lh_err_hint(err, "NCCL_DEBUG=INFO in lhd's environment makes it say more");
 }
 
+/* Its few blocks go before those of a GEMM, in whose queue they would stand. */
+static int open_beside(struct lh_comm_line *l, struct lh_err *err)
+{
+	int least, most;
+	cudaError_t rc = cudaDeviceGetStreamPriorityRange(&least, &most);
+
+	if (rc == cudaSuccess)
+		rc = cudaStreamCreateWithPriority(&l->beside, cudaStreamNonBlocking, most);
+	if (rc == cudaSuccess)
+		rc = cudaEventCreateWithFlags(&l->ready, cudaEventDisableTiming);
+	for (int i = 0; rc == cudaSuccess && i < LH_COMM_SLOTS; i++)
+		rc = cudaEventCreateWithFlags(&l->done[i], cudaEventDisableTiming);
+	if (rc == cudaSuccess)
+		return 0;
+	return lh_err_set(err, LH_EWORKER, "a stream for collectives: %s",
+			  cudaGetErrorString(rc));
+}
+
+static void close_beside(struct lh_comm_line *l)
+{
+	for (cudaEvent_t e : l->done)
+		if (e)
+			cudaEventDestroy(e);
+	if (l->ready)
+		cudaEventDestroy(l->ready);
+	if (l->beside)
+		cudaStreamDestroy(l->beside);
+}
+
 static int make_id(struct lh_comm_line *l, ncclUniqueId *id, struct lh_err *err)
 {
 	ncclResult_t made = l->rank ? ncclSuccess : l->make_id(id);
@@ -227,6 +265,8 @@ static int nccl_attach(struct lh_comm_line *l, struct lh_dev *dev, struct lh_err
 		l->comm = NULL;
 		rc = fail(l, err, made);
 	}
+	if (!rc)
+		rc = open_beside(l, err);
 	rc = agree(l, rc, err);
 	if (rc)
 		return rc;
@@ -240,9 +280,12 @@ static void nccl_close(struct lh_comm_line *l)
 {
 	if (l->comm) {
 		cudaStreamSynchronize(l->dev->stream);
+		if (l->beside)
+			cudaStreamSynchronize(l->beside);
 		stop_watch(l);
 		check(l, l->destroy(l->comm));
 	}
+	close_beside(l);
 	if (l->words)
 		lh_comm_mpi.close(l->words);
 	free(l);
@@ -284,8 +327,21 @@ static void connect_all(struct lh_comm_line *l)
 	free(messages);
 }
 
-/* Parts are told apart by their first rank. The part's line begins as a copy: with the
- * library and the device. */
+/* A copy of the line: with the library and the device, and nothing else that is one's own. */
+static void begin_part(struct lh_comm_line *part, const struct lh_comm_line *l, int rank,
+		       int size)
+{
+	*part = *l;
+	part->rank = rank;
+	part->size = size;
+	part->words = NULL;
+	part->comm = NULL;
+	part->beside = NULL;
+	part->ready = NULL;
+	memset(part->done, 0, sizeof(part->done));
+}
+
+/* Parts are told apart by their first rank. */
 static int split_gpus(struct lh_comm_line *l, const int *ranks, struct lh_comm_line *part,
 		      struct lh_err *err)
 {
@@ -296,11 +352,13 @@ static int split_gpus(struct lh_comm_line *l, const int *ranks, struct lh_comm_l
 		part->comm = NULL;
 		return fail(l, err, made);
 	}
-	if (part->comm && !lh_cuda_scratch(part->dev, words_bytes(part))) {
+	if (!part->comm)
+		return 0;
+	if (!lh_cuda_scratch(part->dev, words_bytes(part))) {
 		*err = part->dev->failure;
 		return err->code;
 	}
-	return 0;
+	return open_beside(part, err);
 }
 
 static int nccl_split(struct lh_comm_line *l, const int *ranks, int rank, int size,
@@ -310,9 +368,7 @@ static int nccl_split(struct lh_comm_line *l, const int *ranks, int rank, int si
 	int rc;
 
 	*out = NULL;
-	*part = *l;
-	part->rank = rank;
-	part->size = size;
+	begin_part(part, l, rank, size);
 	lh_comm_mpi.split(l->words, ranks, rank, size, &part->words, err);
 	rc = split_gpus(l, ranks, part, err);
 	if (part->comm)
@@ -339,6 +395,32 @@ static void nccl_collect(struct lh_comm_line *l, void *host, size_t bytes)
 	lh_comm_mpi.collect(l->words, host, bytes);
 }
 
+/* The stream of a call: the device's, or the one beside it, where all is over that the
+ * device's was given. */
+static cudaStream_t stream_of(struct lh_comm_line *l, int slot)
+{
+	if (slot == LH_COMM_IN_ORDER)
+		return l->dev->stream;
+	lh_cuda_check(l->dev, "a collective beside", cudaEventRecord(l->ready, l->dev->stream));
+	lh_cuda_check(l->dev, "a collective beside",
+		      cudaStreamWaitEvent(l->beside, l->ready, 0));
+	return l->beside;
+}
+
+/* All of a call has been issued. */
+static void issued(struct lh_comm_line *l, int slot)
+{
+	if (slot != LH_COMM_IN_ORDER)
+		lh_cuda_check(l->dev, "a collective beside",
+			      cudaEventRecord(l->done[slot], l->beside));
+}
+
+static void nccl_await(struct lh_comm_line *l, int slot)
+{
+	lh_cuda_check(l->dev, "a collective beside",
+		      cudaStreamWaitEvent(l->dev->stream, l->done[slot], 0));
+}
+
 __global__ void __launch_bounds__(THREADS)
 add_kernel(float *into, const float *x, int64_t n)
 {
@@ -362,58 +444,64 @@ static bool are_alike(const struct lh_comm_line *l, const int64_t *at)
 }
 
 /* Pieces of any length: a reduction each, and all of them at once. */
-static void reduce_each(struct lh_comm_line *l, float *x, const int64_t *at, float *own)
+static void reduce_each(struct lh_comm_line *l, float *x, const int64_t *at, float *own,
+			cudaStream_t stream)
 {
 	check(l, l->group());
 	for (int r = 0; r < l->size; r++)
 		if (length(at, r))
 			check(l, l->reduce(x + at[r], r == l->rank ? own : NULL,
 					   (size_t)length(at, r), ncclFloat32, ncclSum, r,
-					   l->comm, l->dev->stream));
+					   l->comm, stream));
 	check(l, l->ungroup());
 }
 
 /* With `add` the sum is made in x. */
 static void nccl_reduce_scatter(struct lh_comm_line *l, float *x, const int64_t *at,
-				float *into, bool add)
+				float *into, bool add, int slot)
 {
 	float *piece = x + at[l->rank], *own = add ? piece : into;
+	cudaStream_t stream = stream_of(l, slot);
 	int64_t n = length(at, l->rank);
 
 	if (are_alike(l, at))
 		check(l, l->reduce_scatter(x + at[0], own, (size_t)n, ncclFloat32, ncclSum,
-					   l->comm, l->dev->stream));
+					   l->comm, stream));
 	else
-		reduce_each(l, x, at, own);
+		reduce_each(l, x, at, own, stream);
 	if (add && n) {
-		add_kernel<<<(unsigned)lh_ceil(n, THREADS), THREADS, 0, l->dev->stream>>>(
-			into, piece, n);
+		add_kernel<<<(unsigned)lh_ceil(n, THREADS), THREADS, 0, stream>>>(into, piece,
+										  n);
 		lh_cuda_launched(l->dev, "a sum over ranks");
 	}
+	issued(l, slot);
 }
 
 /* Pieces of any length: each from its rank, and all of them at once. */
-static void send_each(struct lh_comm_line *l, char *x, const int64_t *at, const void *own)
+static void send_each(struct lh_comm_line *l, char *x, const int64_t *at, const void *own,
+		      cudaStream_t stream)
 {
 	check(l, l->group());
 	for (int r = 0; r < l->size; r++)
 		if (length(at, r))
 			check(l, l->broadcast(r == l->rank ? own : x + at[r], x + at[r],
 					      (size_t)length(at, r), ncclInt8, r, l->comm,
-					      l->dev->stream));
+					      stream));
 	check(l, l->ungroup());
 }
 
 static void nccl_gather(struct lh_comm_line *l, void *x, const int64_t *at_bytes,
-			const void *own)
+			const void *own, int slot)
 {
-	char *first = (char *)x + at_bytes[0];
+	cudaStream_t stream = stream_of(l, slot);
 
 	if (are_alike(l, at_bytes))
-		check(l, l->all_gather(own, first, (size_t)length(at_bytes, 0), ncclInt8,
-				       l->comm, l->dev->stream));
+		check(l, l->all_gather(own, (char *)x + at_bytes[0],
+				       (size_t)length(at_bytes, 0), ncclInt8, l->comm,
+				       stream));
 	else
-		send_each(l, (char *)x, at_bytes, own);
+		send_each(l, (char *)x, at_bytes, own, stream);
+	issued(l, slot);
 }
 
 extern "C" {
@@ -427,6 +515,7 @@ extern const struct lh_comm_ops lh_comm_nccl = {
 	.collect = nccl_collect,
 	.reduce_scatter = nccl_reduce_scatter,
 	.gather = nccl_gather,
+	.await = nccl_await,
 	.exchange = nccl_exchange,
 };
 }

@@ -1,6 +1,6 @@
 /* comm.cu: collectives between two GPUs, and those of a part that is both of them: each
- * gives what it says, to the bit, and takes as long as NCCL's own call of the same size on
- * a communicator of its own.
+ * gives what it says, to the bit, also beside what the device does, and takes as long as
+ * NCCL's own call of the same size on a communicator of its own.
  *
  *   mpiexec.hydra -n 2 comm [--cpu]
  *
@@ -8,7 +8,7 @@
 #include "bare.cuh"
 
 static const double SHARE = 0.85; /* of NCCL's own rate, at least */
-enum { ROUNDS = 7, CALLS = 10 };
+enum { ROUNDS = 7, CALLS = 10, TURNS = 3, CLEARS = 20, BUSY_FLOATS = 4 << 20 };
 
 static bool failed;
 
@@ -22,13 +22,13 @@ static float value(int r, int64_t i)
 	return scale[(r + i) % 4] * (float)(1 + (i * 7 + r * 13) % 101);
 }
 
-/* What rank r has of `count` a rank. */
-static std::vector<float> filled(const struct ranks *r, int64_t count)
+/* What rank r has of `count` a rank, from value `from` on. */
+static std::vector<float> filled(const struct ranks *r, int64_t count, int64_t from = 0)
 {
 	std::vector<float> x((size_t)(r->comm.size * count));
 
 	for (size_t i = 0; i < x.size(); i++)
-		x[i] = value(r->comm.rank, (int64_t)i);
+		x[i] = value(r->comm.rank, from + (int64_t)i);
 	return x;
 }
 
@@ -115,6 +115,60 @@ static int64_t wrong_exchanged(struct ranks *r, const struct lh_comm *c, int64_t
 	return wrong;
 }
 
+/* What takes a device about as long as a collective, and one of another comm. */
+static void keep_busy(struct ranks *r, const struct lh_comm *other, float *busy)
+{
+	const int64_t bytes = 2 * BUSY_FLOATS;
+	const struct lh_comm_message messages[] = {
+		{ 1 - other->rank, false, busy, bytes },
+		{ 1 - other->rank, true, busy + BUSY_FLOATS / 2, bytes },
+	};
+
+	for (int i = 0; i < CLEARS; i++)
+		r->ops->zero(r->dev, busy, BUSY_FLOATS * sizeof(*busy));
+	lh_comm_exchange(other, "messages", messages, 2);
+}
+
+/* Of `count` floats a rank, gathered and summed beside what the device does: after what it
+ * was given before, and before what it is given after they are awaited. */
+static int64_t wrong_beside(struct ranks *r, const struct lh_comm *c,
+			    const struct lh_comm *other, int64_t count)
+{
+	const int64_t n = 2 * count, at[] = { 0, count, n }, at_bytes[] = { 0, 4 * count, 4 * n };
+	const size_t bytes = (size_t)n * sizeof(float);
+	float *own = (float *)ranks_alloc(r, bytes / 2), *all = (float *)ranks_alloc(r, bytes);
+	float *x = (float *)ranks_alloc(r, bytes), *into = (float *)ranks_alloc(r, bytes / 2);
+	float *busy = (float *)ranks_alloc(r, BUSY_FLOATS * sizeof(*busy));
+	int64_t wrong = 0;
+
+	for (int turn = 0; turn < TURNS; turn++) {
+		std::vector<float> had = filled(r, count, turn), got, sums;
+		int gathers = turn, adds = LH_COMM_SLOTS - 1 - turn;
+
+		r->ops->zero(r->dev, all, bytes);
+		r->ops->zero(r->dev, into, bytes / 2);
+		r->ops->put(r->dev, own, had.data() + c->rank * count, bytes / 2);
+		r->ops->put(r->dev, x, had.data(), bytes);
+		lh_comm_begin_gather(c, "pieces", all, at_bytes, own, gathers);
+		lh_comm_begin_reduce_scatter(c, "sums", x, at, into, true, adds);
+		keep_busy(r, other, busy);
+		lh_comm_await(c, adds);
+		sums = fetched(r, into, count);
+		lh_comm_await(c, gathers);
+		got = fetched(r, all, n);
+		for (int64_t i = 0; i < n; i++)
+			wrong += got[(size_t)i] != value(i >= count, turn + i);
+		for (int64_t i = 0; i < count; i++) {
+			int64_t k = turn + c->rank * count + i;
+
+			wrong += sums[(size_t)i] != value(0, k) + value(1, k);
+		}
+	}
+	for (float *p : { own, all, x, into, busy })
+		r->ops->free(r->dev, p);
+	return wrong;
+}
+
 static void check_none(struct ranks *r, int64_t wrong, const char *what, int64_t count,
 		       const char *whose)
 {
@@ -173,6 +227,10 @@ static void check_parts(struct ranks *r)
 	for (int64_t count : { 1, 3, 65537, 5000001 }) {
 		check_values(r, &both, count, "a part's");
 		check_values(r, &r->comm, count, "all ranks'");
+		check_none(r, wrong_beside(r, &both, &r->comm, count), "values beside", count,
+			   "a part's");
+		check_none(r, wrong_beside(r, &r->comm, &both, count), "values beside", count,
+			   "all ranks'");
 	}
 	if (!r->comm.rank)
 		printf("a part takes %.2f GiB of a GPU\n", taken);

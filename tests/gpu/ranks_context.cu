@@ -100,13 +100,13 @@ static struct call *next_call(bool exchange)
 }
 
 static void timed_gather(struct lh_comm_line *l, void *x, const int64_t *at_bytes,
-			 const void *own)
+			 const void *own, int slot)
 {
 	struct call *c = next_call(false);
 
 	c->bytes = at_bytes[1] - at_bytes[0];
 	cudaEventRecord(c->begin, watched.stream);
-	lh_comm_nccl.gather(l, x, at_bytes, own);
+	lh_comm_nccl.gather(l, x, at_bytes, own, slot);
 	cudaEventRecord(c->end, watched.stream);
 }
 

@@ -120,6 +120,42 @@ static void check_gathering(const struct lh_comm *c)
 		check_gather(c, counts[k / 3], k % 3);
 }
 
+/* One of either kind in each two slots, awaited in another order than begun, with a word in
+ * between. */
+static void check_beside(const struct lh_comm *c, int64_t count)
+{
+	float *all[LH_COMM_SLOTS / 2], *x[LH_COMM_SLOTS / 2], *sums[LH_COMM_SLOTS / 2];
+	int64_t at[8], bytes[8];
+	int32_t word = 7;
+
+	place_pieces(c, count, 1, bytes);
+	for (int r = 0; r <= c->size; r++)
+		at[r] = bytes[r] / 4;
+	for (int k = 0; k < LH_COMM_SLOTS / 2; k++) {
+		all[k] = filled(c, count);
+		x[k] = filled(c, count);
+		sums[k] = lh_calloc((size_t)count, sizeof(**sums));
+		lh_comm_begin_gather(c, "pieces", all[k], bytes, x[k] + at[c->rank], 2 * k);
+		lh_comm_begin_reduce_scatter(c, "sums", x[k], at, sums[k], true, 2 * k + 1);
+	}
+	lh_comm_share(c, "a word", &word, sizeof(word));
+	for (int slot = LH_COMM_SLOTS - 1; slot >= 0; slot--)
+		lh_comm_await(c, slot);
+	for (int k = 0; k < LH_COMM_SLOTS / 2; k++) {
+		check_gathered(c, all[k], bytes);
+		for (int64_t i = 0; c->size > 1 && i < at[c->rank + 1] - at[c->rank]; i++) {
+			float sum = 0;
+
+			for (int r = 0; r < c->size; r++)
+				sum += value(r, at[c->rank] + i);
+			RANKS_CHECK(sums[k][i] == sum);
+		}
+		free(all[k]);
+		free(x[k]);
+		free(sums[k]);
+	}
+}
+
 /* Two messages each way between any two ranks, of `count` floats and of a third of them. */
 static void check_exchange(const struct lh_comm *c, int64_t count)
 {
@@ -188,22 +224,29 @@ static void on_note(void *arg, const char *what, bool begins)
 
 static void check_notes(const struct lh_comm *c)
 {
+	const int64_t at[] = { 0, 4, 8, 12, 16 };
+	int32_t word = 3, words[4] = { 0 };
 	struct lh_comm with = *c;
-	int32_t word = 3;
 
 	with.note = on_note;
 	with.note_arg = &noted;
 	lh_comm_share(&with, "a word", &word, sizeof(word));
 	lh_comm_share(c, "another", &word, sizeof(word));
 	RANKS_CHECK(noted == (c->size > 1 ? 101 : 0));
+	lh_comm_begin_gather(&with, "a word", words, at, words + c->rank, 0);
+	RANKS_CHECK(noted == (c->size > 1 ? 202 : 0)); /* when it is issued */
+	lh_comm_await(&with, 0);
+	RANKS_CHECK(noted == (c->size > 1 ? 202 : 0));
 }
 
 static void check_calls(const struct lh_comm *c)
 {
 	check_sums(c);
 	check_gathering(c);
-	for (int k = 0; k < COUNTS; k++)
+	for (int k = 0; k < COUNTS; k++) {
 		check_exchange(c, counts[k]);
+		check_beside(c, counts[k]);
+	}
 	check_words(c);
 }
 
