@@ -150,7 +150,7 @@ int lh_decoder_feed(struct lh_decoder *d, const int32_t *tokens, int64_t n,
 	lh_model_use_embedding(m);
 	m->ops->embed(m->dev, n, m->c.dim, d->x, d->tokens, weight_at(m, m->params.embed));
 	for (int i = 0; i < m->c.layers; i++) {
-		lh_model_use_layer(m, i);
+		lh_model_use_layer(m, i, i + 1);
 		decode_layer(d, i, n);
 	}
 	lh_model_use_output(m);

@@ -257,7 +257,7 @@ static void forward(const struct pass *p)
 	m->ops->embed(m->dev, p->R, m->c.dim, a->layer[0].x, a->tokens,
 		      weight_at(m, m->params.embed));
 	for (int i = 0; i < L; i++) {
-		lh_model_use_layer(m, i);
+		lh_model_use_layer(m, i, i + 1);
 		layer_forward(p, i, i + 1 < L ? a->layer[i + 1].x : a->last);
 		if (p->look && lh_layout_lighthouse(p->mode, i))
 			look_at(p, i);
@@ -286,10 +286,12 @@ static void backward(const struct pass *p, float scale)
 	m->ops->zero(m->dev, a->dx, bytes);
 	norm_bwd(p, a->dn, a->last, a->rstdf, w->final_norm);
 	for (int i = m->c.layers - 1; i >= 0; i--) {
-		lh_model_use_layer(m, i);
-		lh_model_open_window(m, &m->grads.layer, w->layers[i].wqkv, n.layer);
+		struct lh_window *made = lh_layer_window(&m->grads, i);
+
+		lh_model_use_layer(m, i, i - 1);
+		lh_model_open_window(m, made, w->layers[i].wqkv, n.layer);
 		layer_backward(p, i);
-		lh_model_close_window(m, &m->grads.layer);
+		lh_model_close_window(m, made);
 	}
 	if (w->output != w->embed)
 		lh_model_open_window(m, &m->grads.ends, w->embed, n.ends);
@@ -297,6 +299,7 @@ static void backward(const struct pass *p, float scale)
 			  lh_model_grad_at(m, w->embed), a->dx, a->tokens);
 	lh_model_close_window(m, &m->grads.ends);
 	lh_model_close_window(m, &m->grads.gains);
+	lh_model_await_windows(m);
 }
 
 /* sub (S) <- the row of the sub-sequence at which each row's document begins, of a

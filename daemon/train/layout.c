@@ -280,7 +280,7 @@ const char *lh_recompute_name(enum lh_recompute r)
 	return names[r];
 }
 
-/* Parameters that a pass has windows for (model_int.h). */
+/* Parameters that a pass has windows for, of two layers (model_int.h). */
 static int64_t window_count(const struct lh_job_model *model)
 {
 	struct lh_params p;
@@ -289,7 +289,7 @@ static int64_t window_count(const struct lh_job_model *model)
 	lh_params_init(&p, model);
 	parts = lh_params_parts(&p, model);
 	lh_params_release(&p);
-	return parts.layer + parts.ends + parts.gains;
+	return 2 * parts.layer + parts.ends + parts.gains;
 }
 
 /* Master weights, gradients, two moments of a shard, and the compute copy if it is one.

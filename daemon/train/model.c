@@ -41,15 +41,18 @@ static void *take(struct plan *p, int64_t bytes)
 	return at;
 }
 
+/* `slot`: the first of as many as there are windows. */
 static void plan_windows(const struct lh_model *m, struct lh_windows *w, struct plan *p,
-			 int64_t bytes)
+			 int64_t bytes, int slot)
 {
 	struct lh_params_parts parts = lh_params_parts(&m->params, &m->c);
 
-	w->layer.at = take(p, parts.layer * bytes);
-	w->ends.at = take(p, parts.ends * bytes);
+	for (int i = 0; i < 2; i++)
+		w->layer[i] = (struct lh_window){ .at = take(p, parts.layer * bytes),
+						  .slot = slot++ };
+	w->ends = (struct lh_window){ .at = take(p, parts.ends * bytes), .slot = slot++ };
 	w->gains = (struct lh_window){ m->params.decay_floats, parts.gains,
-				       take(p, parts.gains * bytes) };
+				       take(p, parts.gains * bytes), .slot = slot };
 }
 
 static void plan_state(struct lh_model *m, struct plan *p)
@@ -64,9 +67,9 @@ static void plan_state(struct lh_model *m, struct plan *p)
 	m->weight = m->ops->sizes->act_type == LH_F32 ? (lh_act *)m->param :
 							take(p, held_count(m) * e);
 	if (m->divided_grads)
-		plan_windows(m, &m->grads, p, 4);
+		plan_windows(m, &m->grads, p, 4, 0);
 	if (m->divided_weights)
-		plan_windows(m, &m->weights, p, e);
+		plan_windows(m, &m->weights, p, e, LH_WINDOWS);
 	m->loss = take(p, 4);
 	m->eval_loss = take(p, 4);
 	m->grad_norm = take(p, 4);

@@ -15,11 +15,12 @@
  * Ranks. A model may be one of several that are equal, one a rank, each given its part
  * of a batch. Moments are divided: each rank has those of a shard of the parameters, and
  * updates it. Gradients are whole, and summed when they are measured; or they are divided,
- * too: a pass has those of a layer at a time, which are summed at once where they belong.
- * Weights are whole everywhere; or with gradients they are divided, too: a pass gathers
- * those of a layer when it comes to it. All ranks call what is collective, alike (comm.h):
- * measure, apply, read_any and prepare; with divided gradients forward_backward, with
- * divided weights every pass, and a rank that has none to make goes along.
+ * too: a pass has those of a layer at a time, which are summed where they belong while it is
+ * at the next. Weights are whole everywhere; or with gradients they are divided, too: a pass
+ * gathers those of a layer while it is at the one before. All ranks call what is collective,
+ * alike (comm.h): measure, apply, read_any and prepare; with divided gradients
+ * forward_backward, with divided weights every pass, and a rank that has none to make goes
+ * along.
  *
  * Ranks may also share each sequence: all of a `context` are given the same one, whole, and
  * each takes its part of the tokens (context.h). Then every pass over T tokens is collective

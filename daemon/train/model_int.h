@@ -12,12 +12,22 @@
 struct lh_window {
 	int64_t first, count;
 	void *at;
+	int slot;       /* of a comm, in which it is gathered or summed */
+	bool under_way; /* there: not to be touched */
 };
 
-/* A layer's matrices; the embedding or the output; and gains and biases. */
+/* A layer's matrices, of two layers in turn; the embedding or the output; and gains and
+ * biases. */
 struct lh_windows {
-	struct lh_window layer, ends, gains;
+	struct lh_window layer[2], ends, gains;
 };
+enum { LH_WINDOWS = 4 };
+
+/* The one that a layer has: its neighbours have the other. */
+static inline struct lh_window *lh_layer_window(struct lh_windows *w, int layer)
+{
+	return &w->layer[layer % 2];
+}
 
 struct lh_model {
 	const struct lh_ops *ops;
@@ -76,26 +86,27 @@ int lh_model_fetch(struct lh_model *m, float *host, const lh_act *src, int64_t n
 		   struct lh_err *err);
 
 /* A pass comes to the embedding, to a layer, to the output: their weights are there until it
- * comes to the next, those of gains all along. For weights that are not divided nothing.
- * Collective. */
+ * comes to the next, those of gains all along. It comes to layer 0 after the embedding, and
+ * from a layer to `next`: a layer, or the output, which is the number of layers, or -1, to
+ * none. For weights that are not divided nothing. Collective. */
 void lh_model_use_embedding(struct lh_model *m);
-void lh_model_use_layer(struct lh_model *m, int layer);
+void lh_model_use_layer(struct lh_model *m, int layer, int next);
 void lh_model_use_output(struct lh_model *m);
 /* Compute copy of the tensor at a parameter offset. */
 lh_act *weight_at(const struct lh_model *m, int64_t offset);
 
 /* Parameters first .. first + count - 1 are what a pass makes gradients of next, in a window
- * that starts at zero; and they are made: their sums over ranks go to the shards. For
- * gradients that are not divided nothing. Collective. */
+ * that starts at zero; and they are made: their sums over ranks begin to go to the shards.
+ * When a pass has made all, it waits for the sums of all windows. For gradients that are not
+ * divided nothing. Collective. */
 void lh_model_open_window(struct lh_model *m, struct lh_window *w, int64_t first,
 			  int64_t count);
 void lh_model_close_window(struct lh_model *m, struct lh_window *w);
+void lh_model_await_windows(struct lh_model *m);
 /* Where the gradient of the tensor at a parameter offset is to be added. */
 float *lh_model_grad_at(const struct lh_model *m, int64_t offset);
-/* into <- [into +] the sum over ranks of what of x, the gradient of parameters first ..
- * first + count - 1, is this rank's to update. */
-void lh_model_sum(struct lh_model *m, float *x, int64_t first, int64_t count, float *into,
-		  bool add);
+/* Of a gradient that is whole: this rank's part <- its sum over ranks; the rest is lost. */
+void lh_model_sum(struct lh_model *m);
 
 /* This rank's part of the gradient, once it is measured: (shard). */
 static inline float *own_grad(const struct lh_model *m)

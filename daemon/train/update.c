@@ -54,7 +54,7 @@ static int measure_ranks(struct lh_model *m, float *loss, float *grad_norm,
 	int rc;
 
 	if (!m->divided_grads)
-		lh_model_sum(m, m->grad, 0, m->comm.size * m->shard, own_grad(m), false);
+		lh_model_sum(m);
 	measure_shard(m, &all[m->comm.rank]);
 	lh_comm_collect(&m->comm, "the loss", all, sizeof(*all));
 	rc = add_up(m, all, loss, grad_norm, err);

@@ -5,6 +5,11 @@
  * or the output, all gains and biases. Shards do not end where parts do, so a part comes from
  * the ranks, and its gradient goes to them, in pieces of any length, mostly from one.
  *
+ * Layers have two windows in turn, so that what travels does so beside the computation of
+ * another layer (comm.h): when a pass is at one, the weights of the next are on their way to
+ * the other window, or the gradient of the one before on its way out of it. A window that is
+ * under way is nobody's until it is awaited; after a pass none is.
+ *
  * A forward pass comes to the same places whatever it is for, and gathers the same in the
  * same order: a rank that has none to make goes along with it by that alone. */
 #include "train/model_int.h"
@@ -37,36 +42,61 @@ static int64_t place_of(const struct lh_model *m, int64_t first)
 }
 
 /* NULL: none holds it. */
-static void *find(const struct lh_windows *w, int64_t offset, size_t bytes)
+static void *find(const struct lh_windows *windows, int64_t offset, size_t bytes)
 {
-	const struct lh_window *all[] = { &w->layer, &w->ends, &w->gains };
+	const struct lh_window *all[] = { &windows->layer[0], &windows->layer[1],
+					  &windows->ends, &windows->gains };
 
-	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-		if (offset >= all[i]->first && offset < all[i]->first + all[i]->count)
-			return (char *)all[i]->at + (size_t)(offset - all[i]->first) * bytes;
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		const struct lh_window *w = all[i];
+
+		if (!w->under_way && offset >= w->first && offset < w->first + w->count)
+			return (char *)w->at + (size_t)(offset - w->first) * bytes;
+	}
 	return NULL;
+}
+
+static void await(struct lh_model *m, struct lh_window *w)
+{
+	if (w->under_way)
+		lh_comm_await(&m->comm, w->slot);
+	w->under_way = false;
 }
 
 /* ---- weights ---------------------------------------------------------------- */
 
-static void gather(struct lh_model *m, struct lh_window *w, int64_t first, int64_t count)
+static void begin_gather(struct lh_model *m, struct lh_window *w, int64_t first,
+			 int64_t count)
 {
 	int64_t e = (int64_t)lh_dtype_bytes(m->ops->sizes->act_type), *at;
 
-	if (w->count && w->first == first) /* the last layer, as its backward begins */
+	/* The last two layers, as backward begins; an output that is the embedding. */
+	if (w->count && w->first == first)
 		return;
+	LH_ASSERT(!w->under_way);
 	w->first = first;
 	w->count = count;
+	w->under_way = true;
 	at = pieces(m, first, count, e);
-	lh_comm_gather(&m->comm, "weights", w->at, at,
-		       (char *)m->weight + place_of(m, first) * e);
+	lh_comm_begin_gather(&m->comm, "weights", w->at, at,
+			     (char *)m->weight + place_of(m, first) * e, w->slot);
 	free(at);
+}
+
+static void begin_ends(struct lh_model *m, int64_t first)
+{
+	begin_gather(m, &m->weights.ends, first, lh_params_parts(&m->params, &m->c).ends);
+}
+
+static void begin_layer(struct lh_model *m, int layer)
+{
+	begin_gather(m, lh_layer_window(&m->weights, layer), m->params.layers[layer].wqkv,
+		     lh_params_parts(&m->params, &m->c).layer);
 }
 
 /* Every pass begins here: an update may have changed what was gathered. */
 void lh_model_use_embedding(struct lh_model *m)
 {
-	struct lh_params_parts n = lh_params_parts(&m->params, &m->c);
 	struct lh_windows *w = &m->weights;
 	bool more = true;
 
@@ -74,23 +104,30 @@ void lh_model_use_embedding(struct lh_model *m)
 		return;
 	if (m->leads)
 		lh_comm_share(&m->comm, "whether there is a pass", &more, sizeof(more));
-	w->layer.count = w->ends.count = w->gains.count = 0;
-	gather(m, &w->gains, m->params.decay_floats, n.gains);
-	gather(m, &w->ends, m->params.embed, n.ends);
+	w->layer[0].count = w->layer[1].count = w->ends.count = w->gains.count = 0;
+	begin_gather(m, &w->gains, m->params.decay_floats,
+		     lh_params_parts(&m->params, &m->c).gains);
+	begin_ends(m, m->params.embed);
+	begin_layer(m, 0);
+	await(m, &w->gains);
+	await(m, &w->ends);
 }
 
-void lh_model_use_layer(struct lh_model *m, int layer)
+void lh_model_use_layer(struct lh_model *m, int layer, int next)
 {
-	if (m->divided_weights)
-		gather(m, &m->weights.layer, m->params.layers[layer].wqkv,
-		       lh_params_parts(&m->params, &m->c).layer);
+	if (!m->divided_weights)
+		return;
+	await(m, lh_layer_window(&m->weights, layer));
+	if (next == m->c.layers)
+		begin_ends(m, m->params.output);
+	else if (next >= 0)
+		begin_layer(m, next);
 }
 
 void lh_model_use_output(struct lh_model *m)
 {
 	if (m->divided_weights)
-		gather(m, &m->weights.ends, m->params.output,
-		       lh_params_parts(&m->params, &m->c).ends);
+		await(m, &m->weights.ends);
 }
 
 lh_act *weight_at(const struct lh_model *m, int64_t offset)
@@ -108,7 +145,7 @@ void lh_model_go_along(struct lh_model *m)
 {
 	lh_model_use_embedding(m);
 	for (int i = 0; i < m->c.layers; i++)
-		lh_model_use_layer(m, i);
+		lh_model_use_layer(m, i, i + 1);
 	lh_model_use_output(m);
 }
 
@@ -134,12 +171,11 @@ void lh_model_follow(struct lh_model *m)
 
 /* ---- gradients -------------------------------------------------------------- */
 
-void lh_model_sum(struct lh_model *m, float *x, int64_t first, int64_t count, float *into,
-		  bool add)
+void lh_model_sum(struct lh_model *m)
 {
-	int64_t *at = pieces(m, first, count, 1);
+	int64_t *at = pieces(m, 0, m->comm.size * m->shard, 1);
 
-	lh_comm_reduce_scatter(&m->comm, "the gradient", x, at, into, add);
+	lh_comm_reduce_scatter(&m->comm, "the gradient", m->grad, at, own_grad(m), false);
 	free(at);
 }
 
@@ -148,6 +184,7 @@ void lh_model_open_window(struct lh_model *m, struct lh_window *w, int64_t first
 {
 	if (!m->divided_grads)
 		return;
+	await(m, w); /* the sum of what was in it */
 	w->first = first;
 	w->count = count;
 	m->ops->zero(m->dev, w->at, (size_t)count * 4);
@@ -155,9 +192,25 @@ void lh_model_open_window(struct lh_model *m, struct lh_window *w, int64_t first
 
 void lh_model_close_window(struct lh_model *m, struct lh_window *w)
 {
-	if (m->divided_grads)
-		lh_model_sum(m, w->at, w->first, w->count, m->grad + place_of(m, w->first),
-			     true);
+	int64_t *at;
+
+	if (!m->divided_grads)
+		return;
+	w->under_way = true;
+	at = pieces(m, w->first, w->count, 1);
+	lh_comm_begin_reduce_scatter(&m->comm, "the gradient", w->at, at,
+				     m->grad + place_of(m, w->first), true, w->slot);
+	free(at);
+}
+
+void lh_model_await_windows(struct lh_model *m)
+{
+	struct lh_windows *w = &m->grads;
+
+	await(m, &w->layer[0]);
+	await(m, &w->layer[1]);
+	await(m, &w->ends);
+	await(m, &w->gains);
 }
 
 float *lh_model_grad_at(const struct lh_model *m, int64_t offset)

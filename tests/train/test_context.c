@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "deferred.h"
 #include "twins.h"
 
 /* ---- training ---------------------------------------------------------------- */
@@ -42,11 +43,16 @@ static void check_lighthouse(const struct lh_comm *c)
 /* Two of four share a sequence, and have another than the other two. */
 static void check_groups_of(const struct lh_comm *c, struct kind k, float bar)
 {
+	struct lh_comm late;
+
 	k.context = 2;
 	check_steps(c, k);
 	check_free_run(c, k, bar);
 	k.divide = LH_DIVIDE_WEIGHTS;
 	check_some_steps(c, k, FEW);
+	late = deferred_comm(c);
+	check_some_steps(&late, k, FEW);
+	deferred_check(c);
 }
 
 static void check_groups(const struct lh_comm *c)

@@ -1,9 +1,11 @@
-/* test_windows.c: weights that are divided and gathered as a pass comes to them, over 2 and
- * 4 processes: what they compute is, to the bit, what whole ones do.
+/* test_windows.c: weights that are divided and gathered as a pass comes to them, and divided
+ * gradients that are summed when it leaves them, over 2 and 4 processes: what they compute
+ * is, to the bit, what whole ones do.
  *
  * Steps are compared with those of a model whose gradients alone are divided, in every way
  * to compute again; passes without gradients with those of a model that is alone, made by
- * all ranks, by some, or by rank 0 while the others follow. */
+ * all ranks, by some, or by rank 0 while the others follow. What runs beside the computation
+ * does so as late as it may (deferred.h), and at once in the model that is compared with. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "../ranks.h"
+#include "deferred.h"
 #include "train/model_int.h"
 
 enum { B = 2, T = 64, V = 131, STEPS = 3, DECODED = 20 };
@@ -42,12 +44,12 @@ static struct lh_model *model_of(struct pair *p, const struct lh_job_model *shap
 	return m;
 }
 
-/* whole: alone, or with gradients that are divided. */
+/* whole: alone, or with gradients that are divided; divided: what `divide` says. */
 static void open_pair(struct pair *p, const struct lh_comm *c, bool alone, bool tied,
-		      enum lh_recompute recompute)
+		      enum lh_recompute recompute, enum lh_divide divide)
 {
 	const struct lh_division gradients = { .comm = *c, .divide = LH_DIVIDE_GRADIENTS };
-	const struct lh_division weights = { .comm = *c, .divide = LH_DIVIDE_WEIGHTS };
+	const struct lh_division late = { .comm = deferred_comm(c), .divide = divide };
 	struct lh_job_model shape_of = shape;
 	struct lh_err err = LH_ERR_INIT;
 
@@ -59,7 +61,7 @@ static void open_pair(struct pair *p, const struct lh_comm *c, bool alone, bool 
 	shape_of.tied = shape_of.qkv_bias = shape_of.qk_norm = tied;
 	RANKS_CHECK(!lh_ops_cpu.open(&p->dev, 1, &err));
 	p->whole = model_of(p, &shape_of, alone ? NULL : &gradients);
-	p->divided = model_of(p, &shape_of, &weights);
+	p->divided = model_of(p, &shape_of, &late);
 	for (int i = 0; i < B * T; i++) {
 		p->tokens[i] = (i * i + 5 * i / T) % V;
 		p->targets[i] = (p->tokens[i] + 7) % V;
@@ -68,6 +70,7 @@ static void open_pair(struct pair *p, const struct lh_comm *c, bool alone, bool 
 
 static void close_pair(struct pair *p)
 {
+	deferred_check(p->c);
 	lh_model_free(p->whole);
 	lh_model_free(p->divided);
 	lh_ops_cpu.close(p->dev);
@@ -114,12 +117,12 @@ static void compare_states(struct pair *p)
 	free(y);
 }
 
-static void check_steps(const struct lh_comm *c)
+static void check_steps_of(const struct lh_comm *c, enum lh_divide divide)
 {
 	for (int k = LH_RECOMPUTE_NONE; k <= LH_RECOMPUTE_LAYER; k++) {
 		struct pair p;
 
-		open_pair(&p, c, false, k % 2, (enum lh_recompute)k);
+		open_pair(&p, c, false, k % 2, (enum lh_recompute)k, divide);
 		for (int i = 0; i < STEPS; i++) {
 			struct result x = step(&p, p.whole, i), y = step(&p, p.divided, i);
 
@@ -128,6 +131,16 @@ static void check_steps(const struct lh_comm *c)
 		}
 		close_pair(&p);
 	}
+}
+
+static void check_steps(const struct lh_comm *c)
+{
+	check_steps_of(c, LH_DIVIDE_WEIGHTS);
+}
+
+static void check_gradients(const struct lh_comm *c)
+{
+	check_steps_of(c, LH_DIVIDE_GRADIENTS);
 }
 
 /* ---- passes without gradients ------------------------------------------------ */
@@ -158,7 +171,7 @@ static void check_some(const struct lh_comm *c)
 {
 	struct pair p;
 
-	open_pair(&p, c, true, false, LH_RECOMPUTE_NONE);
+	open_pair(&p, c, true, false, LH_RECOMPUTE_NONE, LH_DIVIDE_WEIGHTS);
 	compare_losses(&p);
 	if (c->rank < c->size - 1)
 		compare_losses(&p);
@@ -220,7 +233,7 @@ static void check_lead(const struct lh_comm *c)
 {
 	struct pair p;
 
-	open_pair(&p, c, true, true, LH_RECOMPUTE_NONE);
+	open_pair(&p, c, true, true, LH_RECOMPUTE_NONE, LH_DIVIDE_WEIGHTS);
 	if (c->rank) {
 		lh_model_follow(p.divided);
 		lh_model_follow(p.divided);
@@ -258,7 +271,7 @@ static void check_prepare(const struct lh_comm *c)
 	struct lh_err err = LH_ERR_INIT;
 	struct pair p;
 
-	open_pair(&p, c, false, false, LH_RECOMPUTE_NONE);
+	open_pair(&p, c, false, false, LH_RECOMPUTE_NONE, LH_DIVIDE_WEIGHTS);
 	ops.rehearse = rehearse;
 	p.divided->ops = &ops;
 	RANKS_CHECK(!lh_model_prepare(p.divided, &p.mode, 1, 3, 3, true, &err));
@@ -273,8 +286,8 @@ static void check_prepare(const struct lh_comm *c)
 }
 
 static const struct ranks_case cases[] = {
-	{ "steps", check_steps }, { "some", check_some }, { "lead", check_lead },
-	{ "prepare", check_prepare } };
+	{ "steps", check_steps }, { "gradients", check_gradients }, { "some", check_some },
+	{ "lead", check_lead }, { "prepare", check_prepare } };
 
 static void run(const char *name)
 {
@@ -286,6 +299,12 @@ static void steps_are_those_of_whole_weights(void **state)
 {
 	(void)state;
 	run("steps");
+}
+
+static void sums_beside_the_computation_are_those_at_once(void **state)
+{
+	(void)state;
+	run("gradients");
 }
 
 static void ranks_without_a_pass_go_along(void **state)
@@ -320,6 +339,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_rank_has_the_whole),
 		cmocka_unit_test(steps_are_those_of_whole_weights),
+		cmocka_unit_test(sums_beside_the_computation_are_those_at_once),
 		cmocka_unit_test(ranks_without_a_pass_go_along),
 		cmocka_unit_test(rank_0_leads_and_all_are_in_step_again),
 		cmocka_unit_test(a_rehearsal_that_fails_on_one_fails_on_all),
