@@ -94,7 +94,7 @@ static void print_text(const struct lh_job *job, const struct lh_estimate *e,
 		       (double)b->kept / G, (double)b->scratch / G, (double)b->loss / G,
 		       (double)b->device / G);
 		if (chip && job->devices > 1)
-			printf("  of a step, what devices hand each other: %.3g s\n",
+			printf("  of a step, waiting for what devices hand each other: %.3g s\n",
 			       p->exchange_s);
 		if (job->deterministic)
 			printf("  of them for deterministic: %.2f GiB, %.3g s a step\n",

@@ -95,25 +95,48 @@ static double dilated_s(const struct count *c, const struct lh_lighthouse *g)
 	return 2 * classes * sdpa(c, S, false) + elementwise(c, 10 * c->HD);
 }
 
-/* A layer forward and backward, with what is computed again. */
-static double layer_s(const struct count *c, const struct lh_lighthouse *g)
+static double rows_of(const struct count *c, const struct lh_lighthouse *g)
+{
+	return g ? (double)lh_lighthouse_selected(g) : (double)c->l->T;
+}
+
+/* Rotation, or the pyramid, one way: both take 5 times b of the layer's bench. */
+static double turn_s(const struct count *c, const struct lh_lighthouse *g)
+{
+	return elementwise(c, g ? 5 * 2 * c->HD : 2 * (c->QKV - c->HD));
+}
+
+static double forward_s(const struct count *c, const struct lh_lighthouse *g)
+{
+	const struct lh_job_model *m = c->l->model;
+	double s = gemm(c, c->C * (c->QKV + c->HD + 3 * c->F), 1);
+
+	s += sdpa(c, rows_of(c, g), false);
+	s += elementwise(c, 4 * c->C + 3 * c->F); /* norms, swiglu */
+	if (m->qkv_bias)
+		s += elementwise(c, 2 * c->QKV);
+	if (m->qk_norm)
+		s += elementwise(c, 2 * (c->QKV - c->HD));
+	s += turn_s(c, g);
+	if (g && g->scorer == LH_SCORER_DILATED) /* its choice is kept */
+		s += dilated_s(c, g);
+	return s + 20e-6; /* some ten launches, and their tails */
+}
+
+/* With what is computed again. */
+static double backward_s(const struct count *c, const struct lh_lighthouse *g)
 {
 	enum lh_recompute again = c->l->mode->recompute;
 	const struct lh_job_model *m = c->l->model;
-	double S = g ? (double)lh_lighthouse_selected(g) : (double)c->l->T, s;
+	double s = gemm(c, c->C * (c->QKV + c->HD + 3 * c->F), 2);
 
-	s = gemm(c, c->C * (c->QKV + c->HD + 3 * c->F), 3);
-	s += sdpa(c, S, false) + sdpa(c, S, true);
-	s += elementwise(c, 4 * c->C + 3 * c->F);         /* norms, swiglu */
-	s += elementwise(c, 8 * c->C + 5 * c->F);         /* their backward */
+	s += sdpa(c, rows_of(c, g), true);
+	s += elementwise(c, 8 * c->C + 5 * c->F); /* of norms and swiglu */
 	if (m->qkv_bias)
-		s += elementwise(c, 3 * c->QKV);
+		s += elementwise(c, c->QKV);
 	if (m->qk_norm) /* whose rows are projected once more */
-		s += gemm(c, c->C * c->QKV, 1) + elementwise(c, 5 * (c->QKV - c->HD));
-	/* Rotation, or the pyramid and back: 5 times b of the layer's bench. */
-	s += elementwise(c, g ? 5 * 4 * c->HD : 2 * 2 * (c->QKV - c->HD));
-	if (g && g->scorer == LH_SCORER_DILATED) /* its choice is kept */
-		s += dilated_s(c, g);
+		s += gemm(c, c->C * c->QKV, 1) + elementwise(c, 3 * (c->QKV - c->HD));
+	s += turn_s(c, g);
 	if (again >= LH_RECOMPUTE_CHEAP)
 		s += elementwise(c, 4 * c->C + 3 * c->F + (g ? 2 * c->HD : 0));
 	if (again >= LH_RECOMPUTE_MLP)
@@ -121,17 +144,12 @@ static double layer_s(const struct count *c, const struct lh_lighthouse *g)
 	if (again == LH_RECOMPUTE_LAYER)
 		s += gemm(c, c->C * (c->QKV + c->HD), 1) +
 		     elementwise(c, 2 * c->C + (g ? 7 * c->HD : 2 * c->QKV));
-	return s + 60e-6; /* some thirty launches, and their tails */
+	return s + 40e-6; /* some twenty launches */
 }
 
-static double exchange_s(const struct lh_job *job, const struct lh_chip *chip,
-			 const struct lh_layout *l)
-{
-	return lh_exchange_s(job, l->mode, chip, lh_dtype_bytes(l->sizes->act_type));
-}
-
+/* *exchange_s <- what of it is waited for: lh_exchange_s. */
 static double step_s(const struct lh_job *job, const struct lh_chip *chip,
-		     const struct lh_layout *l)
+		     const struct lh_layout *l, double *exchange_s)
 {
 	const struct lh_job_model *m = &job->model;
 	struct count c = {
@@ -142,13 +160,19 @@ static double step_s(const struct lh_job *job, const struct lh_chip *chip,
 		.QKV = (double)(m->heads + 2 * m->kv_heads) * m->head_dim,
 		.e = (double)lh_dtype_bytes(l->sizes->act_type) };
 	double micro = 0, params = (double)lh_job_model_params(m), V = (double)m->vocab;
+	struct lh_layer_time layers[LH_LAYERS_MAX];
 
-	for (int i = 0; i < m->layers; i++)
-		micro += layer_s(&c, lh_layout_lighthouse(l->mode, i));
+	for (int i = 0; i < m->layers; i++) {
+		const struct lh_lighthouse *g = lh_layout_lighthouse(l->mode, i);
+
+		layers[i] = (struct lh_layer_time){ forward_s(&c, g), backward_s(&c, g) };
+		micro += layers[i].forward_s + layers[i].backward_s;
+	}
 	micro += gemm(&c, c.C * V, 3) + elementwise(&c, 4 * V + 8 * c.C);
+	*exchange_s = lh_exchange_s(job, l->mode, chip, (size_t)c.e, layers);
 	/* Gradients cleared and measured; weights and moments read and written. */
-	return micro * (double)lh_job_share(job) / l->B +
-	       params * 38 / chip->bytes_per_s + exchange_s(job, chip, l);
+	return micro * (double)lh_job_share(job) / l->B + params * 38 / chip->bytes_per_s +
+	       *exchange_s;
 }
 
 /* Sequences of the last micro-batch of n where it is not a whole one. */
@@ -203,11 +227,12 @@ static void measure_determinism(struct lh_estimate_phase *p, const struct lh_job
 				const struct lh_chip *chip, struct lh_layout l)
 {
 	struct lh_layout_bytes without;
+	double exchange_s;
 
 	l.deterministic = false;
 	lh_layout_measure(&l, &without);
 	p->deterministic_bytes = p->bytes.total - without.total;
-	p->deterministic_s = chip ? p->step_s - step_s(job, chip, &l) : 0;
+	p->deterministic_s = chip ? p->step_s - step_s(job, chip, &l, &exchange_s) : 0;
 }
 
 int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
@@ -249,8 +274,8 @@ int lh_estimate_job(struct lh_estimate *out, const struct lh_job *job,
 		}
 		p->recompute = mode.recompute;
 		lh_layout_measure(&l, &p->bytes);
-		p->step_s = chip ? step_s(job, chip, &l) : 0;
-		p->exchange_s = chip ? exchange_s(job, chip, &l) : 0;
+		if (chip)
+			p->step_s = step_s(job, chip, &l, &p->exchange_s);
 		measure_determinism(p, job, chip, l);
 		if (p->bytes.total > out->bytes)
 			out->bytes = p->bytes.total;

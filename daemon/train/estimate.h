@@ -40,7 +40,7 @@ struct lh_estimate_phase {
 	enum lh_recompute recompute; /* chosen */
 	struct lh_layout_bytes bytes;
 	double step_s;               /* 0 without a chip */
-	double exchange_s;           /* of it, between devices (exchange.h) */
+	double exchange_s;           /* of it, waiting for other devices (exchange.h) */
 	/* Of them, for deterministic: true. */
 	int64_t deterministic_bytes;
 	double deterministic_s;

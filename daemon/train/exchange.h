@@ -2,10 +2,12 @@
  * counting bytes.
  *
  * A step sums the gradient and hands out new weights; where gradients are divided, every
- * micro-batch sums them, and where weights are, it gathers them twice. Devices that share
+ * micro-batch sums them, and where weights are, it gathers them twice. What it gathers and
+ * sums of a layer has the time of the layer that is computed meanwhile (windows.c), and only
+ * what it takes beyond that is counted; that it takes processors from that layer is not. The
+ * first and the last of a pass, embedding and gains run beside nothing. Devices that share
  * sequences hand each other keys and values of every layer, forward and backward, and their
- * gradients. Nothing of it is taken to run beside the computation, and all devices to be
- * equally fast.
+ * gradients: nor does this. All devices are taken to be equally fast.
  *
  * Pure arithmetic. tests/bench/results/ranks.md has what was measured.
  */
@@ -14,8 +16,15 @@
 
 #include "train/estimate.h"
 
-/* Seconds of a step, in the attention of `mode`. act_bytes: of an activation. */
+/* What a device takes to compute a layer of a micro-batch. */
+struct lh_layer_time {
+	double forward_s, backward_s;
+};
+
+/* Seconds that a step waits, in the attention of `mode`. act_bytes: of an activation;
+ * layers: of all. */
 double lh_exchange_s(const struct lh_job *job, const struct lh_attention_mode *mode,
-		     const struct lh_chip *chip, size_t act_bytes);
+		     const struct lh_chip *chip, size_t act_bytes,
+		     const struct lh_layer_time *layers);
 
 #endif

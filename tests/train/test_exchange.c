@@ -28,14 +28,26 @@ static struct lh_job job_of(int devices, int64_t sequences)
 	return job;
 }
 
+/* Beside layers that take so long, all alike. */
+static double exchange_beside(const struct lh_job *job, const struct lh_chip *chip,
+			      struct lh_layer_time layer)
+{
+	struct lh_layer_time layers[LH_LAYERS_MAX];
+	struct lh_attention_mode mode;
+
+	for (int i = 0; i < job->model.layers; i++)
+		layers[i] = layer;
+	lh_attention_mode_of(&mode, job, 0);
+	return lh_exchange_s(job, &mode, chip, 2, layers);
+}
+
+/* Beside nothing: all of it. */
 static double exchange(const struct lh_job *job, const struct lh_chip *chip, int context)
 {
 	struct lh_job with = *job; /* borrows */
-	struct lh_attention_mode mode;
 
 	with.context = context;
-	lh_attention_mode_of(&mode, job, 0);
-	return lh_exchange_s(&with, &mode, chip, 2);
+	return exchange_beside(&with, chip, (struct lh_layer_time){ 0 });
 }
 
 static void is_near(double got, double want, double share)
@@ -86,18 +98,48 @@ static void divided_gradients_are_summed_for_every_micro_batch(void **state)
 	is_near(exchange(&job, &slow, 1) - weights, 2 * once, 1e-6);
 }
 
-/* In bf16: layers of a pass twice, embedding and output once; none when a step ends. */
+/* Parameters of a layer of job_of. */
+static const double LAYER = 256 * 64 * (4 + 2 * 2 + 4) + 3 * 256 * 512, ENDS = 512 * 256,
+		    GAINS = 256 * (2 * 4 + 1);
+
+/* In bf16: all parts of a pass once, and two of four layers again; none when a step ends. */
 static void divided_weights_are_gathered_in_every_pass(void **state)
 {
 	struct lh_job job = job_of(2, 2);
-	double moments = exchange(&job, &slow, 1), ends = 2 * 512 * 256, gathered;
+	double moments = exchange(&job, &slow, 1), gathered;
 
 	(void)state;
 	job.divide = LH_DIVIDE_GRADIENTS;
 	gathered = moments / 2 - exchange(&job, &slow, 1);
 	job.divide = LH_DIVIDE_WEIGHTS;
 	gathered += exchange(&job, &slow, 1);
-	is_near(gathered, (param_bytes(&job) - 2 * ends) / 1e6, 1e-3);
+	is_near(gathered, (param_bytes(&job) / 2 + 2 * LAYER * 2) / 1e6, 1e-3);
+}
+
+/* Layers that take long hide all but the first windows of a pass and the last ones; shorter
+ * ones hide as much as they take. */
+static void layers_hide_what_runs_beside_them(void **state)
+{
+	const struct lh_layer_time longest = { 1e9, 1e9 }, shorter = { 0.25, 0.5 };
+	struct lh_job job = job_of(2, 2);
+	double cleared = param_bytes(&job) / 1e9, weights, last, all;
+
+	(void)state;
+	last = (LAYER + ENDS + GAINS) * (4 / 1e6 + 6 / 1e9) + cleared;
+	weights = exchange(&job, &slow, 1) / 2;
+	assert_true(exchange_beside(&job, &slow, longest) == 2 * weights);
+	job.divide = LH_DIVIDE_GRADIENTS;
+	all = exchange(&job, &slow, 1);
+	is_near(exchange_beside(&job, &slow, longest) - weights, last, 1e-3);
+	is_near(all - exchange_beside(&job, &slow, shorter), 4 * 0.5, 1e-6);
+	job.divide = LH_DIVIDE_WEIGHTS;
+	all = exchange(&job, &slow, 1);
+	is_near(exchange_beside(&job, &slow, longest), last + 2 * (LAYER + ENDS + GAINS) / 1e6,
+		1e-3);
+	is_near(all - exchange_beside(&job, &slow, shorter), 4 * (0.25 + 0.5), 1e-6);
+	job.model.tied = true; /* has no output, to come beside the last layer, or to go */
+	all = exchange(&job, &slow, 1);
+	is_near(all - exchange_beside(&job, &slow, shorter), 3 * (0.25 + 0.5), 1e-6);
 }
 
 /* K and V of every layer: forward, backward, and their gradients. */
@@ -137,7 +179,8 @@ static void lighthouse_layers_move_the_sub_sequence(void **state)
 	is_near(exchange(&job, &slow, 4) - rest, 2 * dense + 2 * light, 2e-3);
 }
 
-/* 530 M parameters and 98,304 tokens on H200s: 1.0864 s alone. */
+/* 530 M parameters and 98,304 tokens on H200s, 1.0864 s alone; as nothing ran beside the
+ * computation. */
 static void two_gpus_are_as_measured(void **state)
 {
 	const struct lh_chip *chip = lh_chip_find("h200");
@@ -177,6 +220,7 @@ int main(void)
 		cmocka_unit_test(a_step_moves_gradients_and_weights),
 		cmocka_unit_test(divided_gradients_are_summed_for_every_micro_batch),
 		cmocka_unit_test(divided_weights_are_gathered_in_every_pass),
+		cmocka_unit_test(layers_hide_what_runs_beside_them),
 		cmocka_unit_test(a_shared_sequence_moves_keys_and_values),
 		cmocka_unit_test(lighthouse_layers_move_the_sub_sequence),
 		cmocka_unit_test(two_gpus_are_as_measured),
