@@ -6,7 +6,8 @@
  * A collective's time is that between events around it on the device's stream. On the rank
  * that comes last nobody is waited for: the least of all ranks is what it takes, the rest
  * is waiting. Seconds are medians over host clocks around whole steps. The last line is
- * "bench RANKS STEP_S TOKENS_PER_S GRADIENT_MS WEIGHTS_MS". */
+ * "bench RANKS STEP_S TOKENS_PER_S GRADIENT_MS WEIGHTS_MS"; of what is divided, whose
+ * collectives are many and beside the computation, "divided RANKS STEP_S TOKENS_PER_S". */
 #include "ranks_step.cuh"
 
 enum { WARM = 2, STEPS = 7 };
@@ -25,7 +26,7 @@ struct bench {
 	struct lh_model *m;
 	std::vector<int32_t> ids;
 	struct timer timers[2];
-	bool cpu;
+	bool cpu, timed; /* collectives are */
 	enum lh_divide divide;
 };
 
@@ -34,7 +35,7 @@ static void on_note(void *arg, const char *what, bool begins)
 	struct bench *b = (struct bench *)arg;
 
 	for (struct timer &t : b->timers)
-		if (!b->cpu && !strcmp(what, t.what))
+		if (!strcmp(what, t.what))
 			cudaEventRecord(begins ? t.begin : t.end, b->r.dev->stream);
 }
 
@@ -42,11 +43,13 @@ static void open_timers(struct bench *b)
 {
 	b->timers[0].what = "the gradient";
 	b->timers[1].what = "the weights";
-	for (struct timer &t : b->timers)
-		if (!b->cpu) {
-			cudaEventCreate(&t.begin);
-			cudaEventCreate(&t.end);
-		}
+	b->timed = b->r.comm.size > 1 && !b->cpu && b->divide == LH_DIVIDE_MOMENTS;
+	if (!b->timed)
+		return;
+	for (struct timer &t : b->timers) {
+		cudaEventCreate(&t.begin);
+		cudaEventCreate(&t.end);
+	}
 	b->r.comm.note = on_note;
 	b->r.comm.note_arg = b;
 }
@@ -56,8 +59,9 @@ static void read_timers(struct bench *b)
 	for (struct timer &t : b->timers) {
 		float ms = 0;
 
-		if (b->r.comm.size > 1 && !b->cpu)
-			cudaEventElapsedTime(&ms, t.begin, t.end);
+		if (b->timed)
+			ranks_must(cudaEventElapsedTime(&ms, t.begin, t.end) == cudaSuccess,
+				   "cudaEventElapsedTime");
 		t.ms.push_back(ms);
 	}
 }
@@ -121,7 +125,7 @@ int main(int argc, char **argv)
 		ms[i] = ranks_least(&b.r, own);
 		waited = std::max(waited, ranks_most(&b.r, own) - ms[i]);
 	}
-	if (b.divide && !b.r.comm.rank) /* theirs are many collectives a step */
+	if (b.divide && !b.r.comm.rank)
 		printf("%d ranks, %s divided: %.4f s a step\n"
 		       "divided %d %.4f %.0f\n", size,
 		       b.divide == LH_DIVIDE_WEIGHTS ? "weights" : "gradients", s, size, s,
