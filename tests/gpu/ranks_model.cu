@@ -5,8 +5,14 @@
  * Each rank has both, the latter several times: with a sequence a rank, and moments,
  * gradients or weights divided; and with sequences that two and two of them share.
  * Every step begins from the state of the one that is alone on rank 0: what differs is the
- * order of a few sums. Float32 has a bar; of bf16 the bar is how far
- * runs of one GPU lie apart that divide the batch into other micro-batches. */
+ * order of a few sums. Float32 has a bar; of bf16 the bar is how far runs of the one that is
+ * alone lie apart that add up in other orders. With sequences of their own ranks can differ
+ * as such runs do that divide the batch into other micro-batches. Where they share sequences
+ * sums inside of these differ, too, and every activation behind them: there it runs in
+ * pieces besides (pieces.cuh). In float32 its orders have the same bar as ranks, which shows
+ * that pieces are right. Where a rounding flips a choice of Lighthouse's, bf16 hides smaller
+ * faults, which float32 and full attention show. */
+#include "pieces.cuh"
 #include "ranks.cuh"
 
 extern "C" {
@@ -15,9 +21,16 @@ extern "C" {
 #include "train/rng.h"
 }
 
-enum { S = 4, V = 4099, STEPS = 8, CPU_STEPS = 3 };
-static const double F32_BAR = 1e-5, SPREADS = 1.5 /* they are samples themselves */,
-		    LEAST_BAR = 1e-6;
+enum { S = 4, V = 4099, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 64 };
+enum { STEPS = 8, CPU_STEPS = 3 };
+
+/* How far two results lie apart, as shares; the most of any step. */
+struct apart {
+	double loss, norm, grad;
+};
+/* Of bf16 what orders of one rank may: more is no rounding, and makes no bar. */
+static const struct apart F32_MOST = { 1e-5, 1e-5, 1e-5 }, BF16_MOST = { 1e-3, 1e-2, 0.1 };
+static const double SPREADS = 1.5 /* they are samples themselves */, LEAST_BAR = 1e-6;
 
 /* How ranks divide the work. */
 struct kind {
@@ -36,6 +49,12 @@ static const struct kind kinds[] = {
 	{ 2, LH_DIVIDE_WEIGHTS, LH_RECOMPUTE_LAYER },
 };
 enum { KINDS = sizeof(kinds) / sizeof(kinds[0]), CONTEXT = 2 };
+
+/* How the model that is alone adds up: so many sequences at once, in so many pieces. */
+struct order {
+	int micro, pieces;
+};
+enum { WHOLE_ORDERS = 3 /* the first, of one piece */, ORDERS = 5 };
 
 struct result {
 	float loss, norm;
@@ -60,17 +79,18 @@ struct twins {
 	std::vector<int32_t> tokens, targets; /* (S, T) */
 };
 
-static struct lh_model *model_of(struct twins *w, const struct lh_division *division, int B,
+static struct lh_model *model_of(struct twins *w, const struct lh_ops *ops,
+				 const struct lh_division *division, int B,
 				 const struct lh_attention_mode *mode)
 {
 	struct lh_job_model shape = { };
 	struct lh_err err = LH_ERR_INIT;
 	struct lh_model *m;
 
-	shape.vocab = V, shape.dim = 256, shape.layers = 3;
-	shape.heads = 4, shape.kv_heads = 2, shape.head_dim = 64, shape.ffn_dim = 512;
+	shape.vocab = V, shape.dim = 256, shape.layers = 3, shape.ffn_dim = 512;
+	shape.heads = HEADS, shape.kv_heads = KV_HEADS, shape.head_dim = HEAD_DIM;
 	shape.rope_theta = 10000, shape.norm_eps = 1e-5, shape.init_std = 0.05;
-	if (lh_model_new(&m, w->r.ops, w->r.dev, division, &shape, B, w->T, mode, 1, &err))
+	if (lh_model_new(&m, ops, w->r.dev, division, &shape, B, w->T, mode, 1, &err))
 		ranks_die(&err);
 	lh_model_init(m, 3);
 	return m;
@@ -89,7 +109,7 @@ static void open_twin(struct twins *w, struct twin *t, struct kind k)
 	t->count = S / groups;
 	t->from = w->r.comm.rank / k.context * t->count;
 	t->micro = k.context > 1 ? 1 : t->count;
-	t->m = model_of(w, &division, t->micro, &t->mode);
+	t->m = model_of(w, w->r.ops, &division, t->micro, &t->mode);
 }
 
 static void open_twins(struct twins *w, bool lighthouse)
@@ -108,7 +128,7 @@ static void open_twins(struct twins *w, bool lighthouse)
 		w->mode.geometry.dilation = 4;
 		w->mode.dense[0] = true;
 	}
-	w->alone = model_of(w, NULL, S, &w->mode);
+	w->alone = model_of(w, &pieces.ops, NULL, S, &w->mode);
 	for (int i = 0; i < KINDS; i++)
 		open_twin(w, &w->twin[i], kinds[i]);
 	w->n = lh_model_param_count(w->alone);
@@ -180,12 +200,20 @@ static struct result run(struct twins *w, const struct twin *t)
 	return r;
 }
 
-/* The model that is alone, so many sequences at once. */
-static struct result run_alone(struct twins *w, int micro)
+/* The model that is alone, in each order; the first has the shape of a rank's. */
+static void run_orders(struct twins *w, struct result *of)
 {
-	struct twin t = { w->alone, w->mode, 0, S, micro };
+	int own = S / w->r.comm.size;
+	const struct order orders[ORDERS] = {
+		{ own, 1 }, { S, 1 }, { own > 1 ? 1 : 2, 1 }, { own, 2 }, { own, 4 }
+	};
 
-	return run(w, &t);
+	for (int i = 0; i < ORDERS; i++) {
+		struct twin t = { w->alone, w->mode, 0, S, orders[i].micro };
+
+		pieces_divide(orders[i].pieces);
+		of[i] = run(w, &t);
+	}
 }
 
 static void apply(struct lh_model *m, int step)
@@ -208,71 +236,105 @@ static double distance(const std::vector<float> &x, const std::vector<float> &y)
 	return sqrt(d / (norm + 1e-300));
 }
 
-/* The most of any step. */
-struct apart {
-	double loss, norm, grad;
-};
+/* What is no number is further away than any. */
+static double further(double x, double y)
+{
+	return isfinite(y) ? std::max(x, y) : INFINITY;
+}
 
 static void compare(struct twins *w, struct apart *most, const struct result &x,
 		    const struct result &y)
 {
-	most->loss = std::max(most->loss, (double)fabsf(x.loss - y.loss) / y.loss);
-	most->norm = std::max(most->norm, (double)fabsf(x.norm - y.norm) / y.norm);
-	most->grad = std::max(most->grad, ranks_most(&w->r, distance(x.grad, y.grad)));
+	double grad = further(0, distance(x.grad, y.grad));
+
+	most->loss = further(most->loss, fabsf(x.loss - y.loss) / y.loss);
+	most->norm = further(most->norm, fabsf(x.norm - y.norm) / y.norm);
+	most->grad = further(most->grad, ranks_most(&w->r, grad));
 }
 
-static bool report(struct twins *w, const char *mode, bool shared, const struct apart *ranks,
+/* How far ranks lie from the model that is alone, and its orders from each other. */
+struct measured {
+	struct apart ranks, orders;
+};
+
+/* Each from each: ranks are one more order, and are compared with one of these. */
+static void compare_orders(struct twins *w, struct apart *most, const struct result *of,
+			   int count)
+{
+	for (int i = 0; i < count; i++)
+		for (int j = 0; j < i; j++)
+			compare(w, most, of[i], of[j]);
+}
+
+/* of: of ranks with sequences of their own, and with shared ones. Returns the loss. */
+static float measure_step(struct twins *w, int step, struct measured of[2])
+{
+	struct result alone[ORDERS];
+
+	draw(w, step);
+	start_alike(w);
+	run_orders(w, alone);
+	for (int i = 0; i < KINDS; i++)
+		compare(w, &of[kinds[i].context > 1].ranks, run(w, &w->twin[i]), alone[0]);
+	compare_orders(w, &of[0].orders, alone, WHOLE_ORDERS);
+	compare_orders(w, &of[1].orders, alone, ORDERS);
+	apply(w->alone, step);
+	return alone[0].loss;
+}
+
+static bool report(struct twins *w, const char *of, const struct apart *most,
 		   const struct apart *bar)
 {
-	char of[60], what[100];
+	char what[100];
 	bool good = true;
 
-	snprintf(of, sizeof(of), "%s%s", mode, shared ? ", shared sequences" : "");
-	snprintf(what, sizeof(what), "%s: loss of 1 and %d ranks", of, w->r.comm.size);
-	good &= ranks_check(&w->r, ranks->loss <= bar->loss, what, ranks->loss, bar->loss);
+	snprintf(what, sizeof(what), "%s: loss", of);
+	good &= ranks_check(&w->r, most->loss <= bar->loss, what, most->loss, bar->loss);
 	snprintf(what, sizeof(what), "%s: gradient norm", of);
-	good &= ranks_check(&w->r, ranks->norm <= bar->norm, what, ranks->norm, bar->norm);
+	good &= ranks_check(&w->r, most->norm <= bar->norm, what, most->norm, bar->norm);
 	snprintf(what, sizeof(what), "%s: gradient", of);
-	return good & ranks_check(&w->r, ranks->grad <= bar->grad, what, ranks->grad, bar->grad);
+	return good & ranks_check(&w->r, most->grad <= bar->grad, what, most->grad, bar->grad);
+}
+
+static struct apart ranks_bar(const struct apart *orders, bool f32)
+{
+	if (f32)
+		return F32_MOST;
+	return { std::max(orders->loss * SPREADS, LEAST_BAR),
+		 std::max(orders->norm * SPREADS, LEAST_BAR),
+		 std::max(orders->grad * SPREADS, LEAST_BAR) };
+}
+
+static bool report_measured(struct twins *w, const char *mode, bool shared, bool f32,
+			    const struct measured *m)
+{
+	struct apart bar = ranks_bar(&m->orders, f32);
+	char of[80];
+	bool good;
+
+	snprintf(of, sizeof(of), "%s, orders of one rank%s", mode, shared ? " and pieces" : "");
+	good = report(w, of, &m->orders, f32 ? &F32_MOST : &BF16_MOST);
+	snprintf(of, sizeof(of), "%s, 1 and %d ranks%s", mode, w->r.comm.size,
+		 shared ? ", shared sequences" : "");
+	return good & report(w, of, &m->ranks, &bar);
 }
 
 static bool check_steps(struct twins *w, bool lighthouse, bool f32)
 {
-	struct apart whole_ones = { }, shared = { }, spread = { };
-	struct apart bar = { F32_BAR, F32_BAR, F32_BAR };
+	struct measured of[2] = { };
 	float first = 0, last = 0;
-	char of[40];
+	char mode[40];
 
 	open_twins(w, lighthouse);
 	for (int step = 0; step < w->steps; step++) {
-		struct result halves, whole, single;
-
-		draw(w, step);
-		start_alike(w);
-		if (!f32) {
-			whole = run_alone(w, S);
-			single = run_alone(w, 1);
-		}
-		halves = run_alone(w, S / w->r.comm.size); /* the shape of a rank's */
-		for (int i = 0; i < KINDS; i++)
-			compare(w, kinds[i].context > 1 ? &shared : &whole_ones,
-				run(w, &w->twin[i]), halves);
-		if (!f32) {
-			compare(w, &spread, whole, halves);
-			compare(w, &spread, single, halves);
-			compare(w, &spread, single, whole);
-		}
-		first = step ? first : halves.loss;
-		last = halves.loss;
-		apply(w->alone, step);
+		last = measure_step(w, step, of);
+		first = step ? first : last;
 	}
-	if (!f32)
-		bar = { std::max(spread.loss * SPREADS, LEAST_BAR),
-			std::max(spread.norm * SPREADS, LEAST_BAR),
-			std::max(spread.grad * SPREADS, LEAST_BAR) };
 	close_twins(w);
-	snprintf(of, sizeof(of), "%s, %s", f32 ? "f32" : "bf16", lighthouse ? "lighthouse" : "full");
-	return report(w, of, false, &whole_ones, &bar) & report(w, of, true, &shared, &bar) &
+	snprintf(mode, sizeof(mode), "%s, %s", f32 ? "f32" : "bf16",
+		 lighthouse ? "lighthouse" : "full");
+	return report_measured(w, mode, false, f32, &of[0]) &
+	       report_measured(w, mode, true, f32, &of[1]) &
 	       ranks_check(&w->r, last < first, "it learns: loss, bar its first", last, first);
 }
 
@@ -286,11 +348,13 @@ int main(int argc, char **argv)
 	if (lh_comm_split(&w.r.comm, "a sequence", w.r.comm.rank / CONTEXT, &w.context, &err))
 		ranks_die(&err);
 	w.T = f32 || cpu ? 512 : 8192;
+	pieces_open(&w.r, w.T, (HEADS + 2 * KV_HEADS) * HEAD_DIM);
 	w.steps = cpu ? CPU_STEPS : STEPS;
 	w.tokens.resize((size_t)(S * w.T));
 	w.targets.resize((size_t)(S * w.T));
 	good = check_steps(&w, false, f32) & check_steps(&w, true, f32);
 	lh_comm_close(&w.context);
+	pieces_close(&w.r);
 	ranks_close(&w.r);
 	return !good;
 }
