@@ -20,7 +20,7 @@ static struct {
 	struct lh_ops ops; /* of models; what it is changes between their steps */
 	const struct lh_ops *base;
 	int count;
-	int64_t tokens, row; /* the most keys of a sequence, and elements from one to the next */
+	int64_t tokens, row; /* the most keys of a sequence, and elements between them */
 	lh_act *dk, *dv;     /* what piece 0 of a sequence wants, piece 1, ... */
 } pieces;
 
