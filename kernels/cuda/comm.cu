@@ -188,7 +188,8 @@ static void stop_watch(struct lh_comm_line *l)
 
 /* ---- the device ------------------------------------------------------------ */
 
-/* None begins to wait for one that cannot come. */
+/* None begins to wait for one that cannot come. But this rank's `rc` may be of a call of NCCL in
+ * which others wait for it, and do not come here: it ends then, and so do they. */
 static int agree(struct lh_comm_line *l, int rc, struct lh_err *err)
 {
 	struct lh_err none = LH_ERR_INIT, own = rc ? *err : none;
@@ -196,7 +197,13 @@ static int agree(struct lh_comm_line *l, int rc, struct lh_err *err)
 
 	words.ops = &lh_comm_mpi, words.line = l->words;
 	words.rank = l->rank, words.size = l->size;
-	return lh_comm_agree(&words, "whether NCCL is there", &own, err);
+	if (rc) {
+		fprintf(stderr, "rank %d: %s\n", l->number, own.text);
+		alarm(LAST_WAIT_S);
+	}
+	rc = lh_comm_agree(&words, "whether NCCL is there", &own, err);
+	alarm(0);
+	return rc;
 }
 
 static int fail(struct lh_comm_line *l, struct lh_err *err, ncclResult_t rc)
