@@ -71,6 +71,15 @@ static void gather(const struct lh_comm *c, const char *what, void *x,
 	end(c, what);
 }
 
+static void exchange(const struct lh_comm *c, const char *what,
+		     const struct lh_comm_message *messages, int count, int slot)
+{
+	if (!begin(c, what))
+		return;
+	c->ops->exchange(c->line, messages, count, slot);
+	end(c, what);
+}
+
 void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
 			    const int64_t *at, float *into, bool add)
 {
@@ -97,6 +106,13 @@ void lh_comm_begin_gather(const struct lh_comm *c, const char *what, void *x,
 	gather(c, what, x, at_bytes, own, slot);
 }
 
+void lh_comm_begin_exchange(const struct lh_comm *c, const char *what,
+			    const struct lh_comm_message *messages, int count, int slot)
+{
+	LH_ASSERT(slot >= 0 && slot < LH_COMM_SLOTS);
+	exchange(c, what, messages, count, slot);
+}
+
 void lh_comm_await(const struct lh_comm *c, int slot)
 {
 	LH_ASSERT(slot >= 0 && slot < LH_COMM_SLOTS);
@@ -107,10 +123,7 @@ void lh_comm_await(const struct lh_comm *c, int slot)
 void lh_comm_exchange(const struct lh_comm *c, const char *what,
 		      const struct lh_comm_message *messages, int count)
 {
-	if (!begin(c, what))
-		return;
-	c->ops->exchange(c->line, messages, count);
-	end(c, what);
+	exchange(c, what, messages, count, LH_COMM_IN_ORDER);
 }
 
 /* ranks (c->size) <- those of this one's group; *own: its number among them. */

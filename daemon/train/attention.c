@@ -218,10 +218,10 @@ static struct lh_context_call exchange_of(const struct lh_attention_call *a,
 	return x;
 }
 
-/* What queries see: this rank's rows, or those of all ranks. */
+/* What queries see: this rank's rows, or those of all ranks. begun: on their way. */
 static struct lh_context_keys keys_of(const struct lh_attention_call *a,
 				      const struct lh_attention_saved *saved,
-				      const struct lh_attention_scratch *scratch)
+				      const struct lh_attention_scratch *scratch, bool begun)
 {
 	struct lh_context_keys own = own_keys(a, saved->qkv, saved->ks, saved->vs);
 	struct lh_context_call x;
@@ -229,7 +229,7 @@ static struct lh_context_keys keys_of(const struct lh_attention_call *a,
 	if (!a->context)
 		return own;
 	x = exchange_of(a, scratch);
-	return lh_context_gather(&x, &own);
+	return begun ? lh_context_end_gather(&x) : lh_context_gather(&x, &own);
 }
 
 /* ---- forward ----------------------------------------------------------------- */
@@ -265,7 +265,7 @@ static void attend(const struct lh_attention_call *a,
 		   const struct lh_attention_saved *saved,
 		   const struct lh_attention_scratch *scratch)
 {
-	struct lh_context_keys keys = keys_of(a, saved, scratch);
+	struct lh_context_keys keys = keys_of(a, saved, scratch, false);
 
 	for (int i = 0; i < parts(a); i++) {
 		struct part p = part_of(a, i, saved, scratch);
@@ -406,7 +406,7 @@ static void attend_bwd(const struct lh_attention_call *a,
 		       const struct lh_attention_scratch *scratch, lh_act *dqkv,
 		       const lh_act *dout)
 {
-	struct lh_context_keys keys = keys_of(a, saved, scratch);
+	struct lh_context_keys keys = keys_of(a, saved, scratch, true);
 	struct lh_context_keys own = own_keys(a, dqkv, scratch->dks, scratch->dvs), d = own;
 	struct lh_context_call x;
 
@@ -445,6 +445,19 @@ static void prepare_bwd(const struct lh_attention_call *a, const struct part *p,
 	else
 		rotate(a, p, &d, true);
 	normalize_bwd(a, p, &d, elements(a, raw, p->row * a->heads.q_row));
+}
+
+void lh_attention_begin_backward(const struct lh_attention_call *a,
+				 const struct lh_attention_saved *saved,
+				 const struct lh_attention_scratch *scratch)
+{
+	struct lh_context_keys own = own_keys(a, saved->qkv, saved->ks, saved->vs);
+	struct lh_context_call x;
+
+	if (!a->context)
+		return;
+	x = exchange_of(a, scratch);
+	lh_context_begin_gather(&x, &own);
 }
 
 void lh_attention_backward(const struct lh_attention_call *a,

@@ -36,7 +36,7 @@ struct lh_attention_norm {
 	float eps;
 };
 
-/* Dead when a call returns. */
+/* Dead when a call returns, but from begin_backward to backward. */
 struct lh_attention_scratch {
 	float *score_q, *score_k;     /* (B,H,P), of one piece at a time */
 	void *score;                  /* of the scorer */
@@ -79,6 +79,11 @@ void lh_attention_redo_inputs(const struct lh_attention_call *a,
 void lh_attention_redo_output(const struct lh_attention_call *a,
 			      const struct lh_attention_saved *saved,
 			      const struct lh_attention_scratch *scratch);
+/* Comes before backward: of a shared sequence, what other ranks have begins to come beside
+ * the ops between the two. Rows are as redo_inputs left them. */
+void lh_attention_begin_backward(const struct lh_attention_call *a,
+				 const struct lh_attention_saved *saved,
+				 const struct lh_attention_scratch *scratch);
 /* dqkv (R,(H+2G)*D) <- gradient of the rows before rotation and norm, from dout
  * (R,H*D). raw: those rows once more, where there are norms; else NULL. */
 void lh_attention_backward(const struct lh_attention_call *a,

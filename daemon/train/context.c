@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { KEYS_SLOT = 0 }; /* of the context's comm, which has nothing else beside the ops */
+static const char KEYS[] = "keys and values";
+
 /* ---- pieces ------------------------------------------------------------------ */
 
 static int pieces(int ranks)
@@ -155,8 +158,8 @@ static int name_pieces(const struct lh_context_call *x, struct lh_comm_message *
 	return count;
 }
 
-struct lh_context_keys lh_context_gather(const struct lh_context_call *x,
-					 const struct lh_context_keys *own)
+static void hand_keys(const struct lh_context_call *x, const struct lh_context_keys *own,
+		      bool beside)
 {
 	int W = x->comm->size, rank = x->comm->rank, count = 0;
 	struct lh_comm_message *m = lh_calloc(4 * (size_t)W, sizeof(*m));
@@ -169,8 +172,28 @@ struct lh_context_keys lh_context_gather(const struct lh_context_call *x,
 		count += name_pieces(x, m + count, rank, r);
 		count += name_pieces(x, m + count, r, rank);
 	}
-	lh_comm_exchange(x->comm, "keys and values", m, count);
+	if (beside)
+		lh_comm_begin_exchange(x->comm, KEYS, m, count, KEYS_SLOT);
+	else
+		lh_comm_exchange(x->comm, KEYS, m, count);
 	free(m);
+}
+
+struct lh_context_keys lh_context_gather(const struct lh_context_call *x,
+					 const struct lh_context_keys *own)
+{
+	hand_keys(x, own, false);
+	return keys_of(x, x->scratch->kv);
+}
+
+void lh_context_begin_gather(const struct lh_context_call *x, const struct lh_context_keys *own)
+{
+	hand_keys(x, own, true);
+}
+
+struct lh_context_keys lh_context_end_gather(const struct lh_context_call *x)
+{
+	lh_comm_await(x->comm, KEYS_SLOT);
 	return keys_of(x, x->scratch->kv);
 }
 

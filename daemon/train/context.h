@@ -48,8 +48,7 @@ struct lh_context_keys {
 	int64_t row;
 };
 
-/* M rows: T of full attention, S of Lighthouse; `width` is G*D, or H*D. Dead when a call
- * of attention.h returns. */
+/* M rows: T of full attention, S of Lighthouse; `width` is G*D, or H*D. */
 struct lh_context_scratch {
 	lh_act *kv;    /* (M,2,width) of all pieces, in their order: each row's key, its value */
 	lh_act *dkv;   /* (M+M/(2W),2,width) what both pieces want of what they see */
@@ -67,10 +66,13 @@ struct lh_context_call {
 	int64_t width;
 };
 
-/* scratch->kv <- own (2 pieces) of every rank, up to this rank's last one. Its rows, those
- * of pieces 0 .. p, are what queries of piece p see. */
+/* scratch->kv <- own (2 pieces) of every rank, up to this rank's last one. Its rows, those of
+ * pieces 0 .. p, are what queries of piece p see. */
 struct lh_context_keys lh_context_gather(const struct lh_context_call *x,
 					 const struct lh_context_keys *own);
+/* The same beside the device's ops, of which none touches kv until the end. */
+void lh_context_begin_gather(const struct lh_context_call *x, const struct lh_context_keys *own);
+struct lh_context_keys lh_context_end_gather(const struct lh_context_call *x);
 /* Where gradients of what was gathered go: of what this rank's piece i, 0 or 1, sees of it. */
 struct lh_context_keys lh_context_grads(const struct lh_context_call *x, int i);
 /* own (2 pieces) <- the sum of these over all that see them. What was gathered is lost. */

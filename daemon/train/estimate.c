@@ -147,6 +147,12 @@ static double backward_s(const struct count *c, const struct lh_lighthouse *g)
 	return s + 40e-6; /* some twenty launches */
 }
 
+/* The gradients of the FFN and of the projection of o. */
+static double before_attention_s(const struct count *c)
+{
+	return gemm(c, c->C * (c->HD + 3 * c->F), 2) + elementwise(c, 4 * c->C + 5 * c->F);
+}
+
 /* *exchange_s <- what of it is waited for: lh_exchange_s. */
 static double step_s(const struct lh_job *job, const struct lh_chip *chip,
 		     const struct lh_layout *l, double *exchange_s)
@@ -165,7 +171,8 @@ static double step_s(const struct lh_job *job, const struct lh_chip *chip,
 	for (int i = 0; i < m->layers; i++) {
 		const struct lh_lighthouse *g = lh_layout_lighthouse(l->mode, i);
 
-		layers[i] = (struct lh_layer_time){ forward_s(&c, g), backward_s(&c, g) };
+		layers[i] = (struct lh_layer_time){ forward_s(&c, g), backward_s(&c, g),
+						    before_attention_s(&c) };
 		micro += layers[i].forward_s + layers[i].backward_s;
 	}
 	micro += gemm(&c, c.C * V, 3) + elementwise(&c, 4 * V + 8 * c.C);

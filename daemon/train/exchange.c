@@ -100,16 +100,18 @@ static double sums_s(const struct windows *w, bool gathers)
 	return s + (double)cleared * 4 / w->chip->bytes_per_s;
 }
 
-/* K and V of a layer forward, again backward, and their gradients. What goes
- * over the borders of pieces are some rows, in calls of their own. */
+/* K and V of a layer forward, again backward, beside what comes before its attention there,
+ * and their gradients. What goes over the borders of pieces are some rows, in calls of their
+ * own. */
 static double layer_s(const struct lh_job_model *m, const struct lh_lighthouse *g,
 		      const struct lh_chip *chip, int context, int64_t tokens,
-		      double act_bytes)
+		      double act_bytes, const struct lh_layer_time *time)
 {
 	double rows = g ? (double)lh_lighthouse_selected(g) : (double)tokens;
 	double values = 2 * rows * (g ? m->heads : m->kv_heads) * m->head_dim;
 	double halo = g ? 2.0 * context * (g->levels - 1) * m->heads * m->head_dim : 0;
-	double s = 3 * ring_s(chip, context, values * act_bytes);
+	double keys = ring_s(chip, context, values * act_bytes);
+	double s = keys + left_s(keys, time->before_attention_s) + keys;
 
 	if (g)
 		s += ring_s(chip, context, halo * act_bytes) + ring_s(chip, context, halo * 4);
@@ -134,6 +136,6 @@ double lh_exchange_s(const struct lh_job *job, const struct lh_attention_mode *m
 						 passes * sums_s(&w, weights);
 	for (int i = 0; context > 1 && i < m->layers; i++)
 		s += passes * layer_s(m, lh_layout_lighthouse(mode, i), chip, context,
-				      job->data.seq_len, (double)act_bytes);
+				      job->data.seq_len, (double)act_bytes, &layers[i]);
 	return s;
 }

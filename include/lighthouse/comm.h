@@ -10,8 +10,7 @@
  * and how it went. reduce_scatter, gather and exchange are about memory of the device (ops.h),
  * in order with its ops: of the first two a buffer is `size` pieces, piece r is rank r's.
  *
- * Beside. Sums and gathers may also be begun beside the device's ops, in a slot, and awaited
- * later: they start when all that was issued before is over, one after the other, and run
+ * Beside. They may also be begun beside the device's ops, in a slot, and awaited later: they start when all that was issued before is over, one after the other, and run
  * while ops do that are issued after. What is issued after an await finds them done; the host
  * waits for neither. From begin to await what they read is not written, and what they write
  * (of a sum x, too) is not touched. A slot has one at a time. Over MPI they are done at once,
@@ -78,7 +77,7 @@ struct lh_comm_ops {
 	/* NULL: what has begun is done. */
 	void (*await)(struct lh_comm_line *line, int slot);
 	void (*exchange)(struct lh_comm_line *line, const struct lh_comm_message *messages,
-			 int count);
+			 int count, int slot);
 };
 
 struct lh_comm {
@@ -112,17 +111,19 @@ void lh_comm_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
  * that rank's `own`, which may be its piece of x. Alone: nothing. */
 void lh_comm_gather(const struct lh_comm *c, const char *what, void *x,
 		    const int64_t *at_bytes, const void *own);
-/* The same, beside the device's ops: at may go at once. And what is issued from here on comes
- * after what has begun in the slot. Alone: nothing. */
-void lh_comm_begin_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
-				  const int64_t *at, float *into, bool add, int slot);
-void lh_comm_begin_gather(const struct lh_comm *c, const char *what, void *x,
-			  const int64_t *at_bytes, const void *own, int slot);
-void lh_comm_await(const struct lh_comm *c, int slot);
 /* All messages at once. What one rank gives another and what that takes are alike in number
  * and sizes, in the order in which both name them. Alone: nothing. */
 void lh_comm_exchange(const struct lh_comm *c, const char *what,
 		      const struct lh_comm_message *messages, int count);
+/* The same, beside the device's ops: at and messages may go at once. And what is issued from
+ * here on comes after what has begun in the slot. Alone: nothing. */
+void lh_comm_begin_reduce_scatter(const struct lh_comm *c, const char *what, float *x,
+				  const int64_t *at, float *into, bool add, int slot);
+void lh_comm_begin_gather(const struct lh_comm *c, const char *what, void *x,
+			  const int64_t *at_bytes, const void *own, int slot);
+void lh_comm_begin_exchange(const struct lh_comm *c, const char *what,
+			    const struct lh_comm_message *messages, int count, int slot);
+void lh_comm_await(const struct lh_comm *c, int slot);
 /* *part: the ranks that name the same group, in their order here; its notes are c's. All
  * ranks call it, after attach; an error is every rank's. To be closed before c is. */
 int lh_comm_split(const struct lh_comm *c, const char *what, int group, struct lh_comm *part,

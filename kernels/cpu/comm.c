@@ -359,10 +359,11 @@ static void mpi_gather(struct lh_comm_line *l, void *x, const int64_t *at_bytes,
 
 /* Both ends of a message come to a part of it in the same turn. */
 static void mpi_exchange(struct lh_comm_line *l, const struct lh_comm_message *messages,
-			 int count)
+			 int count, int slot)
 {
 	size_t longest = 0;
 
+	(void)slot;
 	make_room(l, count);
 	for (int i = 0; i < count; i++)
 		if ((size_t)messages[i].bytes > longest)

@@ -298,19 +298,48 @@ static void nccl_close(struct lh_comm_line *l)
 	free(l);
 }
 
-static void nccl_exchange(struct lh_comm_line *l, const struct lh_comm_message *messages,
-			  int count)
+/* The stream of a call: the device's, or the one beside it, where all is over that the
+ * device's was given. */
+static cudaStream_t stream_of(struct lh_comm_line *l, int slot)
 {
+	if (slot == LH_COMM_IN_ORDER)
+		return l->dev->stream;
+	lh_cuda_check(l->dev, "a collective beside", cudaEventRecord(l->ready, l->dev->stream));
+	lh_cuda_check(l->dev, "a collective beside",
+		      cudaStreamWaitEvent(l->beside, l->ready, 0));
+	return l->beside;
+}
+
+/* All of a call has been issued. */
+static void issued(struct lh_comm_line *l, int slot)
+{
+	if (slot != LH_COMM_IN_ORDER)
+		lh_cuda_check(l->dev, "a collective beside",
+			      cudaEventRecord(l->done[slot], l->beside));
+}
+
+static void nccl_await(struct lh_comm_line *l, int slot)
+{
+	lh_cuda_check(l->dev, "a collective beside",
+		      cudaStreamWaitEvent(l->dev->stream, l->done[slot], 0));
+}
+
+static void nccl_exchange(struct lh_comm_line *l, const struct lh_comm_message *messages,
+			  int count, int slot)
+{
+	cudaStream_t stream = stream_of(l, slot);
+
 	check(l, l->group());
 	for (const struct lh_comm_message *m = messages; m < messages + count; m++) {
 		if (m->comes)
 			check(l, l->receive(m->x, (size_t)m->bytes, ncclInt8, m->peer, l->comm,
-					    l->dev->stream));
+					    stream));
 		else
 			check(l, l->send(m->x, (size_t)m->bytes, ncclInt8, m->peer, l->comm,
-					 l->dev->stream));
+					 stream));
 	}
 	check(l, l->ungroup());
+	issued(l, slot);
 }
 
 /* A word of scratch to each of the others, and one from each. */
@@ -329,7 +358,7 @@ static void connect_all(struct lh_comm_line *l)
 	for (int r = 0; r < 2 * l->size; r++)
 		if (r / 2 != l->rank)
 			messages[count++] = { r / 2, r % 2 == 1, words + r, sizeof(*words) };
-	nccl_exchange(l, messages, count);
+	nccl_exchange(l, messages, count, LH_COMM_IN_ORDER);
 	cudaStreamSynchronize(l->dev->stream);
 	free(messages);
 }
@@ -400,32 +429,6 @@ static void nccl_share(struct lh_comm_line *l, void *host, size_t bytes)
 static void nccl_collect(struct lh_comm_line *l, void *host, size_t bytes)
 {
 	lh_comm_mpi.collect(l->words, host, bytes);
-}
-
-/* The stream of a call: the device's, or the one beside it, where all is over that the
- * device's was given. */
-static cudaStream_t stream_of(struct lh_comm_line *l, int slot)
-{
-	if (slot == LH_COMM_IN_ORDER)
-		return l->dev->stream;
-	lh_cuda_check(l->dev, "a collective beside", cudaEventRecord(l->ready, l->dev->stream));
-	lh_cuda_check(l->dev, "a collective beside",
-		      cudaStreamWaitEvent(l->beside, l->ready, 0));
-	return l->beside;
-}
-
-/* All of a call has been issued. */
-static void issued(struct lh_comm_line *l, int slot)
-{
-	if (slot != LH_COMM_IN_ORDER)
-		lh_cuda_check(l->dev, "a collective beside",
-			      cudaEventRecord(l->done[slot], l->beside));
-}
-
-static void nccl_await(struct lh_comm_line *l, int slot)
-{
-	lh_cuda_check(l->dev, "a collective beside",
-		      cudaStreamWaitEvent(l->dev->stream, l->done[slot], 0));
 }
 
 __global__ void __launch_bounds__(THREADS)

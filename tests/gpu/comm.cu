@@ -92,7 +92,8 @@ static int64_t wrong_gathered(struct ranks *r, const struct lh_comm *c, int64_t 
 }
 
 /* A third of `count` floats, and `count` of them, each way. */
-static int64_t wrong_exchanged(struct ranks *r, const struct lh_comm *c, int64_t count)
+static int64_t wrong_exchanged(struct ranks *r, const struct lh_comm *c, int64_t count,
+			       bool beside)
 {
 	int64_t third = count / 3 + 1, n = count + third, wrong = 0;
 	float *give = (float *)ranks_alloc(r, (size_t)n * sizeof(*give));
@@ -106,7 +107,12 @@ static int64_t wrong_exchanged(struct ranks *r, const struct lh_comm *c, int64_t
 	};
 
 	r->ops->put(r->dev, give, had.data(), (size_t)n * sizeof(float));
-	lh_comm_exchange(c, "messages", messages, 4);
+	if (beside) {
+		lh_comm_begin_exchange(c, "messages", messages, 4, 1);
+		lh_comm_await(c, 1);
+	} else {
+		lh_comm_exchange(c, "messages", messages, 4);
+	}
 	got = fetched(r, take, n);
 	for (int64_t i = 0; i < n; i++)
 		wrong += got[(size_t)i] != value(1 - c->rank, i);
@@ -195,7 +201,8 @@ static void check_values(struct ranks *r, const struct lh_comm *c, int64_t count
 	check_none(r, sums, "sums", count, whose);
 	check_none(r, gathered, "values gathered", count, whose);
 	check_none(r, uneven, "values gathered unevenly", count, whose);
-	check_none(r, wrong_exchanged(r, c, count), "values exchanged", count, whose);
+	check_none(r, wrong_exchanged(r, c, count, false), "values exchanged", count, whose);
+	check_none(r, wrong_exchanged(r, c, count, true), "values exchanged beside", count, whose);
 }
 
 static double free_gib(const struct ranks *r)

@@ -15,13 +15,15 @@
 #   live            1 min     a job of devices: 2 that is paused, resumed, sampled, switched,
 #                             and loses a rank to kill -9; and some whose losses lie as near
 #                             to those of devices: 1 as these do to each other, with other
-#                             micro-batches: sequences of their own, shared, weights divided
+#                             micro-batches, or deterministic: sequences of their own,
+#                             shared, weights divided
 #   models          0.3 min   losses and gradients of 1 and 2 ranks, with sequences of their
 #                             own and with shared ones
 #   million-full    4 min     that sequence with full attention: more than two of 80 GB hold,
 #                             and not among the default parts
 #
-# gpus=4 takes as many, where there are four; bars of speed are those of two. With device=cpu all of it but NCCL runs on CPU ranks, slower, and no speed is a bar. Logs are
+# gpus=4 takes as many, where there are four; collectives and bars of speed are those of
+# two. With device=cpu all of it but NCCL runs on CPU ranks, slower, and no speed is a bar. Logs are
 # left in $OUT where it is set.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -172,8 +174,9 @@ live_jobs() {
 
 # ---- losses -----------------------------------------------------------------------
 losses() {
-	local run name names=(ones twos fours own shared weights)
-	for run in 'ones 1 1' 'twos 1 2' 'fours 1 4' "own $n 1" "shared $n 1 context: 2" \
+	local run name names=(ones twos fours fixed own shared weights)
+	for run in 'ones 1 1' 'twos 1 2' 'fours 1 4' 'fixed 1 1 deterministic: true' \
+	           "own $n 1" "shared $n 1 context: 2" \
 	           "weights $n 1 divide: weights"; do
 		set -- $run
 		check "devices: $2, micro_sequences: $3${4:+, $4 $5}" job "$1" "$2" "$3" \
@@ -184,24 +187,29 @@ losses() {
 		column $name loss >"$dir/$name.loss"
 	done
 	(cd "$dir" && paste "${names[@]/%/.loss}") >"$logs/losses.txt"
-	# The most that those of one device lie apart, and that the ranks' lie from the nearest of
-	# them, as shares of the loss.
+	# The most that those of one device lie apart, which sum in different orders, and that the
+	# ranks' lie from the nearest of them, as shares of the loss.
 	read -r steps spread own shared weights < <(awk '
 		function abs(x) { return x < 0 ? -x : x }
 		function max(x, y) { return x > y ? x : y }
 		function min(x, y) { return x < y ? x : y }
-		function from(x) { return min(abs(x - $1), min(abs(x - $2), abs(x - $3))) / $1 }
-		NF == 6 {
+		NF == 7 {
 			n++
-			s = max(s, max(abs($1 - $2), max(abs($1 - $3), abs($2 - $3))) / $1)
-			for (i = 4; i <= 6; i++)
-				r[i] = max(r[i], from($i))
+			for (i = 1; i <= 4; i++)
+				for (j = 1; j < i; j++)
+					s = max(s, abs($i - $j) / $1)
+			for (i = 5; i <= 7; i++) {
+				least = abs($i - $1)
+				for (j = 2; j <= 4; j++)
+					least = min(least, abs($i - $j))
+				r[i] = max(r[i], least / $1)
+			}
 		}
-		END { printf "%d %.3g %.3g %.3g %.3g\n", n, s, r[4], r[5], r[6] }' "$logs/losses.txt")
+		END { printf "%d %.3g %.3g %.3g %.3g\n", n, s, r[5], r[6], r[7] }' "$logs/losses.txt")
 	check "losses of each" [ "$steps" = $((light + full)) ]
 	bar=$(awk "BEGIN { print 1e-5 + $spread }")
 	for name in own shared weights; do
-		limit "losses of $n ranks, $name, from the nearest of three of devices: 1" \
+		limit "losses of $n ranks, $name, from the nearest of four of devices: 1" \
 			"${!name}" "$bar" ""
 		row "losses, $name (of 1 from each other)" "${!name} ($spread)"
 	done

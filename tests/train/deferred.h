@@ -22,7 +22,16 @@ struct deferred_call {
 	struct deferred_buffer own;  /* of a gathering: read, and as it was */
 };
 
+/* Messages that have begun, of one line and slot at a time. */
+struct deferred_messages {
+	struct lh_comm_line *line; /* NULL: none */
+	int count, slot;
+	struct lh_comm_message of[32];
+	struct deferred_buffer x[32]; /* what goes is as it was, what comes is spoiled */
+};
+
 static struct deferred_call deferred_calls[LH_COMM_SLOTS];
+static struct deferred_messages deferred_messages;
 static struct lh_comm deferred_of; /* MPI's */
 static int64_t deferred_count;     /* of all slots so far */
 
@@ -97,11 +106,55 @@ static inline void deferred_gather(struct lh_comm_line *l, void *x, const int64_
 	d->x = deferred_spoil(x, at[deferred_of.size]);
 }
 
+static inline void deferred_exchange(struct lh_comm_line *l,
+				     const struct lh_comm_message *messages, int count,
+				     int slot)
+{
+	const struct lh_comm *c = &deferred_of;
+	struct deferred_messages *d = &deferred_messages;
+
+	if (slot == LH_COMM_IN_ORDER) {
+		lh_comm_mpi.exchange(l, messages, count, slot);
+		return;
+	}
+	RANKS_CHECK(!d->line && count <= 32);
+	*d = (struct deferred_messages){ .line = l, .count = count, .slot = slot };
+	deferred_count++;
+	for (int i = 0; i < count; i++) {
+		const struct lh_comm_message *m = &messages[i];
+
+		d->of[i] = *m;
+		d->x[i] = m->comes ? deferred_spoil(m->x, m->bytes) :
+				     deferred_keep(m->x, m->bytes);
+	}
+}
+
+static inline void deferred_end_exchange(void)
+{
+	const struct lh_comm *c = &deferred_of;
+	struct deferred_messages *d = &deferred_messages;
+
+	for (int i = 0; i < d->count; i++) {
+		if (d->of[i].comes) {
+			deferred_restore(&d->x[i]);
+			continue;
+		}
+		RANKS_CHECK(!memcmp(d->x[i].x, d->x[i].was, d->x[i].bytes));
+		free(d->x[i].was);
+	}
+	lh_comm_mpi.exchange(d->line, d->of, d->count, LH_COMM_IN_ORDER);
+	d->line = NULL;
+}
+
 static inline void deferred_await(struct lh_comm_line *l, int slot)
 {
 	const struct lh_comm *c = &deferred_of;
 	struct deferred_call *d = &deferred_calls[slot];
 
+	if (l == deferred_messages.line && slot == deferred_messages.slot) {
+		deferred_end_exchange();
+		return;
+	}
 	RANKS_CHECK(d->begun);
 	deferred_restore(&d->x);
 	if (d->gathers) {
@@ -127,6 +180,7 @@ static inline struct lh_comm deferred_comm(const struct lh_comm *c)
 	ops = lh_comm_mpi;
 	ops.reduce_scatter = deferred_reduce_scatter;
 	ops.gather = deferred_gather;
+	ops.exchange = deferred_exchange;
 	ops.await = deferred_await;
 	deferred_of = *c;
 	deferred_count = 0;
@@ -138,6 +192,7 @@ static inline struct lh_comm deferred_comm(const struct lh_comm *c)
 static inline void deferred_check(const struct lh_comm *c)
 {
 	RANKS_CHECK(c->size == 1 || deferred_count);
+	RANKS_CHECK(!deferred_messages.line);
 	for (int i = 0; i < LH_COMM_SLOTS; i++)
 		RANKS_CHECK(!deferred_calls[i].begun);
 }

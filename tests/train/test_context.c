@@ -22,10 +22,22 @@ static void check_recomputed(const struct lh_comm *c, struct kind k)
 	}
 }
 
+/* What goes beside the ops does so as late as it may (deferred.h). */
+static void check_late(const struct lh_comm *c, struct kind k)
+{
+	struct lh_comm late = deferred_comm(c);
+
+	check_some_steps(&late, k, FEW);
+	k.recompute = LH_RECOMPUTE_LAYER;
+	check_some_steps(&late, k, FEW);
+	deferred_check(c);
+}
+
 static void check_full(const struct lh_comm *c)
 {
 	const struct kind k = { .context = c->size };
 
+	check_late(c, k);
 	check_steps(c, k);
 	check_free_run(c, k, 1e-5f);
 	check_recomputed(c, k);
@@ -35,6 +47,7 @@ static void check_lighthouse(const struct lh_comm *c)
 {
 	const struct kind k = { .context = c->size, .lighthouse = true };
 
+	check_late(c, k);
 	check_steps(c, k);
 	check_free_run(c, k, 1e-3f);
 	check_recomputed(c, k);
@@ -43,16 +56,12 @@ static void check_lighthouse(const struct lh_comm *c)
 /* Two of four share a sequence, and have another than the other two. */
 static void check_groups_of(const struct lh_comm *c, struct kind k, float bar)
 {
-	struct lh_comm late;
-
 	k.context = 2;
 	check_steps(c, k);
 	check_free_run(c, k, bar);
 	k.divide = LH_DIVIDE_WEIGHTS;
 	check_some_steps(c, k, FEW);
-	late = deferred_comm(c);
-	check_some_steps(&late, k, FEW);
-	deferred_check(c);
+	check_late(c, k);
 }
 
 static void check_groups(const struct lh_comm *c)

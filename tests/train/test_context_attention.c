@@ -132,6 +132,7 @@ static void run(struct side *x, const float *qkv, const float *dout)
 	take_rows(x, x->dout, dout, OUT);
 	if (x->call.norm)
 		take_rows(x, x->acts.raw, qkv, WIDTH);
+	lh_attention_begin_backward(&x->call, t, &x->acts.attention);
 	lh_attention_backward(&x->call, t, &x->acts.attention, x->dqkv, x->dout, x->acts.raw);
 }
 
@@ -242,13 +243,13 @@ static struct {
 } seen;
 
 static void count_exchange(struct lh_comm_line *line, const struct lh_comm_message *messages,
-			   int count)
+			   int count, int slot)
 {
 	seen.exchanges++;
 	seen.messages += count;
 	for (int i = 0; i < count; i++)
 		seen.bytes += messages[i].bytes;
-	lh_comm_mpi.exchange(line, messages, count);
+	lh_comm_mpi.exchange(line, messages, count, slot);
 }
 
 /* Two ranks, forward and backward. Keys with their values go twice, one message each way: the
