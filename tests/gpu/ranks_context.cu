@@ -1,7 +1,8 @@
 /* ranks_context.cu: optimizer steps of a 530 M model whose ranks share each sequence; and
  * what of a step their collectives are.
  *
- *   mpiexec.hydra -n 2 ranks_context [--cpu] light|full|million|million-light|million-full
+ *   mpiexec.hydra -n 2 ranks_context [--cpu | --profile] light|full|million|million-light|
+ *                                                        million-full
  *
  * light, full      98,304 tokens, Lighthouse or full attention, beside each rank by itself
  *                  with the same sequence: the faster of them is what two are measured by
@@ -9,7 +10,8 @@
  * million-light    1,048,576 tokens, Lighthouse in the published style, without
  * million-full     1,048,576 tokens, full attention: for four GPUs
  *
- * Any number of ranks share a sequence; the bars are those of two.
+ * Any number of ranks share a sequence; the bars are those of two. --profile: every rank tells
+ * of a step op by op, too.
  *
  * Recomputation is what an 80 GB GPU needs, whatever is there. Seconds are medians over host
  * clocks around whole steps. A collective's time is that between events around it on the
@@ -21,6 +23,7 @@
  * SETUP_S". Exit: 0, 1 when a bar is missed, 2 when something fails. */
 #include "bare.cuh"
 #include "ranks_step.cuh"
+#include "trace.cuh"
 
 extern "C" {
 #include "train/estimate.h"
@@ -62,7 +65,7 @@ struct call {
 struct bench {
 	struct ranks r;
 	const struct setting *of;
-	bool cpu;
+	bool cpu, profile;
 	int64_t tokens;
 	struct lh_job_model shape;
 	std::vector<int32_t> ids;
@@ -293,6 +296,23 @@ static double used_gib(const struct bench *b)
 	return (double)(all - left) / (1 << 30);
 }
 
+/* One more step, of ops that are traced since the start. */
+static void profile(struct bench *b, struct lh_model *m, const struct lh_attention_mode *mode)
+{
+	trace_reset();
+	step_s(&b->r, m, mode, b->ids, 1, b->of->steps + 2);
+	read_calls(false);
+	for (int r = 0; r < b->r.comm.size; r++) {
+		ranks_meet(&b->r);
+		if (r != b->r.comm.rank)
+			continue;
+		printf("rank %d:\n", r);
+		trace_print(stdout);
+		fflush(stdout);
+	}
+	trace_reset();
+}
+
 /* Seconds of a step, the median, on this rank; the first one is told of and left out. */
 static double run(struct bench *b, const struct lh_division *division)
 {
@@ -325,6 +345,8 @@ static double run(struct bench *b, const struct lh_division *division)
 		printf("%s, a sequence to %d: %.4f s a step, the first %.4f; %.2f GiB of a GPU "
 		       "in use\n", b->of->name, context, ranks_median(seconds), first, b->gib);
 	fflush(stdout);
+	if (b->profile)
+		profile(b, m, &mode);
 	lh_model_free(m);
 	return ranks_median(seconds);
 }
@@ -363,15 +385,19 @@ static void measure(struct bench *b)
 
 int main(int argc, char **argv)
 {
+	struct lh_ops traced = trace_ops(&lh_ops_cuda);
 	struct bench b = { };
 	int64_t start = lh_clock_us();
 
+	b.profile = ranks_has(argc, argv, "--profile");
 	b.cpu = ranks_has(argc, argv, "--cpu");
 	for (const struct setting &s : settings)
 		if (ranks_has(argc, argv, s.name))
 			b.of = &s;
 	ranks_must(b.of, "one of light, full, million, million-light, million-full");
 	ranks_open(&b.r, b.cpu ? &lh_ops_cpu : &lh_ops_cuda);
+	if (b.profile)
+		b.r.ops = &traced;
 	ranks_must(b.r.comm.size > 1, "two ranks or more: mpiexec.hydra -n 2");
 	b.tokens = b.cpu ? 2048 : b.of->tokens;
 	b.shape = step_shape(b.cpu);

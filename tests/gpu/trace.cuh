@@ -36,7 +36,8 @@ struct trace_wrap<Member> {
 		char text[64] = "";
 
 		if constexpr (std::is_same_v<First, const struct lh_sdpa *>)
-			snprintf(text, sizeof(text), " %lld", (long long)first->heads.tokens);
+			snprintf(text, sizeof(text), " %lld of %lld",
+				 (long long)first->heads.tokens, (long long)first->kv_tokens);
 		if constexpr (std::is_same_v<First, const struct lh_linear *>)
 			snprintf(text, sizeof(text), " %lld>%lld", (long long)first->in,
 				 (long long)first->out);
@@ -83,6 +84,12 @@ static struct lh_ops trace_ops(const struct lh_ops *inner)
 	TRACE(lighthouse_gather_bwd);
 	TRACE(lighthouse_scatter);
 	TRACE(lighthouse_scatter_bwd);
+	TRACE(lighthouse_halo);
+	TRACE(lighthouse_halo_add);
+	TRACE(lighthouse_halo_bwd);
+	TRACE(lighthouse_halo_put);
+	TRACE(copy_rows);
+	TRACE(sum_rows);
 	TRACE(norm);
 	TRACE(adamw);
 	TRACE(zero);
