@@ -172,21 +172,6 @@ struct lh_sdpa lh_attention_piece_sdpa(const struct lh_lighthouse *g, struct lh_
 	return s;
 }
 
-static struct lh_sdpa sdpa_of(const struct lh_attention_call *a, const struct part *p)
-{
-	const struct lh_lighthouse *g = a->lighthouse ? &p->g : NULL;
-	struct lh_sdpa s;
-
-	if (a->context)
-		return lh_attention_piece_sdpa(g, p->heads, p->piece);
-	s = lh_attention_sdpa(g, p->heads);
-	if (g) {
-		s.heads.start = a->sub_start;
-		s.heads.start_host = a->sub_start_host;
-	}
-	return s;
-}
-
 /* Of this rank's rows: those that attention sees, or their gradients. */
 static struct lh_context_keys own_keys(const struct lh_attention_call *a, lh_act *qkv,
 				       lh_act *ks, lh_act *vs)
@@ -218,18 +203,55 @@ static struct lh_context_call exchange_of(const struct lh_attention_call *a,
 	return x;
 }
 
-/* What queries see: this rank's rows, or those of all ranks. begun: on their way. */
-static struct lh_context_keys keys_of(const struct lh_attention_call *a,
-				      const struct lh_attention_saved *saved,
-				      const struct lh_attention_scratch *scratch, bool begun)
+/* What queries see: this rank's rows; or those of all ranks, and others' may be on their way. */
+struct seen {
+	struct lh_context_keys keys;
+	struct lh_context_call exchange;
+	bool under_way;
+};
+
+static struct seen find_keys(const struct lh_attention_call *a,
+			     const struct lh_attention_saved *saved,
+			     const struct lh_attention_scratch *scratch)
 {
-	struct lh_context_keys own = own_keys(a, saved->qkv, saved->ks, saved->vs);
-	struct lh_context_call x;
+	struct seen seen = { .keys = own_keys(a, saved->qkv, saved->ks, saved->vs) };
 
 	if (!a->context)
-		return own;
-	x = exchange_of(a, scratch);
-	return begun ? lh_context_end_gather(&x) : lh_context_gather(&x, &own);
+		return seen;
+	seen.exchange = exchange_of(a, scratch);
+	seen.keys = lh_context_begin_gather(&seen.exchange, &seen.keys);
+	seen.under_way = true;
+	return seen;
+}
+
+/* The second piece of every rank has some before it: it is called in each attention. */
+static void await_keys(void *arg)
+{
+	struct seen *seen = arg;
+
+	if (seen->under_way)
+		lh_context_await(&seen->exchange);
+	seen->under_way = false;
+}
+
+static struct lh_sdpa sdpa_of(const struct lh_attention_call *a, const struct part *p,
+			      struct seen *seen)
+{
+	const struct lh_lighthouse *g = a->lighthouse ? &p->g : NULL;
+	struct lh_sdpa s;
+
+	if (a->context) {
+		s = lh_attention_piece_sdpa(g, p->heads, p->piece);
+		s.await_before = await_keys;
+		s.arg = seen;
+		return s;
+	}
+	s = lh_attention_sdpa(g, p->heads);
+	if (g) {
+		s.heads.start = a->sub_start;
+		s.heads.start_host = a->sub_start_host;
+	}
+	return s;
 }
 
 /* ---- forward ----------------------------------------------------------------- */
@@ -265,14 +287,15 @@ static void attend(const struct lh_attention_call *a,
 		   const struct lh_attention_saved *saved,
 		   const struct lh_attention_scratch *scratch)
 {
-	struct lh_context_keys keys = keys_of(a, saved, scratch, false);
+	struct seen seen = find_keys(a, saved, scratch);
 
 	for (int i = 0; i < parts(a); i++) {
 		struct part p = part_of(a, i, saved, scratch);
-		struct lh_sdpa s = sdpa_of(a, &p);
+		struct lh_sdpa s = sdpa_of(a, &p, &seen);
 
-		a->ops->sdpa(a->dev, &s, p.out, p.saved.lse, p.q, keys.k, keys.v);
+		a->ops->sdpa(a->dev, &s, p.out, p.saved.lse, p.q, seen.keys.k, seen.keys.v);
 	}
+	LH_ASSERT(!seen.under_way);
 }
 
 void lh_attention_forward(const struct lh_attention_call *a,
@@ -406,26 +429,24 @@ static void attend_bwd(const struct lh_attention_call *a,
 		       const struct lh_attention_scratch *scratch, lh_act *dqkv,
 		       const lh_act *dout)
 {
-	struct lh_context_keys keys = keys_of(a, saved, scratch, true);
 	struct lh_context_keys own = own_keys(a, dqkv, scratch->dks, scratch->dvs), d = own;
-	struct lh_context_call x;
+	struct seen seen = find_keys(a, saved, scratch);
 
-	if (a->context)
-		x = exchange_of(a, scratch);
 	for (int i = 0; i < parts(a); i++) {
 		struct part p = part_of(a, i, saved, scratch);
-		struct lh_sdpa s = sdpa_of(a, &p);
+		struct lh_sdpa s = sdpa_of(a, &p, &seen);
 		int64_t first = a->lighthouse ? p.sub : p.row;
 		lh_act *dq = a->lighthouse ? scratch->dqs : dqkv;
 
 		if (a->context)
-			d = lh_context_grads(&x, i);
+			d = lh_context_grads(&seen.exchange, i);
 		a->ops->sdpa_bwd(a->dev, &s, elements(a, dq, first * s.heads.q_row), d.k, d.v,
-				 elements(a, dout, first * s.heads.o_row), p.q, keys.k,
-				 keys.v, p.out, p.saved.lse);
+				 elements(a, dout, first * s.heads.o_row), p.q, seen.keys.k,
+				 seen.keys.v, p.out, p.saved.lse);
 	}
+	LH_ASSERT(!seen.under_way);
 	if (a->context)
-		lh_context_reduce(&x, &own);
+		lh_context_reduce(&seen.exchange, &own);
 }
 
 /* From what attention saw back to packed rows as they were projected. */
@@ -445,19 +466,6 @@ static void prepare_bwd(const struct lh_attention_call *a, const struct part *p,
 	else
 		rotate(a, p, &d, true);
 	normalize_bwd(a, p, &d, elements(a, raw, p->row * a->heads.q_row));
-}
-
-void lh_attention_begin_backward(const struct lh_attention_call *a,
-				 const struct lh_attention_saved *saved,
-				 const struct lh_attention_scratch *scratch)
-{
-	struct lh_context_keys own = own_keys(a, saved->qkv, saved->ks, saved->vs);
-	struct lh_context_call x;
-
-	if (!a->context)
-		return;
-	x = exchange_of(a, scratch);
-	lh_context_begin_gather(&x, &own);
 }
 
 void lh_attention_backward(const struct lh_attention_call *a,

@@ -10,7 +10,7 @@
  * apart in the sub-sequence too: sub_start is theirs there.
  * Of a sequence that several ranks share (context.h) the rows here are this rank's: its two
  * pieces, one after the other, each with its own part of every tensor below. Then all calls
- * but redo_inputs are collective.
+ * but redo_inputs are collective; others' keys come while pieces attend to their own.
  * Buffers belong to the model's arenas. Training thread only.
  */
 #ifndef LIGHTHOUSE_ATTENTION_H
@@ -36,7 +36,7 @@ struct lh_attention_norm {
 	float eps;
 };
 
-/* Dead when a call returns, but from begin_backward to backward. */
+/* Dead when a call returns. */
 struct lh_attention_scratch {
 	float *score_q, *score_k;     /* (B,H,P), of one piece at a time */
 	void *score;                  /* of the scorer */
@@ -79,11 +79,6 @@ void lh_attention_redo_inputs(const struct lh_attention_call *a,
 void lh_attention_redo_output(const struct lh_attention_call *a,
 			      const struct lh_attention_saved *saved,
 			      const struct lh_attention_scratch *scratch);
-/* Comes before backward: of a shared sequence, what other ranks have begins to come beside
- * the ops between the two. Rows are as redo_inputs left them. */
-void lh_attention_begin_backward(const struct lh_attention_call *a,
-				 const struct lh_attention_saved *saved,
-				 const struct lh_attention_scratch *scratch);
 /* dqkv (R,(H+2G)*D) <- gradient of the rows before rotation and norm, from dout
  * (R,H*D). raw: those rows once more, where there are norms; else NULL. */
 void lh_attention_backward(const struct lh_attention_call *a,

@@ -5,7 +5,6 @@
 #include <string.h>
 
 enum { KEYS_SLOT = 0 }; /* of the context's comm, which has nothing else beside the ops */
-static const char KEYS[] = "keys and values";
 
 /* ---- pieces ------------------------------------------------------------------ */
 
@@ -158,8 +157,8 @@ static int name_pieces(const struct lh_context_call *x, struct lh_comm_message *
 	return count;
 }
 
-static void hand_keys(const struct lh_context_call *x, const struct lh_context_keys *own,
-		      bool beside)
+struct lh_context_keys lh_context_begin_gather(const struct lh_context_call *x,
+					       const struct lh_context_keys *own)
 {
 	int W = x->comm->size, rank = x->comm->rank, count = 0;
 	struct lh_comm_message *m = lh_calloc(4 * (size_t)W, sizeof(*m));
@@ -172,29 +171,14 @@ static void hand_keys(const struct lh_context_call *x, const struct lh_context_k
 		count += name_pieces(x, m + count, rank, r);
 		count += name_pieces(x, m + count, r, rank);
 	}
-	if (beside)
-		lh_comm_begin_exchange(x->comm, KEYS, m, count, KEYS_SLOT);
-	else
-		lh_comm_exchange(x->comm, KEYS, m, count);
+	lh_comm_begin_exchange(x->comm, "keys and values", m, count, KEYS_SLOT);
 	free(m);
-}
-
-struct lh_context_keys lh_context_gather(const struct lh_context_call *x,
-					 const struct lh_context_keys *own)
-{
-	hand_keys(x, own, false);
 	return keys_of(x, x->scratch->kv);
 }
 
-void lh_context_begin_gather(const struct lh_context_call *x, const struct lh_context_keys *own)
-{
-	hand_keys(x, own, true);
-}
-
-struct lh_context_keys lh_context_end_gather(const struct lh_context_call *x)
+void lh_context_await(const struct lh_context_call *x)
 {
 	lh_comm_await(x->comm, KEYS_SLOT);
-	return keys_of(x, x->scratch->kv);
 }
 
 /* What own piece i wants of piece p, which it sees. What piece 1 wants begins behind what

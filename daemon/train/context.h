@@ -67,12 +67,11 @@ struct lh_context_call {
 };
 
 /* scratch->kv <- own (2 pieces) of every rank, up to this rank's last one. Its rows, those of
- * pieces 0 .. p, are what queries of piece p see. */
-struct lh_context_keys lh_context_gather(const struct lh_context_call *x,
-					 const struct lh_context_keys *own);
-/* The same beside the device's ops, of which none touches kv until the end. */
-void lh_context_begin_gather(const struct lh_context_call *x, const struct lh_context_keys *own);
-struct lh_context_keys lh_context_end_gather(const struct lh_context_call *x);
+ * pieces 0 .. p, are what queries of piece p see. Those of others come beside the device's
+ * ops, and are there when they are awaited. */
+struct lh_context_keys lh_context_begin_gather(const struct lh_context_call *x,
+					       const struct lh_context_keys *own);
+void lh_context_await(const struct lh_context_call *x);
 /* Where gradients of what was gathered go: of what this rank's piece i, 0 or 1, sees of it. */
 struct lh_context_keys lh_context_grads(const struct lh_context_call *x, int i);
 /* own (2 pieces) <- the sum of these over all that see them. What was gathered is lost. */

@@ -147,10 +147,11 @@ static double backward_s(const struct count *c, const struct lh_lighthouse *g)
 	return s + 40e-6; /* some twenty launches */
 }
 
-/* The gradients of the FFN and of the projection of o. */
-static double before_attention_s(const struct count *c)
+/* Of a rank's attention: of its two pieces each to itself, a square of S/(2W) rows of the
+ * sequence's S. */
+static double own_s(const struct count *c, const struct lh_lighthouse *g, bool backward)
 {
-	return gemm(c, c->C * (c->HD + 3 * c->F), 2) + elementwise(c, 4 * c->C + 5 * c->F);
+	return sdpa(c, rows_of(c, g), backward) / (2 * c->context);
 }
 
 /* *exchange_s <- what of it is waited for: lh_exchange_s. */
@@ -172,7 +173,7 @@ static double step_s(const struct lh_job *job, const struct lh_chip *chip,
 		const struct lh_lighthouse *g = lh_layout_lighthouse(l->mode, i);
 
 		layers[i] = (struct lh_layer_time){ forward_s(&c, g), backward_s(&c, g),
-						    before_attention_s(&c) };
+						    own_s(&c, g, false), own_s(&c, g, true) };
 		micro += layers[i].forward_s + layers[i].backward_s;
 	}
 	micro += gemm(&c, c.C * V, 3) + elementwise(&c, 4 * V + 8 * c.C);

@@ -100,7 +100,7 @@ static double sums_s(const struct windows *w, bool gathers)
 	return s + (double)cleared * 4 / w->chip->bytes_per_s;
 }
 
-/* K and V of a layer forward, again backward, beside what comes before its attention there,
+/* K and V of a layer forward, and again backward, beside the attention of pieces to their own,
  * and their gradients. What goes over the borders of pieces are some rows, in calls of their
  * own. */
 static double layer_s(const struct lh_job_model *m, const struct lh_lighthouse *g,
@@ -111,7 +111,7 @@ static double layer_s(const struct lh_job_model *m, const struct lh_lighthouse *
 	double values = 2 * rows * (g ? m->heads : m->kv_heads) * m->head_dim;
 	double halo = g ? 2.0 * context * (g->levels - 1) * m->heads * m->head_dim : 0;
 	double keys = ring_s(chip, context, values * act_bytes);
-	double s = keys + left_s(keys, time->before_attention_s) + keys;
+	double s = left_s(keys, time->own_forward_s) + left_s(keys, time->own_backward_s) + keys;
 
 	if (g)
 		s += ring_s(chip, context, halo * act_bytes) + ring_s(chip, context, halo * 4);

@@ -6,8 +6,8 @@
  * sums of a layer has the time of the layer that is computed meanwhile (windows.c), and only
  * what it takes beyond that is counted; that it takes processors from that layer is not. The
  * first and the last of a pass, embedding and gains run beside nothing. Devices that share
- * sequences hand each other keys and values of every layer, forward, backward beside the
- * gradients of its FFN (attention.h), and their gradients. All devices are taken to be
+ * sequences hand each other keys and values of every layer, forward and backward beside
+ * attention to their own ones (attention.h), and their gradients. All devices are taken to be
  * equally fast.
  *
  * Pure arithmetic. tests/bench/results/ranks.md has what was measured.
@@ -20,7 +20,7 @@
 /* What a device takes to compute a layer of a micro-batch. */
 struct lh_layer_time {
 	double forward_s, backward_s;
-	double before_attention_s; /* of backward */
+	double own_forward_s, own_backward_s; /* of them, attention of pieces to themselves */
 };
 
 /* Seconds that a step waits, in the attention of `mode`. act_bytes: of an activation;

@@ -215,7 +215,6 @@ static void layer_backward(const struct pass *p, int i)
 			lh_attention_redo_output(&att, t, &m->acts.attention);
 		join(p, i);
 	}
-	lh_attention_begin_backward(&att, t, &m->acts.attention);
 	mlp_backward(p, i);
 	attention_backward(p, i);
 }

@@ -87,7 +87,18 @@ struct lh_sdpa {
 	struct lh_heads heads;
 	int64_t kv_tokens;
 	float scale; /* usually 1/sqrt(D) */
+	/* With more keys than queries, where those before the queries' own may still be on
+	 * their way: called before anything is issued that reads them, and as late as may
+	 * be. NULL: they are there. */
+	void (*await_before)(void *arg);
+	void *arg;
 };
+
+static inline void lh_sdpa_await_before(const struct lh_sdpa *s)
+{
+	if (s->await_before && s->kv_tokens > s->heads.tokens)
+		s->await_before(s->arg);
+}
 
 /* A linear map's shape: y (rows, out) = x (rows, in) . w (out, in)^T. */
 struct lh_linear {

@@ -168,6 +168,7 @@ void lh_cpu_sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float *
 	(void)dev;
 	LH_ASSERT(s->kv_tokens >= e->tokens && e->heads % e->kv_heads == 0);
 	LH_ASSERT(!e->start || s->kv_tokens == e->tokens);
+	lh_sdpa_await_before(s);
 #pragma omp parallel if (items > 1)
 	{
 		struct fwd_scratch *x = lh_alloc(
@@ -278,6 +279,7 @@ void lh_cpu_sdpa_bwd(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *dq,
 	int group = e->heads / e->kv_heads, D = e->head_dim;
 
 	(void)dev;
+	lh_sdpa_await_before(s);
 #pragma omp parallel if (items > 1)
 	{
 		struct bwd_scratch *x = lh_alloc(sizeof(*x));

@@ -445,10 +445,13 @@ void lh_cuda_sdpa(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *o, float 
 
 	LH_ASSERT(s->kv_tokens >= h->tokens && h->heads % h->kv_heads == 0);
 	LH_ASSERT(!h->start || s->kv_tokens == h->tokens);
+	if (is_fast<T>(dev, s) && lh_cuda_sdpa_is_tail(s)) {
+		lh_cuda_sdpa_tail(dev, s, o, lse, q, k, v, aligned);
+		return;
+	}
+	lh_sdpa_await_before(s);
 	if (is_fast<T>(dev, s) && h->start)
 		lh_cuda_sdpa_documents(dev, s, o, lse, q, k, v, aligned);
-	else if (is_fast<T>(dev, s) && lh_cuda_sdpa_is_tail(s))
-		lh_cuda_sdpa_tail(dev, s, o, lse, q, k, v, aligned);
 	else if (is_fast<T>(dev, s))
 		lh_cuda_sdpa_fused(dev, s, false, o, lse, q, k, v, aligned);
 	else
@@ -473,10 +476,13 @@ void lh_cuda_sdpa_bwd(struct lh_dev *dev, const struct lh_sdpa *s, lh_act *dq,
 
 	LH_ASSERT(s->kv_tokens >= h->tokens && h->heads % h->kv_heads == 0);
 	LH_ASSERT(!h->start || s->kv_tokens == h->tokens);
+	if (is_fast<T>(dev, s) && lh_cuda_sdpa_is_tail(s)) {
+		lh_cuda_sdpa_tail_bwd(dev, s, &c, aligned);
+		return;
+	}
+	lh_sdpa_await_before(s);
 	if (is_fast<T>(dev, s) && h->start)
 		lh_cuda_sdpa_documents_bwd(dev, s, dq, dk, dv, dout, q, k, v, o, lse, aligned);
-	else if (is_fast<T>(dev, s) && lh_cuda_sdpa_is_tail(s))
-		lh_cuda_sdpa_tail_bwd(dev, s, &c, aligned);
 	else if (is_fast<T>(dev, s))
 		lh_cuda_sdpa_fused_bwd(dev, s, false, &c, aligned);
 	else

@@ -3,8 +3,8 @@
  *
  * Where cuDNN's mask begins behind the first key, its kernels compute what it drops all the
  * same: T queries at the end of S keys take S T scores each way, not (S - T/2) T. So such a
- * call is two, of the S - T keys before the queries, all of which they see, and of their own,
- * the causal square.
+ * call is two, of the queries' own keys, the causal square, and of the S - T keys before
+ * them, all of which they see.
  *
  * Forward each gives an o and its log-sum-exp, the whole's are made of both: reads 4 T H D + 8
  * T H bytes, writes half. Backward each is given those of the whole, so that its weights
@@ -128,10 +128,13 @@ void lh_cuda_sdpa_tail(struct lh_dev *dev, const struct lh_sdpa *s, void *o, flo
 	struct halves x;
 
 	before.heads.o_row = (int64_t)s->heads.heads * s->heads.head_dim;
-	if (!take(dev, s, false, &x))
+	if (!take(dev, s, false, &x)) {
+		lh_sdpa_await_before(s);
 		return;
+	}
 	lh_cuda_sdpa_fused(dev, &own, false, o, x.lse_own, q, own_keys(s, k), own_keys(s, v),
 			   aligned);
+	lh_sdpa_await_before(s);
 	lh_cuda_sdpa_fused(dev, &before, true, x.before, x.lse_before, q, k, v, aligned);
 	if (aligned)
 		join_kernel<VEC<bf16>><<<blocks_of(n / VEC<bf16>), THREADS, 0, dev->stream>>>(
@@ -151,8 +154,10 @@ void lh_cuda_sdpa_tail_bwd(struct lh_dev *dev, const struct lh_sdpa *s,
 	int64_t n = elements(&s->heads);
 	struct halves x;
 
-	if (!take(dev, s, true, &x))
+	if (!take(dev, s, true, &x)) {
+		lh_sdpa_await_before(s);
 		return;
+	}
 	of_own.k = own_keys(s, c->k);
 	of_own.v = own_keys(s, c->v);
 	of_own.dk = (void *)own_keys(s, c->dk);
@@ -160,6 +165,7 @@ void lh_cuda_sdpa_tail_bwd(struct lh_dev *dev, const struct lh_sdpa *s,
 	of_before.dq = x.before;
 	of_before.dq_row = (int64_t)s->heads.heads * s->heads.head_dim;
 	lh_cuda_sdpa_fused_bwd(dev, &own, false, &of_own, aligned);
+	lh_sdpa_await_before(s);
 	lh_cuda_sdpa_fused_bwd(dev, &before, true, &of_before, aligned);
 	if (aligned)
 		add_kernel<VEC<bf16>><<<blocks_of(n / VEC<bf16>), THREADS, 0, dev->stream>>>(

@@ -148,7 +148,7 @@ static void layer_init(const struct bench *b, struct layer *y, int64_t N)
 	}
 	y->N = N, y->S = lh_lighthouse_selected(&y->g), y->P = lh_lighthouse_pyramid(&y->g);
 	y->h = { 1, N, H, H, D, ROW, ROW, ROW, nullptr, nullptr };
-	y->full = { y->h, N, 0.08838834764f };
+	y->full = { y->h, N, 0.08838834764f, NULL, NULL };
 	y->inner = y->full;
 	y->inner.heads.tokens = y->inner.kv_tokens = y->S;
 	for (int i = 0; i < 4; i++) {

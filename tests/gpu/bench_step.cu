@@ -153,7 +153,7 @@ static double step_s(struct lh_model *m, const struct lh_attention_mode *mode,
 static double sdpa_s(struct lh_dev *dev, int64_t N)
 {
 	struct lh_heads h = { 1, N, 8, 8, 128, 1024, 1024, 1024, nullptr, nullptr };
-	struct lh_sdpa s = { h, N, 0.0883883476f };
+	struct lh_sdpa s = { h, N, 0.0883883476f, NULL, NULL };
 	size_t bytes = (size_t)N * 2048;
 	struct lh_err err = LH_ERR_INIT;
 	void *t[8], *lse;

@@ -116,7 +116,7 @@ static void attention(int batch, int heads, int kv_heads, int64_t tokens)
 	int64_t row = (int64_t)(heads + 2 * kv_heads) * D;
 	struct lh_heads h = { batch, tokens, heads, kv_heads, D, row, row,
 			      (int64_t)heads * D, nullptr, nullptr };
-	struct lh_sdpa s = { h, tokens, 0.0883883476f };
+	struct lh_sdpa s = { h, tokens, 0.0883883476f, NULL, NULL };
 	struct lh_sdpa piece = lh_cuda_sdpa_piece(&s, true);
 	struct lh_dev *fixed = opened(true), *roams = opened(false);
 	struct gradients a = backward(fixed, &s), b = backward(fixed, &s);

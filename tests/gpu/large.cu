@@ -143,7 +143,7 @@ static void lighthouse(struct side *all, struct side *one)
 /* One head by itself against its part of what all of them gave. */
 static void compare_head(const struct side *all, const struct side *one, int head)
 {
-	struct lh_sdpa alone = { one->h, N, SCALE };
+	struct lh_sdpa alone = { one->h, N, SCALE, NULL, NULL };
 	float *lse = (float *)device(N * 4);
 	int64_t bytes = N * D * 2, at = head * D;
 
@@ -169,7 +169,7 @@ static void compare_head(const struct side *all, const struct side *one, int hea
 /* All heads in packed rows: forward whole, backward in two pieces of eight. */
 static void sdpa(const struct side *all, const struct side *one)
 {
-	struct lh_sdpa s = { all->h, N, SCALE };
+	struct lh_sdpa s = { all->h, N, SCALE, NULL, NULL };
 	int half = lh_cuda_sdpa_piece(&s, false).heads.heads;
 	float *lse = (float *)device(N * H * 4);
 

@@ -132,7 +132,6 @@ static void run(struct side *x, const float *qkv, const float *dout)
 	take_rows(x, x->dout, dout, OUT);
 	if (x->call.norm)
 		take_rows(x, x->acts.raw, qkv, WIDTH);
-	lh_attention_begin_backward(&x->call, t, &x->acts.attention);
 	lh_attention_backward(&x->call, t, &x->acts.attention, x->dqkv, x->dout, x->acts.raw);
 }
 

@@ -120,7 +120,7 @@ static void divided_weights_are_gathered_in_every_pass(void **state)
  * ones hide as much as they take. */
 static void layers_hide_what_runs_beside_them(void **state)
 {
-	const struct lh_layer_time longest = { 1e9, 1e9, 0 }, shorter = { 0.25, 0.5, 0 };
+	const struct lh_layer_time longest = { 1e9, 1e9, 0, 0 }, shorter = { 0.25, 0.5, 0, 0 };
 	struct lh_job job = job_of(2, 2);
 	double cleared = param_bytes(&job) / 1e9, weights, last, all;
 
@@ -156,13 +156,13 @@ static void a_shared_sequence_moves_keys_and_values(void **state)
 		is_near(exchange(&job, &slow, context) - rest,
 			passes * 4 * values * (2 + 2 + 2) * own / rate, 1e-3);
 	}
-	/* What comes backward has the time before attention. */
+	/* What comes has the time of attention to own ones. */
 	job.context = 2;
 	all = exchange(&job, &slow, 2);
-	is_near(all - exchange_beside(&job, &slow, (struct lh_layer_time){ 0, 0, 1 }),
-		4 * 1, 1e-6);
-	is_near(exchange_beside(&job, &slow, (struct lh_layer_time){ 0, 0, 1e6 }) - rest,
-		(all - rest) * 2 / 3, 1e-6);
+	is_near(all - exchange_beside(&job, &slow, (struct lh_layer_time){ 0, 0, 1, 2 }),
+		4 * (1 + 2), 1e-6);
+	is_near(exchange_beside(&job, &slow, (struct lh_layer_time){ 0, 0, 1e6, 1e6 }) - rest,
+		(all - rest) / 3, 1e-6);
 }
 
 /* A Lighthouse layer moves the sub-sequence, which has all heads; the rest is dense. */
