@@ -365,7 +365,7 @@ static int64_t device_bytes(const struct lh_layout *l)
 
 	if (l->rest)
 		most = max(most, op_bytes(l, l->rest));
-	return most + (int64_t)l->sizes->open_bytes;
+	return most + (int64_t)l->sizes->open_bytes(l->ranks, context_of(l));
 }
 
 int64_t lh_layout_measure(const struct lh_layout *l, struct lh_layout_bytes *bytes)

@@ -180,7 +180,8 @@ static void post_plan(struct lh_loop *l, const char *phase,
 static int choose_memory(struct lh_loop *l, struct lh_err *err)
 {
 	const struct lh_ops *ops = l->c->ops;
-	int64_t memory = l->team.free_bytes + (int64_t)ops->sizes->open_bytes;
+	int64_t memory = l->team.free_bytes + (int64_t)ops->sizes->open_bytes(
+							l->job->devices, l->job->context);
 	struct lh_estimate *e = &l->plan;
 	const struct lh_chip *chip = NULL;
 	struct lh_device_info info;

@@ -133,8 +133,10 @@ struct lh_ops_sizes {
 	 * wide. It is one memory: the most of
 	 * these is held. */
 	size_t (*rows_bytes)(int64_t R, int64_t C);
-	/* What the device holds from the start: code, libraries, their buffers. */
-	size_t open_bytes;
+	/* What the device holds from the start: code, libraries, their buffers; and where it
+	 * is one of several `ranks`, and one of `context` that share sequences, what these
+	 * speak through. */
+	size_t (*open_bytes)(int ranks, int context);
 	/* Whether the backend has these ops: a job that needs one is refused. */
 	bool has_bias, has_qk_norm, has_documents;
 	/* Whether the ops of a layer can do attention of this shape.

@@ -43,6 +43,12 @@ static size_t rows_bytes(int64_t R, int64_t C)
 	return 0;
 }
 
+static size_t open_bytes(int ranks, int context)
+{
+	(void)ranks, (void)context;
+	return 0;
+}
+
 /* Whatever a job file may ask for. */
 static int supports(const struct lh_sdpa *s, struct lh_err *err)
 {
@@ -57,6 +63,7 @@ const struct lh_ops_sizes lh_sizes_cpu = {
 	.sdpa_bytes = sdpa_bytes,
 	.lighthouse_bytes = lighthouse_bytes,
 	.rows_bytes = rows_bytes,
+	.open_bytes = open_bytes,
 	.has_bias = true,
 	.has_qk_norm = true,
 	.has_documents = true,

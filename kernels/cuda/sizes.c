@@ -376,6 +376,19 @@ static int supports_f32(const struct lh_sdpa *s, struct lh_err *err)
 	return lh_err_hint(err, "'device: cpu' takes any");
 }
 
+/* The driver's and cuBLAS's; and NCCL's buffers as they were measured with two and four GPUs
+ * (tests/bench/results/ranks.md): rings of all ranks, and a line to each that shares. */
+static size_t open_bytes(int ranks, int context)
+{
+	size_t mib = 600;
+
+	if (ranks > 1)
+		mib += 660 + 140 * (size_t)ranks;
+	if (context > 1)
+		mib += 280 + 620 * (size_t)context;
+	return mib << 20;
+}
+
 static size_t xent_bytes_bf16(int64_t R, int64_t C, int64_t V)
 {
 	(void)C;
@@ -409,7 +422,7 @@ const struct lh_ops_sizes lh_sizes_cuda = {
 	.has_qk_norm = true,
 	.has_documents = true,
 	.supports = supports,
-	.open_bytes = (size_t)600 << 20,
+	.open_bytes = open_bytes,
 };
 
 const struct lh_ops_sizes lh_sizes_cuda_f32 = {
@@ -423,5 +436,5 @@ const struct lh_ops_sizes lh_sizes_cuda_f32 = {
 	.has_qk_norm = true,
 	.has_documents = true,
 	.supports = supports_f32,
-	.open_bytes = (size_t)600 << 20,
+	.open_bytes = open_bytes,
 };

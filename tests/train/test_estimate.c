@@ -130,7 +130,7 @@ static void a_smaller_last_batch_is_counted(void **state)
 	rest = phase_of(&job).bytes.device;
 	seven = lh_attention_sdpa(NULL, lh_layout_heads(&job.model, 7, 1 << 17));
 	assert_true(rest > 2 * whole);
-	assert_int_equal(rest, lh_sizes_cuda.open_bytes +
+	assert_int_equal(rest, lh_sizes_cuda.open_bytes(1, 1) +
 				       lh_sizes_cuda.sdpa_bytes(&seven, true, false));
 }
 
