@@ -268,8 +268,11 @@ static struct lh_attention_mode mode_of(const struct bench *b, int context)
 		mode.attention = LH_ATTENTION_LIGHTHOUSE;
 		mode.geometry.tokens = b->tokens, mode.geometry.levels = s->levels;
 		mode.geometry.pool = 4, mode.geometry.dilation = 4;
+		mode.geometry.tile = b->cpu ? 4 : 128;
 		mode.geometry.topk = b->cpu ? 32 : s->topk;
-		mode.geometry.tile = b->cpu ? 8 : 128;
+		/* Pieces are whole tiles. */
+		mode.geometry.topk -= mode.geometry.topk % (2 * b->r.comm.size *
+							    mode.geometry.tile);
 	}
 	for (int layer : { 0, 1, 28, 29 })
 		mode.dense[layer] = s->dense && layer < b->shape.layers;

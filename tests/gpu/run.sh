@@ -9,7 +9,7 @@
 #   profile     20 steps op by op, and how long the GPU stood idle; ARGS: names of steps
 #   faults      what saves and a released pause cost a 530 M model; ARGS: job keys
 #   switch      a live switch of a 530 M model beside a stop and a start; ARGS: job keys
-#   ranks       two GPUs: collectives, equality with one, live jobs, speed, a million tokens;
+#   ranks       two or four GPUs: collectives, equality with one, live jobs, speed, a million tokens;
 #               ARGS: some of its parts, job keys; see ranks.sh
 #   sanitize    compute-sanitizer over our kernels; ARGS: memcheck or racecheck
 #
@@ -65,7 +65,7 @@ profile)
 	section "where steps go" "$here/bench_step" --profile ${OUT:+--json "$OUT/profile.json"} "$@" ;;
 faults) section "saves and a released pause" "$here/faults.sh" "$here/../bin" "$@" ;;
 switch) section "a switch" "$here/switch.sh" "$here/../bin" "$@" ;;
-ranks) section "two GPUs" "$here/ranks.sh" "$here/../bin" "$@" ;;
+ranks) section "several GPUs" "$here/ranks.sh" "$here/../bin" "$@" ;;
 sanitize) section "compute-sanitizer" "$here/sanitize.sh" "$@" ;;
 *)
 	echo "error: '$what' is not known" >&2
