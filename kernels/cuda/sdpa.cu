@@ -2,16 +2,16 @@
  *
  * bf16 goes to cuDNN's fused kernels: 2 S^2 H D operations forward at about 600
  * TFLOP/s on an H100 that has settled on its clock, 5 S^2 H D backward at about
- * 540 (half of the square is skipped). Tokens and keys are padded to multiples of 128 with zero rows at the
- * end, through copies in scratch, where they are not already; so are rows that
- * do not start at 16 bytes. Zero rows are exact: no real query sees the padded
- * keys, and padded queries have zero gradients.
+ * 540 (half of the square is skipped). Tokens and keys are padded to multiples of
+ * 128 with zero rows at the end, through copies in scratch, where they are not
+ * already; so are rows that do not start at 16 bytes. Zero rows are exact: no real
+ * query sees the padded keys, and padded queries have zero gradients.
  *
  * Everything else (float32, fewer than 128 queries, widths cuDNN does not take)
- * goes to sdpa_slow.cuh; documents through sdpa_documents.cu, queries at the end of longer
- * keys through sdpa_tail.cu. cuDNN adds dq by tiles in no fixed order: its backward
- * repeats only up to rounding. A deterministic device uses its other graph, which
- * writes the gradient of every score out, 2 bytes each, in pieces of few heads:
+ * goes to sdpa_slow.cuh; documents through sdpa_documents.cu, queries at the end
+ * of longer keys through sdpa_tail.cu. cuDNN adds dq by tiles in no fixed order: its
+ * backward repeats only up to rounding. A deterministic device uses its other graph,
+ * which writes the gradient of every score out, 2 bytes each, in pieces of few heads:
  * that square is written and read besides (sdpa_graph.c, sizes.h). */
 #include "cuda.h"
 

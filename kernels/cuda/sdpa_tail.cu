@@ -4,7 +4,7 @@
  * Where cuDNN's mask begins behind the first key, its kernels compute what it drops all the
  * same: T queries at the end of S keys take S T scores each way, not (S - T/2) T. So such a
  * call is two, of the queries' own keys, the causal square, and of the S - T keys before
- * them, all of which they see.
+ * them, all of which they see, and which may come as late as that (lh_sdpa.await_before).
  *
  * Forward each gives an o and its log-sum-exp, the whole's are made of both: reads 4 T H D + 8
  * T H bytes, writes half. Backward each is given those of the whole, so that its weights
