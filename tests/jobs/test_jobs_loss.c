@@ -62,7 +62,7 @@ static void a_worker_that_gets_nowhere_is_killed_and_replaced(void **state)
 	int64_t job;
 
 	(void)state;
-	reopen_with_hang_ms(300);
+	reopen_with_hang_ms(600);
 	job = start_running();
 	run_to_step(job, "8");
 	set_ctl("stuck", "");
@@ -84,7 +84,7 @@ static void a_slow_worker_is_no_hang(void **state)
 
 	(void)state;
 	set_ctl("step_ms", "60000");
-	reopen_with_hang_ms(100);
+	reopen_with_hang_ms(600); /* a busy machine stands still for a while, too */
 	job = start_running();
 	run_to_step(job, "3");
 	set_ctl("stuck", "");
@@ -93,7 +93,7 @@ static void a_slow_worker_is_no_hang(void **state)
 	unset_ctl("stuck");
 	command(job, "pause");
 	RUN_UNTIL(is_in(job, "PAUSED"));
-	end_ms = lh_time_ms() + 1000;
+	end_ms = lh_time_ms() + 1500;
 	RUN_UNTIL(lh_time_ms() > end_ms);
 	assert_int_equal(query_db("SELECT count(*) FROM events WHERE kind = 'worker.hung'"), 0);
 	assert_int_equal(number(job, "attempt"), 1);
